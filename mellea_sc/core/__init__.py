@@ -1,0 +1,1 @@
+"""Values and contracts: no tasks, no I/O. Imports nothing of ours but itself."""

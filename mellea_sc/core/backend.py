@@ -1,0 +1,185 @@
+"""The contract between the library and whatever runs a model.
+
+A backend knows one thing: how to talk to its model. It opens a generation as an async context
+manager over deltas; leaving that block, for whatever reason, closes the connection, and with it
+stops the model. Tasks, retries, conversations, validation and limits are the business of others.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+
+import attrs
+
+from mellea_sc.core.base import Component, Context, Role, Span, Thunk
+from mellea_sc.core.errors import BackendNotBound, InvalidOption
+from mellea_sc.core.model_options import ModelOptions
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = [
+    "Backend",
+    "ChatMessage",
+    "Delta",
+    "Format",
+    "GenerationRequest",
+    "JsonSchema",
+    "SchemaModel",
+    "Usage",
+    "schema_of",
+]
+
+JsonSchema: TypeAlias = Mapping[str, object]
+
+
+@runtime_checkable
+class SchemaModel(Protocol):
+    """A class that can say its JSON schema and read an instance from JSON: a pydantic model."""
+
+    @classmethod
+    def model_json_schema(cls) -> dict[str, object]:
+        """The JSON schema of an instance."""
+        ...
+
+    @classmethod
+    def model_validate_json(cls, json_data: str) -> object:
+        """The instance that a JSON text stands for."""
+        ...
+
+
+Format: TypeAlias = type[SchemaModel] | JsonSchema
+
+
+def schema_of(format: Format | None) -> JsonSchema | None:
+    """The JSON schema that an answer has to fit.
+
+    Raises:
+        InvalidOption: it is neither a pydantic model class nor a JSON schema.
+    """
+    if format is None:
+        return None
+    if isinstance(format, Mapping):
+        return format
+    if isinstance(format, type) and isinstance(format, SchemaModel):
+        return format.model_json_schema()
+    raise InvalidOption(f"format must be a pydantic model class or a JSON schema, not {format!r}")
+
+
+@attrs.frozen
+class Usage:
+    """Tokens, as the server counts them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion together."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
+
+@attrs.frozen
+class ChatMessage:
+    """One message of the conversation that the model reads."""
+
+    role: Role
+    content: str
+
+
+@attrs.frozen
+class GenerationRequest:
+    """What a model is asked: everything is text by now.
+
+    Args:
+        messages: The conversation, oldest first. When the last one is the assistant's, the model
+            is asked to go on with it.
+        options: Keys of :class:`~mellea_sc.ModelOption`, and others that go to the server as they are.
+        json_schema: What the answer has to fit; the backend constrains the model to it.
+    """
+
+    messages: tuple[ChatMessage, ...]
+    options: ModelOptions = attrs.field(factory=dict[str, object])
+    json_schema: JsonSchema | None = None
+
+
+@attrs.frozen
+class Delta:
+    """The next piece of an answer.
+
+    Args:
+        text: New text; may be empty.
+        finish_reason: Why the model stopped, on the piece that says so (``"stop"``, ``"length"``, …).
+        usage: The tokens used by the whole request so far, where the server says so.
+    """
+
+    text: str = ""
+    finish_reason: str | None = None
+    usage: Usage | None = None
+
+
+class Backend(abc.ABC):
+    """How to talk to a model.
+
+    A subclass implements :meth:`open`, sets :attr:`provider` and :attr:`model_id`, and overrides
+    :meth:`connected` when it has something to keep open between requests.
+    ``mellea_sc.testing.check_backend`` tells whether it does so as everybody relies on.
+    """
+
+    provider: str = "custom"
+    """The kind of server, for people: ``"ollama"``, ``"openai"``, …"""
+    model_id: str = ""
+    """The model's name, as its server knows it."""
+
+    @abc.abstractmethod
+    def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
+        """Open a generation.
+
+        Entering sends the request and waits for the answer to begin; the iterator inside gives the
+        deltas as they arrive and ends when the model has finished.
+
+        Raises:
+            BackendError: on entering or from the iterator; a stream that ends early is an error too.
+
+        Cancellation: leaving the block closes the connection, whatever is left unread; that is
+        shielded and bounded in time.
+        """
+
+    def connected(self) -> AbstractAsyncContextManager[Self]:
+        """A block within which requests share what is worth keeping open (a connection pool, an engine).
+
+        A session enters it once per event loop and makes its requests of the backend it gives.
+        """
+        return nullcontext(self)
+
+    async def generate_from_context(
+        self,
+        action: Component | Span,
+        ctx: Context,
+        *,
+        format: Format | None = None,
+        model_options: ModelOptions | None = None,
+    ) -> tuple[Thunk, Context]:
+        """Start a generation in the scope that this backend is bound to.
+
+        Sessions (``m.backend``) and runs hand out bound backends; a bare one has no tasks of its own.
+
+        Returns:
+            The thunk, already generating, and the context with the action and the thunk added.
+
+        Raises:
+            BackendNotBound: this backend is a bare one.
+        """
+        raise BackendNotBound(
+            f"{type(self).__name__} is not bound to a session: make one with "
+            "start_session(backend=…) and use its m.backend"
+        )

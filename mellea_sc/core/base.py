@@ -1,0 +1,190 @@
+"""What goes to a model: blocks of text, components, thunks that stand for text, and contexts.
+
+A *span* is anything that can stand where text goes. A span that holds thunks can only be read as
+text when they are computed: :func:`pending_thunks` finds them, the runtime waits for them in the
+task of the generation that needs them, and then :func:`text_of` reads.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+
+import attrs
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["CBlock", "Component", "Context", "Role", "Span", "Thunk", "pending_thunks", "text_of"]
+
+Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+
+
+@attrs.frozen
+class CBlock:
+    """A block of text that is data: it goes to the model as it is and is never a template.
+
+    Args:
+        value: The text.
+    """
+
+    value: str
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Thunk(abc.ABC):
+    """Text that a model has been asked for and that may not be there yet.
+
+    The one implementation is :class:`mellea_sc.ModelOutputThunk`; this is what components, contexts
+    and validators may rely on.
+    """
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def is_computed(self) -> bool:
+        """Whether the text is there: :attr:`value` can be read."""
+
+    @abc.abstractmethod
+    async def avalue(self) -> str:
+        """Wait for the text and return it."""
+
+    @property
+    @abc.abstractmethod
+    def value(self) -> str:
+        """The text.
+
+        Raises:
+            ThunkNotComputed: it is not there yet.
+        """
+
+
+class Component(abc.ABC):
+    """Something that knows how it reads in a prompt.
+
+    A subclass gives :meth:`format_for_llm`, and :meth:`parts` where it holds thunks.
+    """
+
+    role: Role = "user"
+    """As whom it speaks in a conversation."""
+
+    def parts(self) -> Sequence[Span]:
+        """The spans inside; thunks among them are computed before it is formatted."""
+        return ()
+
+    @abc.abstractmethod
+    def format_for_llm(self) -> str:
+        """The text that the model reads. Called only when every thunk inside is computed."""
+
+    def assistant_prefix(self) -> str | None:
+        """Text with which the answer has to begin, if any (it is not repeated by the model)."""
+        return None
+
+    def parse(self, text: str) -> object:
+        """What the model's answer means; by default its text."""
+        return text
+
+
+Span: TypeAlias = str | CBlock | Component | Thunk
+
+
+def text_of(span: Span) -> str:
+    """How a span reads in a prompt.
+
+    Raises:
+        ThunkNotComputed: a thunk inside is not computed.
+        TypeError: it is none of the kinds of span.
+    """
+    match span:
+        case str():
+            return span
+        case CBlock():
+            return span.value
+        case Component():
+            return span.format_for_llm()
+        case Thunk():
+            return span.value
+        case _:
+            raise TypeError(
+                f"a {type(span).__name__} cannot stand where text goes: give a str, a CBlock, "
+                "a Component or a thunk"
+            )
+
+
+def pending_thunks(*spans: Span) -> Iterator[Thunk]:
+    """The thunks inside the spans that are not computed, depth first, each once."""
+    seen: set[int] = set()
+    stack: list[Span] = list(reversed(spans))
+    while stack:
+        span = stack.pop()
+        if id(span) in seen:
+            continue
+        seen.add(id(span))
+        if isinstance(span, Thunk):
+            if not span.is_computed():
+                yield span
+        elif isinstance(span, Component):
+            stack.extend(reversed(span.parts()))
+
+
+class Context(abc.ABC):
+    """What was said so far: immutable, a chain of spans; adding gives a new context.
+
+    A subclass says with :meth:`view_for_generation` what the model gets to see of it, and may
+    limit with :attr:`remembers` how long a chain is kept.
+    """
+
+    __slots__ = ("_item", "_previous")
+
+    remembers: ClassVar[int | None] = None
+    """How many of the newest items are kept; ``None``: all."""
+
+    def __init__(self) -> None:
+        self._previous: Context | None = None
+        self._item: Span | None = None
+
+    def without_items(self) -> Self:
+        """A context of the same kind and settings in which nothing was said."""
+        return type(self)()
+
+    def add(self, item: Span) -> Self:
+        """The context with one more item at its end; this one is unchanged."""
+        if self.remembers is None:
+            return self._chain(item)
+        node = self.without_items()
+        for earlier in self.as_list(self.remembers - 1):
+            node = node._chain(earlier)
+        return node._chain(item)
+
+    def _chain(self, item: Span) -> Self:
+        new = self.without_items()
+        new._previous = self
+        new._item = item
+        return new
+
+    def as_list(self, last_n: int | None = None) -> list[Span]:
+        """The items, oldest first; with ``last_n`` only that many of the newest."""
+        items: list[Span] = []
+        node: Context | None = self
+        while node is not None and node._item is not None and (last_n is None or len(items) < last_n):
+            items.append(node._item)
+            node = node._previous
+        items.reverse()
+        return items
+
+    def last_output(self, check_last_n: int = 3) -> Thunk | None:
+        """The newest thunk among the last few items, if there is one."""
+        for item in reversed(self.as_list(check_last_n)):
+            if isinstance(item, Thunk):
+                return item
+        return None
+
+    @abc.abstractmethod
+    def view_for_generation(self) -> list[Span]:
+        """The items that the model gets to see before the next action, oldest first."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self.as_list())} items>"

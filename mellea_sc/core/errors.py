@@ -1,0 +1,245 @@
+"""Every error of the library, under one root.
+
+Who is at fault can be read off the branch::
+
+    MelleaError
+    ├── UsageError                      the caller
+    │   ├── ThunkNotComputed              (RuntimeError) await it first
+    │   ├── SessionClosed                 (RuntimeError) the session has ended
+    │   ├── SyncCallInEventLoop           (RuntimeError) use the a-method
+    │   ├── WrongEventLoop                (RuntimeError) it belongs to another loop
+    │   ├── BackendNotBound               (RuntimeError) no session to generate in
+    │   ├── StreamConsumed                (anyio.BusyResourceError) a second iteration
+    │   ├── InvalidOption                 (ValueError) an argument, option or setting
+    │   ├── ChunkingError                 (ValueError) a chunk that is not in the text
+    │   ├── PromptTemplateError           (ValueError) syntax, or an undefined name
+    │   └── MissingExtra                  (ImportError) an optional package is needed
+    ├── BackendError                    the model, its server, or the way to it
+    │   ├── BackendUnreachable            (ConnectionError) refused, unknown host, no route
+    │   ├── BackendTimeout                (TimeoutError) no delta within STREAM_TIMEOUT
+    │   ├── BackendRejected               the server answered with an error status
+    │   │   ├── ModelNotFound               it does not have that model
+    │   │   ├── NotAuthorized               401 or 403: the key is missing or wrong
+    │   │   └── BackendBusy                 429 or 503, perhaps with Retry-After
+    │   ├── BackendProtocolError          the answer is not what the protocol says
+    │   │   └── StreamInterrupted           the stream ended before its last delta
+    │   ├── ModelError                    an error object inside the stream
+    │   └── EngineError                   the embedded engine did not start, or died
+    └── RunError                        the run
+        ├── GenerationCancelled           cancelled: by its thunk, its session or a failure
+        ├── DependencyFailed              a thunk that the prompt needs has failed
+        ├── ValidatorTimeout              (TimeoutError) a validator did not return
+        ├── InvalidVerdict                (TypeError) a validator returned something else
+        └── UnclearJudgement              a judge's answer is neither yes nor no
+
+The runtime's own cancellation exception is not here: it is never caught and kept. Secrets never
+reach an error: what a server said is quoted, what we sent to it is not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+if TYPE_CHECKING:
+    from mellea_sc.core.backend import Usage
+
+__all__ = [
+    "BackendBusy",
+    "BackendError",
+    "BackendNotBound",
+    "BackendProtocolError",
+    "BackendRejected",
+    "BackendTimeout",
+    "BackendUnreachable",
+    "ChunkingError",
+    "DependencyFailed",
+    "EngineError",
+    "GenerationCancelled",
+    "InvalidOption",
+    "InvalidVerdict",
+    "MelleaError",
+    "MissingExtra",
+    "ModelError",
+    "ModelNotFound",
+    "NotAuthorized",
+    "PromptTemplateError",
+    "RunError",
+    "SessionClosed",
+    "StreamConsumed",
+    "StreamInterrupted",
+    "SyncCallInEventLoop",
+    "ThunkNotComputed",
+    "UnclearJudgement",
+    "UsageError",
+    "ValidatorTimeout",
+    "WrongEventLoop",
+]
+
+
+class MelleaError(Exception):
+    """The root of every error that the library raises on purpose."""
+
+
+# --- the caller -----------------------------------------------------------------------------
+
+
+class UsageError(MelleaError):
+    """The call was wrong; the message says what to do instead."""
+
+
+class ThunkNotComputed(UsageError, RuntimeError):
+    """The text of a thunk was read before it was there."""
+
+
+class SessionClosed(UsageError, RuntimeError):
+    """The session has ended: nothing can be started in it any more."""
+
+
+class SyncCallInEventLoop(UsageError, RuntimeError):
+    """A blocking method was called where it would block a running event loop."""
+
+
+class WrongEventLoop(UsageError, RuntimeError):
+    """A live object was used from another event loop than its own."""
+
+
+class BackendNotBound(UsageError, RuntimeError):
+    """A bare backend was asked to generate: it has no session whose tasks could do it."""
+
+
+class StreamConsumed(UsageError, anyio.BusyResourceError):
+    """A stream with one reader was iterated a second time."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__("iterating over")
+        self.args = (f"{what} has one reader, and was iterated before; keep what the first one read",)
+
+
+class InvalidOption(UsageError, ValueError):
+    """An argument, a model option or a setting has a value that cannot be used."""
+
+
+class ChunkingError(UsageError, ValueError):
+    """A chunking strategy returned a chunk that does not stand in the text it was fed."""
+
+
+class PromptTemplateError(UsageError, ValueError):
+    """A prompt's template is not valid, or uses a variable that was not given."""
+
+
+class MissingExtra(UsageError, ImportError):
+    """Something was asked for that needs an optional package."""
+
+
+# --- the backend ----------------------------------------------------------------------------
+
+
+class BackendError(MelleaError):
+    """The model, its server or the way to it failed."""
+
+
+class BackendUnreachable(BackendError, ConnectionError):
+    """No connection: refused, an unknown host, no route, a TLS failure."""
+
+
+class BackendTimeout(BackendError, TimeoutError):
+    """The server did not deliver a delta within ``ModelOption.STREAM_TIMEOUT`` seconds."""
+
+
+class BackendRejected(BackendError):
+    """The server answered with an error status.
+
+    Args:
+        message: What happened and what to do.
+        status: The HTTP status code.
+        body: The beginning of the response's body, as text.
+    """
+
+    def __init__(self, message: str, *, status: int, body: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = body
+
+
+class ModelNotFound(BackendRejected):
+    """The server does not have the model that was asked for."""
+
+
+class NotAuthorized(BackendRejected):
+    """The server wants a key (401) or does not accept this one (401, 403)."""
+
+
+class BackendBusy(BackendRejected):
+    """The server is overloaded or limits the rate (429, 503).
+
+    Args:
+        message: What happened and what to do.
+        status: The HTTP status code.
+        body: The beginning of the response's body, as text.
+        retry_after: Seconds the server asked to wait for (RFC 9110, section 10.2.3), if it did.
+    """
+
+    def __init__(
+        self, message: str, *, status: int, body: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, status=status, body=body)
+        self.retry_after = retry_after
+
+
+class BackendProtocolError(BackendError):
+    """The server's answer is not what the protocol says: a malformed or oversized line, …"""
+
+
+class StreamInterrupted(BackendProtocolError):
+    """The stream ended in the middle: connection lost, or closed before the last delta."""
+
+
+class ModelError(BackendError):
+    """The server reported an error inside the stream, after it had begun."""
+
+
+class EngineError(BackendError):
+    """The embedded engine could not be started, or its process died."""
+
+
+# --- the run --------------------------------------------------------------------------------
+
+
+class RunError(MelleaError):
+    """A generation or a validation did not come to its end."""
+
+
+class GenerationCancelled(RunError):
+    """The generation was cancelled before it was finished.
+
+    Args:
+        reason: Why, as given to ``cancel``.
+        partial_text: The text that had been generated.
+        usage: The tokens known to have been used, if the server had said so.
+    """
+
+    def __init__(
+        self, reason: str | None = None, *, partial_text: str = "", usage: Usage | None = None
+    ) -> None:
+        super().__init__(f"the generation was cancelled{f': {reason}' if reason else ''}")
+        self.reason = reason
+        self.partial_text = partial_text
+        self.usage = usage
+
+
+class DependencyFailed(RunError):
+    """A thunk that stands in the prompt has failed; the failure is the ``__cause__``."""
+
+
+class ValidatorTimeout(RunError, TimeoutError):
+    """A validator did not return within its timeout."""
+
+
+class InvalidVerdict(RunError, TypeError):
+    """A validator returned something that is not a verdict."""
+
+
+class UnclearJudgement(RunError):
+    """A model that was asked to judge answered neither yes nor no, twice."""

@@ -1,0 +1,82 @@
+"""The names of the options that mean the same with every model, and how they are read.
+
+Options are a plain mapping. A key that is not one of ours goes to the server as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final, TypeAlias
+
+from mellea_sc.core.errors import InvalidOption
+
+__all__ = ["ModelOption", "ModelOptions", "merge_options", "stream_timeout", "wants_stream"]
+
+ModelOptions: TypeAlias = Mapping[str, object]
+
+DEFAULT_STREAM_TIMEOUT: Final = 120.0
+
+
+class ModelOption:
+    """The options every backend understands (the names are Mellea's).
+
+    A value of ``None`` counts as not given; for :attr:`STREAM_TIMEOUT` it means without limit.
+    """
+
+    MAX_NEW_TOKENS: Final = "@@@max_new_tokens@@@"
+    """int: at most so many tokens are generated."""
+    SYSTEM_PROMPT: Final = "@@@system_prompt@@@"
+    """str: goes before everything else, as the system's message."""
+    TEMPERATURE: Final = "temperature"
+    """float: 0 is greedy."""
+    CONTEXT_WINDOW: Final = "@@@context_window@@@"
+    """int: tokens of context, where the server lets a request choose."""
+    SEED: Final = "@@@seed@@@"
+    """int: for the same answer again."""
+    STOP_SEQUENCES: Final = "@@@stop_sequences@@@"
+    """list of str: generation ends before any of them."""
+    STREAM: Final = "@@@stream@@@"
+    """bool: hand out deltas while they come. The wire is streamed either way."""
+    STREAM_TIMEOUT: Final = "@@@stream_timeout@@@"
+    """float, seconds: bounds the wait for each delta, the first included; default 120, ``None``: off."""
+
+
+def merge_options(*layers: ModelOptions | None) -> ModelOptions:
+    """The layers as one mapping, later ones winning.
+
+    Raises:
+        InvalidOption: a layer is not a mapping with ``str`` keys.
+    """
+    merged: dict[str, object] = {}
+    for layer in layers:
+        if layer is None:
+            continue
+        if not isinstance(layer, Mapping) or not all(isinstance(key, str) for key in layer):
+            raise InvalidOption(
+                f"model_options must be a mapping with str keys (see ModelOption), not {layer!r}"
+            )
+        merged.update(layer)
+    stream_timeout(merged)
+    return merged
+
+
+def stream_timeout(options: ModelOptions) -> float:
+    """Seconds to wait for each delta; ``math.inf`` when the limit is off.
+
+    Raises:
+        InvalidOption: it is not a positive number.
+    """
+    value = options.get(ModelOption.STREAM_TIMEOUT, DEFAULT_STREAM_TIMEOUT)
+    if value is None:
+        return math.inf
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise InvalidOption(
+            f"ModelOption.STREAM_TIMEOUT must be a positive number of seconds or None, not {value!r}"
+        )
+    return float(value)
+
+
+def wants_stream(options: ModelOptions) -> bool:
+    """Whether the deltas are handed out while they come."""
+    return bool(options.get(ModelOption.STREAM, False))

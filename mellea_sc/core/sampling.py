@@ -1,0 +1,92 @@
+"""The contract of a sampling strategy: how often to ask, and which answer to keep."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+
+import attrs
+
+from mellea_sc.core.backend import Backend, Format
+from mellea_sc.core.base import Component, Context, Span, Thunk
+from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.core.requirement import Requirement, ValidationResult
+
+__all__ = ["SamplingResult", "SamplingStrategy"]
+
+
+@attrs.frozen(kw_only=True)
+class SamplingResult:
+    """All that a strategy tried; the lists run in the order of the attempts.
+
+    Args:
+        result_index: Which attempt was kept.
+        success: Whether the kept attempt meets every requirement.
+        sample_generations: The answers, computed.
+        sample_validations: For each answer, every requirement with its verdict.
+        sample_actions: What the model was asked, attempt by attempt.
+        sample_contexts: The conversation before each attempt's answer, with action and answer added.
+    """
+
+    result_index: int
+    success: bool
+    sample_generations: Sequence[Thunk]
+    sample_validations: Sequence[Sequence[tuple[Requirement, ValidationResult]]]
+    sample_actions: Sequence[Component | Span]
+    sample_contexts: Sequence[Context]
+
+    @property
+    def result(self) -> Thunk:
+        """The answer that was kept."""
+        return self.sample_generations[self.result_index]
+
+    @property
+    def value(self) -> str:
+        """The text of the answer that was kept."""
+        return self.result.value
+
+    @property
+    def result_ctx(self) -> Context:
+        """The conversation that ends with the answer that was kept."""
+        return self.sample_contexts[self.result_index]
+
+    @property
+    def result_action(self) -> Component | Span:
+        """What was asked for the answer that was kept."""
+        return self.sample_actions[self.result_index]
+
+    @property
+    def result_validations(self) -> Sequence[tuple[Requirement, ValidationResult]]:
+        """The requirements with their verdicts on the answer that was kept."""
+        return self.sample_validations[self.result_index]
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class SamplingStrategy(abc.ABC):
+    """How often a model is asked, with what, and which of its answers is kept."""
+
+    @abc.abstractmethod
+    async def sample(
+        self,
+        action: Component | Span,
+        context: Context,
+        backend: Backend,
+        requirements: Sequence[Requirement],
+        *,
+        format: Format | None = None,
+        model_options: ModelOptions | None = None,
+    ) -> SamplingResult:
+        """Generate and validate until an answer is good or the budget is spent.
+
+        Args:
+            action: What to ask.
+            context: The conversation before it.
+            backend: Bound to the scope of this call: all that is generated with it ends with it.
+            requirements: What must hold; copied for every attempt.
+            format: What the answer has to fit.
+            model_options: For every generation of the call.
+
+        Cancellation: everything it started is cancelled and has ended before it returns.
+        """
