@@ -128,11 +128,14 @@ class Call:
 
 def is_judge_request(request: GenerationRequest) -> bool:
     """Whether a requirement asks its yes or no of a model: the schema has an ``answer`` of these two."""
-    properties = (request.json_schema or {}).get("properties")
-    if not isinstance(properties, Mapping):
-        return False
-    answer = cast("Mapping[str, object]", properties).get("answer")
-    return isinstance(answer, Mapping) and answer.get("enum") == ["yes", "no"]
+    answer = _at(_at(request.json_schema, "properties"), "answer")
+    return _at(answer, "enum") == ["yes", "no"]
+
+
+def _at(json_value: object, key: str) -> object:
+    if not isinstance(json_value, Mapping):
+        return None
+    return cast("Mapping[str, object]", json_value).get(key)
 
 
 class ScriptedBackend(Backend):
