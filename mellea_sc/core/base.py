@@ -79,6 +79,10 @@ class Component(abc.ABC):
     def format_for_llm(self) -> str:
         """The text that the model reads. Called only when every thunk inside is computed."""
 
+    def summary(self) -> str:
+        """A few words for people, in names and messages; never waits and never fails."""
+        return type(self).__name__
+
     def assistant_prefix(self) -> str | None:
         """Text with which the answer has to begin, if any (it is not repeated by the model)."""
         return None

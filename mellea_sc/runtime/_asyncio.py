@@ -1,0 +1,37 @@
+"""What only asyncio can say: its loop, its clock, and a task that belongs to the loop itself.
+
+anyio has no word for a task without a task group, on purpose. A session that is used without a
+block needs exactly one: its root, which the loop cancels and joins when it ends (``asyncio.run``
+cancels all tasks that are left and waits for them).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Final
+
+__all__ = ["clock", "running_loop", "spawn_root"]
+
+_roots: Final[set[asyncio.Task[None]]] = set()
+"""The loop holds its tasks weakly; this keeps the roots alive until they are done."""
+
+
+def running_loop() -> object | None:
+    """The running loop, or ``None`` outside of one."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def clock() -> Callable[[], float]:
+    """The running loop's clock."""
+    return asyncio.get_running_loop().time
+
+
+def spawn_root(function: Callable[[], Coroutine[object, object, None]], name: str) -> None:
+    """Run a function that never raises in a task of the loop's own."""
+    task = asyncio.get_running_loop().create_task(function(), name=name)
+    _roots.add(task)
+    task.add_done_callback(_roots.discard)

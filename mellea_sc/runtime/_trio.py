@@ -1,0 +1,32 @@
+"""What only trio can say: its run, its clock, and a task that belongs to the run itself.
+
+Trio's word for a task without a nursery of the user's is a system task: it is cancelled when the
+main task has returned, and the run waits for it. An exception in one would end the whole run, so
+what is spawned here must not raise.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Awaitable, Callable
+
+import trio
+
+__all__ = ["clock", "running_loop", "spawn_root"]
+
+
+def running_loop() -> object | None:
+    """The running trio run, or ``None`` outside of one."""
+    if not trio.lowlevel.in_trio_task():
+        return None
+    return trio.lowlevel.current_trio_token()
+
+
+def clock() -> Callable[[], float]:
+    """The run's clock."""
+    return trio.current_time
+
+
+def spawn_root(function: Callable[[], Awaitable[None]], name: str) -> None:
+    """Run a function that never raises in a task of the run's own."""
+    trio.lowlevel.spawn_system_task(function, name=name, context=contextvars.copy_context())

@@ -1,0 +1,272 @@
+"""One delta's way from the socket to whoever wants it, and the backends that start such ways.
+
+::
+
+    backend.open() ──delta──> pump ──text──> sink.write()      a thunk's parts, or a run's lanes
+         ^                      │
+         └── not read ──────────┴── while sink.room() waits     back-pressure, down to the socket
+
+:func:`pump` hands a delta over the moment the backend has it, with no task in between. It waits for
+room only when the sink says that it is full, and it gives other tasks a turn every few deltas in case
+the source never has to wait itself. The wait for each delta is bounded; the wait for room is not.
+
+:class:`BoundBackend` is what users and validators hold: a backend with a place for its tasks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final, Protocol
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+import attrs
+
+from mellea_sc.core.backend import (
+    Backend,
+    Delta,
+    Format,
+    GenerationRequest,
+    SchemaModel,
+    schema_of,
+)
+from mellea_sc.core.base import Component, Context, Span, pending_thunks
+from mellea_sc.core.errors import BackendTimeout, DependencyFailed
+from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout, wants_stream
+from mellea_sc.core.prompt import messages_for
+from mellea_sc.runtime.loops import clock
+from mellea_sc.runtime.nursery import Nursery, sole_error
+from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
+
+__all__ = ["BoundBackend", "Place", "Sink", "opened_scope", "pump", "settle"]
+
+TURN: Final = 128
+"""How many deltas are handed over before other tasks get a turn, from a source that never waits."""
+
+RESOLUTION: Final = 0.001
+"""Seconds by which a deadline may be early: it is moved at most so often, not for every delta."""
+
+
+class Sink(Protocol):
+    """Where generated text goes."""
+
+    generation: GenerationInfo
+
+    def write(self, text: str) -> bool:
+        """Take the text; true when the producer should wait for :meth:`room`."""
+        ...
+
+    async def room(self) -> None:
+        """Wait until there is room again."""
+        ...
+
+
+async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None:
+    """Make one request and write its deltas to the sink.
+
+    Raises:
+        BackendTimeout: a delta, the first included, took longer than ``STREAM_TIMEOUT``.
+        BackendError: as the backend raised it; what came before it has been written.
+
+    Cancellation: the connection is closed at once, and with it the generation.
+    """
+    timeout = stream_timeout(request.options)
+    backend = await nursery.connection()
+    async with nursery.slot():
+        now = clock()
+        watchdog = anyio.CancelScope()
+        seen = 0
+        first: float | None = None
+        started = armed = now()
+        sink.generation = attrs.evolve(
+            sink.generation, model=backend.model_id, provider=backend.provider
+        )
+        try:
+            with watchdog:
+                watchdog.deadline = started + timeout
+                async with backend.open(request) as deltas:
+                    async for delta in deltas:
+                        if (text := delta.text) and sink.write(text):
+                            watchdog.deadline = math.inf
+                            await sink.room()
+                            armed = -math.inf
+                        if first is None and text:
+                            first = now() - started
+                            sink.generation = attrs.evolve(
+                                sink.generation, time_to_first_token=first
+                            )
+                        if delta.usage is not None or delta.finish_reason is not None:
+                            _note(sink, delta)
+                        seen += 1
+                        if not seen % TURN:
+                            await anyio.lowlevel.checkpoint()
+                        if (moment := now()) - armed >= RESOLUTION:
+                            watchdog.deadline = moment + timeout
+                            armed = moment
+        finally:
+            total = now() - started
+            sink.generation = attrs.evolve(sink.generation, total_time=total)
+    if watchdog.cancelled_caught:
+        what = "the next delta" if seen else "the first delta"
+        raise BackendTimeout(
+            f"{backend.provider} ({backend.model_id}) did not send {what} within {timeout:g} s; "
+            "raise ModelOption.STREAM_TIMEOUT if the model needs longer"
+        )
+
+
+def _note(sink: Sink, delta: Delta) -> None:
+    known = sink.generation
+    sink.generation = attrs.evolve(
+        known,
+        usage=delta.usage or known.usage,
+        finish_reason=delta.finish_reason or known.finish_reason,
+    )
+
+
+async def settle(*spans: Span) -> None:
+    """Wait for the thunks inside the spans.
+
+    Raises:
+        DependencyFailed: one of them failed or was cancelled; the message names it.
+    """
+    for thunk in pending_thunks(*spans):
+        try:
+            await thunk.avalue()
+        except Exception as error:
+            raise DependencyFailed(f"the prompt needs {thunk!r}, and that failed: {error}") from error
+
+
+@attrs.frozen
+class Place:
+    """Where tasks go: the nursery that holds the connections, and a task group inside it."""
+
+    nursery: Nursery
+    tasks: anyio.abc.TaskGroup
+
+
+class BoundBackend(Backend):
+    """A backend that can generate: its tasks have a place.
+
+    A session's ``m.backend`` is one, and so is what validators and strategies get, whose place is
+    the scope of their run.
+
+    Args:
+        place: Says where tasks go, at the moment one is started.
+        backend: What it talks to the model with, for its name.
+    """
+
+    def __init__(self, place: Callable[[], Awaitable[Place]], backend: Backend) -> None:
+        self._place = place
+        self._backend = backend
+        self.provider = backend.provider
+        self.model_id = backend.model_id
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._backend!r}>"
+
+    async def place(self) -> Place:
+        """Where the tasks go that are started now."""
+        return await self._place()
+
+    def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
+        """Open a generation over the connections of the place, within its limits."""
+        return self._opened(request)
+
+    @asynccontextmanager
+    async def _opened(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
+        nursery = (await self._place()).nursery
+        backend = await nursery.connection()
+        async with nursery.slot(), backend.open(request) as deltas:
+            yield deltas
+
+    async def generate_from_context(
+        self,
+        action: Component | Span,
+        ctx: Context,
+        *,
+        format: Format | None = None,
+        model_options: ModelOptions | None = None,
+    ) -> tuple[ModelOutputThunk, Context]:
+        """Start a generation; it ends with the scope that this backend is bound to.
+
+        Returns:
+            The thunk, already generating, and the context with the action and the thunk added.
+
+        Raises:
+            SessionClosed: the scope has ended.
+            InvalidOption: an option or the format is not usable.
+        """
+        place = await self._place()
+        thunk = start_generation(place, action, ctx, format=format, model_options=model_options)
+        return thunk, ctx.add(action).add(thunk)
+
+
+def start_generation(
+    place: Place,
+    action: Component | Span,
+    ctx: Context,
+    *,
+    format: Format | None = None,
+    model_options: ModelOptions | None = None,
+) -> ModelOutputThunk:
+    """Start one generation in a task of the place's."""
+    nursery = place.nursery
+    nursery.check_usable()
+    options = merge_options(nursery.options, model_options)
+    schema = schema_of(format)
+    thunk = ModelOutputThunk(nursery, name=describe(action), streamed=wants_stream(options))
+
+    async def generate(sink: ModelOutputThunk) -> None:
+        await settle(action, *ctx.view_for_generation())
+        await pump(nursery, GenerationRequest(messages_for(action, ctx, options), options, schema), sink)
+        sink.parsed_repr = parsed(sink.text_so_far, action, format)
+
+    thunk.start(generate, place.tasks)
+    return thunk
+
+
+def parsed(text: str, action: Component | Span, format: Format | None) -> object:
+    """What a text means: an instance of the format's class, the component's reading, or the text.
+
+    A text that does not fit its format stays a text: whether it has to fit is a requirement's business.
+    """
+    if isinstance(format, type) and isinstance(format, SchemaModel):
+        try:
+            return format.model_validate_json(text)
+        except ValueError:
+            return text
+    return action.parse(text) if isinstance(action, Component) else text
+
+
+def describe(action: Component | Span) -> str:
+    """A short name for a generation: the beginning of what was asked."""
+    match action:
+        case str():
+            said = action
+        case Component():
+            said = action.summary()
+        case _:
+            said = repr(action)
+    said = " ".join(said.split())
+    return f"{said[:57]}…" if len(said) > 58 else said
+
+
+@asynccontextmanager
+async def opened_scope(nursery: Nursery) -> AsyncGenerator[BoundBackend]:
+    """A scope inside a task of the nursery, as a bound backend: what it generates ends with the block."""
+    with sole_error():
+        async with anyio.create_task_group() as tasks:
+            yield bound_to(Place(nursery, tasks))
+            tasks.cancel_scope.cancel("its scope ended")
+
+
+def bound_to(place: Place) -> BoundBackend:
+    """A backend whose tasks go to one place."""
+
+    async def here() -> Place:
+        return place
+
+    return BoundBackend(here, place.nursery.backend)

@@ -1,0 +1,328 @@
+"""One running text, judged by many: a validator task per requirement, each fed by its own channel.
+
+::
+
+    write(delta) ──> Cutter ──chunk──> ledger.cut()                      the main chunking
+                        │
+                        ├──chunk──> lane 0: overflow ─> bounded memory object stream ─> task 0 ─┐
+                        └──chunk──> lane 1: …                                                   ├─> ledger
+         own Cutter ──────piece──> lane 2: …  (a requirement with a chunking of its own)      ─┘     │
+                                                                            moved(Move) <─────────────┘
+
+A lane takes a piece, awaits its requirement's ``stream_validate`` and writes the verdict into the
+ledger. Lanes do not wait for one another: one may be as far ahead of another as the channel is long.
+A piece that finds its channel full stays in the lane's overflow, and the producer waits in
+:meth:`Lanes.room` until every overflow is empty; one delta can bring many pieces at once, so the
+overflow holds at most those, unless the producer was let go.
+
+The tasks are started in a task group of the run's. A fail is data: the lane reports it and ends. An
+error is raised out of the lane's task, and cancels the task group.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import anyio
+import anyio.abc
+import attrs
+
+from mellea_sc.core.backend import Backend
+from mellea_sc.core.base import Context
+from mellea_sc.core.chunking import ChunkingStrategy
+from mellea_sc.core.errors import ChunkingError, InvalidVerdict, ValidatorTimeout
+from mellea_sc.core.requirement import PartialValidationResult, Requirement
+from mellea_sc.runtime.generation import RESOLUTION
+from mellea_sc.runtime.ledger import UNKNOWN, Chunk, Ledger, Move
+from mellea_sc.runtime.loops import clock
+
+__all__ = ["Cutter", "Lane", "Lanes"]
+
+log: Final = logging.getLogger("mellea_sc")
+
+
+class Cutter:
+    """A chunking strategy that also says where in the text its chunks stand.
+
+    Args:
+        strategy: One that has seen no text.
+    """
+
+    __slots__ = ("_pending", "_start", "_strategy")
+
+    def __init__(self, strategy: ChunkingStrategy) -> None:
+        self._strategy = strategy
+        self._pending: list[str] = []
+        self._start = 0
+
+    def feed(self, delta: str) -> Sequence[Chunk]:
+        """The chunks that a delta finishes.
+
+        Raises:
+            ChunkingError: one of them does not stand in the text.
+        """
+        self._pending.append(delta)
+        texts = self._strategy.feed(delta)
+        return self._locate(texts) if texts else ()
+
+    def flush(self) -> Sequence[Chunk]:
+        """The trailing fragment, if there is one."""
+        texts = self._strategy.flush()
+        return self._locate(texts) if texts else ()
+
+    def _locate(self, texts: Sequence[str]) -> list[Chunk]:
+        pending = "".join(self._pending)
+        chunks: list[Chunk] = []
+        position = 0
+        for text in texts:
+            found = pending.find(text, position)
+            if found < 0:
+                raise ChunkingError(
+                    f"{type(self._strategy).__name__} returned the chunk {text!r}, which does not "
+                    "stand in the text after the chunk before it"
+                )
+            position = found + len(text)
+            chunks.append(Chunk(text, self._start + found, self._start + position))
+        self._pending = [pending[position:]]
+        self._start += position
+        return chunks
+
+
+@attrs.define(eq=False)
+class Lane:
+    """The judging of one requirement.
+
+    Args:
+        index: Its number in the ledger.
+        requirement: The copy that judges this text.
+        cutter: Its own chunking; ``None``: the main one's chunks.
+        timeout: Seconds that one call may take; may be infinite.
+        buffer: How many pieces its channel holds.
+    """
+
+    index: int
+    requirement: Requirement
+    cutter: Cutter | None
+    timeout: float
+    buffer: int
+    overflow: deque[Chunk] = attrs.field(factory=deque[Chunk], init=False)
+    _ending: bool = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._send, self._receive = anyio.create_memory_object_stream[Chunk](self.buffer)
+
+    def offer(self, piece: Chunk) -> bool:
+        """Give the lane a piece; false when its channel is full."""
+        if not self.overflow:
+            try:
+                self._send.send_nowait(piece)
+            except anyio.WouldBlock:
+                pass
+            else:
+                return True
+        self.overflow.append(piece)
+        return False
+
+    def end(self) -> None:
+        """No piece comes after those already given."""
+        self._ending = True
+        if not self.overflow:
+            self._send.close()
+
+    def close(self) -> None:
+        """Forget what has not been judged."""
+        self._send.close()
+        self._receive.close()
+
+    def refill(self) -> None:
+        """Move what fits from the overflow into the channel."""
+        try:
+            while self.overflow:
+                self._send.send_nowait(self.overflow[0])
+                self.overflow.popleft()
+        except anyio.WouldBlock:
+            return
+        if self._ending:
+            self._send.close()
+
+    async def judge(
+        self,
+        backend: Backend,
+        ctx: Context,
+        report: Callable[[Lane, Chunk, PartialValidationResult], bool],
+        caught_up: Callable[[], None],
+    ) -> None:
+        """Judge piece after piece until the text ends or ``report`` says that it was the last.
+
+        Raises:
+            ValidatorTimeout: a call took longer than the timeout.
+            InvalidVerdict: a call returned something else than a verdict.
+            Exception: as the validator raised it.
+        """
+        while piece := await self._judge_until_timeout(backend, ctx, report, caught_up):
+            late = ValidatorTimeout(
+                f"stream_validate of {self.requirement!r} did not return within {self.timeout:g} s"
+            )
+            if not self.requirement.fail_open:
+                raise late
+            log.warning("an error in %r counts as unknown", self.requirement, exc_info=late)
+            report(self, piece, UNKNOWN)
+
+    async def _judge_until_timeout(
+        self,
+        backend: Backend,
+        ctx: Context,
+        report: Callable[[Lane, Chunk, PartialValidationResult], bool],
+        caught_up: Callable[[], None],
+    ) -> Chunk | None:
+        now = clock()
+        armed = -math.inf
+        piece: Chunk | None = None
+        with anyio.CancelScope() as watchdog:
+            while True:
+                try:
+                    piece = self._receive.receive_nowait()
+                except anyio.WouldBlock:
+                    watchdog.deadline, armed = math.inf, -math.inf
+                    try:
+                        piece = await self._receive.receive()
+                    except anyio.EndOfStream:
+                        return None
+                except anyio.EndOfStream:
+                    return None
+                if self.overflow:
+                    self.refill()
+                    if not self.overflow:
+                        caught_up()
+                if (moment := now()) - armed >= RESOLUTION:
+                    watchdog.deadline = moment + self.timeout
+                    armed = moment
+                verdict = await self._verdict(piece, backend, ctx)
+                if not report(self, piece, verdict):
+                    return None
+        return piece
+
+    async def _verdict(
+        self, piece: Chunk, backend: Backend, ctx: Context
+    ) -> PartialValidationResult:
+        try:
+            verdict: object = await self.requirement.stream_validate(
+                piece.text, backend=backend, ctx=ctx
+            )
+            if not isinstance(verdict, PartialValidationResult):
+                raise InvalidVerdict(
+                    f"stream_validate of {self.requirement!r} must return a "
+                    f"PartialValidationResult, not {verdict!r}"
+                )
+        except Exception:
+            if not self.requirement.fail_open:
+                raise
+            log.warning("an error in %r counts as unknown", self.requirement, exc_info=True)
+            return UNKNOWN
+        return verdict
+
+
+class Lanes:
+    """All that judges one running text.
+
+    Args:
+        main: The chunking that the reader sees.
+        lanes: The judges; none is fine.
+        ledger: For as many lanes.
+        moved: Called with what the ledger says, whenever that is not to hold.
+    """
+
+    def __init__(
+        self,
+        main: Cutter,
+        lanes: Sequence[Lane],
+        ledger: Ledger,
+        *,
+        cut: Callable[[Chunk], None],
+        moved: Callable[[Move], None],
+    ) -> None:
+        self._main = main
+        self._lanes = lanes
+        self._main_lanes = [lane for lane in lanes if lane.cutter is None]
+        self._own_lanes = [(lane, lane.cutter) for lane in lanes if lane.cutter is not None]
+        self._ledger = ledger
+        self._cut = cut
+        self._moved = moved
+        self._relieved = False
+        self._room: anyio.Event | None = None
+
+    def start(self, tasks: anyio.abc.TaskGroup, backend: Backend, ctx: Context) -> None:
+        """Start a task for each lane."""
+        for lane in self._lanes:
+            tasks.start_soon(
+                self._run, lane, backend, ctx, name=f"lane {lane.index}: {lane.requirement!r}"
+            )
+
+    async def _run(self, lane: Lane, backend: Backend, ctx: Context) -> None:
+        await lane.judge(backend, ctx, self._report, self._caught_up)
+        if not self._ledger.failed:
+            self._tell(self._ledger.ended(lane.index))
+
+    def _report(self, lane: Lane, piece: Chunk, verdict: PartialValidationResult) -> bool:
+        move = self._ledger.judged(lane.index, piece, verdict)
+        self._tell(move)
+        return move is not Move.CANCEL
+
+    def _tell(self, move: Move) -> None:
+        if move is not Move.HOLD:
+            self._moved(move)
+
+    # --- the producer's side ------------------------------------------------------------------
+
+    def feed(self, delta: str) -> bool:
+        """Cut a delta and give the pieces to the lanes; true when one of them is full."""
+        full = False
+        for chunk in self._main.feed(delta):
+            full |= self._take(chunk)
+        for lane, cutter in self._own_lanes:
+            for piece in cutter.feed(delta):
+                full |= not lane.offer(piece)
+        return full and not self._relieved
+
+    def end(self) -> None:
+        """The text has ended: give the lanes its trailing fragments."""
+        for chunk in self._main.flush():
+            self._take(chunk)
+        for lane, cutter in self._own_lanes:
+            for piece in cutter.flush():
+                lane.offer(piece)
+        for lane in self._lanes:
+            lane.end()
+
+    def _take(self, chunk: Chunk) -> bool:
+        self._cut(chunk)
+        self._tell(self._ledger.cut(chunk))
+        full = False
+        for lane in self._main_lanes:
+            full |= not lane.offer(chunk)
+        return full
+
+    async def room(self) -> None:
+        """Wait until every lane has its pieces in its channel."""
+        while not self._relieved and any(lane.overflow for lane in self._lanes):
+            self._room = anyio.Event()
+            await self._room.wait()
+        self._room = None
+
+    def relieve(self) -> None:
+        """The producer does not wait for lanes any more: what they have not judged is kept for them."""
+        self._relieved = True
+        self._caught_up()
+
+    def _caught_up(self) -> None:
+        if self._room is not None:
+            self._room.set()
+
+    def close(self) -> None:
+        """Forget what has not been judged."""
+        for lane in self._lanes:
+            lane.close()

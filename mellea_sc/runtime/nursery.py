@@ -1,0 +1,380 @@
+"""Who owns tasks: one session's tasks in one event loop.
+
+A nursery holds two task groups, one inside the other::
+
+    hosts                     what generations need: the backend's connections, opened at first use
+      └─ tasks                the generations, runs and validations, each in a cancel scope of its own
+
+Leaving it normally *joins*: producers that wait for a reader are let go, every task runs to its end,
+then the connections are closed. Leaving it by an exception or a cancellation *cancels* the tasks and
+waits for their cleanup; the connections are closed after that, shielded and bounded in time, so that
+a task that is closing its response still has them.
+
+A task's error belongs to the thunk or run that the task computes. Those report here what nobody has
+observed yet, and what is left of that when the nursery is left is raised in one group.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Final, Literal, Protocol, Self, TypeAlias, TypeVarTuple
+
+import anyio
+import anyio.abc
+import attrs
+
+from mellea_sc.core.backend import Backend
+from mellea_sc.core.errors import SessionClosed, WrongEventLoop
+from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.runtime.loops import current_loop, running_loop, spawn_root
+
+__all__ = ["CLEANUP_TIMEOUT", "AdoptedNursery", "Nursery", "OnError", "Parked", "current_nursery", "leaves_of", "log_unobserved", "sole_error"]
+
+log: Final = logging.getLogger("mellea_sc")
+
+CLEANUP_TIMEOUT: Final = 5.0
+"""Seconds that closing connections may take when a nursery is left."""
+
+OnError: TypeAlias = Literal["hold", "cancel"]
+PosArgs = TypeVarTuple("PosArgs")
+
+_current: Final[ContextVar[Nursery | None]] = ContextVar("mellea_sc_current_nursery", default=None)
+
+
+def current_nursery() -> Nursery | None:
+    """The nursery of the innermost open session of the calling task, in this event loop."""
+    nursery = _current.get()
+    return nursery if nursery is not None and nursery.loop is running_loop() else None
+
+
+class Parked(Protocol):
+    """A producer that waits for a slow reader."""
+
+    def relieve(self) -> None:
+        """Go on without the reader: what it has not read is kept for it."""
+        ...
+
+
+@attrs.define(eq=False)
+class _Link:
+    """A backend's connections: being opened, open, or failed."""
+
+    settled: anyio.Event = attrs.field(factory=anyio.Event)
+    scope: anyio.CancelScope = attrs.field(factory=lambda: anyio.CancelScope(shield=True))
+    backend: Backend | None = None
+    error: Exception | None = None
+
+
+class Nursery:
+    """One session's tasks in one event loop; an async context manager, entered once.
+
+    Args:
+        backend: What generations of this nursery are made with.
+        options: Model options that every generation starts from.
+        on_error: ``"hold"``: a failure belongs to its thunk; ``"cancel"``: the first one cancels all.
+        max_concurrency: At most so many requests are in flight at the same time.
+        name: For people.
+    """
+
+    tasks: anyio.abc.TaskGroup
+    _hosts: anyio.abc.TaskGroup
+    _groups: AbstractAsyncContextManager[None]
+    _token: Token[Nursery | None]
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        options: ModelOptions | None = None,
+        on_error: OnError = "hold",
+        max_concurrency: int | None = None,
+        name: str = "a session",
+    ) -> None:
+        self.backend = backend
+        self.options: ModelOptions = options or {}
+        self.on_error: OnError = on_error
+        self.name = name
+        self.loop = current_loop()
+        self.draining = False
+        self.cancel_reason: str | None = None
+        self.is_open = False
+        self._closing = anyio.Event()
+        self._link: _Link | None = None
+        self._parked: set[Parked] = set()
+        self._unobserved: dict[object, Exception] = {}
+        self._slots = None if max_concurrency is None else anyio.Semaphore(max_concurrency)
+
+    # --- its life -------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _task_groups(self) -> AsyncGenerator[None]:
+        async with anyio.create_task_group() as self._hosts:
+            try:
+                async with anyio.create_task_group() as self.tasks:
+                    self.is_open = True
+                    yield
+                    self.drain()
+            finally:
+                self.is_open = False
+                self._close_link()
+
+    async def __aenter__(self) -> Self:
+        self._groups = self._task_groups()
+        await self._groups.__aenter__()
+        self._token = _current.set(self)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> bool:
+        _current.reset(self._token)
+        swallowed: bool | None = False
+        errors: list[BaseException] = []
+        try:
+            swallowed = await self._groups.__aexit__(exc_type, exc, tb)
+        except BaseExceptionGroup as group:
+            errors = leaves_of(group)
+        except anyio.get_cancelled_exc_class():
+            if not self._unobserved:
+                raise
+        known = {id(error) for error in errors}
+        errors.extend(error for error in self._unobserved.values() if id(error) not in known)
+        self._unobserved.clear()
+        if isinstance(exc, KeyboardInterrupt | SystemExit):
+            log_unobserved(self.name, [error for error in errors if error is not exc])
+            return False
+        if not errors:
+            return bool(swallowed)
+        if len(errors) == 1 and errors[0] is exc:
+            return False
+        raise BaseExceptionGroup(f"errors in {self.name} that nobody observed", errors) from None
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Cancel every task, and whoever is inside the block."""
+        self.cancel_reason = reason
+        self.tasks.cancel_scope.cancel(reason)
+
+    # --- its tasks ------------------------------------------------------------------------
+
+    def start(
+        self,
+        function: Callable[[*tuple[*PosArgs]], Coroutine[object, object, None]],
+        *args: *PosArgs,
+        name: str,
+    ) -> None:
+        """Start a task in this nursery.
+
+        Raises:
+            SessionClosed: it has been left or cancelled.
+            WrongEventLoop: it belongs to another event loop.
+        """
+        self.check_usable()
+        self.tasks.start_soon(function, *args, name=name)
+
+    def check_usable(self) -> None:
+        """Raise unless a task could be started here now."""
+        if self.loop is not running_loop():
+            raise WrongEventLoop(f"{self.name} belongs to another event loop than the one running here")
+        if not self.is_open or self.tasks.cancel_scope.cancel_called:
+            why = f" ({self.cancel_reason})" if self.cancel_reason else ""
+            raise SessionClosed(f"{self.name} has ended{why}: nothing can be started in it")
+
+    def hold(self, owner: object, error: Exception) -> None:
+        """Remember an error that nobody has observed yet."""
+        self._unobserved[owner] = error
+
+    def observed(self, owner: object) -> None:
+        """Somebody has been told of the owner's error."""
+        self._unobserved.pop(owner, None)
+
+    # --- producers that wait for a slow reader ----------------------------------------------
+
+    def park(self, producer: Parked) -> None:
+        """A producer begins to wait for its reader."""
+        self._parked.add(producer)
+
+    def unpark(self, producer: Parked) -> None:
+        """A producer goes on."""
+        self._parked.discard(producer)
+
+    def relieve(self) -> None:
+        """Let the producers go that wait for a reader now: somebody else waits for what they hold."""
+        for producer in list(self._parked):
+            producer.relieve()
+
+    def drain(self) -> None:
+        """No producer waits for a reader any more."""
+        self.draining = True
+        self.relieve()
+
+    # --- what generations need --------------------------------------------------------------
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncGenerator[None]:
+        """A place among the ``max_concurrency`` requests in flight.
+
+        While it waits for one, producers that wait for slow readers are let go: they may be what
+        holds the places, and their reader may be what waits here.
+
+        Cancellation: a waiting request gives up its turn and has cost nothing.
+        """
+        if self._slots is None:
+            yield
+            return
+        try:
+            self._slots.acquire_nowait()
+        except anyio.WouldBlock:
+            self.relieve()
+            await self._slots.acquire()
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    @property
+    def is_short_of_slots(self) -> bool:
+        """Whether requests wait for a place among those in flight."""
+        return self._slots is not None and self._slots.statistics().tasks_waiting > 0
+
+    async def connection(self) -> Backend:
+        """The backend with its connections open; they are opened by the first who asks.
+
+        Raises:
+            Exception: as the backend raised it on opening; the next who asks tries again.
+
+        Cancellation: the connections go on being opened, for others.
+        """
+        link = self._link
+        if link is None:
+            link = self._link = _Link()
+            self._hosts.start_soon(self._host, link, name=f"connections of {self.name}")
+        if link.backend is None:
+            await link.settled.wait()
+        if link.error is not None:
+            raise link.error
+        assert link.backend is not None
+        return link.backend
+
+    async def _host(self, link: _Link) -> None:
+        try:
+            with link.scope:
+                async with self.backend.connected() as link.backend:
+                    link.settled.set()
+                    await self._closing.wait()
+        except Exception as error:  # noqa: BLE001 - handed to whoever asked for the connections
+            if link.settled.is_set():
+                self.hold(link, error)
+            else:
+                link.error = error
+                self._link = None
+        finally:
+            if link.backend is None and link.error is None:
+                link.error = SessionClosed(f"{self.name} has ended: its connections were not opened")
+            link.settled.set()
+
+    def _close_link(self) -> None:
+        self._closing.set()
+        if (link := self._link) is not None:
+            if link.settled.is_set():
+                link.scope.deadline = anyio.current_time() + CLEANUP_TIMEOUT
+            else:
+                link.scope.cancel()
+
+
+class AdoptedNursery:
+    """A nursery that the running event loop hosts: cancelled and joined when the loop ends.
+
+    Args:
+        nursery: A nursery that nobody has entered.
+    """
+
+    def __init__(self, nursery: Nursery) -> None:
+        self.nursery = nursery
+        self._entered = anyio.Event()
+        self._leave = anyio.Event()
+        self._left = anyio.Event()
+        self._outcome: BaseException | None = None
+        spawn_root(self._root, f"mellea_sc root of {nursery.name}")
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its tasks are gone."""
+        return self._left.is_set()
+
+    async def ready(self) -> Nursery:
+        """The nursery, as soon as tasks can be started in it."""
+        await self._entered.wait()
+        return self.nursery
+
+    async def _root(self) -> None:
+        try:
+            async with self.nursery:
+                self._entered.set()
+                await self._leave.wait()
+        except BaseExceptionGroup as group:
+            if self._leave.is_set():
+                self._outcome = group
+            else:
+                log_unobserved(self.nursery.name, leaves_of(group))
+        finally:
+            self._entered.set()
+            self._left.set()
+
+    async def aclose(self) -> None:
+        """Join its tasks and end it.
+
+        Raises:
+            ExceptionGroup: of the errors that nobody observed.
+
+        Cancellation: the tasks are cancelled, and their cleanup is waited for.
+        """
+        self._leave.set()
+        try:
+            await self._left.wait()
+        except BaseException:
+            self.nursery.cancel("closing the session was cancelled")
+            with anyio.CancelScope(shield=True):
+                await self._left.wait()
+            raise
+        if self._outcome is not None:
+            outcome, self._outcome = self._outcome, None
+            raise outcome
+
+
+def leaves_of(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """The exceptions of a group of groups, each once, without the runtime's cancellations."""
+    cancelled = anyio.get_cancelled_exc_class()
+    leaves: dict[int, BaseException] = {}
+    stack: list[BaseException] = [group]
+    while stack:
+        error = stack.pop()
+        if isinstance(error, BaseExceptionGroup):
+            stack.extend(reversed(error.exceptions))
+        elif not isinstance(error, cancelled):
+            leaves[id(error)] = error
+    return list(leaves.values())
+
+
+@contextmanager
+def sole_error() -> Generator[None]:
+    """Around a task group: an error that is the only one is raised as itself, several as their group."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        errors = leaves_of(group)
+        if len(errors) != 1:
+            raise
+        raise errors[0] from errors[0].__cause__
+
+
+def log_unobserved(name: str, errors: list[BaseException]) -> None:
+    """Say in the log what cannot be raised any more."""
+    for error in errors:
+        log.error("an error in %s that nobody observed", name, exc_info=error)

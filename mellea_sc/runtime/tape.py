@@ -1,0 +1,101 @@
+"""What a run has to say, kept for one reader who may come early, late, or not at all.
+
+A tape is written without waiting. Its reader takes what is there without a task switch and waits only
+when there is nothing. What has been read is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Generic, TypeVar
+
+import anyio
+
+from mellea_sc.core.errors import StreamConsumed
+
+__all__ = ["Tape"]
+
+T = TypeVar("T")
+
+
+class Tape(Generic[T]):
+    """A queue without bound that is iterated once.
+
+    Args:
+        name: For the error of a second iteration.
+        on_read: Called after each item that the reader has taken.
+        on_end: Called when the reader has come to the end, instead of ending the iteration at once;
+            may raise what the reader should get.
+    """
+
+    __slots__ = ("_ended", "_items", "_name", "_on_end", "_on_read", "_reader", "_wake", "read")
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        on_read: Callable[[], None] | None = None,
+        on_end: Callable[[], None] | None = None,
+    ) -> None:
+        self.read = 0
+        self._name = name
+        self._on_read = on_read
+        self._on_end = on_end
+        self._items: deque[T] = deque()
+        self._ended = False
+        self._reader: TapeReader[T] | None = None
+        self._wake: anyio.Event | None = None
+
+    def write(self, item: T) -> None:
+        """Add an item."""
+        self._items.append(item)
+        if self._wake is not None:
+            self._wake.set()
+
+    def end(self) -> None:
+        """Nothing more will be written."""
+        self._ended = True
+        if self._wake is not None:
+            self._wake.set()
+
+    def reader(self) -> AsyncIterator[T]:
+        """An iteration of the items; the first one that takes a step is the reader."""
+        return TapeReader(self)
+
+    async def next(self, reader: TapeReader[T]) -> T:
+        """The next item, for the one reader."""
+        if self._reader is None:
+            self._reader = reader
+        if self._reader is not reader or self._wake is not None:
+            raise StreamConsumed(self._name)
+        while not self._items:
+            if self._ended:
+                if self._on_end is not None:
+                    self._on_end()
+                raise StopAsyncIteration
+            self._wake = anyio.Event()
+            try:
+                await self._wake.wait()
+            finally:
+                self._wake = None
+        item = self._items.popleft()
+        self.read += 1
+        if self._on_read is not None:
+            self._on_read()
+        return item
+
+
+class TapeReader(Generic[T]):
+    """One iteration of a tape. A plain object: leaving its loop early leaves nothing to clean up."""
+
+    __slots__ = ("_tape",)
+
+    def __init__(self, tape: Tape[T]) -> None:
+        self._tape = tape
+
+    def __aiter__(self) -> TapeReader[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        return await self._tape.next(self)

@@ -1,0 +1,398 @@
+"""One generation: a cancel-scoped task that computes a text, for many waiters and one reader.
+
+What flows through a thunk::
+
+    work (in its task) --write(delta)--> parts --astream()--> the reader, at its pace
+                                           └─ joined once --> value, for everybody who awaits
+
+A thunk whose deltas are handed out keeps its producer at most :data:`MAX_UNREAD` deltas ahead of its
+reader. It never waits for a reader that does not come: whoever awaits the value, needs the thunk for
+a prompt, waits for a free request or leaves the session lets the producer go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from enum import Enum
+from types import TracebackType
+from typing import Final, Self, TypeAlias
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+import attrs
+
+from mellea_sc.core.backend import Usage
+from mellea_sc.core.base import Thunk
+from mellea_sc.core.errors import GenerationCancelled, ThunkNotComputed, WrongEventLoop
+from mellea_sc.core.sampling import SamplingResult
+from mellea_sc.runtime.loops import running_loop
+from mellea_sc.runtime.nursery import Nursery
+
+__all__ = ["GenerationInfo", "ModelOutputThunk", "Work"]
+
+MAX_UNREAD: Final = 64
+"""How many deltas a producer may be ahead of its reader."""
+
+
+@attrs.frozen(kw_only=True)
+class GenerationInfo:
+    """What is known about a generation.
+
+    Args:
+        model: The model's name.
+        provider: The kind of server.
+        finish_reason: Why the model stopped (``"stop"``, ``"length"``, …).
+        usage: Tokens over all attempts, as far as the server has said.
+        time_to_first_token: Seconds from sending the request to its first text.
+        total_time: Seconds from sending the first request to the end.
+        attempts: How many answers were generated.
+    """
+
+    model: str = ""
+    provider: str = ""
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    time_to_first_token: float | None = None
+    total_time: float | None = None
+    attempts: int = 1
+
+
+class _State(Enum):
+    RUNNING = "generating"
+    DONE = "computed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class ModelOutputThunk(Thunk):
+    """A text that is being generated; awaiting it gives the text.
+
+    Made by sessions and bound backends, already generating. Any number of tasks may await it; one
+    at a time may read it with :meth:`astream` or ``async for``. Cancelling who waits does not cancel
+    the generation: :meth:`cancel` does, and so does leaving ``async with thunk:`` early.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_awaited",
+        "_drained",
+        "_error",
+        "_finished",
+        "_handed_out",
+        "_nursery",
+        "_parts",
+        "_read",
+        "_reading",
+        "_reason",
+        "_room",
+        "_scope",
+        "_started_reading",
+        "_state",
+        "_streamed",
+        "_traceback",
+        "_value",
+        "_wake",
+        "generation",
+        "name",
+        "parsed_repr",
+        "sampling",
+    )
+
+    generation: GenerationInfo
+    """What is known about the generation so far."""
+    sampling: SamplingResult | None
+    """All attempts, where a sampling strategy made the text."""
+    parsed_repr: object
+    """What the text means: an instance for ``format=``, a component's own reading, else the text."""
+
+    def __init__(
+        self,
+        nursery: Nursery | None,
+        *,
+        name: str = "a generation",
+        streamed: bool = False,
+        generation: GenerationInfo | None = None,
+    ) -> None:
+        self.name = name
+        self.generation = generation or GenerationInfo()
+        self.sampling = None
+        self.parsed_repr = None
+        self._nursery = nursery
+        self._streamed = streamed
+        self._state = _State.RUNNING
+        self._parts: list[str] = []
+        self._read = 0
+        self._value: str | None = None
+        self._error: Exception | None = None
+        self._traceback: TracebackType | None = None
+        self._reason: str | None = None
+        self._awaited = False
+        self._drained = not streamed
+        self._started_reading = False
+        self._handed_out = False
+        self._reading = False
+        self._wake: anyio.Event | None = None
+        self._room: anyio.Event | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._finished: anyio.Event | None = None
+
+    @classmethod
+    def computed(
+        cls, text: str, *, generation: GenerationInfo | None = None
+    ) -> ModelOutputThunk:
+        """A thunk whose text is there."""
+        thunk = cls(None, generation=generation)
+        thunk._value = thunk.parsed_repr = text
+        thunk._state = _State.DONE
+        return thunk
+
+    # --- what a user asks ------------------------------------------------------------------
+
+    def is_computed(self) -> bool:
+        """Whether the whole text is there and, when it is being streamed, has been handed out.
+
+        So a loop that reads :meth:`astream` until this is true misses nothing.
+        """
+        if self._state is not _State.DONE:
+            return False
+        return (
+            not self._streamed
+            or self._handed_out
+            or (self._awaited and not self._started_reading)
+        )
+
+    @property
+    def value(self) -> str:
+        """The text.
+
+        Raises:
+            ThunkNotComputed: it is not there yet, or never will be.
+        """
+        if self._value is None or not (self._awaited or self.is_computed()):
+            raise ThunkNotComputed(
+                f"{self!r} has no value to read: `await` it first (or read it with astream())"
+            )
+        return self._value
+
+    def __str__(self) -> str:
+        return self.value
+
+    def __repr__(self) -> str:
+        state = "failed" if self._error is not None else self._state.value
+        return f"<ModelOutputThunk {state}: {self.name}>"
+
+    @property
+    def text_so_far(self) -> str:
+        """The text generated so far, whatever became of the generation."""
+        return "".join(self._parts) if self._value is None else self._value
+
+    @property
+    def error(self) -> Exception | None:
+        """Why it failed, if it failed. Reading it does not count as having observed the error."""
+        return self._error
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self._state is _State.CANCELLED
+
+    async def avalue(self) -> str:
+        """Wait for the whole text and return it; ``await thunk`` is the same.
+
+        Raises:
+            GenerationCancelled: it was cancelled; the error has the text so far.
+            Exception: why the generation failed, the same each time.
+
+        Cancellation: only the waiting ends; the generation goes on and no text is lost.
+        """
+        if self._state is _State.RUNNING:
+            self.relieve()
+            await self._wait_finished()
+        else:
+            await anyio.lowlevel.checkpoint()
+        self._raise_failure()
+        self._awaited = True
+        assert self._value is not None
+        return self._value
+
+    def __await__(self) -> Generator[object, object, str]:
+        return self.avalue().__await__()
+
+    async def astream(self) -> str:
+        """The text that is new since the last call, as soon as there is some.
+
+        The last such call returns the rest, which may be empty, and leaves the thunk computed; on a
+        computed thunk it returns the whole text. Without ``ModelOption.STREAM`` all of the text
+        comes at the end.
+
+        Raises:
+            anyio.BusyResourceError: another task is reading it.
+            GenerationCancelled: it was cancelled, and the text before that has been returned.
+            Exception: why the generation failed, after the text before that.
+
+        Cancellation: nothing is lost; the next call returns what this one would have.
+        """
+        if self._reading:
+            raise anyio.BusyResourceError("reading from")
+        if self.is_computed():
+            await anyio.lowlevel.checkpoint()
+            return self.value
+        self._started_reading = self._streamed
+        if self._state is _State.RUNNING and (not self._streamed or self._read == len(self._parts)):
+            self._check_loop()
+            self._reading = True
+            try:
+                while self._state is _State.RUNNING and (
+                    not self._streamed or self._read == len(self._parts)
+                ):
+                    self._wake = anyio.Event()
+                    await self._wake.wait()
+            finally:
+                self._reading = False
+                self._wake = None
+        return self._take()
+
+    def _take(self) -> str:
+        text = "".join(self._parts[self._read :])
+        self._read = len(self._parts)
+        if self._room is not None:
+            self._room.set()
+        if self._state is _State.DONE:
+            self._handed_out = True
+        elif self._state is not _State.RUNNING and not text:
+            self._raise_failure()
+        return text
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        """The deltas, as they come, without empty ones; on a computed thunk its whole text, once."""
+        return _Deltas(self)
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Cancel the generation and close its connection; without effect when it has finished."""
+        if self._state is _State.RUNNING and self._scope is not None:
+            self._reason = reason
+            self._scope.cancel(reason)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Cancel the generation if it is still running, and wait for its cleanup."""
+        if self._state is _State.RUNNING:
+            self.cancel("its block was left")
+            with anyio.CancelScope(shield=True):
+                await self._wait_finished()
+
+    # --- its task ----------------------------------------------------------------------------
+
+    def start(self, work: Work, tasks: anyio.abc.TaskGroup) -> None:
+        """Have the work done in a task of the group's. Its writes are the text."""
+        self._scope = anyio.CancelScope()
+        self._finished = anyio.Event()
+        tasks.start_soon(self._run, work, name=self.name)
+
+    async def _run(self, work: Work) -> None:
+        assert self._scope is not None
+        assert self._finished is not None
+        assert self._nursery is not None
+        try:
+            with self._scope:
+                await work(self)
+                self._value = "".join(self._parts)
+                self._state = _State.DONE
+        except Exception as error:
+            self._error = error
+            self._traceback = error.__traceback__
+            self._state = _State.FAILED
+            self._nursery.hold(self, error)
+            if self._nursery.on_error == "cancel":
+                raise
+        finally:
+            if self._state is _State.RUNNING:
+                self._state = _State.CANCELLED
+            self._finished.set()
+            if self._wake is not None:
+                self._wake.set()
+
+    def write(self, text: str) -> bool:
+        """Add generated text; true when the producer should wait for :meth:`room`."""
+        self._parts.append(text)
+        if self._wake is not None and self._streamed:
+            self._wake.set()
+        if self._drained:
+            return False
+        return len(self._parts) - self._read >= MAX_UNREAD and not self._is_relieved()
+
+    async def room(self) -> None:
+        """Wait until the reader has caught up, or is not waited for any more."""
+        assert self._nursery is not None
+        self._nursery.park(self)
+        try:
+            while not self._is_relieved() and len(self._parts) - self._read >= MAX_UNREAD:
+                self._room = anyio.Event()
+                await self._room.wait()
+        finally:
+            self._room = None
+            self._nursery.unpark(self)
+
+    def _is_relieved(self) -> bool:
+        assert self._nursery is not None
+        return self._drained or self._nursery.draining or self._nursery.is_short_of_slots
+
+    def relieve(self) -> None:
+        """Let the producer go on without waiting for the reader."""
+        self._drained = True
+        if self._room is not None:
+            self._room.set()
+
+    async def _wait_finished(self) -> None:
+        self._check_loop()
+        assert self._finished is not None
+        await self._finished.wait()
+
+    def _check_loop(self) -> None:
+        if self._nursery is not None and self._nursery.loop is not running_loop():
+            raise WrongEventLoop(f"{self!r} is being generated in another event loop")
+
+    def _raise_failure(self) -> None:
+        if self._error is not None:
+            assert self._nursery is not None
+            self._nursery.observed(self)
+            raise self._error.with_traceback(self._traceback)
+        if self._state is _State.CANCELLED:
+            reason = self._reason
+            if reason is None and self._nursery is not None:
+                reason = self._nursery.cancel_reason
+            raise GenerationCancelled(
+                reason, partial_text=self.text_so_far, usage=self.generation.usage
+            )
+
+
+class _Deltas:
+    """The iteration of one reader. A plain object: leaving its loop early leaves nothing to clean up."""
+
+    __slots__ = ("_done", "_thunk")
+
+    def __init__(self, thunk: ModelOutputThunk) -> None:
+        self._thunk = thunk
+        self._done = False
+
+    def __aiter__(self) -> _Deltas:
+        return self
+
+    async def __anext__(self) -> str:
+        while not self._done:
+            text = await self._thunk.astream()
+            self._done = self._thunk.is_computed()
+            if text:
+                return text
+        raise StopAsyncIteration
+
+
+Work: TypeAlias = Callable[[ModelOutputThunk], Awaitable[None]]

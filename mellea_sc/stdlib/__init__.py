@@ -1,0 +1,1 @@
+"""What users compose: sessions, streams, components, requirements and strategies."""

@@ -1,0 +1,147 @@
+"""What happens in a streaming run, as values; the names and fields are the mission's.
+
+The order, where ``*`` is any number and ``?`` at most one::
+
+    natural end:  (QuickCheck Chunk)*  StreamingDone  FullValidation?  Completed
+    a fail:       (QuickCheck Chunk)*  QuickCheck(passed=False)  Completed(success=False)
+    an error:     …  Error  Completed(success=False)
+    a cancel:     …  Completed(success=False)
+
+Without requirements there is no QuickCheck and no FullValidation. Indices and positions count from
+zero, attempts from one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import attrs
+
+from mellea_sc.core.requirement import PartialValidationResult, ValidationResult
+
+__all__ = [
+    "ChunkEvent",
+    "CompletedEvent",
+    "ErrorEvent",
+    "FullValidationEvent",
+    "QuickCheckEvent",
+    "RetryEvent",
+    "StreamEvent",
+    "StreamingDoneEvent",
+]
+
+
+@attrs.frozen
+class StreamEvent:
+    """Something that happened in a streaming run.
+
+    Args:
+        timestamp: When, in seconds since the epoch.
+    """
+
+    timestamp: float = attrs.field(factory=time.time, init=False)
+
+
+@attrs.frozen
+class ChunkEvent(StreamEvent):
+    """A chunk was released: every requirement has passed the text up to its end.
+
+    Args:
+        text: The chunk.
+        chunk_index: Its place among the chunks.
+        attempt: The attempt it belongs to.
+    """
+
+    text: str
+    chunk_index: int
+    attempt: int
+
+
+@attrs.frozen
+class QuickCheckEvent(StreamEvent):
+    """Every requirement has judged a chunk, or one of them has failed it.
+
+    Args:
+        chunk_index: The chunk. For a fail, that in which the failing piece begins: chunks before it
+            that were still being judged were never released and have no event.
+        attempt: The attempt it belongs to.
+        passed: Whether no requirement failed.
+        results: One verdict per requirement, in their order; ``"unknown"`` from those that had not
+            come so far when another one failed.
+    """
+
+    chunk_index: int
+    attempt: int
+    passed: bool
+    results: Sequence[PartialValidationResult]
+
+
+@attrs.frozen
+class StreamingDoneEvent(StreamEvent):
+    """The model has finished, and all of its text was released.
+
+    Args:
+        attempt: The attempt.
+        full_text: The whole text.
+    """
+
+    attempt: int
+    full_text: str
+
+
+@attrs.frozen
+class FullValidationEvent(StreamEvent):
+    """Every requirement has judged the whole text.
+
+    Args:
+        attempt: The attempt.
+        passed: Whether all of them passed.
+        results: One verdict per requirement, in their order.
+    """
+
+    attempt: int
+    passed: bool
+    results: Sequence[ValidationResult]
+
+
+@attrs.frozen
+class RetryEvent(StreamEvent):
+    """A new attempt begins.
+
+    Args:
+        attempt: Its number.
+        reason: Why the one before it was given up.
+    """
+
+    attempt: int
+    reason: str
+
+
+@attrs.frozen
+class ErrorEvent(StreamEvent):
+    """The run has ended with an error, which is raised where the text is read or awaited.
+
+    Args:
+        exception_type: The name of its class.
+        detail: Its message.
+    """
+
+    exception_type: str
+    detail: str
+
+
+@attrs.frozen
+class CompletedEvent(StreamEvent):
+    """The run has ended: always the last event, exactly once.
+
+    Args:
+        success: Whether the text was streamed to its natural end. (Whether it passed the final
+            validation is in the ``FullValidationEvent``.)
+        full_text: The released text.
+        attempts_used: How many attempts there were.
+    """
+
+    success: bool
+    full_text: str
+    attempts_used: int
