@@ -1,0 +1,52 @@
+"""How to talk to models: one module per protocol.
+
+model_options.py   ModelOption, and what each protocol calls the options
+openai.py          any server with OpenAI's chat completions
+ollama.py          Ollama
+local.py           the embedded engine, a child process
+retry.py           another backend, asked again when it is busy
+select.py          which backend a session gets
+
+The classes are imported when they are first asked for: most programs need only ``ModelOption``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mellea_sc.core.model_options import ModelOption
+
+if TYPE_CHECKING:
+    from mellea_sc.backends.local import LocalBackend
+    from mellea_sc.backends.ollama import OllamaBackend
+    from mellea_sc.backends.openai import OpenAIBackend
+    from mellea_sc.backends.retry import Retrying
+    from mellea_sc.backends.select import make_backend
+    from mellea_sc.core.backend import Backend
+
+__all__ = [
+    "Backend",
+    "LocalBackend",
+    "ModelOption",
+    "OllamaBackend",
+    "OpenAIBackend",
+    "Retrying",
+    "make_backend",
+]
+
+_HOMES = {
+    "Backend": "mellea_sc.core.backend",
+    "LocalBackend": "mellea_sc.backends.local",
+    "OllamaBackend": "mellea_sc.backends.ollama",
+    "OpenAIBackend": "mellea_sc.backends.openai",
+    "Retrying": "mellea_sc.backends.retry",
+    "make_backend": "mellea_sc.backends.select",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,101 @@
+"""The options of a request, and how each protocol calls them on the wire.
+
+:class:`ModelOption` itself is in the core; programs import it from here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias, cast
+
+import attrs
+
+from mellea_sc.core.errors import InvalidOption
+from mellea_sc.core.model_options import ModelOption, ModelOptions
+
+__all__ = ["ModelOption", "WireNames", "wire_parameters"]
+
+
+@attrs.frozen
+class WireNames:
+    """What a protocol calls the options.
+
+    Args:
+        names: From keys of :class:`ModelOption` to names; an option that is not in it is not sent.
+        reserved: Names that the backend itself sets, each with what to use instead.
+    """
+
+    names: Mapping[str, str]
+    reserved: Mapping[str, str]
+
+
+def wire_parameters(options: ModelOptions, wire: WireNames) -> dict[str, object]:
+    """The options as a protocol wants them; keys that are not of ours stay as they are.
+
+    Raises:
+        InvalidOption: a value makes no sense, or a key is not for callers to set.
+    """
+    parameters: dict[str, object] = {}
+    for key, value in options.items():
+        if value is None or key in _NOT_FOR_THE_WIRE:
+            continue
+        if key in _CHECKED:
+            name, check = _CHECKED[key]
+            checked = check(f"ModelOption.{name}", value)
+            if key in wire.names:
+                parameters[wire.names[key]] = checked
+        elif key.startswith("@@@"):
+            raise InvalidOption(f"{key!r} is not one of the options in ModelOption")
+        elif key in wire.reserved:
+            raise InvalidOption(f"the option {key!r} cannot be set here: {wire.reserved[key]}")
+        else:
+            parameters[key] = value
+    return parameters
+
+
+def _integer(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidOption(f"{name} must be an int, not {value!r}")
+    return value
+
+
+def _positive(name: str, value: object) -> int:
+    if (number := _integer(name, value)) < 1:
+        raise InvalidOption(f"{name} must be 1 or more, not {value!r}")
+    return number
+
+
+def _temperature(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidOption(f"{name} must be a number, not {value!r}")
+    if not math.isfinite(value) or value < 0:
+        raise InvalidOption(f"{name} must be 0 or more and finite, not {value!r}")
+    return value
+
+
+def _strings(name: str, value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list | tuple):
+        items = cast("list[object] | tuple[object, ...]", value)
+        strings = [item for item in items if isinstance(item, str)]
+        if len(strings) == len(items):
+            return strings
+    raise InvalidOption(f"{name} must be a str or a list of str, not {value!r}")
+
+
+_NOT_FOR_THE_WIRE: Final = frozenset(
+    # The messages already hold the system prompt; the other two are about this side of the wire.
+    {ModelOption.SYSTEM_PROMPT, ModelOption.STREAM, ModelOption.STREAM_TIMEOUT}
+)
+
+_Check: TypeAlias = Callable[[str, object], object]
+
+_CHECKED: Final[Mapping[str, tuple[str, _Check]]] = {
+    ModelOption.MAX_NEW_TOKENS: ("MAX_NEW_TOKENS", _positive),
+    ModelOption.CONTEXT_WINDOW: ("CONTEXT_WINDOW", _positive),
+    ModelOption.SEED: ("SEED", _integer),
+    ModelOption.TEMPERATURE: ("TEMPERATURE", _temperature),
+    ModelOption.STOP_SEQUENCES: ("STOP_SEQUENCES", _strings),
+}

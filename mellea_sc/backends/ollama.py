@@ -1,0 +1,150 @@
+"""Ollama, by its own protocol: streamed, one JSON object per line."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from typing import ClassVar, Final
+
+from mellea_sc.backends._address import parse_address
+from mellea_sc.backends._failures import Advice
+from mellea_sc.backends._http import HttpBackend
+from mellea_sc.backends._json import count_in, fields_of, parse_object
+from mellea_sc.backends._lines import LineSplitter
+from mellea_sc.backends.model_options import ModelOption, WireNames, wire_parameters
+from mellea_sc.core.backend import Delta, GenerationRequest, Usage
+
+__all__ = ["OllamaBackend"]
+
+DEFAULT_PORT: Final = 11434
+
+
+class OllamaBackend(HttpBackend):
+    """A model behind Ollama's ``POST /api/chat``.
+
+    Options of other names are options of the model (``top_k``, ``repeat_penalty``, …), except for
+    ``keep_alive``, ``think`` and the few others that Ollama wants beside them.
+
+    Args:
+        model_id: The model's name, as ``ollama list`` shows it.
+        base_url: Where Ollama is: a URL, a host, or host and port. By default ``OLLAMA_HOST``, else
+            port 11434 of this machine.
+
+    Raises:
+        InvalidOption: the address cannot be used.
+    """
+
+    provider = "ollama"
+    path: ClassVar[str] = "/api/chat"
+    media_types: ClassVar[tuple[str, ...]] = ("application/x-ndjson", "application/ndjson")
+    ends_with_finish_reason: ClassVar[bool] = True
+
+    def __init__(self, model_id: str, *, base_url: str | None = None) -> None:
+        url = ollama_url(base_url or os.environ.get("OLLAMA_HOST") or "")
+        super().__init__(model_id, parse_address(url), _advice(model_id))
+
+    def payload(self, request: GenerationRequest) -> dict[str, object]:
+        """The body of the request."""
+        parameters = wire_parameters(request.options, _WIRE)
+        payload: dict[str, object] = {
+            name: parameters.pop(name) for name in _BESIDE_OPTIONS if name in parameters
+        }
+        payload["model"] = self.model_id
+        payload["messages"] = [
+            {"role": message.role, "content": message.content} for message in request.messages
+        ]
+        payload["stream"] = True
+        if parameters:
+            payload["options"] = parameters
+        if request.json_schema is not None:
+            payload["format"] = request.json_schema
+        return payload
+
+    def splitter(self) -> LineSplitter:
+        """The response is a stream of lines."""
+        return LineSplitter()
+
+    def parse(self, text: str) -> Delta | None:
+        """The delta in a line; the one that says ``done`` is the last."""
+        chunk = parse_object(text)
+        if chunk is None:
+            raise self._failures.malformed(text)
+        if chunk.get("error"):
+            raise self._failures.model(chunk["error"])
+        content = fields_of(chunk.get("message")).get("content") or ""
+        done = chunk.get("done")
+        if not isinstance(content, str) or not isinstance(done, bool):
+            raise self._failures.malformed(text)
+        if not done:
+            return Delta(content)
+        reason = chunk.get("done_reason")
+        counted = "prompt_eval_count" in chunk or "eval_count" in chunk
+        return Delta(
+            content,
+            reason if isinstance(reason, str) and reason else "stop",
+            Usage(count_in(chunk, "prompt_eval_count"), count_in(chunk, "eval_count"))
+            if counted
+            else None,
+        )
+
+
+def ollama_url(host: str) -> str:
+    """The URL that ``OLLAMA_HOST`` means, which is also what the server listens on.
+
+    Forms: empty, ``host``, ``host:port``, ``:port``, an IPv6 address with or without brackets, and
+    each of them after ``http://`` or ``https://`` (whose own ports are then the default).
+    """
+    scheme, separator, rest = host.strip().strip("\"'").rpartition("://")
+    authority, slash, path = rest.partition("/")
+    user, at, place = authority.rpartition("@")
+    name, _, port = place.rpartition(":")
+    if not port.isdigit() or (":" in name and not name.endswith("]")):
+        name, port = place.removesuffix(":"), ""
+    name = name.strip("[]") or "127.0.0.1"
+    try:
+        ip = ipaddress.ip_address(name)
+    except ValueError:
+        pass
+    else:
+        if ip.is_unspecified:  # listens everywhere: it is asked here
+            ip = ipaddress.ip_address("127.0.0.1" if ip.version == 4 else "::1")
+        name = f"[{ip}]" if ip.version == 6 else str(ip)
+    if not port and not separator:
+        port = str(DEFAULT_PORT)
+    return f"{scheme or 'http'}://{user}{at}{name}{f':{port}' if port else ''}{slash}{path}"
+
+
+_WIRE: Final = WireNames(
+    {
+        ModelOption.MAX_NEW_TOKENS: "num_predict",
+        ModelOption.CONTEXT_WINDOW: "num_ctx",
+        ModelOption.TEMPERATURE: "temperature",
+        ModelOption.SEED: "seed",
+        ModelOption.STOP_SEQUENCES: "stop",
+    },
+    {
+        "model": "give the session another model_id",
+        "messages": "they are made from the action and the context",
+        "stream": "the wire is always streamed; see ModelOption.STREAM",
+        "options": "give what would be in it as options",
+    },
+)
+
+_BESIDE_OPTIONS: Final = (
+    "format",
+    "keep_alive",
+    "logprobs",
+    "think",
+    "tools",
+    "top_logprobs",
+    "truncate",
+)
+
+
+def _advice(model_id: str) -> Advice:
+    return Advice(
+        unreachable="Is Ollama running? Start it with `ollama serve`, or set OLLAMA_HOST to where it is.",
+        no_model=f"Fetch it with `ollama pull {model_id}`, or take one that `ollama list` shows.",
+        no_path="Is base_url (or OLLAMA_HOST) the address of Ollama?",
+        no_key="Put user and password into base_url (or OLLAMA_HOST).",
+    )

@@ -1,0 +1,153 @@
+"""Any server that speaks OpenAI's chat completions: streamed, as server-sent events."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, ClassVar, Final, cast
+from urllib.parse import urlsplit
+
+import attrs
+
+from mellea_sc.backends._address import Address, parse_address
+from mellea_sc.backends._failures import Advice
+from mellea_sc.backends._http import HttpBackend
+from mellea_sc.backends._json import count_in, fields_of, parse_object
+from mellea_sc.backends._lines import EventSplitter
+from mellea_sc.backends.model_options import ModelOption, WireNames, wire_parameters
+from mellea_sc.core.backend import Delta, GenerationRequest, Usage
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["OpenAIBackend"]
+
+DEFAULT_URL: Final = "https://api.openai.com/v1"
+
+
+class OpenAIBackend(HttpBackend):
+    """A model behind ``POST {base_url}/chat/completions``: OpenAI's own, llama.cpp's, vLLM's, …
+
+    Options of other names go to the server as they are, ``top_p`` for example.
+
+    Args:
+        model_id: The model's name, as the server knows it.
+        base_url: Where the server is, ``http://127.0.0.1:8080`` or ``…/v1``; a URL without a path is
+            taken to end in ``/v1``. By default ``OPENAI_BASE_URL``, else OpenAI's own.
+        api_key: By default ``OPENAI_API_KEY``; servers on one's own machine mostly need none.
+        client: An ``httpx.AsyncClient`` to use instead of one of the backend's own, for certificates
+            or proxies; it stays the caller's to close, and its timeouts are not used.
+        uds: Path of a unix socket to go through; ``base_url`` is then the address seen by the server.
+
+    Raises:
+        InvalidOption: the URL or the key cannot be used.
+    """
+
+    provider = "openai"
+    path: ClassVar[str] = "/chat/completions"
+    media_types: ClassVar[tuple[str, ...]] = ("text/event-stream",)
+    ends_with_finish_reason: ClassVar[bool] = False  # the usage follows
+
+    def __init__(
+        self,
+        model_id: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        client: httpx.AsyncClient | None = None,
+        uds: str | None = None,
+    ) -> None:
+        address = _address(base_url, api_key, uds)
+        super().__init__(model_id, address, _advice(model_id), client)
+        self._wire = WireNames(
+            {
+                # Every compatible server knows max_tokens and few its successor; OpenAI's own
+                # refuses it for its newer models.
+                ModelOption.MAX_NEW_TOKENS: "max_completion_tokens"
+                if urlsplit(address.url).hostname == "api.openai.com"
+                else "max_tokens",
+                ModelOption.TEMPERATURE: "temperature",
+                ModelOption.SEED: "seed",
+                ModelOption.STOP_SEQUENCES: "stop",
+            },
+            _RESERVED,
+        )
+
+    def payload(self, request: GenerationRequest) -> dict[str, object]:
+        """The body of the request."""
+        payload = wire_parameters(request.options, self._wire)
+        payload["model"] = self.model_id
+        payload["messages"] = [
+            {"role": message.role, "content": message.content} for message in request.messages
+        ]
+        payload["stream"] = True
+        payload["stream_options"] = {"include_usage": True}
+        if request.json_schema is not None:
+            payload["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "schema": request.json_schema},
+            }
+        return payload
+
+    def splitter(self) -> EventSplitter:
+        """The response is a stream of events."""
+        return EventSplitter()
+
+    def parse(self, text: str) -> Delta | None:
+        """The delta in an event's data; ``[DONE]`` is the end."""
+        if text == "[DONE]":
+            return None
+        chunk = parse_object(text)
+        if chunk is None:
+            raise self._failures.malformed(text)
+        if chunk.get("error"):
+            raise self._failures.model(chunk["error"])
+        usage = fields_of(chunk.get("usage"))
+        choices = chunk.get("choices")
+        if isinstance(choices, list):
+            choice = fields_of(cast("list[object]", choices)[0] if choices else None)
+        elif usage:
+            choice = fields_of(None)
+        else:
+            raise self._failures.malformed(text)
+        words = fields_of(choice.get("delta"))
+        # A model that declines an answer in a given form says so in a field of its own.
+        content = words.get("content") or words.get("refusal") or ""
+        if not isinstance(content, str):
+            raise self._failures.malformed(text)
+        reason = choice.get("finish_reason")
+        return Delta(
+            content,
+            reason if isinstance(reason, str) else None,
+            Usage(count_in(usage, "prompt_tokens"), count_in(usage, "completion_tokens"))
+            if usage
+            else None,
+        )
+
+
+_RESERVED: Final = {
+    "model": "give the session another model_id",
+    "messages": "they are made from the action and the context",
+    "stream": "the wire is always streamed; see ModelOption.STREAM",
+    "stream_options": "the wire is always streamed; see ModelOption.STREAM",
+    "n": "one request has one answer; make several requests",
+}
+
+
+def _address(base_url: str | None, api_key: str | None, uds: str | None) -> Address:
+    if uds is None:
+        url = base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
+        default_key = os.environ.get("OPENAI_API_KEY")
+    else:
+        # What the environment says is about another server than the one behind this socket.
+        url, default_key = base_url or "http://localhost", None
+    address = parse_address(url, api_key=api_key, default_key=default_key, uds=uds)
+    return address if urlsplit(address.url).path else attrs.evolve(address, url=f"{address.url}/v1")
+
+
+def _advice(model_id: str) -> Advice:
+    return Advice(
+        unreachable="Is the server running, and is base_url (or OPENAI_BASE_URL) its address?",
+        no_model=f"Give the name of a model that it has instead of {model_id!r}; GET /models lists them.",
+        no_path="Is base_url (or OPENAI_BASE_URL) right? It mostly ends in /v1.",
+        no_key="Give a key that is valid there as api_key, or in OPENAI_API_KEY.",
+    )

@@ -1,0 +1,101 @@
+"""A backend that is asked again when its server is busy."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from mellea_sc.core.backend import Backend, Delta, GenerationRequest
+from mellea_sc.core.errors import BackendBusy, InvalidOption
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["Retrying"]
+
+FIRST_WAIT: Final = 0.25
+"""Seconds, doubled with every further attempt, where the server does not say how long to wait."""
+LONGEST_WAIT: Final = 8.0
+"""Seconds."""
+
+
+class Retrying(Backend):
+    """Another backend, asked again when its server is overloaded or limits the rate (429, 503).
+
+    Nothing else is tried again: a server that is not there is said to be so at once, and once an
+    answer has begun it is never begun again.
+
+    Args:
+        backend: The one that is asked.
+        attempts: How often, at most, the first time included.
+        budget: Seconds that all the waiting between attempts may add up to, with the attempts
+            themselves; a server that asks for more than is left is not waited for.
+
+    Raises:
+        InvalidOption: fewer than one attempt, or a negative budget.
+    """
+
+    def __init__(self, backend: Backend, *, attempts: int = 4, budget: float = 30.0) -> None:
+        if attempts < 1:
+            raise InvalidOption(f"attempts must be 1 or more, not {attempts!r}")
+        if not budget >= 0:
+            raise InvalidOption(f"budget must be 0 seconds or more, not {budget!r}")
+        self._backend = backend
+        self._attempts = attempts
+        self._budget = budget
+        self.provider = backend.provider
+        self.model_id = backend.model_id
+
+    def __repr__(self) -> str:
+        return f"Retrying({self._backend!r}, attempts={self._attempts}, budget={self._budget:g})"
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncGenerator[Self]:
+        """The same around the connected backend."""
+        async with self._backend.connected() as backend:
+            yield type(self)(backend, attempts=self._attempts, budget=self._budget)
+
+    @asynccontextmanager
+    async def open(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
+        """Open a generation; see :meth:`Backend.open`.
+
+        Raises:
+            BackendBusy: the server still was, when attempts or budget were used up.
+
+        Cancellation: ends the waiting between attempts at once.
+        """
+        async with AsyncExitStack() as stack:
+            yield await self._enter(stack, request)
+
+    async def _enter(
+        self, stack: AsyncExitStack, request: GenerationRequest
+    ) -> AsyncIterator[Delta]:
+        import stamina
+
+        deadline = anyio.current_time() + self._budget
+        wait = FIRST_WAIT
+
+        def seconds_to_wait(error: Exception) -> float | bool:
+            nonlocal wait
+            seconds = error.retry_after if isinstance(error, BackendBusy) else None
+            if seconds is None:
+                # Spread, so that those who were refused together do not come back together.
+                seconds = random.uniform(wait / 2, wait)
+                wait = min(wait * 2, LONGEST_WAIT)
+            return seconds if anyio.current_time() + seconds <= deadline else False
+
+        async for attempt in stamina.retry_context(
+            on=seconds_to_wait, attempts=self._attempts, timeout=None
+        ):
+            try:
+                return await stack.enter_async_context(self._backend.open(request))
+            except BackendBusy:
+                # Only this goes in there: an attempt holds on to whatever leaves it, and a
+                # cancellation must not be held.
+                with attempt:
+                    raise
+        raise AssertionError("the last attempt raises")
