@@ -1,0 +1,47 @@
+"""The threads of this process, and which of them only wait for work.
+
+Pools keep their threads for later: such a thread is neither a leak nor somebody who may yet wake an
+event loop.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from types import FrameType
+
+__all__ = ["is_idle", "pool_of"]
+
+# Where a pool's threads sit between two jobs; the calls below that are those of the waiting itself.
+_POOLS = {
+    ("anyio._backends._asyncio", "run"): "anyio",
+    ("concurrent.futures.thread", "_worker"): "executor",
+    ("trio._core._thread_cache", "_work"): "trio",
+}
+_WAITING = {"queue", "threading"}
+
+
+def pool_of(thread: threading.Thread) -> str | None:
+    """Whose pool it belongs to: ``"anyio"``, ``"executor"``, ``"trio"``; ``None``: to nobody's."""
+    frame = _innermost(thread)
+    while frame is not None:
+        if pool := _POOLS.get((_module(frame), frame.f_code.co_name)):
+            return pool
+        frame = frame.f_back
+    return None
+
+
+def is_idle(thread: threading.Thread) -> bool:
+    """Whether it belongs to a pool and waits for a job, or has one that it has not begun."""
+    frame = _innermost(thread)
+    while frame is not None and _module(frame) in _WAITING:
+        frame = frame.f_back
+    return frame is not None and (_module(frame), frame.f_code.co_name) in _POOLS
+
+
+def _innermost(thread: threading.Thread) -> FrameType | None:
+    return sys._current_frames().get(thread.ident or 0)
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
