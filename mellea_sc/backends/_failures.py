@@ -111,7 +111,7 @@ class Failures:
         """What a failure of the HTTP client, or of the sockets below it, means."""
         import httpx
 
-        reason = self.quoted(str(error)) or type(error).__name__
+        reason = self.quoted(_os_reason(error) or str(error)) or type(error).__name__
         match error:
             case httpx.InvalidURL() | httpx.UnsupportedProtocol() | httpx.LocalProtocolError():
                 return InvalidOption(f"{self.server} cannot be asked: {reason}")
@@ -216,6 +216,18 @@ def _phrase(status: int) -> str:
         return f" {HTTPStatus(status).phrase}"
     except ValueError:
         return ""
+
+
+def _os_reason(error: BaseException | None) -> str | None:
+    """What the operating system said, where it is what began the chain of errors."""
+    while error is not None:
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror
+        if isinstance(error, BaseExceptionGroup):  # one error per address that was tried
+            error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+        else:
+            error = error.__cause__ or error.__context__
+    return None
 
 
 def _is_disconnect(message: str) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
-__all__ = ["count_in", "fields_of", "parse_object"]
+__all__ = ["count_in", "fields_of", "list_of", "parse_object"]
 
 
 def parse_object(text: str) -> dict[str, object] | None:
@@ -21,6 +21,11 @@ def parse_object(text: str) -> dict[str, object] | None:
 def fields_of(value: object) -> Mapping[str, object]:
     """The fields of an object inside; none where there is no object, or something else."""
     return cast("dict[str, object]", value) if isinstance(value, dict) else {}
+
+
+def list_of(value: object) -> Sequence[object]:
+    """The items of an array inside; none where there is no array, or something else."""
+    return cast("list[object]", value) if isinstance(value, list) else ()
 
 
 def count_in(fields: Mapping[str, object], name: str) -> int:
