@@ -10,16 +10,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import PurePath
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
-from typing import TypeAlias, cast
+from typing import cast
 
 import attrs
 
-__all__ = ["TaskView", "all_tasks", "code_place", "frames_of"]
-
-_Suspended: TypeAlias = (
-    "CoroutineType[object, object, object] | GeneratorType[object, object, object] "
-    "| AsyncGeneratorType[object, object]"
-)
+__all__ = ["TaskView", "all_tasks", "code_place", "frames_of", "is_plumbing"]
 
 
 @attrs.frozen
@@ -38,7 +33,7 @@ class TaskView:
 
     def __str__(self) -> str:
         every = list(frames_of(self.coroutine))
-        frames = [frame for frame in every if not _is_plumbing(frame)] or every
+        frames = [frame for frame in every if not is_plumbing(frame)] or every
         if not frames:
             return f"task {self.name!r}"
         first, last = frames[0], frames[-1]
@@ -48,9 +43,13 @@ class TaskView:
         )
 
 
-def _is_plumbing(frame: FrameType) -> bool:
+def is_plumbing(frame: FrameType) -> bool:
+    """Whether it is a frame of the event loop or of what lies under it."""
     module = str(frame.f_globals.get("__name__", ""))
-    return module.partition(".")[0] in {"anyio", "asyncio", "contextlib", "trio"}
+    return module.partition(".")[0] in _PLUMBING
+
+
+_PLUMBING = {"anyio", "asyncio", "concurrent", "contextlib", "socket", "threading", "trio"}
 
 
 def code_place(code: CodeType, line: int | None = None) -> str:
@@ -74,19 +73,24 @@ def _step(awaited: object) -> tuple[FrameType | None, object]:
         case CoroutineType():
             return awaited.cr_frame, awaited.cr_await
         case GeneratorType():
-            return awaited.gi_frame, awaited.gi_yieldfrom
+            return awaited.gi_frame, cast("object", awaited.gi_yieldfrom)  # pyright: ignore[reportUnknownMemberType] # typeshed: Iterator[Any]
         case AsyncGeneratorType():
             return awaited.ag_frame, awaited.ag_await
         case _ if type(awaited).__name__ in _WRAPPERS:
             # An asend() or a coroutine's __await__ does not tell what it drives; its references do.
-            inner = (o for o in gc.get_referents(awaited) if isinstance(o, _KINDS))
-            return None, next(inner, None)
+            inner: list[object] = gc.get_referents(awaited)
+            return None, next((o for o in inner if type(o) in _KINDS), None)
         case _:
             return None, None
 
 
 _KINDS = (CoroutineType, GeneratorType, AsyncGeneratorType)
-_WRAPPERS = {"async_generator_asend", "async_generator_athrow", "coroutine_wrapper", "anext_awaitable"}
+_WRAPPERS = {
+    "async_generator_asend",
+    "async_generator_athrow",
+    "coroutine_wrapper",
+    "anext_awaitable",
+}
 
 
 def all_tasks() -> list[TaskView]:

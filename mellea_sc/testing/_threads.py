@@ -10,7 +10,9 @@ import sys
 import threading
 from types import FrameType
 
-__all__ = ["is_idle", "pool_of"]
+from mellea_sc.testing._tasks import code_place
+
+__all__ = ["innermost_place", "is_idle", "pool_of"]
 
 # Where a pool's threads sit between two jobs; the calls below that are those of the waiting itself.
 _POOLS = {
@@ -37,6 +39,15 @@ def is_idle(thread: threading.Thread) -> bool:
     while frame is not None and _module(frame) in _WAITING:
         frame = frame.f_back
     return frame is not None and (_module(frame), frame.f_code.co_name) in _POOLS
+
+
+def innermost_place(thread: threading.Thread) -> str:
+    """What it is doing now: the innermost function that is not the threading module's own."""
+    frame = innermost = _innermost(thread)
+    while frame is not None and _module(frame) in _WAITING:
+        frame = frame.f_back
+    frame = frame or innermost
+    return "its end" if frame is None else code_place(frame.f_code, frame.f_lineno)
 
 
 def _innermost(thread: threading.Thread) -> FrameType | None:

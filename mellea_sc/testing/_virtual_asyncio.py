@@ -79,10 +79,9 @@ class VirtualEventLoop(asyncio.SelectorEventLoop):
 
     def _busy_workers(self) -> set[object]:
         workers = (t for t in threading.enumerate() if isinstance(t, WorkerThread))
-        return self._jobs | {
-            worker
-            for worker in workers
-            if worker.loop is self and not worker.stopping and worker not in worker.idle_workers
+        return {
+            *self._jobs,
+            *(w for w in workers if w.loop is self and not w.stopping and w not in w.idle_workers),
         }
 
     async def create_connection(self, *_args: object, **_kwargs: object) -> NoReturn:

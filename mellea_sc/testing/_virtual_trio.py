@@ -115,10 +115,9 @@ def _throw_into_main(error: Exception) -> None:
         raise error
 
     for task in root.child_nurseries[-1].child_tasks:
-        # As trio does with a KeyboardInterrupt: raised where the main task waits. mypy does not see
-        # attributes with which attrs hides trio's own.
-        if task._abort_func is not None:  # type: ignore[attr-defined]
-            task._attempt_abort(raise_error)  # type: ignore[attr-defined]
+        # As trio does with a KeyboardInterrupt: raised where the main task waits.
+        if task._abort_func is not None:
+            task._attempt_abort(raise_error)
 
 
 class _NoSockets(SocketFactory):

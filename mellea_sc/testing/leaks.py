@@ -1,0 +1,143 @@
+"""Nothing is left behind: checked around any program."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from typing import Final, Literal, TypeAlias
+
+import anyio
+import anyio.lowlevel
+import attrs
+
+from mellea_sc.testing._origins import Origins, watch_origins
+from mellea_sc.testing._processes import child_processes, describe_descriptor, open_descriptors
+from mellea_sc.testing._tasks import all_tasks, code_place
+from mellea_sc.testing._threads import innermost_place, is_idle
+
+__all__ = ["Leak", "LeakKind", "Leaked", "assert_no_leaks"]
+
+LeakKind: TypeAlias = Literal[
+    "task", "async generator", "memory stream", "thread", "file descriptor", "child process"
+]
+
+_CHECKPOINTS: Final = 10  # for callbacks that the event loop still has to run
+_REAL_SECONDS: Final = 1.0  # for threads and processes that are about to end
+
+
+@attrs.frozen
+class Leak:
+    """Something that is still there.
+
+    Args:
+        kind: What it is.
+        what: Which one it is.
+        where: Where it was made, as far as that is known.
+    """
+
+    kind: LeakKind
+    what: str
+    where: str | None = None
+
+    def __str__(self) -> str:
+        made = f", made in {self.where}" if self.where else ""
+        return f"{self.kind} {self.what}{made}"
+
+
+class Leaked(AssertionError):
+    """A program left something behind.
+
+    Args:
+        leaks: What it left.
+    """
+
+    def __init__(self, leaks: tuple[Leak, ...]) -> None:
+        super().__init__(f"{len(leaks)} left behind:" + "".join(f"\n  {leak}" for leak in leaks))
+        self.leaks = leaks
+
+
+@asynccontextmanager
+async def assert_no_leaks() -> AsyncGenerator[None]:
+    """Check that a block leaves nothing behind that was not there before.
+
+    Looked for are tasks, async generators that are neither finished nor closed, memory object
+    streams of anyio, threads, file descriptors (sockets, too) and child processes, with a little
+    patience for what is just ending. Idle threads of the pools of anyio, trio and asyncio stay.
+    Whatever else runs in the process meanwhile should make nothing that lasts.
+
+    Raises:
+        Leaked: something is left. When the block raises an error itself, that one is raised, with
+            a note of what is left.
+
+    Cancellation: a cancelled block is not checked.
+    """
+    with watch_origins() as origins:
+        before = _Inventory(origins)
+        try:
+            yield
+        except Exception as error:
+            if leaks := await before.left_behind():
+                error.add_note(str(Leaked(leaks)))
+            raise
+        if leaks := await before.left_behind():
+            raise Leaked(leaks)
+
+
+class _Inventory:
+    """What was there at some time, by identity."""
+
+    def __init__(self, origins: Origins) -> None:
+        self._origins = origins
+        self._tasks = {view.task for view in all_tasks()}
+        self._threads = {thread for thread in threading.enumerate() if not is_idle(thread)}
+        self._descriptors = open_descriptors()
+        self._processes = child_processes()
+
+    async def left_behind(self) -> tuple[Leak, ...]:
+        """What is there now and was not then, after a little patience."""
+        leaks = tuple(self._new())
+        checkpoints = 0
+        until = time.monotonic() + _REAL_SECONDS
+        while leaks and (checkpoints < _CHECKPOINTS or any(leak.kind in _SLOW for leak in leaks)):
+            if checkpoints == _CHECKPOINTS:
+                gc.collect()
+            elif checkpoints > _CHECKPOINTS:
+                if time.monotonic() > until:
+                    break
+                # In real time, without the event loop's clock, which may be a virtual one.
+                time.sleep(0.01)  # noqa: ASYNC251
+            with anyio.CancelScope(shield=True):
+                await anyio.lowlevel.checkpoint()
+            checkpoints += 1
+            leaks = tuple(self._new())
+        return leaks
+
+    def _new(self) -> Iterator[Leak]:
+        for view in all_tasks():
+            if view.task not in self._tasks:
+                yield Leak("task", str(view).removeprefix("task "))
+        for reference, where in self._origins.generators:
+            generator = reference()
+            if generator is not None and generator.ag_frame is not None:
+                place = code_place(generator.ag_code, generator.ag_frame.f_lineno)
+                yield Leak("async generator", f"suspended in {place}", where)
+        for stream, where in self._origins.memory_streams:
+            if not stream._closed:
+                yield Leak("memory stream", f"{type(stream).__name__} {stream.statistics()}", where)
+        for thread in threading.enumerate():
+            if thread not in self._threads and not is_idle(thread):
+                what = f"{thread.name!r}, now in {innermost_place(thread)}"
+                yield Leak("thread", what, self._origins.threads.get(thread.ident))
+        for descriptor, leads_to in open_descriptors().items():
+            if self._descriptors.get(descriptor) != leads_to:
+                what = describe_descriptor(descriptor, leads_to)
+                yield Leak("file descriptor", what, self._origins.sockets.get(descriptor))
+        for pid, command in child_processes().items():
+            if pid not in self._processes:
+                yield Leak("child process", f"{pid} {command}", self._origins.processes.get(pid))
+
+
+_SLOW: Final = {"thread", "child process", "file descriptor"}
