@@ -173,7 +173,9 @@ class Context(abc.ABC):
         """The items, oldest first; with ``last_n`` only that many of the newest."""
         items: list[Span] = []
         node: Context | None = self
-        while node is not None and node._item is not None and (last_n is None or len(items) < last_n):
+        while (
+            node is not None and node._item is not None and (last_n is None or len(items) < last_n)
+        ):
             items.append(node._item)
             node = node._previous
         items.reverse()

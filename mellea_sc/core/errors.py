@@ -114,7 +114,9 @@ class StreamConsumed(UsageError, anyio.BusyResourceError):
 
     def __init__(self, what: str) -> None:
         super().__init__("iterating over")
-        self.args = (f"{what} has one reader, and was iterated before; keep what the first one read",)
+        self.args = (
+            f"{what} has one reader, and was iterated before; keep what the first one read",
+        )
 
 
 class InvalidOption(UsageError, ValueError):

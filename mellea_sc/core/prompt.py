@@ -9,9 +9,7 @@ from mellea_sc.core.model_options import ModelOption, ModelOptions
 __all__ = ["messages_for"]
 
 
-def messages_for(
-    action: Span, ctx: Context, options: ModelOptions
-) -> tuple[ChatMessage, ...]:
+def messages_for(action: Span, ctx: Context, options: ModelOptions) -> tuple[ChatMessage, ...]:
     """The conversation that asks for an answer to ``action``; every thunk in it is computed.
 
     The system prompt of the options comes first; then what the context shows; then the action, and
@@ -22,7 +20,9 @@ def messages_for(
     if system is not None:
         messages.append(ChatMessage("system", str(system)))
     messages.extend(ChatMessage(_role(item), text_of(item)) for item in ctx.view_for_generation())
-    messages.append(ChatMessage("user" if isinstance(action, Thunk) else _role(action), text_of(action)))
+    messages.append(
+        ChatMessage("user" if isinstance(action, Thunk) else _role(action), text_of(action))
+    )
     if isinstance(action, Component) and (beginning := action.assistant_prefix()):
         messages.append(ChatMessage("assistant", beginning))
     return tuple(messages)

@@ -12,7 +12,7 @@ import inspect
 import json
 import re
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
 import attrs
 
@@ -61,6 +61,11 @@ class ValidationResult:
         return self.result
 
 
+def _is_verdict(_instance: object, _attribute: object, value: object) -> None:
+    if value not in ("pass", "fail", "unknown"):
+        raise InvalidOption(f'success must be "pass", "fail" or "unknown", not {value!r}')
+
+
 @attrs.frozen
 class PartialValidationResult:
     """The verdict on a running answer, as far as one chunk tells.
@@ -72,16 +77,9 @@ class PartialValidationResult:
         score: A number the validator chose to give.
     """
 
-    success: PartialVerdict = attrs.field()
+    success: PartialVerdict = attrs.field(validator=_is_verdict)
     reason: str | None = attrs.field(default=None, kw_only=True)
     score: float | None = attrs.field(default=None, kw_only=True)
-
-    @success.validator
-    def _known(self, _attribute: object, value: object) -> None:
-        if value not in ("pass", "fail", "unknown"):
-            raise InvalidOption(
-                f'success must be "pass", "fail" or "unknown", not {value!r}'
-            )
 
     def as_bool(self) -> bool:
         """Whether the verdict is ``"pass"``."""
@@ -134,7 +132,8 @@ def _read_judgement(answer: str) -> tuple[bool, str | None]:
     except ValueError:
         given = None
     if isinstance(given, dict):
-        verdict, reason = given.get("answer"), given.get("reason")
+        said = cast("dict[str, object]", given)
+        verdict, reason = said.get("answer"), said.get("reason")
         if isinstance(verdict, str) and verdict.lower() in ("yes", "no"):
             return verdict.lower() == "yes", reason if isinstance(reason, str) else None
     elif match := _FIRST_WORD.fullmatch(answer):
@@ -191,9 +190,8 @@ class Requirement(Component):
         """The copy that serves one attempt; lists, dicts and sets of the original are copied too."""
         new = object.__new__(type(self))
         for name, value in vars(self).items():
-            new.__dict__[name] = (
-                copy.copy(value) if isinstance(value, list | dict | set | bytearray) else value
-            )
+            gathered = isinstance(value, list | dict | set | bytearray)
+            setattr(new, name, copy.copy(cast("object", value)) if gathered else value)
         return new
 
     def format_for_llm(self) -> str:
@@ -248,18 +246,21 @@ class Requirement(Component):
     ) -> ValidationResult:
         requirement = self.format_for_llm()
         if not requirement:
-            raise InvalidOption(f"{self!r} has neither a validation_fn nor a description to judge by")
+            raise InvalidOption(
+                f"{self!r} has neither a validation_fn nor a description to judge by"
+            )
         output = ctx.last_output()
         if output is None:
             raise InvalidOption("there is no output in the context that could be judged")
-        prompt = CBlock(
-            _JUDGE_PROMPT.format(requirement=requirement, output=await output.avalue())
-        )
+        prompt = CBlock(_JUDGE_PROMPT.format(requirement=requirement, output=await output.avalue()))
         options = {ModelOption.TEMPERATURE: 0.0, ModelOption.MAX_NEW_TOKENS: 120}
         answer = ""
         for _ in range(2):
             thunk, _ = await backend.generate_from_context(
-                prompt, ctx.without_items(), format=_JUDGE_SCHEMA, model_options={**options, **(model_options or {})}
+                prompt,
+                ctx.without_items(),
+                format=_JUDGE_SCHEMA,
+                model_options={**options, **(model_options or {})},
             )
             answer = await thunk.avalue()
             try:

@@ -67,6 +67,10 @@ class SamplingResult:
 class SamplingStrategy(abc.ABC):
     """How often a model is asked, with what, and which of its answers is kept."""
 
+    def is_needed(self, requirements: Sequence[Requirement]) -> bool:  # noqa: ARG002 - for subclasses
+        """Whether there is anything to do beyond a single generation, which could stream its text."""
+        return True
+
     @abc.abstractmethod
     async def sample(
         self,

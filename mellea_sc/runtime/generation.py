@@ -53,7 +53,13 @@ RESOLUTION: Final = 0.001
 class Sink(Protocol):
     """Where generated text goes."""
 
-    generation: GenerationInfo
+    @property
+    def generation(self) -> GenerationInfo:
+        """What is known about the generation."""
+        ...
+
+    @generation.setter
+    def generation(self, known: GenerationInfo) -> None: ...
 
     def write(self, text: str) -> bool:
         """Take the text; true when the producer should wait for :meth:`room`."""
@@ -136,7 +142,9 @@ async def settle(*spans: Span) -> None:
         try:
             await thunk.avalue()
         except Exception as error:
-            raise DependencyFailed(f"the prompt needs {thunk!r}, and that failed: {error}") from error
+            raise DependencyFailed(
+                f"the prompt needs {thunk!r}, and that failed: {error}"
+            ) from error
 
 
 @attrs.frozen
@@ -215,17 +223,47 @@ def start_generation(
     """Start one generation in a task of the place's."""
     nursery = place.nursery
     nursery.check_usable()
+    schema_of(format)
     options = merge_options(nursery.options, model_options)
-    schema = schema_of(format)
     thunk = ModelOutputThunk(nursery, name=describe(action), streamed=wants_stream(options))
 
-    async def generate(sink: ModelOutputThunk) -> None:
-        await settle(action, *ctx.view_for_generation())
-        await pump(nursery, GenerationRequest(messages_for(action, ctx, options), options, schema), sink)
-        sink.parsed_repr = parsed(sink.text_so_far, action, format)
+    async def work(sink: ModelOutputThunk) -> None:
+        await generate_into(sink, nursery, action, ctx, format=format, model_options=model_options)
 
-    thunk.start(generate, place.tasks)
+    thunk.start(work, place.tasks)
     return thunk
+
+
+async def generate_into(
+    thunk: ModelOutputThunk,
+    nursery: Nursery,
+    action: Component | Span,
+    ctx: Context,
+    *,
+    format: Format | None,
+    model_options: ModelOptions | None,
+) -> None:
+    """Ask once and write the answer into a thunk; inside the thunk's task."""
+    await pump(nursery, await request_for(nursery, action, ctx, format, model_options), thunk)
+    thunk.parsed_repr = parsed(thunk.text_so_far, action, format)
+
+
+async def request_for(
+    nursery: Nursery,
+    action: Component | Span,
+    ctx: Context,
+    format: Format | None,
+    model_options: ModelOptions | None,
+) -> GenerationRequest:
+    """The request that asks for an answer, when the thunks it needs are computed.
+
+    Raises:
+        DependencyFailed: one of them failed.
+        InvalidOption: an option or the format is not usable.
+    """
+    await settle(action, *ctx.view_for_generation())
+    options = merge_options(nursery.options, model_options)
+    return GenerationRequest(messages_for(action, ctx, options), options, schema_of(format))
 
 
 def parsed(text: str, action: Component | Span, format: Format | None) -> object:

@@ -30,6 +30,7 @@ from typing import Final
 import anyio
 import anyio.abc
 import attrs
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Context
@@ -110,6 +111,8 @@ class Lane:
     timeout: float
     buffer: int
     overflow: deque[Chunk] = attrs.field(factory=deque[Chunk], init=False)
+    _send: MemoryObjectSendStream[Chunk] = attrs.field(init=False)
+    _receive: MemoryObjectReceiveStream[Chunk] = attrs.field(init=False)
     _ending: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -233,6 +236,7 @@ class Lanes:
         main: The chunking that the reader sees.
         lanes: The judges; none is fine.
         ledger: For as many lanes.
+        cut: Called with each chunk of the main chunking, before it is given to the ledger.
         moved: Called with what the ledger says, whenever that is not to hold.
     """
 
@@ -252,6 +256,7 @@ class Lanes:
         self._ledger = ledger
         self._cut = cut
         self._moved = moved
+        self._cutting = False
         self._relieved = False
         self._room: anyio.Event | None = None
 
@@ -281,20 +286,26 @@ class Lanes:
     def feed(self, delta: str) -> bool:
         """Cut a delta and give the pieces to the lanes; true when one of them is full."""
         full = False
+        self._cutting = True
         for chunk in self._main.feed(delta):
             full |= self._take(chunk)
         for lane, cutter in self._own_lanes:
             for piece in cutter.feed(delta):
                 full |= not lane.offer(piece)
+        self._cutting = False
         return full and not self._relieved
 
     def end(self) -> None:
-        """The text has ended: give the lanes its trailing fragments."""
-        for chunk in self._main.flush():
-            self._take(chunk)
-        for lane, cutter in self._own_lanes:
-            for piece in cutter.flush():
-                lane.offer(piece)
+        """The text has ended: give the lanes its trailing fragments.
+
+        A chunking that has raised is not asked for one.
+        """
+        if not self._cutting:
+            for chunk in self._main.flush():
+                self._take(chunk)
+            for lane, cutter in self._own_lanes:
+                for piece in cutter.flush():
+                    lane.offer(piece)
         for lane in self._lanes:
             lane.end()
 

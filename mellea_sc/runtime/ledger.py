@@ -72,6 +72,7 @@ class Ledger:
         "_frontier",
         "_passed",
         "_verdicts",
+        "lanes",
         "releasable",
     )
 
@@ -79,6 +80,7 @@ class Ledger:
     """How many chunks, from the first one on, may be shown."""
 
     def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
         self.releasable = 0
         self._ends: list[int] = []
         self._passed: list[float] = [0] * lanes
@@ -97,11 +99,6 @@ class Ledger:
     def failures(self) -> Sequence[Failure]:
         """Every fail that is known, in the order of the lanes."""
         return [self._failures[lane] for lane in sorted(self._failures)]
-
-    @property
-    def chunks(self) -> int:
-        """How many chunks the main chunking has cut."""
-        return len(self._ends)
 
     def cut(self, chunk: Chunk) -> Move:
         """The main chunking has cut the next chunk."""

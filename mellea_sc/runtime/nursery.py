@@ -17,22 +17,32 @@ observed yet, and what is left of that when the nursery is left is raised in one
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Final, Literal, Protocol, Self, TypeAlias, TypeVarTuple
+from typing import Final, Literal, Protocol, Self, TypeAlias, TypeVar, TypeVarTuple, cast
 
 import anyio
 import anyio.abc
 import attrs
 
 from mellea_sc.core.backend import Backend
-from mellea_sc.core.errors import SessionClosed, WrongEventLoop
+from mellea_sc.core.errors import GenerationCancelled, SessionClosed, WrongEventLoop
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.runtime.loops import current_loop, running_loop, spawn_root
 
-__all__ = ["CLEANUP_TIMEOUT", "AdoptedNursery", "Nursery", "OnError", "Parked", "current_nursery", "leaves_of", "log_unobserved", "sole_error"]
+__all__ = [
+    "CLEANUP_TIMEOUT",
+    "AdoptedNursery",
+    "Nursery",
+    "OnError",
+    "Parked",
+    "current_nursery",
+    "leaves_of",
+    "log_unobserved",
+    "sole_error",
+]
 
 log: Final = logging.getLogger("mellea_sc")
 
@@ -40,6 +50,7 @@ CLEANUP_TIMEOUT: Final = 5.0
 """Seconds that closing connections may take when a nursery is left."""
 
 OnError: TypeAlias = Literal["hold", "cancel"]
+T = TypeVar("T")
 PosArgs = TypeVarTuple("PosArgs")
 
 _current: Final[ContextVar[Nursery | None]] = ContextVar("mellea_sc_current_nursery", default=None)
@@ -178,10 +189,57 @@ class Nursery:
         self.check_usable()
         self.tasks.start_soon(function, *args, name=name)
 
+    async def call(
+        self,
+        function: Callable[[*tuple[*PosArgs]], Awaitable[T]],
+        *args: *PosArgs,
+        name: str,
+    ) -> T:
+        """Run a function in a task of this nursery, and return what it returns.
+
+        Raises:
+            SessionClosed: the nursery has been left or cancelled.
+            GenerationCancelled: it was cancelled meanwhile.
+            Exception: as the function raised it.
+
+        Cancellation: the task is cancelled too, and its cleanup is waited for.
+        """
+        ended = anyio.Event()
+        scope = anyio.CancelScope()
+        outcome: list[T] = []
+        failure: list[Exception] = []
+
+        async def run() -> None:
+            try:
+                with scope:
+                    outcome.append(await function(*args))
+            except Exception as error:  # noqa: BLE001 - raised to the caller
+                failure.append(error)
+            finally:
+                ended.set()
+
+        self.start(run, name=name)
+        try:
+            await ended.wait()
+        except BaseException:
+            scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await ended.wait()
+            for error in failure:
+                self.hold(ended, error)
+            raise
+        for error in failure:
+            raise error
+        if not outcome:
+            raise GenerationCancelled(self.cancel_reason)
+        return outcome[0]
+
     def check_usable(self) -> None:
         """Raise unless a task could be started here now."""
         if self.loop is not running_loop():
-            raise WrongEventLoop(f"{self.name} belongs to another event loop than the one running here")
+            raise WrongEventLoop(
+                f"{self.name} belongs to another event loop than the one running here"
+            )
         if not self.is_open or self.tasks.cancel_scope.cancel_called:
             why = f" ({self.cancel_reason})" if self.cancel_reason else ""
             raise SessionClosed(f"{self.name} has ended{why}: nothing can be started in it")
@@ -276,7 +334,9 @@ class Nursery:
                 self._link = None
         finally:
             if link.backend is None and link.error is None:
-                link.error = SessionClosed(f"{self.name} has ended: its connections were not opened")
+                link.error = SessionClosed(
+                    f"{self.name} has ended: its connections were not opened"
+                )
             link.settled.set()
 
     def _close_link(self) -> None:
@@ -356,7 +416,8 @@ def leaves_of(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     while stack:
         error = stack.pop()
         if isinstance(error, BaseExceptionGroup):
-            stack.extend(reversed(error.exceptions))
+            inner = cast("BaseExceptionGroup[BaseException]", error)
+            stack.extend(reversed(inner.exceptions))
         elif not isinstance(error, cancelled):
             leaves[id(error)] = error
     return list(leaves.values())

@@ -24,21 +24,20 @@ class Tape(Generic[T]):
 
     Args:
         name: For the error of a second iteration.
-        on_read: Called after each item that the reader has taken.
+        on_read: Called with each item that the reader takes.
         on_end: Called when the reader has come to the end, instead of ending the iteration at once;
             may raise what the reader should get.
     """
 
-    __slots__ = ("_ended", "_items", "_name", "_on_end", "_on_read", "_reader", "_wake", "read")
+    __slots__ = ("_ended", "_items", "_name", "_on_end", "_on_read", "_reader", "_wake")
 
     def __init__(
         self,
         name: str,
         *,
-        on_read: Callable[[], None] | None = None,
+        on_read: Callable[[T], None] | None = None,
         on_end: Callable[[], None] | None = None,
     ) -> None:
-        self.read = 0
         self._name = name
         self._on_read = on_read
         self._on_end = on_end
@@ -80,9 +79,8 @@ class Tape(Generic[T]):
             finally:
                 self._wake = None
         item = self._items.popleft()
-        self.read += 1
         if self._on_read is not None:
-            self._on_read()
+            self._on_read(item)
         return item
 
 

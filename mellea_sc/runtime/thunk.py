@@ -138,9 +138,7 @@ class ModelOutputThunk(Thunk):
         self._finished: anyio.Event | None = None
 
     @classmethod
-    def computed(
-        cls, text: str, *, generation: GenerationInfo | None = None
-    ) -> ModelOutputThunk:
+    def computed(cls, text: str, *, generation: GenerationInfo | None = None) -> ModelOutputThunk:
         """A thunk whose text is there."""
         thunk = cls(None, generation=generation)
         thunk._value = thunk.parsed_repr = text
@@ -157,9 +155,7 @@ class ModelOutputThunk(Thunk):
         if self._state is not _State.DONE:
             return False
         return (
-            not self._streamed
-            or self._handed_out
-            or (self._awaited and not self._started_reading)
+            not self._streamed or self._handed_out or (self._awaited and not self._started_reading)
         )
 
     @property
@@ -208,7 +204,7 @@ class ModelOutputThunk(Thunk):
         """
         if self._state is _State.RUNNING:
             self.relieve()
-            await self._wait_finished()
+            await self.wait_finished()
         else:
             await anyio.lowlevel.checkpoint()
         self._raise_failure()
@@ -216,7 +212,7 @@ class ModelOutputThunk(Thunk):
         assert self._value is not None
         return self._value
 
-    def __await__(self) -> Generator[object, object, str]:
+    def __await__(self) -> Generator[object, None, str]:
         return self.avalue().__await__()
 
     async def astream(self) -> str:
@@ -287,7 +283,7 @@ class ModelOutputThunk(Thunk):
         if self._state is _State.RUNNING:
             self.cancel("its block was left")
             with anyio.CancelScope(shield=True):
-                await self._wait_finished()
+                await self.wait_finished()
 
     # --- its task ----------------------------------------------------------------------------
 
@@ -351,10 +347,14 @@ class ModelOutputThunk(Thunk):
         if self._room is not None:
             self._room.set()
 
-    async def _wait_finished(self) -> None:
-        self._check_loop()
-        assert self._finished is not None
-        await self._finished.wait()
+    async def wait_finished(self) -> None:
+        """Wait until the generation has ended, in whichever way, and its task is done with it.
+
+        Cancellation: only the waiting ends.
+        """
+        if self._finished is not None and not self._finished.is_set():
+            self._check_loop()
+            await self._finished.wait()
 
     def _check_loop(self) -> None:
         if self._nursery is not None and self._nursery.loop is not running_loop():

@@ -128,7 +128,9 @@ def resolve_chunking(chunking: str | ChunkingStrategy | None) -> ChunkingStrateg
     """
     if isinstance(chunking, ChunkingStrategy):
         return chunking.fresh()
-    if chunking is not None and not isinstance(chunking, str) or chunking not in _STRATEGIES:
+    if (chunking is not None and not isinstance(chunking, str)) or chunking not in _STRATEGIES:
         known = ", ".join(repr(name) for name in _STRATEGIES)
-        raise InvalidOption(f"chunking must be one of {known} or a ChunkingStrategy, not {chunking!r}")
+        raise InvalidOption(
+            f"chunking must be one of {known} or a ChunkingStrategy, not {chunking!r}"
+        )
     return _STRATEGIES[chunking]()

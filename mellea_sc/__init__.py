@@ -1,0 +1,303 @@
+"""Generative programming with language models on structured concurrency.
+
+core/       values and contracts: what goes to a model, requirements, backends, errors
+runtime/    the kernel: nurseries, thunks, lanes, the ledger
+backends/   how to talk to a model: OpenAI's protocol, Ollama's, an embedded engine
+stdlib/     what users compose: sessions, streams, components, requirements, strategies
+helpers/    waiting for several thunks
+testing/    what users test their own programs with
+cli/        the command mellea-sc
+
+Every public name can be imported from here; its module is imported when the name is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mellea_sc.backends.local import LocalBackend
+    from mellea_sc.backends.ollama import OllamaBackend
+    from mellea_sc.backends.openai import OpenAIBackend
+    from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest, Usage
+    from mellea_sc.core.base import CBlock, Component, Context
+    from mellea_sc.core.chunking import ChunkingStrategy
+    from mellea_sc.core.errors import (
+        BackendBusy,
+        BackendError,
+        BackendNotBound,
+        BackendProtocolError,
+        BackendRejected,
+        BackendTimeout,
+        BackendUnreachable,
+        ChunkingError,
+        DependencyFailed,
+        EngineError,
+        GenerationCancelled,
+        InvalidOption,
+        InvalidVerdict,
+        MelleaError,
+        MissingExtra,
+        ModelError,
+        ModelNotFound,
+        NotAuthorized,
+        PromptTemplateError,
+        RunError,
+        SessionClosed,
+        StreamConsumed,
+        StreamInterrupted,
+        SyncCallInEventLoop,
+        ThunkNotComputed,
+        UnclearJudgement,
+        UsageError,
+        ValidatorTimeout,
+        WrongEventLoop,
+    )
+    from mellea_sc.core.model_options import ModelOption
+    from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
+    from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
+    from mellea_sc.helpers.async_helpers import wait_for_all_mots
+    from mellea_sc.runtime.generation import BoundBackend
+    from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
+    from mellea_sc.stdlib.chunking import (
+        ParagraphChunker,
+        RawChunker,
+        SentenceChunker,
+        WordChunker,
+        resolve_chunking,
+    )
+    from mellea_sc.stdlib.components import (
+        Instruction,
+        Message,
+        MObject,
+        MObjectProtocol,
+        Query,
+        SimpleComponent,
+        Transform,
+    )
+    from mellea_sc.stdlib.context import ChatContext, SimpleContext
+    from mellea_sc.stdlib.events import (
+        ChunkEvent,
+        CompletedEvent,
+        ErrorEvent,
+        FullValidationEvent,
+        QuickCheckEvent,
+        RetryEvent,
+        StreamEvent,
+        StreamingDoneEvent,
+    )
+    from mellea_sc.stdlib.requirements import check, req, simple_validate
+    from mellea_sc.stdlib.sampling import RejectionSamplingStrategy
+    from mellea_sc.stdlib.session import MelleaSession, start_session
+    from mellea_sc.stdlib.stream_result import StreamChunkingResult
+    from mellea_sc.stdlib.streaming import StreamRequest, stream_with_chunking
+
+__all__ = [
+    "Backend",
+    "BackendBusy",
+    "BackendError",
+    "BackendNotBound",
+    "BackendProtocolError",
+    "BackendRejected",
+    "BackendTimeout",
+    "BackendUnreachable",
+    "BoundBackend",
+    "CBlock",
+    "ChatContext",
+    "ChatMessage",
+    "ChunkEvent",
+    "ChunkingError",
+    "ChunkingStrategy",
+    "CompletedEvent",
+    "Component",
+    "Context",
+    "Delta",
+    "DependencyFailed",
+    "EngineError",
+    "ErrorEvent",
+    "FullValidationEvent",
+    "GenerationCancelled",
+    "GenerationInfo",
+    "GenerationRequest",
+    "Instruction",
+    "InvalidOption",
+    "InvalidVerdict",
+    "LocalBackend",
+    "MObject",
+    "MObjectProtocol",
+    "MelleaError",
+    "MelleaSession",
+    "Message",
+    "MissingExtra",
+    "ModelError",
+    "ModelNotFound",
+    "ModelOption",
+    "ModelOutputThunk",
+    "NotAuthorized",
+    "OllamaBackend",
+    "OpenAIBackend",
+    "ParagraphChunker",
+    "PartialValidationResult",
+    "PromptTemplateError",
+    "Query",
+    "QuickCheckEvent",
+    "RawChunker",
+    "RejectionSamplingStrategy",
+    "Requirement",
+    "RetryEvent",
+    "RunError",
+    "SamplingResult",
+    "SamplingStrategy",
+    "SentenceChunker",
+    "SessionClosed",
+    "SimpleComponent",
+    "SimpleContext",
+    "StreamChunkingResult",
+    "StreamConsumed",
+    "StreamEvent",
+    "StreamInterrupted",
+    "StreamRequest",
+    "StreamingDoneEvent",
+    "SyncCallInEventLoop",
+    "ThunkNotComputed",
+    "Transform",
+    "UnclearJudgement",
+    "Usage",
+    "UsageError",
+    "ValidationResult",
+    "ValidatorTimeout",
+    "WordChunker",
+    "WrongEventLoop",
+    "check",
+    "req",
+    "resolve_chunking",
+    "simple_validate",
+    "start_session",
+    "stream_with_chunking",
+    "wait_for_all_mots",
+]
+
+_ROOMS = {
+    "mellea_sc.backends.local": ("LocalBackend",),
+    "mellea_sc.backends.ollama": ("OllamaBackend",),
+    "mellea_sc.backends.openai": ("OpenAIBackend",),
+    "mellea_sc.core.backend": (
+        "Backend",
+        "ChatMessage",
+        "Delta",
+        "GenerationRequest",
+        "Usage",
+    ),
+    "mellea_sc.core.base": (
+        "CBlock",
+        "Component",
+        "Context",
+    ),
+    "mellea_sc.core.chunking": ("ChunkingStrategy",),
+    "mellea_sc.core.errors": (
+        "BackendBusy",
+        "BackendError",
+        "BackendNotBound",
+        "BackendProtocolError",
+        "BackendRejected",
+        "BackendTimeout",
+        "BackendUnreachable",
+        "ChunkingError",
+        "DependencyFailed",
+        "EngineError",
+        "GenerationCancelled",
+        "InvalidOption",
+        "InvalidVerdict",
+        "MelleaError",
+        "MissingExtra",
+        "ModelError",
+        "ModelNotFound",
+        "NotAuthorized",
+        "PromptTemplateError",
+        "RunError",
+        "SessionClosed",
+        "StreamConsumed",
+        "StreamInterrupted",
+        "SyncCallInEventLoop",
+        "ThunkNotComputed",
+        "UnclearJudgement",
+        "UsageError",
+        "ValidatorTimeout",
+        "WrongEventLoop",
+    ),
+    "mellea_sc.core.model_options": ("ModelOption",),
+    "mellea_sc.core.requirement": (
+        "PartialValidationResult",
+        "Requirement",
+        "ValidationResult",
+    ),
+    "mellea_sc.core.sampling": (
+        "SamplingResult",
+        "SamplingStrategy",
+    ),
+    "mellea_sc.helpers.async_helpers": ("wait_for_all_mots",),
+    "mellea_sc.runtime.generation": ("BoundBackend",),
+    "mellea_sc.runtime.thunk": (
+        "GenerationInfo",
+        "ModelOutputThunk",
+    ),
+    "mellea_sc.stdlib.chunking": (
+        "ParagraphChunker",
+        "RawChunker",
+        "SentenceChunker",
+        "WordChunker",
+        "resolve_chunking",
+    ),
+    "mellea_sc.stdlib.components": (
+        "Instruction",
+        "MObject",
+        "MObjectProtocol",
+        "Message",
+        "Query",
+        "SimpleComponent",
+        "Transform",
+    ),
+    "mellea_sc.stdlib.context": (
+        "ChatContext",
+        "SimpleContext",
+    ),
+    "mellea_sc.stdlib.events": (
+        "ChunkEvent",
+        "CompletedEvent",
+        "ErrorEvent",
+        "FullValidationEvent",
+        "QuickCheckEvent",
+        "RetryEvent",
+        "StreamEvent",
+        "StreamingDoneEvent",
+    ),
+    "mellea_sc.stdlib.requirements": (
+        "check",
+        "req",
+        "simple_validate",
+    ),
+    "mellea_sc.stdlib.sampling": ("RejectionSamplingStrategy",),
+    "mellea_sc.stdlib.session": (
+        "MelleaSession",
+        "start_session",
+    ),
+    "mellea_sc.stdlib.stream_result": ("StreamChunkingResult",),
+    "mellea_sc.stdlib.streaming": (
+        "StreamRequest",
+        "stream_with_chunking",
+    ),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if (room := _ROOM_OF.get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(room), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

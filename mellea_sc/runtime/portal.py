@@ -1,0 +1,101 @@
+"""Blocking calls: one event-loop thread that a session owns and ends.
+
+A blocking call runs its async half in that thread and waits for it. Ctrl-C in the waiting thread
+cancels the async half and waits for its cleanup before it is raised.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from typing import Final, TypeVar
+
+import anyio.from_thread
+
+from mellea_sc.core.errors import SyncCallInEventLoop
+from mellea_sc.runtime.loops import running_loop
+from mellea_sc.runtime.nursery import CLEANUP_TIMEOUT
+
+__all__ = ["SyncPortal", "refuse_in_event_loop"]
+
+T = TypeVar("T")
+
+PATIENCE: Final = 2 * CLEANUP_TIMEOUT
+"""Seconds that an interrupted call waits for the cleanup of its async half."""
+
+
+def refuse_in_event_loop(what: str, instead: str) -> None:
+    """Raise if a blocking call would block a running event loop.
+
+    Raises:
+        SyncCallInEventLoop: an event loop runs in this thread.
+    """
+    if running_loop() is not None:
+        raise SyncCallInEventLoop(
+            f"{what} would block the event loop that runs here: use `{instead}` instead"
+        )
+
+
+class SyncPortal:
+    """The event-loop thread of one session; started by the first call.
+
+    Args:
+        owner: The thread ends at the latest when this object is gone, or the interpreter exits.
+    """
+
+    def __init__(self, owner: object) -> None:
+        self._lock = threading.Lock()
+        self._stack = ExitStack()
+        self._portal: anyio.from_thread.BlockingPortal | None = None
+        self._stop = weakref.finalize(owner, _close, self._stack)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread has been started and not ended."""
+        return self._portal is not None
+
+    def call(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Run an async function in the thread and wait for what it returns.
+
+        Raises:
+            Exception: as the function raised it.
+            KeyboardInterrupt: Ctrl-C; the function has been cancelled and has cleaned up.
+        """
+        with self._lock:
+            if self._portal is None:
+                self._portal = self._stack.enter_context(
+                    anyio.from_thread.start_blocking_portal(name="mellea_sc sync calls")
+                )
+            portal = self._portal
+        ended = threading.Event()
+
+        async def run() -> T:
+            try:
+                return await function()
+            finally:
+                ended.set()
+
+        future = portal.start_task_soon(run)
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():
+                future.cancel()
+                ended.wait(PATIENCE)
+            raise
+
+    def close(self) -> None:
+        """End the thread; its event loop cancels and joins what is left in it."""
+        with self._lock:
+            self._portal = None
+        self._stop()
+
+
+def _close(stack: ExitStack) -> None:
+    if running_loop() is None:
+        stack.close()
+    else:
+        # collected inside an event loop, perhaps the very one that is to end: it must not wait here
+        threading.Thread(target=stack.close, daemon=True).start()

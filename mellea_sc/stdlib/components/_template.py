@@ -1,0 +1,72 @@
+"""Filling a user's variables into a user's text, in a sandbox.
+
+Only text that the program itself wrote is a template: descriptions, requirements, examples. What the
+variables hold is filled in as it is and never read as a template again. jinja2 is imported when the
+first template is made.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from mellea_sc.core.base import Span, text_of
+from mellea_sc.core.errors import PromptTemplateError
+
+if TYPE_CHECKING:
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+__all__ = ["check_template", "fill"]
+
+
+@functools.cache
+def _environment() -> ImmutableSandboxedEnvironment:
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    return ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
+    )
+
+
+def check_template(template: str, names: Iterable[str]) -> None:
+    """Raise unless the template can be read and uses none but these variables.
+
+    Raises:
+        PromptTemplateError: its syntax is wrong, or it uses an undefined variable.
+    """
+    from jinja2 import TemplateSyntaxError
+    from jinja2.meta import find_undeclared_variables
+
+    environment = _environment()
+    try:
+        used = find_undeclared_variables(environment.parse(template))
+    except TemplateSyntaxError as error:
+        raise PromptTemplateError(
+            f"line {error.lineno} of the template {_beginning(template)}: {error.message}"
+        ) from error
+    if unknown := sorted(used - set(names) - set(environment.globals)):
+        raise PromptTemplateError(
+            f"the template {_beginning(template)} uses {', '.join(unknown)}, which is not among the "
+            f"user_variables ({', '.join(sorted(names)) or 'none'})"
+        )
+
+
+def fill(template: str, variables: Mapping[str, Span]) -> str:
+    """The template with the variables filled in.
+
+    Raises:
+        PromptTemplateError: it cannot be rendered, or asks for what the sandbox forbids.
+    """
+    from jinja2 import TemplateError
+
+    texts = {name: text_of(value) for name, value in variables.items()}
+    try:
+        return _environment().from_string(template).render(texts)
+    except (TemplateError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
+        raise PromptTemplateError(f"the template {_beginning(template)}: {error}") from error
+
+
+def _beginning(template: str) -> str:
+    return repr(template if len(template) <= 60 else f"{template[:59]}…")

@@ -1,0 +1,106 @@
+"""An instruction: what to do, what must hold of the answer, what to rely on, and examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mellea_sc.core.base import CBlock, Component, Span, text_of
+from mellea_sc.core.errors import InvalidOption
+from mellea_sc.core.requirement import Requirement
+from mellea_sc.stdlib.components._template import check_template, fill
+from mellea_sc.stdlib.requirements import reqify
+
+__all__ = ["Instruction"]
+
+
+class Instruction(Component):
+    """What a model is told to do.
+
+    With ``user_variables`` the description, the requirements, the examples, the prefix and the
+    output prefix are templates (jinja2, sandboxed); what the variables hold never is, nor is the
+    grounding, nor a ``CBlock``. Without them nothing is.
+
+    Args:
+        description: What to do.
+        requirements: What must hold of the answer; those that are not ``check_only`` are said.
+        icl_examples: Examples of good answers.
+        grounding_context: Named texts to rely on; may be thunks.
+        user_variables: Named texts to fill in; may be thunks.
+        prefix: Goes before the description.
+        output_prefix: What the answer has to begin with; the model goes on from there.
+
+    Raises:
+        PromptTemplateError: a template is not valid, or uses a variable that is not given.
+    """
+
+    def __init__(
+        self,
+        description: str | CBlock | None = None,
+        requirements: Sequence[Requirement | str] | None = None,
+        icl_examples: Sequence[str | CBlock] | None = None,
+        grounding_context: Mapping[str, Span] | None = None,
+        user_variables: Mapping[str, Span] | None = None,
+        prefix: str | CBlock | None = None,
+        output_prefix: str | CBlock | None = None,
+    ) -> None:
+        if description is not None and not isinstance(description, str | CBlock):
+            raise InvalidOption(f"a description is a str or a CBlock, not {description!r}")
+        self.description = description
+        self.requirements = [reqify(requirement) for requirement in requirements or ()]
+        self.icl_examples = list(icl_examples or ())
+        self.grounding_context = dict(grounding_context or {})
+        self.user_variables = None if user_variables is None else dict(user_variables)
+        self.prefix = prefix
+        self.output_prefix = output_prefix
+        if self.user_variables is not None:
+            for template in self._templates():
+                check_template(template, self.user_variables)
+
+    def _templates(self) -> list[str]:
+        own = [self.description, self.prefix, self.output_prefix, *self.icl_examples]
+        said = [requirement.format_for_llm() for requirement in self._said_requirements()]
+        return [text for text in [*own, *said] if isinstance(text, str)]
+
+    def _said_requirements(self) -> list[Requirement]:
+        return [requirement for requirement in self.requirements if not requirement.check_only]
+
+    def _filled(self, text: str | CBlock) -> str:
+        if isinstance(text, CBlock):
+            return text.value
+        return text if self.user_variables is None else fill(text, self.user_variables)
+
+    def parts(self) -> Sequence[Span]:
+        """The grounding and the variables."""
+        return [*self.grounding_context.values(), *(self.user_variables or {}).values()]
+
+    def summary(self) -> str:
+        """The beginning of the description, as it was written."""
+        return str(self.description or "an instruction")
+
+    def format_for_llm(self) -> str:
+        """The prompt's text: sections, each only where there is something in it."""
+        sections: list[str] = []
+        if self.prefix is not None:
+            sections.append(self._filled(self.prefix))
+        if self.description is not None:
+            sections.append(self._filled(self.description))
+        if said := [self._filled(r.format_for_llm()) for r in self._said_requirements()]:
+            sections.append(
+                "\n".join(["The answer must meet these requirements:", *map("- {}".format, said)])
+            )
+        if self.icl_examples:
+            examples = [
+                f"<example>\n{self._filled(example)}\n</example>" for example in self.icl_examples
+            ]
+            sections.append("\n".join(["Examples of good answers:", *examples]))
+        if self.grounding_context:
+            texts = [
+                f'<text name="{name}">\n{text_of(text)}\n</text>'
+                for name, text in self.grounding_context.items()
+            ]
+            sections.append("\n".join(["Rely on these texts:", *texts]))
+        return "\n\n".join(sections)
+
+    def assistant_prefix(self) -> str | None:
+        """The output prefix."""
+        return None if self.output_prefix is None else self._filled(self.output_prefix)

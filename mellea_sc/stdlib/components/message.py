@@ -1,0 +1,57 @@
+"""A message of a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mellea_sc.core.base import Component, Role, Span, text_of
+from mellea_sc.stdlib.components._template import check_template, fill
+
+__all__ = ["Message"]
+
+
+class Message(Component):
+    """A message: who says it, and what.
+
+    Args:
+        role: ``"user"``, ``"assistant"``, ``"system"`` or ``"tool"``.
+        content: What is said; may be a thunk.
+        user_variables: Named texts to fill in; with them the content is a template if it is a ``str``.
+
+    Raises:
+        PromptTemplateError: the template is not valid, or uses a variable that is not given.
+    """
+
+    def __init__(
+        self, role: Role, content: Span, *, user_variables: Mapping[str, Span] | None = None
+    ) -> None:
+        self.role = role
+        self._content = content
+        self._variables = user_variables
+        if user_variables is not None and isinstance(content, str):
+            check_template(content, user_variables)
+
+    @property
+    def content(self) -> str:
+        """What is said, with the variables filled in."""
+        if self._variables is not None and isinstance(self._content, str):
+            return fill(self._content, self._variables)
+        return text_of(self._content)
+
+    def parts(self) -> Sequence[Span]:
+        """The content and the variables."""
+        return [self._content, *(self._variables or {}).values()]
+
+    def summary(self) -> str:
+        """The beginning of the content."""
+        return self._content if isinstance(self._content, str) else f"a message of {self.role}"
+
+    def format_for_llm(self) -> str:
+        """The content."""
+        return self.content
+
+    def __str__(self) -> str:
+        return self.content
+
+    def __repr__(self) -> str:
+        return f"Message({self.role!r}, {self._content!r})"

@@ -1,0 +1,180 @@
+"""An object of the user's that a model is asked about, or asked to transform.
+
+An object says how it reads with ``content_as_string()`` and which of its methods a model may call with
+``callable_methods()``; :class:`MObject` is a base class for such objects, any other object reads as
+``str(object)`` and lends no methods.
+
+Where an object lends methods, the model is constrained to answer with a call or with a text. A call is
+made only of a lent method, with arguments that its signature takes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from mellea_sc.core.backend import JsonSchema
+from mellea_sc.core.base import CBlock, Component, Span, Thunk, text_of
+from mellea_sc.core.errors import InvalidOption, ModelError
+
+__all__ = ["MObject", "MObjectProtocol", "Method", "Query", "Transform"]
+
+Method: TypeAlias = Callable[..., object]
+
+
+@runtime_checkable
+class MObjectProtocol(Protocol):
+    """How an object presents itself to a model."""
+
+    def content_as_string(self) -> str:
+        """How it reads as text."""
+        ...
+
+    def callable_methods(self) -> Mapping[str, Method]:
+        """The methods that a model may call, by their names; they may be async."""
+        ...
+
+
+class MObject:
+    """A base class for objects that a model is asked about.
+
+    It reads as ``str(self)`` and lends the methods named in :attr:`lends`.
+    """
+
+    lends: Sequence[str] = ()
+    """The names of the methods that a model may call."""
+
+    def content_as_string(self) -> str:
+        """How it reads as text."""
+        return str(self)
+
+    def callable_methods(self) -> Mapping[str, Method]:
+        """The methods that a model may call."""
+        return {name: getattr(self, name) for name in self.lends}
+
+
+class _AboutObject(Component):
+    """A question about an object, or a wish for it."""
+
+    def __init__(self, obj: object, wish: str) -> None:
+        self._obj = obj
+        self._wish = wish
+        self.methods: Mapping[str, Method] = (
+            obj.callable_methods() if isinstance(obj, MObjectProtocol) else {}
+        )
+
+    def parts(self) -> Sequence[Span]:
+        """The object, where it is a span itself."""
+        return [self._obj] if isinstance(self._obj, str | CBlock | Component | Thunk) else []
+
+    def summary(self) -> str:
+        """The wish."""
+        return self._wish
+
+    def _object_text(self) -> str:
+        if isinstance(self._obj, MObjectProtocol):
+            return self._obj.content_as_string()
+        if isinstance(self._obj, str | CBlock | Component | Thunk):
+            return text_of(self._obj)
+        return str(self._obj)
+
+    def _prompt(self, task: str) -> str:
+        sections = [f"<object>\n{self._object_text()}\n</object>", task]
+        if self.methods:
+            lines = [
+                f"- {name}{inspect.signature(method)}: {inspect.getdoc(method) or 'no description'}"
+                for name, method in self.methods.items()
+            ]
+            how = (
+                'Answer with JSON: {"method": its name, "arguments": {…}, "text": ""} to call it, '
+                'or {"method": "none", "arguments": {}, "text": your answer}.'
+            )
+            sections.append(
+                "\n".join(["You may call one of these methods of the object:", *lines, how])
+            )
+        return "\n\n".join(sections)
+
+    def answer_schema(self) -> JsonSchema | None:
+        """What the model's answer has to fit: a call or a text, where the object lends methods."""
+        if not self.methods:
+            return None
+        return {
+            "type": "object",
+            "properties": {
+                "method": {"type": "string", "enum": [*self.methods, "none"]},
+                "arguments": {"type": "object"},
+                "text": {"type": "string"},
+            },
+            "required": ["method", "arguments", "text"],
+            "additionalProperties": False,
+        }
+
+    async def carry_out(self, answer: str) -> object:
+        """What an answer gives: what the called method returns, or the text.
+
+        Raises:
+            ModelError: the answer is no such call: no JSON, a method that is not lent, or arguments
+                that it does not take.
+        """
+        if not self.methods:
+            return answer
+        try:
+            call = json.loads(answer)
+            name, arguments, text = call["method"], call["arguments"], call["text"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelError(
+                f"the model was to call a method or to answer, and said {answer!r}"
+            ) from error
+        if name == "none":
+            return text
+        if name not in self.methods or not isinstance(arguments, dict):
+            raise ModelError(
+                f"the model called {name!r}, which is not among {', '.join(self.methods)}"
+            )
+        method = self.methods[name]
+        try:
+            bound = inspect.signature(method).bind(**arguments)
+        except TypeError as error:
+            raise ModelError(f"the model called {name} with {arguments!r}: {error}") from error
+        returned = method(*bound.args, **bound.kwargs)
+        return await returned if inspect.isawaitable(returned) else returned
+
+
+class Query(_AboutObject):
+    """A question about an object.
+
+    Args:
+        obj: The object.
+        query: The question.
+    """
+
+    def __init__(self, obj: object, query: str) -> None:
+        if not isinstance(query, str):
+            raise InvalidOption(f"a query is a str, not {query!r}")
+        super().__init__(obj, query)
+
+    def format_for_llm(self) -> str:
+        """The object and the question."""
+        return self._prompt(f"Answer this question about the object: {self._wish}")
+
+
+class Transform(_AboutObject):
+    """A transformation of an object.
+
+    Args:
+        obj: The object.
+        transformation: What to make of it.
+    """
+
+    def __init__(self, obj: object, transformation: str) -> None:
+        if not isinstance(transformation, str):
+            raise InvalidOption(f"a transformation is a str, not {transformation!r}")
+        super().__init__(obj, transformation)
+
+    def format_for_llm(self) -> str:
+        """The object and the wish."""
+        return self._prompt(
+            f"Transform the object as follows, and answer with the result only: {self._wish}"
+        )

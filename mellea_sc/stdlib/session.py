@@ -1,0 +1,580 @@
+"""Sessions: where programs begin. A session holds a backend, a conversation, and every task it starts.
+
+The six pairs are here: each a-method starts its work in the session's nursery, and its blocking half
+runs the a-method to its end in the session's own thread. ``session_scope.py`` has the session's life,
+``session_work.py`` what a generation's task does.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Concatenate, Final, Literal, ParamSpec, TypeVar, overload
+
+from mellea_sc.backends.retry import Retrying
+from mellea_sc.backends.select import make_backend
+from mellea_sc.core.backend import Backend, Format
+from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk
+from mellea_sc.core.chunking import ChunkingStrategy
+from mellea_sc.core.errors import InvalidOption
+from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.core.requirement import Requirement, ValidationResult
+from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
+from mellea_sc.runtime.generation import describe
+from mellea_sc.runtime.nursery import OnError
+from mellea_sc.runtime.portal import refuse_in_event_loop
+from mellea_sc.runtime.thunk import ModelOutputThunk
+from mellea_sc.stdlib.components import Instruction, Message, Query, Transform
+from mellea_sc.stdlib.context import ChatContext, SimpleContext
+from mellea_sc.stdlib.requirements import reqify
+from mellea_sc.stdlib.sampling import RejectionSamplingStrategy
+from mellea_sc.stdlib.session_scope import SessionScope
+from mellea_sc.stdlib.session_work import Asked, judge, work_for
+from mellea_sc.stdlib.stream_run import StreamRun
+from mellea_sc.stdlib.streaming import (
+    DEFAULT_LANE_BUFFER,
+    DEFAULT_VALIDATOR_TIMEOUT,
+    StreamRequest,
+    prepare_run,
+)
+from mellea_sc.stdlib.turns import Conversation
+
+__all__ = ["MelleaSession", "start_session"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DEFAULT_STRATEGY: Final = RejectionSamplingStrategy(loop_budget=2)
+
+
+def start_session(
+    backend_name: str | None = None,
+    model_id: str | None = None,
+    ctx: Context | None = None,
+    *,
+    context_type: Literal["simple", "chat"] | None = None,
+    model_options: ModelOptions | None = None,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    backend: Backend | None = None,
+    on_error: OnError = "hold",
+    max_concurrency: int | None = None,
+) -> MelleaSession:
+    """Make a session. Nothing is connected or started before it is used.
+
+    Use it as ``async with start_session() as m:`` or ``with start_session() as m:``, or bare, as
+    ``m = start_session()``: then the running event loop hosts its tasks, and ``await m.aclose()`` (or
+    ``m.close()``) ends it.
+
+    Args:
+        backend_name: ``"local"``, ``"ollama"`` or ``"openai"``; else ``MELLEA_SC_BACKEND``, else ``local``
+            where the extra is installed, else ``ollama``.
+        model_id: The model's name; else ``MELLEA_SC_MODEL``, else one that the backend chooses.
+        ctx: The conversation to go on with; a :class:`SimpleContext` if not given.
+        context_type: ``"simple"`` or ``"chat"``, instead of ``ctx``.
+        model_options: For every generation, see :class:`~mellea_sc.ModelOption`.
+        base_url: The server; else ``OLLAMA_HOST`` or ``OPENAI_BASE_URL``.
+        api_key: The server's key; else ``OPENAI_API_KEY``.
+        backend: A backend of your own, instead of a name.
+        on_error: ``"hold"``: a failure belongs to its thunk, and what nobody observed is raised when
+            the session is left; ``"cancel"``: the first failure cancels the session.
+        max_concurrency: At most so many requests of the session are in flight at the same time.
+
+    Raises:
+        InvalidOption: an argument, or a variable of the environment, is not usable.
+        MissingExtra: the backend needs an optional package.
+    """
+    if ctx is not None and context_type is not None:
+        raise InvalidOption("give either ctx or context_type, not both")
+    if context_type not in (None, "simple", "chat"):
+        raise InvalidOption(f'context_type must be "simple" or "chat", not {context_type!r}')
+    if backend is None:
+        backend = make_backend(backend_name, model_id, base_url=base_url, api_key=api_key)
+    elif any(given is not None for given in (backend_name, model_id, base_url, api_key)):
+        raise InvalidOption("give either a backend, or its name and settings, not both")
+    if context_type == "chat":
+        ctx = ChatContext()
+    return MelleaSession(
+        backend,
+        ctx,
+        model_options=model_options,
+        on_error=on_error,
+        max_concurrency=max_concurrency,
+    )
+
+
+def _blocking(
+    method: Callable[Concatenate[MelleaSession, P], Coroutine[object, object, T]],
+) -> Callable[Concatenate[MelleaSession, P], T]:
+    """The blocking half of an a-method: same parameters, same result, which is computed on return."""
+    name = method.__name__
+
+    @functools.wraps(method)
+    def call(self: MelleaSession, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        async def to_the_end() -> T:
+            result = await method(self, *args, **kwargs)
+            if isinstance(result, ModelOutputThunk):
+                async with result:
+                    await result.avalue()
+            return result
+
+        refuse_in_event_loop(f"m.{name[1:]}()", f"await m.{name}(…)")
+        return self.run_blocking(to_the_end)
+
+    call.__name__ = name[1:]
+    call.__qualname__ = f"MelleaSession.{name[1:]}"
+    call.__doc__ = (
+        f"Like :meth:`{name}`, and waits until the result is computed.\n\n"
+        "Runs in the session's own event-loop thread; Ctrl-C cancels what it started.\n\n"
+        "Raises:\n    SyncCallInEventLoop: an event loop runs in this thread; the error names the a-method.\n"
+        "    Exception: as awaiting the result raises it.\n"
+    )
+    return call
+
+
+class MelleaSession(SessionScope):
+    """A backend, a conversation, and every task that is started through it.
+
+    Args:
+        backend: How to talk to the model.
+        ctx: The conversation to go on with; a :class:`SimpleContext` if not given.
+        model_options: For every generation.
+        on_error: See :func:`start_session`.
+        max_concurrency: See :func:`start_session`.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        ctx: Context | None = None,
+        *,
+        model_options: ModelOptions | None = None,
+        on_error: OnError = "hold",
+        max_concurrency: int | None = None,
+    ) -> None:
+        super().__init__(
+            Retrying(backend),
+            model_options=model_options,
+            on_error=on_error,
+            max_concurrency=max_concurrency,
+        )
+        ctx = SimpleContext() if ctx is None else ctx
+        self._conversation = Conversation(ctx, in_order=not isinstance(ctx, SimpleContext))
+
+    @property
+    def ctx(self) -> Context:
+        """The conversation so far: every turn that has succeeded."""
+        return self._conversation.ctx
+
+    # --- the a-methods -------------------------------------------------------------------------
+
+    @overload
+    async def aact(
+        self,
+        action: Component | Span,
+        *,
+        requirements: Sequence[Requirement | str] | None = ...,
+        strategy: SamplingStrategy | None = ...,
+        return_sampling_results: Literal[False] = ...,
+        format: Format | None = ...,
+        model_options: ModelOptions | None = ...,
+        await_result: bool = ...,
+    ) -> ModelOutputThunk: ...
+    @overload
+    async def aact(
+        self,
+        action: Component | Span,
+        *,
+        requirements: Sequence[Requirement | str] | None = ...,
+        strategy: SamplingStrategy | None = ...,
+        return_sampling_results: Literal[True],
+        format: Format | None = ...,
+        model_options: ModelOptions | None = ...,
+        await_result: bool = ...,
+    ) -> SamplingResult: ...
+    async def aact(
+        self,
+        action: Component | Span,
+        *,
+        requirements: Sequence[Requirement | str] | None = None,
+        strategy: SamplingStrategy | None = DEFAULT_STRATEGY,
+        return_sampling_results: bool = False,
+        format: Format | None = None,
+        model_options: ModelOptions | None = None,
+        await_result: bool = False,
+    ) -> ModelOutputThunk | SamplingResult:
+        """Have the model answer an action: a component, a text, or a thunk.
+
+        Args:
+            action: What to ask.
+            requirements: What must hold of the answer, besides what an ``Instruction`` says itself.
+            strategy: How often to ask; ``None``: once, without validating.
+            return_sampling_results: Wait, and return all attempts instead of a thunk.
+            format: A pydantic model class or a JSON schema that the model is constrained to.
+            model_options: See :class:`~mellea_sc.ModelOption`.
+            await_result: Return only when the thunk is computed.
+
+        Returns:
+            A thunk, at once: generation (and with requirements the whole loop) runs in the nursery.
+
+        Raises:
+            InvalidOption: an argument is not usable.
+            SessionClosed: the session has ended.
+            Exception: with ``await_result`` or ``return_sampling_results``, what awaiting raises.
+
+        Cancellation: a thunk goes on. With ``await_result`` or ``return_sampling_results`` nobody
+        else has the thunk, so the generation is cancelled too.
+        """
+        own = action.requirements if isinstance(action, Instruction) else []
+        judged = [*own, *(reqify(requirement) for requirement in requirements or ())]
+        if return_sampling_results and strategy is None:
+            raise InvalidOption("return_sampling_results needs a strategy")
+        thunk = await self._start(
+            Asked(
+                action,
+                requirements=judged,
+                strategy=strategy,
+                format=format,
+                model_options=model_options,
+            )
+        )
+        if return_sampling_results or await_result:
+            async with thunk:
+                await thunk.avalue()
+        if return_sampling_results:
+            assert thunk.sampling is not None
+            return thunk.sampling
+        return thunk
+
+    @overload
+    async def ainstruct(
+        self,
+        description: str | CBlock,
+        *,
+        requirements: Sequence[Requirement | str] | None = ...,
+        icl_examples: Sequence[str | CBlock] | None = ...,
+        grounding_context: Mapping[str, Span] | None = ...,
+        user_variables: Mapping[str, Span] | None = ...,
+        prefix: str | CBlock | None = ...,
+        output_prefix: str | CBlock | None = ...,
+        strategy: SamplingStrategy | None = ...,
+        return_sampling_results: Literal[False] = ...,
+        format: Format | None = ...,
+        model_options: ModelOptions | None = ...,
+        await_result: bool = ...,
+    ) -> ModelOutputThunk: ...
+    @overload
+    async def ainstruct(
+        self,
+        description: str | CBlock,
+        *,
+        requirements: Sequence[Requirement | str] | None = ...,
+        icl_examples: Sequence[str | CBlock] | None = ...,
+        grounding_context: Mapping[str, Span] | None = ...,
+        user_variables: Mapping[str, Span] | None = ...,
+        prefix: str | CBlock | None = ...,
+        output_prefix: str | CBlock | None = ...,
+        strategy: SamplingStrategy | None = ...,
+        return_sampling_results: Literal[True],
+        format: Format | None = ...,
+        model_options: ModelOptions | None = ...,
+        await_result: bool = ...,
+    ) -> SamplingResult: ...
+    async def ainstruct(
+        self,
+        description: str | CBlock,
+        *,
+        requirements: Sequence[Requirement | str] | None = None,
+        icl_examples: Sequence[str | CBlock] | None = None,
+        grounding_context: Mapping[str, Span] | None = None,
+        user_variables: Mapping[str, Span] | None = None,
+        prefix: str | CBlock | None = None,
+        output_prefix: str | CBlock | None = None,
+        strategy: SamplingStrategy | None = DEFAULT_STRATEGY,
+        return_sampling_results: bool = False,
+        format: Format | None = None,
+        model_options: ModelOptions | None = None,
+        await_result: bool = False,
+    ) -> ModelOutputThunk | SamplingResult:
+        """Have the model follow an instruction; with requirements, validate and repair.
+
+        Args:
+            description: What to do.
+            requirements: What must hold of the answer; a string is judged by a model.
+            icl_examples: Examples of good answers.
+            grounding_context: Named texts to rely on; may be thunks.
+            user_variables: Named texts to fill into the templates of the other arguments; may be thunks.
+            prefix: Goes before the description.
+            output_prefix: What the answer has to begin with; the model goes on from there.
+            strategy: How often to ask; ``None``: once, without validating.
+            return_sampling_results: Wait, and return all attempts instead of a thunk.
+            format: A pydantic model class or a JSON schema that the model is constrained to.
+            model_options: See :class:`~mellea_sc.ModelOption`.
+            await_result: Return only when the thunk is computed.
+
+        Returns:
+            A thunk, at once: generation (and with requirements the whole loop) runs in the nursery.
+
+        Raises:
+            InvalidOption: an argument is not usable.
+            PromptTemplateError: a template is not valid, or uses a variable that is not given.
+            SessionClosed: the session has ended.
+            Exception: with ``await_result`` or ``return_sampling_results``, what awaiting raises.
+
+        Cancellation: as of :meth:`aact`.
+        """
+        instruction = Instruction(
+            description,
+            requirements,
+            icl_examples,
+            grounding_context,
+            user_variables,
+            prefix,
+            output_prefix,
+        )
+        if return_sampling_results:
+            return await self.aact(
+                instruction,
+                strategy=strategy,
+                return_sampling_results=True,
+                format=format,
+                model_options=model_options,
+            )
+        return await self.aact(
+            instruction,
+            strategy=strategy,
+            format=format,
+            model_options=model_options,
+            await_result=await_result,
+        )
+
+    async def achat(
+        self,
+        content: str,
+        role: Role = "user",
+        *,
+        user_variables: Mapping[str, Span] | None = None,
+        format: Format | None = None,
+        model_options: ModelOptions | None = None,
+    ) -> Message:
+        """Say something, and return the model's message when it is finished.
+
+        Args:
+            content: What to say; a template if there are variables.
+            role: As whom.
+            user_variables: Named texts to fill in.
+            format: A pydantic model class or a JSON schema that the model is constrained to.
+            model_options: See :class:`~mellea_sc.ModelOption`.
+
+        Raises:
+            SessionClosed: the session has ended.
+            Exception: as the generation raised it.
+
+        Cancellation: the generation is cancelled, and the conversation stays as it was.
+        """
+        message = Message(role, content, user_variables=user_variables)
+        thunk = await self.aact(
+            message, strategy=None, format=format, model_options=model_options, await_result=True
+        )
+        return Message("assistant", CBlock(thunk.value))
+
+    async def aquery(
+        self,
+        obj: object,
+        query: str,
+        *,
+        format: Format | None = None,
+        model_options: ModelOptions | None = None,
+        await_result: bool = False,
+    ) -> ModelOutputThunk:
+        """Ask the model about an object.
+
+        Args:
+            obj: Any object; see :class:`~mellea_sc.stdlib.components.MObjectProtocol` for how it
+                presents itself, and which of its methods the model may call to answer.
+            query: The question.
+            format: A pydantic model class or a JSON schema; then no method is called.
+            model_options: See :class:`~mellea_sc.ModelOption`.
+            await_result: Return only when the thunk is computed.
+
+        Returns:
+            A thunk of the answer, at once; its ``parsed_repr`` is what a called method returned.
+
+        Raises:
+            SessionClosed: the session has ended.
+
+        Cancellation: as of :meth:`aact`.
+        """
+        return await self.aact(
+            Query(obj, query),
+            strategy=None,
+            format=format,
+            model_options=model_options,
+            await_result=await_result,
+        )
+
+    async def atransform(
+        self,
+        obj: object,
+        transformation: str,
+        *,
+        format: Format | None = None,
+        model_options: ModelOptions | None = None,
+        await_result: bool = False,
+    ) -> ModelOutputThunk:
+        """Have the model transform an object.
+
+        Args:
+            obj: Any object, as for :meth:`aquery`.
+            transformation: What to make of it.
+            format: A pydantic model class or a JSON schema; then no method is called.
+            model_options: See :class:`~mellea_sc.ModelOption`.
+            await_result: Return only when the thunk is computed.
+
+        Returns:
+            A thunk of the result, at once; its ``parsed_repr`` is what a called method returned.
+
+        Raises:
+            SessionClosed: the session has ended.
+
+        Cancellation: as of :meth:`aact`.
+        """
+        return await self.aact(
+            Transform(obj, transformation),
+            strategy=None,
+            format=format,
+            model_options=model_options,
+            await_result=await_result,
+        )
+
+    async def avalidate(
+        self,
+        reqs: Requirement | str | Sequence[Requirement | str],
+        *,
+        output: Thunk | str | CBlock | None = None,
+        input: Span | None = None,
+        format: Format | None = None,
+        model_options: ModelOptions | None = None,
+    ) -> list[ValidationResult]:
+        """Judge an output by requirements, all at the same time.
+
+        Args:
+            reqs: One requirement or several.
+            output: What is judged; the last output of the conversation if not given.
+            input: What the output answers, for validators that look at it.
+            format: Handed to every validator.
+            model_options: Handed to every validator.
+
+        Returns:
+            One verdict per requirement, in their order.
+
+        Raises:
+            InvalidOption: there is no output that could be judged.
+            Exception: as a validator raised it; several at once as an ``ExceptionGroup``.
+
+        Cancellation: every validator is cancelled.
+        """
+        several = [reqs] if isinstance(reqs, Requirement | str) else list(reqs)
+        nursery = await self._nursery()
+        ctx = await self._conversation.settled()
+        return await nursery.call(
+            judge,
+            nursery,
+            ctx,
+            [reqify(requirement) for requirement in several],
+            output,
+            input,
+            format,
+            model_options,
+            name="validate",
+        )
+
+    # --- their blocking halves -------------------------------------------------------------------
+
+    instruct = _blocking(ainstruct)
+    chat = _blocking(achat)
+    act = _blocking(aact)
+    validate = _blocking(avalidate)
+    query = _blocking(aquery)
+    transform = _blocking(atransform)
+
+    # --- streams ----------------------------------------------------------------------------------
+
+    def stream(
+        self,
+        action: str | Component,
+        *,
+        requirements: Sequence[Requirement | str] | None = None,
+        chunking: str | ChunkingStrategy | None = "sentence",
+        validation_backend: Backend | None = None,
+        user_variables: Mapping[str, Span] | None = None,
+        grounding_context: Mapping[str, Span] | None = None,
+        format: Format | None = None,
+        model_options: ModelOptions | None = None,
+        lane_buffer: int = DEFAULT_LANE_BUFFER,
+        lookahead: int | None = None,
+        validator_timeout: float | None = DEFAULT_VALIDATOR_TIMEOUT,
+    ) -> StreamRequest:
+        """Generate text that is checked while it streams, as a turn of the session's conversation.
+
+        Await it, or enter it: ``async with m.stream("…", requirements=[…]) as result:``. The
+        conversation goes on with the answer if it came to its natural end.
+
+        Args:
+            action: An instruction's description, or a component.
+            requirements: What must hold; said in the prompt where the action is a description.
+            chunking: See :func:`stream_with_chunking`.
+            validation_backend: See :func:`stream_with_chunking`.
+            user_variables: For a description: named texts to fill in.
+            grounding_context: For a description: named texts to rely on.
+            format: See :func:`stream_with_chunking`.
+            model_options: See :func:`stream_with_chunking`.
+            lane_buffer: See :func:`stream_with_chunking`.
+            lookahead: See :func:`stream_with_chunking`.
+            validator_timeout: See :func:`stream_with_chunking`.
+
+        Raises:
+            InvalidOption: an argument is not usable.
+            PromptTemplateError: a template is not valid.
+            SessionClosed: on awaiting or entering: the session has ended.
+
+        Cancellation: as of :func:`stream_with_chunking`.
+        """
+        if isinstance(action, str):
+            action = Instruction(
+                action,
+                requirements,
+                user_variables=user_variables,
+                grounding_context=grounding_context,
+            )
+        elif user_variables is not None or grounding_context is not None:
+            raise InvalidOption(
+                "user_variables and grounding_context go with a description, not with a component"
+            )
+        asked = action
+
+        def prepare() -> StreamRun:
+            return prepare_run(
+                asked,
+                self._conversation.take_turn,
+                requirements=requirements,
+                chunking=chunking,
+                format=format,
+                model_options=model_options,
+                lane_buffer=lane_buffer,
+                lookahead=lookahead,
+                validator_timeout=validator_timeout,
+            )
+
+        return StreamRequest(
+            self._nursery, prepare, describe(asked), self.backend, validation_backend
+        )
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    async def _start(self, asked: Asked) -> ModelOutputThunk:
+        nursery = await self._nursery()
+        thunk = asked.thunk(nursery)
+        turn = self._conversation.take_turn(thunk.relieve)
+        thunk.start(work_for(asked, nursery, turn), nursery.tasks)
+        return thunk

@@ -1,0 +1,216 @@
+"""A session's life: from the first task to the last, in whichever event loops it is used.
+
+Its tasks live in a nursery (``runtime/nursery.py``), one per event loop: the block's
+(``async with session:``), one that the running loop hosts (a bare session), or one in the session's own
+thread (blocking calls, ``runtime/portal.py``).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self, TypeVar
+
+from mellea_sc.core.backend import Backend
+from mellea_sc.core.errors import InvalidOption, SessionClosed
+from mellea_sc.core.model_options import ModelOptions, merge_options
+from mellea_sc.runtime.generation import BoundBackend, Place
+from mellea_sc.runtime.loops import current_loop
+from mellea_sc.runtime.nursery import AdoptedNursery, Nursery, OnError
+from mellea_sc.runtime.portal import SyncPortal, refuse_in_event_loop
+
+__all__ = ["SessionScope"]
+
+T = TypeVar("T")
+
+
+class SessionScope:
+    """Owns the tasks that are started through it, in every event loop that it is used in.
+
+    Args:
+        backend: What generates.
+        model_options: For every generation.
+        on_error: Whether a failure is held for its thunk, or cancels all.
+        max_concurrency: At most so many requests are in flight at the same time, in each event loop.
+    """
+
+    backend: BoundBackend
+    """The backend, bound to this session: what is generated with it runs in the session's nursery."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        model_options: ModelOptions | None,
+        on_error: OnError,
+        max_concurrency: int | None,
+    ) -> None:
+        if on_error not in ("hold", "cancel"):
+            raise InvalidOption(f'on_error must be "hold" or "cancel", not {on_error!r}')
+        if max_concurrency is not None and max_concurrency < 1:
+            raise InvalidOption(f"max_concurrency must be at least 1, not {max_concurrency!r}")
+        self._options = merge_options(model_options)
+        self._on_error: OnError = on_error
+        self._max_concurrency = max_concurrency
+        self._raw = backend
+        self._block: Nursery | None = None
+        self._adopted: dict[object, AdoptedNursery] = {}
+        self._ended: str | None = None
+        self._portal = SyncPortal(self)
+        self.backend = BoundBackend(self._place, backend)
+
+    def __repr__(self) -> str:
+        state = f"ended: {self._ended}" if self._ended else "open"
+        return f"<{type(self).__name__} of {self._raw!r}, {state}>"
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise SessionClosed(f"the session has ended ({self._ended}): start another one")
+
+    # --- its life ------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._ended or self._block is not None or self._adopted:
+            raise SessionClosed("a session is entered once, before it is used: start another one")
+        nursery = self._make_nursery()
+        await nursery.__aenter__()
+        self._block = nursery
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> bool:
+        """Join what is running, or cancel it when the block raised; then end.
+
+        Raises:
+            ExceptionGroup: of the errors that nobody observed.
+        """
+        assert self._block is not None
+        try:
+            return await self._block.__aexit__(exc_type, exc, tb)
+        finally:
+            self._ended = self._ended or "its block was left"
+            self._portal.close()
+
+    def __enter__(self) -> Self:
+        refuse_in_event_loop("with start_session()", "async with start_session() as m:")
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        if exc is None:
+            self.close()
+            return
+        try:
+            self._close(cancel="its block raised an exception")
+        except ExceptionGroup as group:
+            if isinstance(exc, Exception):
+                raise ExceptionGroup(group.message, [exc, *group.exceptions]) from None
+            raise
+
+    async def aclose(self) -> None:
+        """Wait for what is running in this event loop, and end the session.
+
+        Raises:
+            ExceptionGroup: of the errors that nobody observed.
+
+        Cancellation: what is running is cancelled too, and its cleanup is waited for.
+        """
+        self._ended = self._ended or "it was closed"
+        adopted = self._adopted.pop(current_loop(), None)
+        if adopted is not None:
+            await adopted.aclose()
+
+    def close(self) -> None:
+        """The blocking half of :meth:`aclose`: ends what blocking calls have started, and their thread."""
+        self._close(cancel=None)
+
+    cleanup = close
+    """Mellea's name for :meth:`close`."""
+
+    def _close(self, cancel: str | None) -> None:
+        async def close() -> None:
+            if cancel is not None:
+                self._cancel_nursery(self._adopted.get(current_loop()), cancel)
+            await self.aclose()
+
+        if not self._portal.is_running:
+            self._ended = self._ended or "it was closed"
+            return
+        refuse_in_event_loop("m.close()", "await m.aclose()")
+        try:
+            self._portal.call(close)
+        finally:
+            self._portal.close()
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Cancel everything that the session runs in this event loop, and end it.
+
+        Inside its block, the block is cancelled too.
+
+        Args:
+            reason: For whoever asks a cancelled thunk why.
+        """
+        self._ended = f"it was cancelled{f': {reason}' if reason else ''}"
+        if self._block is not None:
+            self._block.cancel(reason)
+        else:
+            self._cancel_nursery(self._adopted.get(current_loop()), reason)
+
+    @staticmethod
+    def _cancel_nursery(adopted: AdoptedNursery | None, reason: str | None) -> None:
+        if adopted is not None and not adopted.has_ended:
+            adopted.nursery.cancel(reason)
+
+    def __del__(self) -> None:
+        if not getattr(self, "_ended", True) and self._adopted:
+            warnings.warn(
+                f"unclosed session {self!r}: use `async with`, or `await m.aclose()`",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+    def _make_nursery(self) -> Nursery:
+        return Nursery(
+            self._raw,
+            options=self._options,
+            on_error=self._on_error,
+            max_concurrency=self._max_concurrency,
+            name="the session",
+        )
+
+    async def _nursery(self) -> Nursery:
+        """The nursery of the running event loop, which adopts the session if it has to."""
+        loop = current_loop()
+        if self._block is not None and self._block.loop is loop:
+            self._block.check_usable()
+            return self._block
+        self._check_open()
+        adopted = self._adopted.get(loop)
+        if adopted is None or adopted.has_ended:
+            for other in [other for other, nursery in self._adopted.items() if nursery.has_ended]:
+                del self._adopted[other]
+            adopted = self._adopted[loop] = AdoptedNursery(self._make_nursery())
+        return await adopted.ready()
+
+    async def _place(self) -> Place:
+        nursery = await self._nursery()
+        return Place(nursery, nursery.tasks)
+
+    def run_blocking(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Run an async function in the session's own event-loop thread and wait for it.
+
+        Raises:
+            SessionClosed: the session has ended.
+        """
+        self._check_open()
+        return self._portal.call(function)

@@ -1,0 +1,169 @@
+"""What the task of a session's generation does: wait for its turn, ask once or sample, commit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from mellea_sc.core.backend import Format, Usage, schema_of
+from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
+from mellea_sc.core.errors import InvalidOption
+from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
+from mellea_sc.core.requirement import Requirement, ValidationResult
+from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
+from mellea_sc.runtime.generation import describe, generate_into, opened_scope, settle
+from mellea_sc.runtime.nursery import Nursery
+from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk, Work
+from mellea_sc.runtime.validation import validate_all
+from mellea_sc.stdlib.components import Query, Transform
+from mellea_sc.stdlib.turns import Turn
+
+__all__ = ["Asked", "judge", "work_for"]
+
+
+@attrs.frozen
+class Asked:
+    """What a session was asked for."""
+
+    action: Component | Span
+    requirements: Sequence[Requirement] = attrs.field(kw_only=True)
+    strategy: SamplingStrategy | None = attrs.field(kw_only=True)
+    format: Format | None = attrs.field(kw_only=True)
+    model_options: ModelOptions | None = attrs.field(kw_only=True)
+
+    def thunk(self, nursery: Nursery) -> ModelOutputThunk:
+        """The thunk of it, not yet generating.
+
+        Raises:
+            InvalidOption: an option or the format is not usable.
+        """
+        nursery.check_usable()
+        schema_of(self.format)
+        options = merge_options(nursery.options, self.model_options)
+        return ModelOutputThunk(nursery, name=describe(self.action), streamed=wants_stream(options))
+
+    @property
+    def sampled_by(self) -> SamplingStrategy | None:
+        """The strategy, where there is anything for one to do."""
+        if self.strategy is None or not self.strategy.is_needed(self.requirements):
+            return None
+        return self.strategy
+
+
+def work_for(asked: Asked, nursery: Nursery, turn: Turn) -> Work:
+    """The work of a thunk's task: the answer to what was asked, in its turn of the conversation."""
+
+    async def work(thunk: ModelOutputThunk) -> None:
+        async with turn as ctx:
+            action = asked.action
+            await settle(action, *ctx.view_for_generation())
+            if (strategy := asked.sampled_by) is not None:
+                await _sample(asked, strategy, nursery, ctx, thunk)
+            elif isinstance(action, Query | Transform) and action.methods and asked.format is None:
+                await _carry_out(action, asked, nursery, ctx, thunk)
+            else:
+                await generate_into(
+                    thunk,
+                    nursery,
+                    action,
+                    ctx,
+                    format=asked.format,
+                    model_options=asked.model_options,
+                )
+                thunk.sampling = _single(asked, ctx, thunk)
+            turn.commit(ctx.add(action).add(thunk))
+
+    return work
+
+
+async def _sample(
+    asked: Asked,
+    strategy: SamplingStrategy,
+    nursery: Nursery,
+    ctx: Context,
+    thunk: ModelOutputThunk,
+) -> None:
+    async with opened_scope(nursery) as backend:
+        result = await strategy.sample(
+            asked.action,
+            ctx,
+            backend,
+            asked.requirements,
+            format=asked.format,
+            model_options=asked.model_options,
+        )
+    kept = result.result
+    if isinstance(kept, ModelOutputThunk):
+        thunk.parsed_repr = kept.parsed_repr
+        thunk.generation = _summed(kept.generation, result.sample_generations)
+    thunk.sampling = result
+    thunk.write(kept.value)
+
+
+def _summed(kept: GenerationInfo, attempts: Sequence[Thunk]) -> GenerationInfo:
+    known = [attempt.generation for attempt in attempts if isinstance(attempt, ModelOutputThunk)]
+    usages = [one.usage for one in known if one.usage is not None]
+    return attrs.evolve(
+        kept,
+        attempts=len(attempts),
+        usage=sum(usages, Usage()) if usages else None,
+        total_time=sum(one.total_time or 0.0 for one in known),
+    )
+
+
+async def _carry_out(
+    action: Query | Transform,
+    asked: Asked,
+    nursery: Nursery,
+    ctx: Context,
+    thunk: ModelOutputThunk,
+) -> None:
+    async with opened_scope(nursery) as backend:
+        answer, _ = await backend.generate_from_context(
+            action, ctx, format=action.answer_schema(), model_options=asked.model_options
+        )
+        given = await action.carry_out(await answer.avalue())
+    thunk.generation = answer.generation
+    thunk.parsed_repr = given
+    thunk.write(
+        text_of(given) if isinstance(given, str | CBlock | Component | Thunk) else str(given)
+    )
+
+
+def _single(asked: Asked, ctx: Context, thunk: ModelOutputThunk) -> SamplingResult:
+    """An answer that nothing could reject, as a sampling result."""
+    return SamplingResult(
+        result_index=0,
+        success=True,
+        sample_generations=[thunk],
+        sample_validations=[[]],
+        sample_actions=[asked.action],
+        sample_contexts=[ctx.add(asked.action).add(thunk)],
+    )
+
+
+async def judge(
+    nursery: Nursery,
+    ctx: Context,
+    requirements: Sequence[Requirement],
+    output: Thunk | str | CBlock | None,
+    input: Span | None,
+    format: Format | None,
+    model_options: ModelOptions | None,
+) -> list[ValidationResult]:
+    """Judge an output, or the last one of the conversation, in a scope of its own."""
+    if output is not None:
+        ctx = ctx.without_items()
+        if input is not None:
+            ctx = ctx.add(input)
+        ctx = ctx.add(
+            output if isinstance(output, Thunk) else ModelOutputThunk.computed(text_of(output))
+        )
+    if (judged := ctx.last_output()) is None:
+        raise InvalidOption("there is no output to validate: give one, or ask the model first")
+    await settle(judged)
+    async with opened_scope(nursery) as backend:
+        return await validate_all(
+            requirements, backend, ctx, format=format, model_options=model_options
+        )

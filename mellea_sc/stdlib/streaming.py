@@ -1,0 +1,298 @@
+"""Text that is checked while it streams: :func:`stream_with_chunking`.
+
+One delta's way, from the socket to the user::
+
+    socket ─> backend.open() ─> pump ─> StreamRun.write ─> Cutter ─> one bounded channel per requirement
+                                                                            │ stream_validate()
+      reader <─ astream() / events() <─ Gate <── RELEASE ── Ledger <── verdict
+                                                     └────── CANCEL ──> the run's cancel scope
+
+``stream_run.py`` has the run, ``stream_result.py`` what the user sees, and the kernel's ``lanes.py`` and
+``ledger.py`` the checking.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from types import TracebackType
+from typing import Final
+
+import anyio
+import attrs
+
+from mellea_sc.core.backend import Backend, Format, schema_of
+from mellea_sc.core.base import Component, Context, Span
+from mellea_sc.core.chunking import ChunkingStrategy
+from mellea_sc.core.errors import InvalidOption
+from mellea_sc.core.model_options import ModelOptions, merge_options
+from mellea_sc.core.requirement import Requirement
+from mellea_sc.runtime.generation import BoundBackend, describe
+from mellea_sc.runtime.lanes import Cutter
+from mellea_sc.runtime.loops import spawn_root
+from mellea_sc.runtime.nursery import Nursery, current_nursery, log_unobserved
+from mellea_sc.stdlib.chunking import resolve_chunking
+from mellea_sc.stdlib.events import (
+    ChunkEvent,
+    CompletedEvent,
+    ErrorEvent,
+    FullValidationEvent,
+    QuickCheckEvent,
+    RetryEvent,
+    StreamEvent,
+    StreamingDoneEvent,
+)
+from mellea_sc.stdlib.requirements import reqify
+from mellea_sc.stdlib.stream_result import StreamChunkingResult
+from mellea_sc.stdlib.stream_run import StreamRun, StreamSettings
+from mellea_sc.stdlib.turns import FixedTurn, Turn
+
+__all__ = [
+    "ChunkEvent",
+    "CompletedEvent",
+    "ErrorEvent",
+    "FullValidationEvent",
+    "QuickCheckEvent",
+    "RetryEvent",
+    "StreamChunkingResult",
+    "StreamEvent",
+    "StreamRequest",
+    "StreamingDoneEvent",
+    "stream_with_chunking",
+]
+
+DEFAULT_LANE_BUFFER: Final = 16
+DEFAULT_VALIDATOR_TIMEOUT: Final = 120.0
+
+
+def stream_with_chunking(
+    action: Component | Span,
+    backend: Backend,
+    ctx: Context,
+    *,
+    requirements: Sequence[Requirement | str] | None = None,
+    chunking: str | ChunkingStrategy | None = "sentence",
+    validation_backend: Backend | None = None,
+    format: Format | None = None,
+    model_options: ModelOptions | None = None,
+    lane_buffer: int = DEFAULT_LANE_BUFFER,
+    lookahead: int | None = None,
+    validator_timeout: float | None = DEFAULT_VALIDATOR_TIMEOUT,
+) -> StreamRequest:
+    """Generate text that is checked, chunk by chunk, before anybody sees it.
+
+    Await it, and the run goes on in the session that ``backend`` belongs to (``m.backend``; for a bare
+    backend in the current session, or in the event loop itself) while its result is read. Or enter it,
+    ``async with stream_with_chunking(…) as result:``, and the run ends with the block.
+
+    Args:
+        action: What the model is asked.
+        backend: What generates.
+        ctx: The conversation before it; it is not changed.
+        requirements: What must hold. Each judges a copy of its own, made before anything is started;
+            a string is a requirement that a model judges at the end.
+        chunking: ``"sentence"``, ``"word"``, ``"paragraph"``, ``None`` (raw deltas) or a strategy. A
+            requirement may have another one of its own.
+        validation_backend: What validators generate with, instead of ``backend``.
+        format: A pydantic model class or a JSON schema that the model is constrained to.
+        model_options: For the generation, see :class:`~mellea_sc.ModelOption`.
+        lane_buffer: How many chunks one requirement may be ahead of another.
+        lookahead: How many released chunks may wait unread before the model is slowed down; ``None``:
+            any number.
+        validator_timeout: Seconds that one call of a validator may take; ``None``: any time.
+
+    Returns:
+        Something to await or to enter, for a :class:`StreamChunkingResult`. Nothing is started before.
+
+    Raises:
+        InvalidOption: an argument is not usable; raised on awaiting or entering.
+        Exception: as a requirement's ``__copy__`` raises it; then nothing is started either.
+
+    Cancellation: a run belongs to its session (or its block), not to who awaits its result.
+    """
+
+    def prepare() -> StreamRun:
+        return prepare_run(
+            action,
+            lambda _: FixedTurn(ctx),
+            requirements=requirements,
+            chunking=chunking,
+            format=format,
+            model_options=model_options,
+            lane_buffer=lane_buffer,
+            lookahead=lookahead,
+            validator_timeout=validator_timeout,
+        )
+
+    async def place() -> Nursery | None:
+        if isinstance(backend, BoundBackend):
+            return (await backend.place()).nursery
+        return current_nursery()
+
+    return StreamRequest(place, prepare, describe(action), backend, validation_backend)
+
+
+def prepare_run(
+    action: Component | Span,
+    turn: Callable[[Callable[[], None]], Turn],
+    *,
+    requirements: Sequence[Requirement | str] | None,
+    chunking: str | ChunkingStrategy | None,
+    format: Format | None,
+    model_options: ModelOptions | None,
+    lane_buffer: int,
+    lookahead: int | None,
+    validator_timeout: float | None,
+) -> StreamRun:
+    """Check the arguments and copy the requirements; starts nothing."""
+    if lane_buffer < 1:
+        raise InvalidOption(f"lane_buffer must be at least 1, not {lane_buffer!r}")
+    if lookahead is not None and lookahead < 1:
+        raise InvalidOption(f"lookahead must be at least 1 or None, not {lookahead!r}")
+    if validator_timeout is not None and not validator_timeout > 0:
+        raise InvalidOption(
+            f"validator_timeout must be a positive number of seconds or None, not {validator_timeout!r}"
+        )
+    schema_of(format)
+    merge_options(model_options)
+    copies = [copy.copy(reqify(requirement)) for requirement in requirements or ()]
+    return StreamRun(
+        action,
+        turn,
+        copies,
+        Cutter(resolve_chunking(chunking)),
+        [
+            None if own.chunking is None else Cutter(resolve_chunking(own.chunking))
+            for own in copies
+        ],
+        StreamSettings(
+            lane_buffer=lane_buffer,
+            lookahead=lookahead,
+            validator_timeout=math.inf if validator_timeout is None else validator_timeout,
+            format=format,
+            model_options=model_options,
+        ),
+    )
+
+
+class StreamRequest(Awaitable[StreamChunkingResult]):
+    """A streaming run that has not been started: await it, or enter it; once.
+
+    Args:
+        place: Gives the nursery that the run belongs to, if there is one.
+        prepare: Makes the run.
+        name: For people.
+        backend: What generates.
+        validation_backend: What validators generate with, if it is another.
+    """
+
+    def __init__(
+        self,
+        place: Callable[[], Awaitable[Nursery | None]],
+        prepare: Callable[[], StreamRun],
+        name: str,
+        backend: Backend,
+        validation_backend: Backend | None,
+    ) -> None:
+        self._place = place
+        self._prepare = prepare
+        self._name = name
+        self._backend = backend
+        self._validation_backend = validation_backend
+        self._result: StreamChunkingResult | None = None
+        self._used = False
+
+    def __await__(self) -> Generator[object, None, StreamChunkingResult]:
+        return self._start().__await__()
+
+    async def __aenter__(self) -> StreamChunkingResult:
+        self._result = await self._start()
+        return self._result
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Cancel the run if it has not ended, and wait for its cleanup.
+
+        Raises:
+            Exception: the error that ended the run, if nobody has seen it and the block raised none.
+        """
+        result = self._result
+        assert result is not None
+        if not result.ended.is_set():
+            result.cancel("its block was left")
+            with anyio.CancelScope(shield=True):
+                await result.ended.wait()
+        if exc is None:
+            result.raise_error()
+
+    async def _start(self) -> StreamChunkingResult:
+        if self._used:
+            raise InvalidOption("a stream request can be awaited or entered once; make another one")
+        self._used = True
+        nursery = await self._place()
+        backend = await _nursery_of(self._backend, nursery)
+        judges = self._validation_backend
+        validation_backend = None if judges is None else await _nursery_of(judges, None)
+        if nursery is not None:
+            nursery.check_usable()
+        # from here on nothing waits: the run takes its turn in the conversation and is started
+        run = self._prepare()
+        if nursery is not None:
+            nursery.start(run.run, backend, validation_backend, nursery, name=self._name)
+            return run.result
+
+        async def rooted() -> None:
+            await run.run(backend, validation_backend, None)
+            if run.result.error is not None and not run.result.error_was_raised:
+                log_unobserved("a stream without a session", [run.result.error])
+
+        spawn_root(rooted, self._name)
+        return run.result
+
+    def __del__(self) -> None:
+        if not self._used:
+            warnings.warn(
+                f"the stream {self._name!r} was never awaited or entered: nothing was generated",
+                RuntimeWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+
+async def _nursery_of(
+    backend: Backend, known: Nursery | None
+) -> AbstractAsyncContextManager[Nursery]:
+    """A block with the nursery that holds a backend's connections: a session's, or one made for it."""
+    if isinstance(backend, BoundBackend):
+        return nullcontext(known or (await backend.place()).nursery)
+    options = known.options if known is not None else None
+    return _OwnNursery(backend, options)
+
+
+@attrs.define(eq=False)
+class _OwnNursery(AbstractAsyncContextManager[Nursery]):
+    """A nursery for one run with a bare backend; made only inside the run's task."""
+
+    backend: Backend
+    options: ModelOptions | None
+    _nursery: Nursery | None = attrs.field(default=None, init=False)
+
+    async def __aenter__(self) -> Nursery:
+        self._nursery = Nursery(self.backend, options=self.options, name="a stream of its own")
+        return await self._nursery.__aenter__()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> bool:
+        assert self._nursery is not None
+        return await self._nursery.__aexit__(exc_type, exc, tb)

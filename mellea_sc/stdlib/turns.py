@@ -1,0 +1,150 @@
+"""Whose turn it is in a conversation.
+
+A conversation that remembers can only go on where the turn before has ended. Requests take their place
+in the line when they are made, in that order, and wait for it in their own task. A turn that fails or
+is cancelled leaves the line and the conversation as if it had never been.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Protocol
+
+import anyio
+import attrs
+
+from mellea_sc.core.base import Context
+
+__all__ = ["Conversation", "FixedTurn", "Turn"]
+
+log: Final = logging.getLogger("mellea_sc")
+
+OVERLAP: Final = (
+    "Not using a SimpleContext with asynchronous requests could cause unexpected results due to "
+    "stale contexts. Ensure you await between requests."
+)
+
+
+class Turn(Protocol):
+    """One request's part in a conversation: inside its block it has the conversation before it."""
+
+    async def __aenter__(self) -> Context:
+        """Wait for the turns before this one."""
+        ...
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Let the next turn begin."""
+        ...
+
+    def commit(self, ctx: Context) -> None:
+        """The turn has succeeded: this is the conversation now."""
+        ...
+
+
+@attrs.frozen
+class FixedTurn:
+    """A turn in a conversation that nobody else goes on with.
+
+    Args:
+        ctx: The conversation before it.
+    """
+
+    ctx: Context
+
+    async def __aenter__(self) -> Context:
+        return self.ctx
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        return
+
+    def commit(self, ctx: Context) -> None:
+        """Nobody goes on with it."""
+
+
+class Conversation:
+    """The conversation of a session, and the line of requests that want to go on with it.
+
+    Args:
+        ctx: What was said so far.
+        in_order: Whether requests wait for one another; otherwise each starts from what is there.
+    """
+
+    def __init__(self, ctx: Context, *, in_order: bool) -> None:
+        self.ctx = ctx
+        self._in_order = in_order
+        self._line: deque[_QueuedTurn] = deque()
+
+    def take_turn(self, relieve: Callable[[], None]) -> Turn:
+        """Take the next place in the line.
+
+        Args:
+            relieve: Called when another request waits for this one: it may be waiting for a reader.
+        """
+        turn = _QueuedTurn(self, relieve)
+        if self._in_order:
+            if self._line:
+                log.warning(OVERLAP)
+                for earlier in self._line:
+                    earlier.relieve()
+            self._line.append(turn)
+            self._line[0].head.set()
+        else:
+            turn.head.set()
+        return turn
+
+    async def settled(self) -> Context:
+        """The conversation, when the turns that are in line now have ended."""
+        if self._line:
+            turn = self._line[-1]
+            for earlier in self._line:
+                earlier.relieve()
+            await turn.left.wait()
+        return self.ctx
+
+    def leave(self, turn: _QueuedTurn) -> None:
+        """A turn has ended or was given up."""
+        if turn in self._line:
+            self._line.remove(turn)
+            if self._line:
+                self._line[0].head.set()
+        turn.left.set()
+
+
+@attrs.define(eq=False)
+class _QueuedTurn:
+    _conversation: Conversation
+    relieve: Callable[[], None]
+    head: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+    left: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+
+    async def __aenter__(self) -> Context:
+        try:
+            await self.head.wait()
+        except BaseException:
+            self._conversation.leave(self)
+            raise
+        return self._conversation.ctx
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._conversation.leave(self)
+
+    def commit(self, ctx: Context) -> None:
+        self._conversation.ctx = ctx
