@@ -1,0 +1,108 @@
+"""Run as a script, in a child process: loads a model and serves it until standard input ends.
+
+The one argument is a directory that only our user can enter. ``config`` in it says what to do, and
+``report``, when it appears there, how it went: ``{"url": …}`` or ``{"error": …, "message": …}``.
+
+Imported by nobody; knows nothing of the library, so that it starts quickly.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+SLOTS = 4
+"""Generations at a time. More of them would not make more tokens of the same processors: they are
+there so that a judge's short answer does not wait behind a long story."""
+SLOT_CONTEXT = 4096
+"""Tokens of prompt and answer, for each slot. Slots do not share theirs: where they do, one request that
+grows too long ends all the others with an error."""
+BATCH = 32
+"""Tokens of a prompt that are read at a time. A cancelled request is noticed between two batches."""
+CONNECTIONS = 64
+"""Requests that may be open, waiting ones included; each has a thread of the server's."""
+
+
+def main(directory: Path) -> None:
+    """Serve what the directory's ``config`` says."""
+    config = json.loads((directory / "config").read_text(encoding="utf-8"))
+    try:
+        xllamacpp: Any = importlib.import_module("xllamacpp")  # which has no types
+    except ImportError as error:
+        report(directory, error="import", message=str(error))
+        return
+    try:
+        server = xllamacpp.Server(parameters(xllamacpp.CommonParams(), config))
+    except Exception as error:  # noqa: BLE001  # whatever it is, the parent is the one to tell
+        report(directory, error="load", message=str(error))
+        return
+    handle_end_of_input_ourselves()
+    report(directory, url=server.listening_address)
+    while os.read(0, 1):
+        pass
+    shutil.rmtree(directory, ignore_errors=True)
+    os._exit(0)  # the server's threads need not finish what nobody will read
+
+
+def parameters(p: Any, config: dict[str, str]) -> Any:
+    """The engine's parameters."""
+    p.model.path = config["model"]
+    p.hostnames = [config["host"]]
+    p.port = 0
+    p.api_keys = [config["key"]]
+    # One more thread than there are processors makes it many times slower, so one of them is left
+    # to everybody else.
+    threads = max(1, usable_cpus() - 1)
+    p.cpuparams.n_threads = threads
+    p.cpuparams_batch.n_threads = threads
+    p.n_threads_http = CONNECTIONS
+    p.n_parallel = SLOTS
+    p.kv_unified = False
+    p.n_ctx = SLOTS * SLOT_CONTEXT
+    p.n_batch = p.n_ubatch = BATCH
+    p.fit_params = False
+    p.warmup = False
+    # By default gigabytes of memory are used to keep what was said in earlier conversations.
+    p.cache_ram_mib = 0
+    p.ui = False
+    p.offline = True
+    p.verbosity = 1  # errors
+    return p
+
+
+def usable_cpus() -> int:
+    """The processors that this process may use: of the machine, by its affinity and its container's quota."""
+    try:
+        cpus = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(cpus, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such thing, or no limit ("max")
+        return cpus
+
+
+def handle_end_of_input_ourselves() -> None:
+    """End in good order from now on, where until now the kernel would have killed us."""
+    if sys.platform == "linux":
+        import fcntl
+
+        fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) & ~fcntl.FASYNC)
+
+
+def report(directory: Path, **facts: str) -> None:
+    """Tell the parent, which never sees half of it."""
+    draft = directory / "report.draft"
+    draft.write_text(json.dumps(facts), encoding="utf-8")
+    draft.replace(directory / "report")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

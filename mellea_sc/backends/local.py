@@ -1,0 +1,163 @@
+"""The embedded model: a small one that is there by pip alone, run by a child process.
+
+A crash of the engine is an error like any other, not the end of the user's process. It is asked in
+OpenAI's protocol, over a unix socket in a private directory (elsewhere over loopback) and with a
+random key.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from mellea_sc.backends._engine import Engine, EngineSpec, Lease, lease, require_engine
+from mellea_sc.backends._weights import SMOLLM2, Progress, ProgressCallback, fetch
+from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest
+from mellea_sc.core.errors import (
+    BackendUnreachable,
+    InvalidOption,
+    StreamInterrupted,
+)
+from mellea_sc.core.model_options import ModelOption
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from mellea_sc.backends.openai import OpenAIBackend
+
+__all__ = ["LocalBackend", "Progress"]
+
+SYSTEM_PROMPT: Final = "You are a helpful assistant. You answer correctly and to the point."
+"""Said where nothing else is: without a system message, the model's template puts in one of its own, with which it rambles."""
+MAX_NEW_TOKENS: Final = 512
+"""A small model does not always find an end."""
+
+
+class LocalBackend(Backend):
+    """A model inside the process tree: fetched at first use, run by an engine that sessions share.
+
+    An answer has at most 512 tokens, unless ``ModelOption.MAX_NEW_TOKENS`` says otherwise; prompt and
+    answer together at most 4096. Four requests run at a time, more of them wait.
+
+    Args:
+        model_id: The path of a GGUF file; by default the one in ``MELLEA_SC_MODEL``, if that names
+            one, else SmolLM2-135M-Instruct, which is fetched into the user's cache directory.
+        progress: Called, in the event loop, while the model is fetched and loaded.
+
+    Raises:
+        InvalidOption: there is no such file, or no such model.
+    """
+
+    provider = "local"
+
+    def __init__(
+        self, model_id: str | None = None, *, progress: ProgressCallback | None = None
+    ) -> None:
+        self._gguf = _gguf_of(model_id)
+        self.model_id = SMOLLM2.name if self._gguf is None else self._gguf.stem
+        self._progress: ProgressCallback = progress or _ignore
+        self._lease: Lease | None = None
+
+    def __repr__(self) -> str:
+        return f"LocalBackend({self.model_id if self._gguf is None else str(self._gguf)!r})"
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncGenerator[Self]:
+        """A block within which the engine runs; it starts the engine where nobody else has.
+
+        Raises:
+            MissingExtra: the engine is not installed.
+            EngineError: the model cannot be fetched, or the engine does not start.
+
+        Cancellation: a download is stopped and leaves nothing; the engine ends with its last user.
+        """
+        if self._lease is not None:
+            yield self
+            return
+        require_engine()
+        model = await fetch(SMOLLM2, self._progress) if self._gguf is None else self._gguf
+        self._progress(Progress("loading"))
+        async with lease(EngineSpec(model)) as held:
+            self._progress(Progress("ready"))
+            connected = copy.copy(self)
+            connected._lease = held
+            yield connected
+
+    @asynccontextmanager
+    async def open(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
+        """Open a generation; see :meth:`Backend.open`.
+
+        Raises:
+            EngineError: the engine died; the next request starts another.
+        """
+        async with AsyncExitStack() as stack:
+            connected = await stack.enter_async_context(self.connected())
+            assert connected._lease is not None
+            engine = await connected._lease.engine()
+            # A client for each request: the engine may close a connection just when it is used
+            # again, and over a socket of this machine a new one costs nothing.
+            client = _client(self.model_id, engine)
+            try:
+                deltas = await stack.enter_async_context(client.open(_completed(request)))
+            except (BackendUnreachable, StreamInterrupted) as error:
+                await engine.check(error)
+                raise
+            yield await stack.enter_async_context(aclosing(_deltas(deltas, engine)))
+
+
+def _gguf_of(model_id: str | None) -> Path | None:
+    """The file that the user wants; ``None``: the default model."""
+    if model_id is None:
+        named = os.environ.get("MELLEA_SC_MODEL", "")
+        model_id = named if named.endswith(".gguf") else SMOLLM2.name
+    if model_id == SMOLLM2.name:
+        return None
+    path = Path(model_id).expanduser().absolute()
+    if path.suffix != ".gguf":
+        raise InvalidOption(
+            f"the local backend runs {SMOLLM2.name} or the file of a model, its path ending in .gguf; it "
+            f"does not know {model_id!r}"
+        )
+    if not path.is_file():
+        raise InvalidOption(f"there is no file {path}")
+    return path
+
+
+def _completed(request: GenerationRequest) -> GenerationRequest:
+    messages = request.messages
+    if not any(message.role == "system" for message in messages):
+        messages = (ChatMessage("system", SYSTEM_PROMPT), *messages)
+    options: dict[str, object] = {
+        # With it the engine says how far it has read the prompt, and notices in doing so that nobody
+        # listens any more. Without it a cancelled request is read to its end.
+        "return_progress": True,
+        **request.options,
+    }
+    if options.get(ModelOption.MAX_NEW_TOKENS) is None and options.get("max_tokens") is None:
+        options[ModelOption.MAX_NEW_TOKENS] = MAX_NEW_TOKENS
+    return attrs.evolve(request, messages=messages, options=options)
+
+
+def _client(model_id: str, engine: Engine) -> OpenAIBackend:
+    from mellea_sc.backends.openai import OpenAIBackend
+
+    return OpenAIBackend(model_id, base_url=engine.url, api_key=engine.key, uds=engine.uds)
+
+
+async def _deltas(deltas: AsyncIterator[Delta], engine: Engine) -> AsyncGenerator[Delta]:
+    try:
+        async for delta in deltas:
+            yield delta
+    except StreamInterrupted as error:
+        await engine.check(error)
+        raise
+
+
+def _ignore(_: Progress) -> None:
+    pass
