@@ -1,0 +1,114 @@
+"""The project's sessions: `nox` runs those that every change must pass, `nox -l` lists all.
+
+uv makes the environments where it is installed, else virtualenv.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "types", "tests", "lowest", "wheel"]
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+HERE = Path(__file__).parent
+EXTRAS = ".[trio,pydantic,cli,local]"
+GROUPS = nox.project.load_toml(HERE / "pyproject.toml")
+
+
+def group(name: str) -> list[str]:
+    """The packages of one dependency group."""
+    return nox.project.dependency_groups(GROUPS, name)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff, flake8-async, and the arrows between the rooms."""
+    session.install("-e", ".", *group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("flake8", "mellea_sc")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy strict and pyright strict, and what users see of the types."""
+    session.install("-e", EXTRAS, *group("types"), *group("test"))
+    session.run("mypy")
+    session.run("mypy", "--strict", "tests/typing/api.py")
+    session.run("pyright")
+    session.run("pyright", "--ignoreexternal", "--verifytypes", "mellea_sc")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The test suite, with coverage, on every Python that is here."""
+    session.install("-e", EXTRAS, *group("test"))
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.notify("coverage")
+
+
+@nox.session(python=PYTHONS[0])
+def lowest(session: nox.Session) -> None:
+    """The test suite on the oldest direct dependencies that are allowed."""
+    if shutil.which("uv") is None:
+        session.skip("resolving to the lowest versions needs uv")
+    session.run_install(
+        "uv",
+        "pip",
+        "install",
+        "--python",
+        str(Path(session.bin) / "python"),
+        "--resolution",
+        "lowest-direct",
+        "-e",
+        EXTRAS,
+        *group("test"),
+        external=True,
+    )
+    session.run("pytest", "-m", "not model", *session.posargs)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """The test suite against the built wheel, without the source tree."""
+    session.install("build")
+    out = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(out, ignore_errors=True)
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(out), silent=True)
+    [built] = out.glob("*.whl")
+    session.install(f"{built}[trio,pydantic,cli,local]", *group("test"))
+    away = Path(session.create_tmp()) / "away"
+    shutil.rmtree(away, ignore_errors=True)
+    shutil.copytree(HERE / "tests", away / "tests")
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(HERE / name, away / name)
+    session.chdir(away)
+    session.run("pytest", "-m", "not model", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """What the test suite has covered; core and runtime must be covered wholly."""
+    session.install("coverage[toml]")
+    session.run("coverage", "combine", success_codes=[0, 1])
+    session.run("coverage", "report")
+    session.run(
+        "coverage",
+        "report",
+        "--fail-under=100",
+        "--include=mellea_sc/core/*,mellea_sc/runtime/*",
+    )
+
+
+@nox.session
+def nightly(session: nox.Session) -> None:
+    """The long runs: many more examples of every property."""
+    session.install("-e", EXTRAS, *group("test"))
+    session.run("pytest", *session.posargs, env={"HYPOTHESIS_PROFILE": "nightly"})
