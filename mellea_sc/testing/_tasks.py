@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import PurePath
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import cast
@@ -70,8 +70,11 @@ def frames_of(coroutine: object) -> Iterator[FrameType]:
 
 def _step(awaited: object) -> tuple[FrameType | None, object]:
     match awaited:
-        case CoroutineType():
-            return awaited.cr_frame, awaited.cr_await
+        case Coroutine():  # perhaps not Python's own type: _steps.py puts one in its place
+            coroutine = cast("object", awaited)
+            frame: object = getattr(coroutine, "cr_frame", None)
+            inside: object = getattr(coroutine, "cr_await", None)
+            return frame if isinstance(frame, FrameType) else None, inside
         case GeneratorType():
             return awaited.gi_frame, cast("object", awaited.gi_yieldfrom)  # pyright: ignore[reportUnknownMemberType] # typeshed: Iterator[Any]
         case AsyncGeneratorType():
