@@ -1,8 +1,21 @@
 """What programs that use the library are tested with: without a model, without a network.
 
-scripted.py    a backend that gives the answers a test has written down
+    scripted.py       a backend that gives the answers a test has written down
+    clock.py          virtual time, and a repeatable order of tasks, on both event loops
+    leaks.py          nothing is left behind
+    everywhere.py     a program cancelled at every checkpoint
+    conformance.py    does a backend keep its promises?
+    pytest_plugin.py  the fixtures; nothing else here needs pytest
+
+Underneath, one room for each thing that has to look inside: _tasks.py and _steps.py (the event
+loops), _threads.py and _processes.py (the process), _origins.py (who made what), _deadlock.py,
+_virtual_asyncio.py and _virtual_trio.py (virtual time).
 """
 
+from mellea_sc.testing.clock import Deadlock, LoopName, run_virtual, virtual_backend
+from mellea_sc.testing.conformance import check_backend
+from mellea_sc.testing.everywhere import cancel_everywhere
+from mellea_sc.testing.leaks import Leak, Leaked, LeakKind, assert_no_leaks
 from mellea_sc.testing.scripted import (
     Answer,
     Call,
@@ -20,7 +33,12 @@ from mellea_sc.testing.scripted import (
 __all__ = [
     "Answer",
     "Call",
+    "Deadlock",
     "Fail",
+    "Leak",
+    "LeakKind",
+    "Leaked",
+    "LoopName",
     "Outcome",
     "Pause",
     "Script",
@@ -28,5 +46,10 @@ __all__ = [
     "ScriptedBackend",
     "Stall",
     "Step",
+    "assert_no_leaks",
+    "cancel_everywhere",
+    "check_backend",
     "is_judge_request",
+    "run_virtual",
+    "virtual_backend",
 ]

@@ -21,7 +21,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from mellea_sc.testing._tasks import code_place, is_plumbing
 
-__all__ = ["Origins", "watch_origins"]
+__all__ = ["Origins", "suspended_in", "watch_origins"]
 
 AsyncGen: TypeAlias = "AsyncGeneratorType[object, object]"
 MemoryStream: TypeAlias = MemoryObjectReceiveStream[object] | MemoryObjectSendStream[object]
@@ -30,11 +30,14 @@ MemoryStream: TypeAlias = MemoryObjectReceiveStream[object] | MemoryObjectSendSt
 class Origins:
     """What was made since the watch began, and where."""
 
-    __slots__ = ("generators", "memory_streams", "processes", "sockets", "threads")
+    __slots__ = ("abandoned", "generators", "memory_streams", "processes", "sockets", "threads")
 
     def __init__(self) -> None:
         self.memory_streams: list[tuple[MemoryStream, str]] = []
-        self.generators: list[tuple[weakref.ref[AsyncGen], str]] = []
+        self.generators: dict[int, tuple[weakref.ref[AsyncGen], str]] = {}
+        """By identity: those that were begun."""
+        self.abandoned: list[tuple[str, str | None]] = []
+        """Where generators were suspended when nobody held them any more, and who began them."""
         self.sockets: dict[int, str] = {}
         """By file descriptor."""
         self.threads: dict[int | None, str] = {}
@@ -54,7 +57,17 @@ class Origins:
             case subprocess.Popen():
                 self.processes[made.pid] = where
             case _:
-                self.generators.append((weakref.ref(cast("AsyncGen", made)), where))
+                self.generators[id(made)] = weakref.ref(cast("AsyncGen", made)), where
+
+    def _note_abandoned(self, generator: AsyncGen) -> None:
+        _, where = self.generators.get(id(generator), (None, None))
+        self.abandoned.append((suspended_in(generator), where))
+
+
+def suspended_in(generator: AsyncGen) -> str:
+    """Where an async generator has stopped."""
+    frame: FrameType | None = generator.ag_frame  # the types do not say that it may be gone
+    return code_place(generator.ag_code, frame.f_lineno if frame is not None else None)
 
 
 def _caller() -> str:
@@ -88,7 +101,7 @@ def watch_origins() -> Generator[Origins]:
             _patch(subprocess.Popen, "__init__")
         _watches.append(origins)
     try:
-        with _first_iterations(origins):
+        with _watch_generators(origins):
             yield origins
     finally:
         with _lock:
@@ -112,7 +125,7 @@ def _patch(owner: type, method: str) -> None:
 
 
 @contextmanager
-def _first_iterations(origins: Origins) -> Generator[None]:
+def _watch_generators(origins: Origins) -> Generator[None]:
     before = sys.get_asyncgen_hooks()
     watching = True
 
@@ -122,10 +135,16 @@ def _first_iterations(origins: Origins) -> Generator[None]:
         if before.firstiter is not None:
             before.firstiter(generator)
 
-    sys.set_asyncgen_hooks(firstiter=first_iteration)
+    def abandon(generator: AsyncGenerator[object]) -> None:
+        if watching:
+            origins._note_abandoned(cast("AsyncGen", generator))
+        if before.finalizer is not None:
+            before.finalizer(generator)
+
+    sys.set_asyncgen_hooks(firstiter=first_iteration, finalizer=abandon)
     try:
         yield
     finally:
         watching = False
         if sys.get_asyncgen_hooks().firstiter is first_iteration:
-            sys.set_asyncgen_hooks(firstiter=before.firstiter)
+            sys.set_asyncgen_hooks(*before)

@@ -13,9 +13,9 @@ import anyio
 import anyio.lowlevel
 import attrs
 
-from mellea_sc.testing._origins import Origins, watch_origins
+from mellea_sc.testing._origins import Origins, suspended_in, watch_origins
 from mellea_sc.testing._processes import child_processes, describe_descriptor, open_descriptors
-from mellea_sc.testing._tasks import all_tasks, code_place
+from mellea_sc.testing._tasks import all_tasks
 from mellea_sc.testing._threads import innermost_place, is_idle
 
 __all__ = ["Leak", "LeakKind", "Leaked", "assert_no_leaks"]
@@ -63,9 +63,9 @@ class Leaked(AssertionError):
 async def assert_no_leaks() -> AsyncGenerator[None]:
     """Check that a block leaves nothing behind that was not there before.
 
-    Looked for are tasks, async generators that are neither finished nor closed, memory object
-    streams of anyio, threads, file descriptors (sockets, too) and child processes, with a little
-    patience for what is just ending. Idle threads of the pools of anyio, trio and asyncio stay.
+    Looked for are tasks, async generators that were neither finished nor closed (one that is left to
+    the garbage collector, too), memory object streams of anyio, threads, file descriptors (sockets,
+    too) and child processes, with a little patience for what is just ending. Idle threads of the pools of anyio, trio and asyncio stay.
     Whatever else runs in the process meanwhile should make nothing that lasts.
 
     Raises:
@@ -119,11 +119,13 @@ class _Inventory:
         for view in all_tasks():
             if view.task not in self._tasks:
                 yield Leak("task", str(view).removeprefix("task "))
-        for reference, where in self._origins.generators:
+        for reference, where in list(self._origins.generators.values()):
             generator = reference()
             if generator is not None and generator.ag_frame is not None:
-                place = code_place(generator.ag_code, generator.ag_frame.f_lineno)
-                yield Leak("async generator", f"suspended in {place}", where)
+                yield Leak("async generator", f"suspended in {suspended_in(generator)}", where)
+        for place, begun_in in self._origins.abandoned:
+            what = f"forgotten, not closed, when suspended in {place}"
+            yield Leak("async generator", what, begun_in)
         for stream, where in self._origins.memory_streams:
             if not stream._closed:
                 yield Leak("memory stream", f"{type(stream).__name__} {stream.statistics()}", where)

@@ -101,6 +101,16 @@ async def test_a_suspended_async_generator_is_found_with_who_began_it() -> None:
     assert "test_a_suspended_async_generator" in leak.where
 
 
+@pytest.mark.filterwarnings("ignore:Async generator")  # trio says so, too
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_an_async_generator_left_to_the_garbage_collector_is_found() -> None:
+    async with leaking("async generator") as leaks:
+        async for _ in numbers():
+            break
+    (leak,) = leaks
+    assert "forgotten, not closed, when suspended in numbers (testing/test_leaks.py:" in leak.what
+
+
 async def test_an_async_generator_that_was_not_begun_or_has_ended_is_not_a_leak() -> None:
     async with assert_no_leaks():
         unbegun = numbers()
