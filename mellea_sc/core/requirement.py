@@ -189,9 +189,13 @@ class Requirement(Component):
     def __copy__(self) -> Self:
         """The copy that serves one attempt; lists, dicts and sets of the original are copied too."""
         new = object.__new__(type(self))
-        for name, value in vars(self).items():
-            gathered = isinstance(value, list | dict | set | bytearray)
-            setattr(new, name, copy.copy(cast("object", value)) if gathered else value)
+        state = cast("object", self.__getstate__())
+        for part in state if isinstance(state, tuple) else (state,):  # a tuple: there are slots too
+            for name, value in cast("dict[str, object]", part or {}).items():
+                gathered = isinstance(value, list | dict | set | bytearray)
+                object.__setattr__(
+                    new, name, copy.copy(cast("object", value)) if gathered else value
+                )
         return new
 
     def format_for_llm(self) -> str:

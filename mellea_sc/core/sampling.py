@@ -67,7 +67,7 @@ class SamplingResult:
 class SamplingStrategy(abc.ABC):
     """How often a model is asked, with what, and which of its answers is kept."""
 
-    def is_needed(self, requirements: Sequence[Requirement]) -> bool:  # noqa: ARG002 - for subclasses
+    def is_needed(self, requirements: Sequence[Requirement]) -> bool:
         """Whether there is anything to do beyond a single generation, which could stream its text."""
         return True
 

@@ -304,7 +304,7 @@ async def opened_scope(nursery: Nursery) -> AsyncGenerator[BoundBackend]:
 def bound_to(place: Place) -> BoundBackend:
     """A backend whose tasks go to one place."""
 
-    async def here() -> Place:
+    async def here() -> Place:  # noqa: ASYNC124 - other places have to be waited for
         return place
 
     return BoundBackend(here, place.nursery.backend)

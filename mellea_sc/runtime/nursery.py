@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self, TypeAlias, TypeVar, TypeVarTuple, cast
@@ -145,14 +145,15 @@ class Nursery:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool:
-        _current.reset(self._token)
+        with suppress(ValueError):  # left in another context than it was entered in, as fixtures do
+            _current.reset(self._token)
         swallowed: bool | None = False
         errors: list[BaseException] = []
         try:
-            swallowed = await self._groups.__aexit__(exc_type, exc, tb)
+            swallowed = await self._groups.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it joins
         except BaseExceptionGroup as group:
             errors = leaves_of(group)
-        except anyio.get_cancelled_exc_class():
+        except anyio.get_cancelled_exc_class():  # noqa: ASYNC103 - errors go before, as in a task group
             if not self._unobserved:
                 raise
         known = {id(error) for error in errors}
@@ -410,7 +411,6 @@ class AdoptedNursery:
 
 def leaves_of(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     """The exceptions of a group of groups, each once, without the runtime's cancellations."""
-    cancelled = anyio.get_cancelled_exc_class()
     leaves: dict[int, BaseException] = {}
     stack: list[BaseException] = [group]
     while stack:
@@ -418,7 +418,7 @@ def leaves_of(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
         if isinstance(error, BaseExceptionGroup):
             inner = cast("BaseExceptionGroup[BaseException]", error)
             stack.extend(reversed(inner.exceptions))
-        elif not isinstance(error, cancelled):
+        elif not isinstance(error, anyio.get_cancelled_exc_class()):
             leaves[id(error)] = error
     return list(leaves.values())
 

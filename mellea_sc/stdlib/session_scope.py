@@ -91,7 +91,7 @@ class SessionScope:
         """
         assert self._block is not None
         try:
-            return await self._block.__aexit__(exc_type, exc, tb)
+            return await self._block.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it joins
         finally:
             self._ended = self._ended or "its block was left"
             self._portal.close()

@@ -295,4 +295,4 @@ class _OwnNursery(AbstractAsyncContextManager[Nursery]):
         tb: TracebackType | None,
     ) -> bool:
         assert self._nursery is not None
-        return await self._nursery.__aexit__(exc_type, exc, tb)
+        return await self._nursery.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it joins
