@@ -145,7 +145,7 @@ class _VirtualSelector(selectors.BaseSelector):
         self._loop = loop
         self._real = selectors.DefaultSelector()
         self._bystanders = Bystanders()
-        self._given_up: set[object] = set()
+        self._silent: set[object] = set()
 
     def register(
         self, fileobj: FileDescriptorLike, events: int, data: object = None
@@ -169,25 +169,31 @@ class _VirtualSelector(selectors.BaseSelector):
         if events or (timeout is not None and timeout <= 0):
             return events
         when = self._loop._next_due()
-        if when < inf:
-            events = self._wait_for_threads(self._bystanders.newcomers, WORKER_PATIENCE)
+        if when == inf:
+            events, awaited = self._wait_for(self._may_wake, THREAD_PATIENCE)
+            if not events:
+                raise standstill()
         else:
-            events = self._wait_for_threads(self._bystanders.may_wake, THREAD_PATIENCE)
+            events, awaited = self._wait_for(self._may_work, WORKER_PATIENCE)
+            if not events:
+                self._silent |= awaited
+                self._loop._jump(when)
         if events:
-            self._given_up.clear()
-        elif when < inf:
-            self._loop._jump(when)
-        else:
-            raise standstill()
+            self._silent.clear()
         return events
 
-    def _wait_for_threads(
-        self, others: Callable[[], set[threading.Thread]], patience: float
-    ) -> list[tuple[selectors.SelectorKey, int]]:
+    def _may_wake(self) -> set[object]:
+        return self._loop._busy_workers() | self._bystanders.may_wake()
+
+    def _may_work(self) -> set[object]:
+        return (self._loop._busy_workers() | self._bystanders.newcomers()) - self._silent
+
+    def _wait_for(
+        self, others: Callable[[], set[object]], patience: float
+    ) -> tuple[list[tuple[selectors.SelectorKey, int]], set[object]]:
+        """Wait in real time for as long as there are others; also those that stayed silent."""
         until = time.monotonic() + patience
-        while awaited := (self._loop._busy_workers() | others()) - self._given_up:
-            if time.monotonic() >= until:
-                self._given_up |= awaited
-            elif events := self._real.select(_SLICE):
-                return events
-        return self._real.select(0)
+        while (awaited := others()) and time.monotonic() < until:
+            if events := self._real.select(_SLICE):
+                return events, set()
+        return self._real.select(0), awaited

@@ -58,7 +58,7 @@ class _Conductor(Instrument):
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 # trio's signature
         self._stepped = True
-        working = trio.to_thread.current_default_thread_limiter().borrowed_tokens
+        working = _busy_workers()
         self._silent_workers = min(self._silent_workers, working)
         self._wait_before_jumps(WORKER_PATIENCE if working > self._silent_workers else 0.0)
 
@@ -73,8 +73,7 @@ class _Conductor(Instrument):
         if run.tasks_runnable:
             return
         if timeout >= WORKER_PATIENCE:
-            limiter = trio.to_thread.current_default_thread_limiter()
-            self._silent_workers = limiter.borrowed_tokens
+            self._silent_workers = _busy_workers()
         if _waits_for_a_file(run.io_statistics):
             _throw_into_main(RuntimeError(NETWORK_REFUSED))
             return
@@ -86,7 +85,7 @@ class _Conductor(Instrument):
 
     def _stand_still(self) -> None:
         idle = time.monotonic() - self._idle_since
-        if self._bystanders.may_wake() and idle < THREAD_PATIENCE:
+        if (_busy_workers() or self._bystanders.may_wake()) and idle < THREAD_PATIENCE:
             self._wait_before_jumps(_SLICE)
         else:
             self._idle_rounds = 0
@@ -99,6 +98,10 @@ class _Conductor(Instrument):
 
 def _set_deterministic(value: bool) -> None:
     trio_run._ALLOW_DETERMINISTIC_SCHEDULING = value  # type: ignore[misc] # a constant for everybody else
+
+
+def _busy_workers() -> int:
+    return trio.to_thread.current_default_thread_limiter().borrowed_tokens
 
 
 def _waits_for_a_file(io: object) -> bool:

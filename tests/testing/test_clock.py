@@ -16,6 +16,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
+from mellea_sc.testing import _virtual_asyncio, _virtual_trio
 from mellea_sc.testing.clock import Deadlock, LoopName, run_virtual, virtual_backend
 
 both = pytest.mark.parametrize("loop", ["asyncio", "trio"])
@@ -128,6 +129,28 @@ def test_time_passes_for_a_thread_that_waits_for_the_loop(loop: LoopName) -> Non
     async def program() -> float:
         start = anyio.current_time()
         await anyio.to_thread.run_sync(anyio.from_thread.run, anyio.sleep, 3600)
+        return anyio.current_time() - start
+
+    assert run_virtual(program, backend=loop) == 3600
+
+
+@pytest.fixture
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker thread counts as silent after a twentieth of a second."""
+    for module in (_virtual_asyncio, _virtual_trio):
+        monkeypatch.setattr(module, "WORKER_PATIENCE", 0.05)
+
+
+@both
+@pytest.mark.usefixtures("little_patience")
+def test_a_thread_that_was_silent_for_long_is_no_standstill(loop: LoopName) -> None:
+    def wait_for_the_loop_and_work() -> None:
+        anyio.from_thread.run(anyio.sleep, 3600)
+        time.sleep(0.3)
+
+    async def program() -> float:
+        start = anyio.current_time()
+        await anyio.to_thread.run_sync(wait_for_the_loop_and_work)
         return anyio.current_time() - start
 
     assert run_virtual(program, backend=loop) == 3600
