@@ -86,7 +86,14 @@ if TYPE_CHECKING:
         StreamEvent,
         StreamingDoneEvent,
     )
-    from mellea_sc.stdlib.requirements import check, req, simple_validate
+    from mellea_sc.stdlib.requirements import (
+        MaxSentences,
+        MaxWords,
+        MustNotMatch,
+        check,
+        req,
+        simple_validate,
+    )
     from mellea_sc.stdlib.sampling import RejectionSamplingStrategy
     from mellea_sc.stdlib.session import MelleaSession, start_session
     from mellea_sc.stdlib.stream_result import StreamChunkingResult
@@ -125,6 +132,8 @@ __all__ = [
     "LocalBackend",
     "MObject",
     "MObjectProtocol",
+    "MaxSentences",
+    "MaxWords",
     "MelleaError",
     "MelleaSession",
     "Message",
@@ -133,6 +142,7 @@ __all__ = [
     "ModelNotFound",
     "ModelOption",
     "ModelOutputThunk",
+    "MustNotMatch",
     "NotAuthorized",
     "OllamaBackend",
     "OpenAIBackend",
@@ -272,6 +282,9 @@ _ROOMS = {
         "StreamingDoneEvent",
     ),
     "mellea_sc.stdlib.requirements": (
+        "MaxSentences",
+        "MaxWords",
+        "MustNotMatch",
         "check",
         "req",
         "simple_validate",
