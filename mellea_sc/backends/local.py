@@ -104,11 +104,26 @@ class LocalBackend(Backend):
             # again, and over a socket of this machine a new one costs nothing.
             client = _client(self.model_id, engine)
             try:
-                deltas = await stack.enter_async_context(client.open(_completed(request)))
+                deltas = await stack.enter_async_context(client.open(self._completed(request)))
             except (BackendUnreachable, StreamInterrupted) as error:
                 await engine.check(error)
                 raise
             yield await stack.enter_async_context(aclosing(_deltas(deltas, engine)))
+
+    def _completed(self, request: GenerationRequest) -> GenerationRequest:
+        messages = request.messages
+        if not any(message.role == "system" for message in messages):
+            messages = (ChatMessage("system", SYSTEM_PROMPT), *messages)
+        options = {
+            # With it the engine says how far it has read the prompt, and notices in doing so that
+            # nobody listens any more. Without it a cancelled request is read to its end.
+            "return_progress": True,
+            **(SMOLLM2.sampling if self._gguf is None else {}),
+            **{key: value for key, value in request.options.items() if value is not None},
+        }
+        if "max_tokens" not in options:
+            options.setdefault(ModelOption.MAX_NEW_TOKENS, MAX_NEW_TOKENS)
+        return attrs.evolve(request, messages=messages, options=options)
 
 
 def _gguf_of(model_id: str | None) -> Path | None:
@@ -127,21 +142,6 @@ def _gguf_of(model_id: str | None) -> Path | None:
     if not path.is_file():
         raise InvalidOption(f"there is no file {path}")
     return path
-
-
-def _completed(request: GenerationRequest) -> GenerationRequest:
-    messages = request.messages
-    if not any(message.role == "system" for message in messages):
-        messages = (ChatMessage("system", SYSTEM_PROMPT), *messages)
-    options: dict[str, object] = {
-        # With it the engine says how far it has read the prompt, and notices in doing so that nobody
-        # listens any more. Without it a cancelled request is read to its end.
-        "return_progress": True,
-        **request.options,
-    }
-    if options.get(ModelOption.MAX_NEW_TOKENS) is None and options.get("max_tokens") is None:
-        options[ModelOption.MAX_NEW_TOKENS] = MAX_NEW_TOKENS
-    return attrs.evolve(request, messages=messages, options=options)
 
 
 def _client(model_id: str, engine: Engine) -> OpenAIBackend:
