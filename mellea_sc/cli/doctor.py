@@ -1,0 +1,235 @@
+"""``mellea-sc doctor``: which backends can be used, and what to do about those that cannot.
+
+Imports rich and the library.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+import anyio
+import attrs
+from rich.console import Console
+from rich.text import Text
+
+from mellea_sc.backends._engine import require_engine
+from mellea_sc.backends._http import HttpBackend
+from mellea_sc.backends._json import fields_of, list_of, parse_object
+from mellea_sc.backends._weights import SMOLLM2, cache_directory, pip_command
+from mellea_sc.backends.local import LocalBackend
+from mellea_sc.backends.ollama import OllamaBackend
+from mellea_sc.backends.openai import OpenAIBackend
+from mellea_sc.backends.select import BACKEND_NAMES, DEFAULT_OLLAMA_MODEL, make_backend
+from mellea_sc.cli.ending import BACKEND, VALID
+from mellea_sc.cli.lanes import harmless
+from mellea_sc.core.errors import MelleaError
+
+__all__ = ["Choice", "Finding", "doctor"]
+
+PROBE: Final = 5.0
+"""Seconds that looking at one backend may take."""
+NAMED: Final = 5
+"""How many of a server's models are named to people."""
+
+
+@attrs.frozen
+class Finding:
+    """What there is to say of one backend.
+
+    Args:
+        name: The backend.
+        usable: Whether a session could use it now.
+        says: How it is, and where it is not usable, what to do.
+        models: What its server has.
+    """
+
+    name: str
+    usable: bool
+    says: str
+    models: Sequence[str] = ()
+
+
+@attrs.frozen
+class Choice:
+    """The backend that a session gets when nothing is said, and why."""
+
+    name: str
+    why: str
+    usable: bool
+
+
+async def doctor(as_json: bool) -> int:
+    """Look at every backend at the same time, and tell; gives the exit status."""
+    findings: dict[str, Finding] = {}
+    async with anyio.create_task_group() as tasks:
+        for name in BACKEND_NAMES:
+            tasks.start_soon(_look, name, findings)
+    found = [findings[name] for name in BACKEND_NAMES]
+    choice = _choice(findings)
+    if as_json:
+        whole = {
+            "versions": _versions(),
+            "backends": [attrs.asdict(finding) for finding in found],
+            "chosen": attrs.asdict(choice),
+        }
+        print(json.dumps(whole, indent=2))
+    else:
+        _tell(found, choice)
+    return VALID if choice.usable else BACKEND
+
+
+async def _look(name: str, findings: dict[str, Finding]) -> None:
+    try:
+        findings[name] = await _PROBES[name]()
+    except MelleaError as error:
+        findings[name] = Finding(name, False, str(error))
+
+
+async def _look_at_local() -> Finding:
+    require_engine()
+    backend = LocalBackend(_model())
+    imported = None
+    with anyio.move_on_after(PROBE):
+        imported = await anyio.run_process([sys.executable, "-P", "-c", _IMPORT], check=False)
+    if imported is None:
+        return Finding("local", False, f"xllamacpp takes more than {PROBE:g} s to be imported")
+    if imported.returncode != 0:
+        words = imported.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        advice = "apt-get install libgomp1, or the like" if "libgomp" in words else _REINSTALL
+        return Finding("local", False, f"xllamacpp cannot be imported: {words}. Try: {advice}")
+    if backend.model_id != SMOLLM2.name:
+        return Finding("local", True, f"runs the file {_model()}")
+    if _is_in_cache():
+        return Finding("local", True, f"{SMOLLM2.name}, in {cache_directory()}")
+    pip_command()
+    size = SMOLLM2.wheel_size / 1e6
+    return Finding("local", True, f"{SMOLLM2.name}, to be fetched at first use ({size:.0f} MB)")
+
+
+_IMPORT: Final = "import xllamacpp"
+_REINSTALL: Final = "pip install --force-reinstall 'mellea_sc[local]'"
+
+
+def _is_in_cache() -> bool:
+    name = Path(SMOLLM2.member).name
+    return any(path.stat().st_size == SMOLLM2.size for path in cache_directory().glob(f"*-{name}"))
+
+
+async def _look_at_ollama() -> Finding:
+    model = _model() or DEFAULT_OLLAMA_MODEL
+    backend = OllamaBackend(model)
+    answer = await _get(backend, "/api/tags")
+    models = [str(fields_of(one).get("name")) for one in list_of(answer.get("models"))]
+    at = f"at {backend._address}"
+    if model in models or f"{model}:latest" in models:
+        return Finding("ollama", True, f"{at}, {model}", models)
+    return Finding("ollama", False, f"{at}, without {model}: ollama pull {model}", models)
+
+
+async def _look_at_openai() -> Finding:
+    key = "OPENAI_API_KEY is set" if os.environ.get("OPENAI_API_KEY") else "no OPENAI_API_KEY"
+    if not os.environ.get("OPENAI_BASE_URL") and not os.environ.get("OPENAI_API_KEY"):
+        return Finding(
+            "openai",
+            False,
+            "not set up: set OPENAI_BASE_URL to a server's address, or OPENAI_API_KEY to use OpenAI's",
+        )
+    model = _model()
+    backend = OpenAIBackend(model or "any")
+    answer = await _get(backend, "/models")
+    models = [str(fields_of(one).get("id")) for one in list_of(answer.get("data"))]
+    at = f"at {backend._address}, {key}"
+    if model is None:
+        return Finding("openai", False, f"{at}: set MELLEA_SC_MODEL to one of its models", models)
+    if models and model not in models:
+        return Finding("openai", False, f"{at}, without {model} (MELLEA_SC_MODEL)", models)
+    return Finding("openai", True, f"{at}, {model}", models)
+
+
+_PROBES: Final[Mapping[str, Callable[[], Awaitable[Finding]]]] = {
+    "local": _look_at_local,
+    "ollama": _look_at_ollama,
+    "openai": _look_at_openai,
+}
+
+
+async def _get(backend: HttpBackend, path: str) -> Mapping[str, object]:
+    """The JSON object at a path of a backend's server.
+
+    Raises:
+        MelleaError: there is none.
+    """
+    from mellea_sc.backends._client import _ERRORS, _translated, new_client
+
+    address, failures = backend._address, backend._failures
+    headers: dict[str, str] = {}
+    if address.authorization is not None:
+        headers["authorization"] = address.authorization.value
+    try:
+        with anyio.fail_after(PROBE):
+            async with new_client(address) as client:
+                response = await client.get(f"{address.url}{path}", headers=headers, timeout=None)
+    except TimeoutError:
+        raise failures.unreachable(f"no answer within {PROBE:g} s") from None
+    except _ERRORS as error:
+        raise _translated(error, failures) from error
+    if not response.is_success:
+        raise failures.status(response.status_code, response.headers, response.text)
+    answer = parse_object(response.text)
+    if answer is None:
+        raise failures.malformed(response.text)
+    return answer
+
+
+def _model() -> str | None:
+    return os.environ.get("MELLEA_SC_MODEL") or None
+
+
+def _choice(findings: Mapping[str, Finding]) -> Choice:
+    named = os.environ.get("MELLEA_SC_BACKEND")
+    try:
+        name = make_backend().provider
+    except MelleaError as error:
+        return Choice(named or "local", str(error), False)
+    if named:
+        why = "MELLEA_SC_BACKEND says so"
+    elif name == "local":
+        why = "its extra is installed"
+    else:
+        why = "MELLEA_SC_BACKEND is not set, and local is not installed"
+    return Choice(name, why, findings[name].usable)
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("mellea_sc", "anyio", "trio", "xllamacpp"):
+        installed = find_spec(package) is not None
+        versions[package] = importlib.metadata.version(package) if installed else "not installed"
+    return versions
+
+
+def _tell(findings: Sequence[Finding], choice: Choice) -> None:
+    console = Console()
+    good, bad = ("+", "x") if console.options.ascii_only else ("✓", "✗")
+    lines = [Text(", ".join(f"{name} {it}" for name, it in _versions().items()), "dim"), Text()]
+    for finding in findings:
+        line = Text(f"{good} " if finding.usable else f"{bad} ")
+        line.stylize("bold green" if finding.usable else "bold red")
+        line.append(f"{finding.name:<8}", "bold").append(harmless(finding.says))
+        lines.append(line)
+        if finding.models:
+            more = len(finding.models) - NAMED
+            named = ", ".join(finding.models[:NAMED]) + (f" and {more} more" if more > 0 else "")
+            lines.append(Text(f"{'':<10}it has {harmless(named)}", "dim"))
+    state = "" if choice.usable else ", which cannot be used"
+    lines += [Text(), Text(f"A session gets {choice.name}{state}: {harmless(choice.why)}.")]
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False)

@@ -1,0 +1,74 @@
+"""How the command ends: an event loop, an exit status, and errors as one line each."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
+from typing import Final, Literal, NoReturn, TypeVarTuple, Unpack, cast
+
+import anyio
+
+from mellea_sc.core.errors import MelleaError, MissingExtra, UsageError
+from mellea_sc.runtime.nursery import leaves_of
+
+__all__ = ["BACKEND", "INVALID", "USAGE", "VALID", "end_with"]
+
+VALID: Final = 0
+INVALID: Final = 1
+USAGE: Final = 2
+BACKEND: Final = 3
+INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
+NOBODY_READS: Final = 141  # 128 + SIGPIPE
+
+Args = TypeVarTuple("Args")
+
+
+def end_with(
+    command: Callable[[Unpack[Args]], Awaitable[int]],
+    *args: *Args,
+    loop: Literal["asyncio", "trio"],
+    debug: bool,
+) -> NoReturn:
+    """Run a command to its end and exit with the status that it returns, or that its error means."""
+    try:
+        if loop == "trio" and find_spec("trio") is None:
+            raise MissingExtra("--loop trio needs trio: pip install 'mellea_sc[trio]'")
+        status = anyio.run(command, *args, backend=loop)
+    except BaseException as error:  # noqa: BLE001 - this is where every error ends
+        status = _told(error, debug=debug)
+    sys.exit(status)
+
+
+def _told(error: BaseException, *, debug: bool) -> int:
+    """Tell people of an error; what is left of it is a status."""
+    trace = "".join(traceback.format_exception(error)) if debug else ""
+    errors = [error]
+    if isinstance(error, BaseExceptionGroup):
+        errors = leaves_of(cast("BaseExceptionGroup[BaseException]", error))
+    if any(isinstance(one, BrokenPipeError) for one in errors):
+        _give_up_stdout()
+        return NOBODY_READS
+    if any(isinstance(one, KeyboardInterrupt) for one in errors):
+        return INTERRUPTED
+    print(trace, end="", file=sys.stderr)
+    for one in errors:
+        print(f"mellea-sc: {_in_a_line(one)}", file=sys.stderr)
+    return USAGE if all(isinstance(one, UsageError) for one in errors) else BACKEND
+
+
+def _in_a_line(error: BaseException) -> str:
+    if isinstance(error, MelleaError):
+        return str(error)
+    return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
+
+
+def _give_up_stdout() -> None:
+    # What is still buffered would be written, in vain and with a complaint, when Python exits.
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

@@ -1,0 +1,145 @@
+"""``mellea-sc run``: one session, one stream, and what Ctrl-C means. Imports the library."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Final, Literal
+
+import anyio
+import anyio.abc
+import attrs
+
+from mellea_sc.backends.local import LocalBackend, Progress
+from mellea_sc.backends.select import make_backend
+from mellea_sc.cli.ending import INVALID, VALID
+from mellea_sc.cli.lanes import label_of
+from mellea_sc.cli.show import JsonShow, Show, TerminalShow
+from mellea_sc.core.backend import Backend
+from mellea_sc.core.base import CBlock
+from mellea_sc.core.model_options import ModelOption, ModelOptions
+from mellea_sc.core.requirement import Requirement
+from mellea_sc.runtime.nursery import sole_error
+from mellea_sc.stdlib.components import Instruction
+from mellea_sc.stdlib.requirements import MaxSentences, MaxWords, MustNotMatch
+from mellea_sc.stdlib.session import start_session
+
+__all__ = ["RunSettings", "run"]
+
+
+@attrs.frozen(kw_only=True)
+class RunSettings:
+    """What the command line says; ``None`` is what it does not say."""
+
+    prompt: str
+    max_sentences: int | None
+    max_words: int | None
+    must_not: tuple[str, ...]
+    require: tuple[str, ...]
+    chunking: Literal["sentence", "word", "paragraph"] | None
+    backend: str | None
+    model: str | None
+    base_url: str | None
+    system: str | None
+    max_tokens: int | None
+    temperature: float | None
+    seed: int | None
+    timeout: float | None
+    as_json: bool
+
+
+async def run(settings: RunSettings) -> int:
+    """Stream an answer and show it; gives the exit status.
+
+    SIGINT and SIGTERM cancel the stream; what was released is still shown, and the status is 128 and
+    the signal's number. A second one ends the process at once.
+
+    Raises:
+        MelleaError: a setting is not usable, or the run ended with an error.
+    """
+    requirements = _requirements(settings)
+    labels = [label_of(requirement) for requirement in requirements]
+    show: Show = JsonShow(labels) if settings.as_json else TerminalShow(labels)
+    backend = _backend(settings, show.progress)
+    interruption = _Interruption()
+    valid = False
+    with sole_error():
+        async with anyio.create_task_group() as tasks:
+            interruption.stop = tasks.cancel_scope.cancel
+            if sys.platform != "win32":  # where Ctrl-C is a KeyboardInterrupt
+                await tasks.start(interruption.watch)
+            with show:
+                async with start_session(backend=backend) as m:
+                    tasks.start_soon(show.draw)
+                    async with m.stream(
+                        Instruction(CBlock(settings.prompt), requirements),
+                        requirements=requirements,
+                        chunking=settings.chunking,
+                        model_options=_model_options(settings),
+                    ) as result:
+                        # The events go on to the last one, which a cancelled reader would miss.
+                        interruption.stop = result.cancel
+                        async for event in result.events():
+                            show.event(event, result)
+                        await result.acomplete()
+                        valid = result.completed and all(result.final_validations)
+            tasks.cancel_scope.cancel()
+    if interruption.signal is not None:
+        return 128 + interruption.signal
+    return VALID if valid else INVALID
+
+
+class _Interruption:
+    """Waits for a signal that asks the process to end, and then calls ``stop`` with the reason."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.stop: Callable[[str], None] = _nothing
+
+    async def watch(
+        self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
+            self.signal = await anext(aiter(signals))
+        # From here on the signals have their usual effect again.
+        self.stop(f"by {signal.Signals(self.signal).name}")
+
+
+def _nothing(_: str) -> None:
+    pass
+
+
+def _requirements(settings: RunSettings) -> list[Requirement]:
+    requirements: list[Requirement] = []
+    if settings.max_sentences is not None:
+        requirements.append(MaxSentences(settings.max_sentences))
+    if settings.max_words is not None:
+        requirements.append(MaxWords(settings.max_words))
+    requirements += [MustNotMatch(pattern) for pattern in settings.must_not]
+    requirements += [Requirement(text) for text in settings.require]
+    return requirements
+
+
+def _backend(settings: RunSettings, progress: Callable[[Progress], None]) -> Backend:
+    backend = make_backend(settings.backend, settings.model, base_url=settings.base_url)
+    if isinstance(backend, LocalBackend):
+        model = settings.model or os.environ.get("MELLEA_SC_MODEL") or None
+        return LocalBackend(model, progress=progress)
+    return backend
+
+
+_OPTIONS: Final = {
+    "system": ModelOption.SYSTEM_PROMPT,
+    "max_tokens": ModelOption.MAX_NEW_TOKENS,
+    "temperature": ModelOption.TEMPERATURE,
+    "seed": ModelOption.SEED,
+    "timeout": ModelOption.STREAM_TIMEOUT,
+}
+
+
+def _model_options(settings: RunSettings) -> ModelOptions:
+    given = {option: getattr(settings, name) for name, option in _OPTIONS.items()}
+    return {option: value for option, value in given.items() if value is not None}
