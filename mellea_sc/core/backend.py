@@ -17,6 +17,7 @@ import attrs
 from mellea_sc.core.base import Component, Context, Role, Span, Thunk
 from mellea_sc.core.errors import BackendNotBound, InvalidOption
 from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.core.usage import Usage
 
 if TYPE_CHECKING:
     from typing import Self
@@ -67,25 +68,6 @@ def schema_of(format: Format | None) -> JsonSchema | None:
     if isinstance(format, type) and isinstance(format, SchemaModel):
         return format.model_json_schema()
     raise InvalidOption(f"format must be a pydantic model class or a JSON schema, not {format!r}")
-
-
-@attrs.frozen
-class Usage:
-    """Tokens, as the server counts them."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-    @property
-    def total_tokens(self) -> int:
-        """Prompt and completion together."""
-        return self.prompt_tokens + self.completion_tokens
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-        )
 
 
 @attrs.frozen

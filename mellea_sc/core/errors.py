@@ -43,7 +43,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 if TYPE_CHECKING:
-    from mellea_sc.core.backend import Usage
+    from mellea_sc.core.usage import Usage
 
 __all__ = [
     "BackendBusy",
