@@ -64,15 +64,16 @@ def parse_address(
     Raises:
         InvalidOption: it is not such a URL, or the key cannot stand in a header.
     """
-    parts = urlsplit(url.strip())
+    try:
+        parts = urlsplit(url.strip())
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port, or the brackets of an IPv6 address
+        parts, valid = urlsplit(""), False
+    if not valid or parts.query or parts.fragment:
+        shown = "this one" if "@" in url else repr(url)  # a password may be anywhere in it
+        raise InvalidOption(f"a base URL must be like http://host:port/path, not {shown}")
     authority, _, host_and_port = parts.netloc.rpartition("@")
     clean = f"{parts.scheme}://{host_and_port}{parts.path}".rstrip("/")
-    try:
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # the port
-        valid = False
-    if not valid or parts.query or parts.fragment:
-        raise InvalidOption(f"a base URL must be like http://host:port/path, not {clean!r}")
     secrets: list[Secret] = []
     authorization: Secret | None = None
     if authority:

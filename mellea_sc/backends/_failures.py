@@ -25,7 +25,6 @@ from mellea_sc.core.errors import (
     BackendRejected,
     BackendUnreachable,
     InvalidOption,
-    MelleaError,
     ModelError,
     ModelNotFound,
     NotAuthorized,
@@ -107,32 +106,25 @@ class Failures:
         line = " ".join(self.clean(text).split())
         return line if len(line) <= _QUOTED else f"{line[:_QUOTED]}…"
 
-    def transport(self, error: Exception) -> MelleaError:
-        """What a failure of the HTTP client, or of the sockets below it, means."""
-        import httpx
+    def unusable(self, reason: str) -> InvalidOption:
+        """The request cannot even be made."""
+        return InvalidOption(f"{self.server} cannot be asked: {self.quoted(reason)}")
 
-        reason = self.quoted(_os_reason(error) or str(error)) or type(error).__name__
-        match error:
-            case httpx.InvalidURL() | httpx.UnsupportedProtocol() | httpx.LocalProtocolError():
-                return InvalidOption(f"{self.server} cannot be asked: {reason}")
-            case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.ProxyError():
-                return BackendUnreachable(
-                    f"cannot reach {self.server}: {reason}. {self.advice.unreachable}"
-                )
-            case httpx.DecodingError():
-                return BackendProtocolError(
-                    f"{self.server} sent a body that cannot be decompressed: {reason}"
-                )
-            case httpx.RemoteProtocolError() if not _is_disconnect(str(error)):
-                return BackendProtocolError(
-                    f"{self.server} does not speak HTTP as it should: {reason}"
-                )
-            case _:
-                return self.interrupted(reason)
+    def unreachable(self, reason: str) -> BackendUnreachable:
+        """There was no connection."""
+        return BackendUnreachable(
+            f"cannot reach {self.server}: {self.quoted(reason)}. {self.advice.unreachable}"
+        )
+
+    def not_http(self, reason: str) -> BackendProtocolError:
+        """What came cannot be read."""
+        return BackendProtocolError(
+            f"{self.server} does not speak HTTP as it should: {self.quoted(reason)}"
+        )
 
     def interrupted(self, reason: str) -> StreamInterrupted:
         """The answer ended before its last delta."""
-        return StreamInterrupted(f"the answer of {self.server} was cut off: {reason}")
+        return StreamInterrupted(f"the answer of {self.server} was cut off: {self.quoted(reason)}")
 
     def malformed(self, text: str) -> BackendProtocolError:
         """A text that is not what the protocol says."""
@@ -216,20 +208,3 @@ def _phrase(status: int) -> str:
         return f" {HTTPStatus(status).phrase}"
     except ValueError:
         return ""
-
-
-def _os_reason(error: BaseException | None) -> str | None:
-    """What the operating system said, where it is what began the chain of errors."""
-    while error is not None:
-        if isinstance(error, OSError) and error.strerror:
-            return error.strerror
-        if isinstance(error, BaseExceptionGroup):  # one error per address that was tried
-            error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
-        else:
-            error = error.__cause__ or error.__context__
-    return None
-
-
-def _is_disconnect(message: str) -> bool:
-    # One exception class stands for a peer that went away and for one that talks nonsense.
-    return "disconnected" in message or "closed connection" in message

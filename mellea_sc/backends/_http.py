@@ -1,7 +1,6 @@
 """What the HTTP backends share: one client for a block, one streamed response for a generation.
 
-Every failure of the client and of the sockets below it is translated here, and nowhere else. A
-response is closed shielded and within a bounded time, whatever its peer does.
+A subclass knows its protocol: what a request holds, and what a piece of the response says.
 """
 
 from __future__ import annotations
@@ -10,29 +9,23 @@ import abc
 import copy
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, ClassVar, Final
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, ClassVar
 
 from mellea_sc.backends._address import Address
 from mellea_sc.backends._failures import Advice, Failures
 from mellea_sc.backends._lines import Splitter
-from mellea_sc.backends._response import Response, transport_errors
 from mellea_sc.core.backend import Backend, Delta, GenerationRequest
-from mellea_sc.core.errors import (
-    BackendProtocolError,
-    InvalidOption,
-    MissingExtra,
-)
+from mellea_sc.core.errors import BackendProtocolError, InvalidOption
 
 if TYPE_CHECKING:
     from typing import Self
 
     import httpx
 
-__all__ = ["HttpBackend"]
+    from mellea_sc.backends._client import Response
 
-CONNECT_TIMEOUT: Final = 10.0
-"""Seconds to wait for a connection. What comes after it is bounded by whoever waits for deltas."""
+__all__ = ["HttpBackend"]
 
 
 class HttpBackend(Backend):
@@ -89,7 +82,9 @@ class HttpBackend(Backend):
         if self._client is not None:
             yield self
             return
-        async with self._new_client() as client:
+        from mellea_sc.backends._client import new_client
+
+        async with new_client(self._address) as client:
             connected = copy.copy(self)
             connected._client = client
             yield connected
@@ -97,13 +92,20 @@ class HttpBackend(Backend):
     @asynccontextmanager
     async def open(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
         """Open a generation; see :meth:`Backend.open`."""
+        if self._client is None:
+            async with self.connected() as connected, connected.open(request) as deltas:
+                yield deltas
+            return
+        from mellea_sc.backends._client import respond
+
         content = self._content(request)
-        async with AsyncExitStack() as stack:
-            client = self._client
-            if client is None:
-                client = await stack.enter_async_context(self._new_client())
-            response = await stack.enter_async_context(self._respond(client, content))
-            yield await stack.enter_async_context(aclosing(self._deltas(response)))
+        async with (
+            respond(
+                self._client, self._address, self.path, content, self.media_types, self._failures
+            ) as response,
+            aclosing(self._deltas(response)) as deltas,
+        ):
+            yield deltas
 
     def _content(self, request: GenerationRequest) -> bytes:
         try:
@@ -114,72 +116,6 @@ class HttpBackend(Backend):
             raise InvalidOption(
                 f"a model option or the schema cannot be sent as JSON: {error}"
             ) from None
-
-    def _new_client(self) -> AbstractAsyncContextManager[httpx.AsyncClient]:
-        import ssl
-
-        import httpx
-
-        try:
-            return httpx.AsyncClient(
-                transport=None
-                if self._address.uds is None
-                else httpx.AsyncHTTPTransport(uds=self._address.uds),
-                # Reading the system's certificates takes tens of milliseconds, in vain without TLS.
-                verify=True
-                if self._address.is_encrypted
-                else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-                trust_env=not self._address.is_local,
-                # Idle connections go before usual servers drop them (5 s): a request that is sent
-                # on a connection that is just being dropped would fail.
-                limits=httpx.Limits(max_connections=None, keepalive_expiry=2.0),
-            )
-        except ImportError as error:
-            raise MissingExtra(
-                f"a proxy set in the environment needs a package: {error}"
-            ) from error
-        except ValueError as error:
-            raise InvalidOption("a proxy set in the environment has no valid URL") from error
-
-    @asynccontextmanager
-    async def _respond(self, client: httpx.AsyncClient, content: bytes) -> AsyncGenerator[Response]:
-        import httpx
-
-        headers = {
-            "accept": ", ".join(self.media_types),
-            # A compressor holds deltas back until it has a block.
-            "accept-encoding": "identity",
-            "content-type": "application/json",
-        }
-        if self._address.authorization is not None:
-            headers["authorization"] = self._address.authorization.value
-        try:
-            request = client.build_request(
-                "POST",
-                f"{self._address.url}{self.path}",
-                content=content,
-                headers=headers,
-                timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT),
-            )
-            response = Response(await client.send(request, stream=True), self._failures)
-        except transport_errors() as error:
-            raise self._failures.transport(error) from error
-        try:
-            await self._check(response)
-            yield response
-        finally:
-            await response.aclose()
-
-    async def _check(self, response: Response) -> None:
-        if not response.is_success:
-            raise self._failures.status(
-                response.status, response.headers, await response.beginning()
-            )
-        media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type not in self.media_types:
-            raise self._failures.not_a_stream(
-                media_type, self.media_types[0], await response.beginning()
-            )
 
     async def _deltas(self, response: Response) -> AsyncGenerator[Delta]:
         splitter = self.splitter()

@@ -39,11 +39,13 @@ class Connection:
 
     Args:
         stream: The connection.
+        number: Counts connections.
         route: Records a request and says what to answer.
     """
 
-    def __init__(self, stream: anyio.abc.SocketStream, route: Route) -> None:
+    def __init__(self, stream: anyio.abc.SocketStream, number: int, route: Route) -> None:
         self._stream = stream
+        self._number = number
         self._route = route
         self._http = h11.Connection(h11.SERVER)
         self._said_all = False
@@ -79,6 +81,7 @@ class Connection:
                     head.target.decode().partition("?")[0],
                     {name.decode(): value.decode("latin-1") for name, value in head.headers},
                     bytes(body),
+                    self._number,
                     anyio.current_time(),
                 )
             else:
@@ -143,8 +146,8 @@ class Connection:
             ends = [sent + (1 if answer.delay else _BATCH), count]
             ends += [stop for stop in (stall, cut, malformed, error) if stop is not None]
             end = min(stop for stop in ends if stop > sent)
-            await self._send(*(h11.Data(wire.delta(text)) for text in answer.deltas[sent:end]))
             record.deltas_sent = end
+            await self._send(*(h11.Data(wire.delta(text)) for text in answer.deltas[sent:end]))
         if answer.huge_line is not None:
             await self._send_huge_line(answer.huge_line, wire)
         if answer.half_close:

@@ -85,6 +85,7 @@ class RecordedRequest:
         path: The path, without a query.
         headers: The headers, names in lower case.
         body: The body as it came.
+        connection: On which connection it came, counted from 0.
         received_at: When it had come, on the clock of the server's event loop.
     """
 
@@ -92,9 +93,10 @@ class RecordedRequest:
     path: str
     headers: Mapping[str, str] = attrs.field(repr=False)  # a key is among them
     body: bytes = attrs.field(repr=False)
+    connection: int
     received_at: float
     deltas_sent: int = attrs.field(default=0, init=False)
-    """How many deltas were given to the socket so far."""
+    """How many deltas were given to the socket so far, those being written included."""
     ended: Ended | None = attrs.field(default=None, init=False)
     """How the exchange ended; ``None`` while it goes on."""
     closed_at: float | None = attrs.field(default=None, init=False)

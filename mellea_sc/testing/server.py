@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from itertools import count
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -62,6 +63,7 @@ class ModelServer:
         self._models = tuple(models)
         self._uds = uds
         self._port = 0
+        self._connections = count()
         self._portal: anyio.from_thread.BlockingPortal | None = None
         self._running: AsyncExitStack | None = None
         self._arrival = anyio.Event()
@@ -149,7 +151,7 @@ class ModelServer:
             tasks.cancel_scope.cancel()
 
     async def _serve(self, stream: anyio.abc.SocketStream) -> None:
-        await Connection(stream, self._reply).serve()
+        await Connection(stream, next(self._connections), self._reply).serve()
 
     def _reply(self, record: RecordedRequest) -> Reply:
         self.requests.append(record)

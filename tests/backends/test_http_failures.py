@@ -1,0 +1,114 @@
+"""What can be said of failures without a socket: waiting times, and secrets that stay secret."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mellea_sc.backends._failures import Advice, Failures, Secret, retry_after_seconds
+from mellea_sc.core.errors import BackendBusy, BackendRejected, ModelNotFound, NotAuthorized
+
+ADVICE = Advice(unreachable="ADVICE", no_model="PULL IT", no_path="WRONG PATH", no_key="WRONG KEY")
+FAILURES = Failures("server", ADVICE, (Secret("sk-very/secret"),))
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("3", 3.0),
+        ("0", 0.0),
+        ("0.05", 0.05),
+        ("-1", 0.0),
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("inf", None),
+        ("nan", None),
+        ("9" * 5000, None),
+        ("Thu, 01 Jan 1970 00:01:40 GMT", 90.0),
+        ("Thu, 01 Jan 1970 00:00:01 GMT", 0.0),
+        ("Thu, 99 Foo 1970 00:00:01 GMT", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
+    assert retry_after_seconds(value, now=10.0) == seconds
+
+
+@given(st.text())
+def test_any_retry_after_is_a_waiting_time_or_none(value: str) -> None:
+    seconds = retry_after_seconds(value)
+    assert seconds is None or seconds >= 0
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "advice"),
+    [
+        (400, BackendRejected, ""),
+        (401, NotAuthorized, "WRONG KEY"),
+        (403, NotAuthorized, "WRONG KEY"),
+        (404, ModelNotFound, "PULL IT"),
+        (429, BackendBusy, ""),
+        (500, BackendRejected, ""),
+        (503, BackendBusy, ""),
+        (599, BackendRejected, ""),
+    ],
+)
+def test_a_status_says_what_happened_and_what_to_do(
+    status: int, kind: type[BackendRejected], advice: str
+) -> None:
+    body = json.dumps({"error": {"message": "the model 'm' is such and such"}})
+    error = FAILURES.status(status, {}, body)
+    assert type(error) is kind
+    assert isinstance(error, BackendRejected)
+    assert (error.status, error.body) == (status, body)
+    assert "the model 'm' is such and such" in str(error)
+    assert advice in str(error)
+
+
+@pytest.mark.parametrize(
+    "body", ["404 page not found", '{"detail": "Not Found"}', "<h1>the model T</h1>"]
+)
+def test_a_404_that_is_not_about_a_model_speaks_of_the_address(body: str) -> None:
+    error = FAILURES.status(404, {}, body)
+    assert type(error) is BackendRejected
+    assert "WRONG PATH" in str(error)
+
+
+@pytest.mark.parametrize(
+    "echo", ["sk-very/secret", "sk-very%2Fsecret", r"sk-very\/secret", "Bearer sk-very/secret"]
+)
+def test_what_a_server_repeats_of_a_secret_is_in_no_error(echo: str) -> None:
+    body = f'{{"error": {{"message": "bad key {echo}"}}}}'
+    for error in (
+        FAILURES.status(401, {}, body),
+        FAILURES.status(302, {"location": f"http://x/?key={echo}"}, body),
+        FAILURES.model({"message": body}),
+        FAILURES.malformed(body),
+        FAILURES.not_a_stream("text/html", "x", body),
+        FAILURES.unreachable(echo),
+        FAILURES.interrupted(echo),
+        FAILURES.not_http(echo),
+        FAILURES.unusable(echo),
+    ):
+        shown = f"{error} {error!r} {vars(error)}"
+        assert "very" not in shown
+        assert "***" in shown
+
+
+def test_a_secret_at_the_edge_of_a_quotation_is_removed_before_the_cut() -> None:
+    for length in range(480, 505):
+        assert "sk-" not in FAILURES.quoted("x" * length + "sk-very/secret")
+
+
+def test_a_secret_does_not_show_itself() -> None:
+    assert "very" not in repr(FAILURES)
+
+
+def test_a_long_body_is_quoted_shortly() -> None:
+    error = FAILURES.status(500, {}, "x" * 100_000)
+    assert len(str(error)) < 700
+    assert isinstance(error, BackendRejected)
+    assert len(error.body) <= 4000
