@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -21,10 +23,11 @@ def runs(pid: int) -> bool:
 
 
 def ends(pid: int, within: float = 5.0) -> bool:
-    """Whether the process ends in time."""
+    """Whether the process ends in time; if not, it is made to."""
     deadline = time.monotonic() + within
     while runs(pid):
         if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
             return False
         time.sleep(0.005)
     return True
