@@ -6,14 +6,13 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from importlib.util import find_spec
 from typing import Final, Literal, NoReturn, TypeVarTuple, Unpack, cast
 
 import anyio
 
 from mellea_sc.core.errors import MelleaError, MissingExtra, UsageError
-from mellea_sc.runtime.nursery import leaves_of
 
 __all__ = ["BACKEND", "INVALID", "USAGE", "VALID", "end_with"]
 
@@ -46,9 +45,7 @@ def end_with(
 def _told(error: BaseException, *, debug: bool) -> int:
     """Tell people of an error; what is left of it is a status."""
     trace = "".join(traceback.format_exception(error)) if debug else ""
-    errors = [error]
-    if isinstance(error, BaseExceptionGroup):
-        errors = leaves_of(cast("BaseExceptionGroup[BaseException]", error))
+    errors = list(_leaves(error))
     if any(isinstance(one, BrokenPipeError) for one in errors):
         _give_up_stdout()
         return NOBODY_READS
@@ -58,6 +55,14 @@ def _told(error: BaseException, *, debug: bool) -> int:
     for one in errors:
         print(f"mellea-sc: {_in_a_line(one)}", file=sys.stderr)
     return USAGE if all(isinstance(one, UsageError) for one in errors) else BACKEND
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
 
 
 def _in_a_line(error: BaseException) -> str:

@@ -116,7 +116,7 @@ def told_of(generation: GenerationInfo) -> list[str]:
     """Tokens, times and the rest, as far as they are known."""
     said: list[str] = []
     if (usage := generation.usage) is not None:
-        said.append(f"{usage.prompt_tokens} + {usage.completion_tokens} tokens")
+        said.append(f"{usage.prompt_tokens} prompt + {usage.completion_tokens} answer tokens")
     if generation.time_to_first_token is not None:
         said.append(f"first after {generation.time_to_first_token:.2f} s")
     if generation.total_time is not None:

@@ -111,8 +111,11 @@ class TerminalShow:
     ) -> None:
         if self._live is not None:
             self._live.stop()
-        self._out.show(self._text)
-        self._out.end()
+        if self._live is not None and self._out.is_terminal:
+            self._out.show_whole(self._text)
+        else:
+            self._out.show(self._text)
+            self._out.end()
         if self._chunks_of is not None:
             self._summarise(self._chunks_of)
 
@@ -172,7 +175,7 @@ class TerminalShow:
             lines.insert(0, Text())
         for line in lines:
             line.no_wrap, line.overflow = None, None
-            self._console.print(line, soft_wrap=True, highlight=False)
+            self._console.print(line, soft_wrap=not self._console.is_terminal, highlight=False)
 
 
 class JsonShow:
@@ -237,6 +240,11 @@ class _TextOut:
             self._last = new[-1]
             self._file.write(harmless(new) if self.is_terminal else new)
             self._file.flush()
+
+    def show_whole(self, text: str) -> None:
+        """Write a text as the picture had it: broken between words."""
+        if text:
+            Console(file=self._file).print(Text(harmless(text.rstrip("\n"))), highlight=False)
 
     def end(self) -> None:
         """End the last line, where there is text."""

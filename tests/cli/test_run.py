@@ -1,0 +1,372 @@
+"""``mellea-sc run``: what is printed where, and the exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+from click.testing import Result
+
+from mellea_sc import BackendError, EngineError, ModelError, Usage
+from mellea_sc.backends.local import Progress
+from mellea_sc.backends.select import BACKEND_NAMES
+from mellea_sc.cli.commands import BACKENDS
+from mellea_sc.core.backend import GenerationRequest
+from mellea_sc.testing import Fail, ScriptedBackend
+from mellea_sc.testing.server import Answer, ModelServer
+
+Invoke: TypeAlias = Callable[..., Result]
+Spawn: TypeAlias = Callable[..., "subprocess.Popen[str]"]
+
+WATER = ["Water ", "rises. ", "It falls", " as rain.\n\n", "Then it ", "flows."]
+TEXT = "".join(WATER)
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> ScriptedBackend:
+    backend = ScriptedBackend(_answer, judge=lambda request: "rain" in _last(request))
+    monkeypatch.setattr("mellea_sc.cli.run.make_backend", lambda *_, **__: backend)
+    return backend
+
+
+def _answer(_: GenerationRequest) -> list[str]:
+    return WATER
+
+
+def _last(request: GenerationRequest) -> str:
+    return request.messages[-1].content.partition("<requirement>")[2].partition("</req")[0]
+
+
+# --- the text, and everything else -------------------------------------------------------------
+
+
+def test_the_text_alone_is_on_standard_output_as_the_model_wrote_it(
+    scripted: ScriptedBackend, invoke: Invoke, loop: str
+) -> None:
+    done = invoke("run", "the water cycle", "--max-sentences", "3", "--loop", loop)
+    assert (done.exit_code, done.stdout) == (0, f"{TEXT}\n")
+    assert "✓ at most 3 sentences" in done.stderr
+    assert "valid, " in done.stderr
+    assert "finish reason stop" in done.stderr
+    assert "answer tokens" in done.stderr
+    assert "\x1b" not in done.output
+
+
+def test_a_failed_check_stops_the_text_and_says_which_and_where(
+    scripted: ScriptedBackend, invoke: Invoke, loop: str
+) -> None:
+    done = invoke("run", "x", "--max-sentences", "1", "--max-words", "99", "--loop", loop)
+    assert (done.exit_code, done.stdout) == (1, "Water rises.\n")
+    assert "✗ at most 1 sentence  ·✗  chunk 1: more than 1 sentence" in done.stderr
+    assert "stopped by a failed check" in done.stderr
+
+
+def test_what_must_not_be_there_is_not_shown(scripted: ScriptedBackend, invoke: Invoke) -> None:
+    done = invoke(
+        "run", "x", "--must-not", "snow", "--must-not", "falls as r", "--chunking", "none"
+    )
+    assert (done.exit_code, done.stdout) == (1, "Water rises. \n")
+    assert "there is a match of 'falls as r'" in done.stderr
+
+
+def test_a_requirement_in_words_is_judged_at_the_end(
+    scripted: ScriptedBackend, invoke: Invoke
+) -> None:
+    done = invoke("run", "x", "--require", "speaks of rain", "--require", "speaks of snow")
+    assert (done.exit_code, done.stdout) == (1, f"{TEXT}\n")
+    assert "✓ speaks of rain" in done.stderr
+    assert "✗ speaks of snow" in done.stderr
+    assert "failed at the end" in done.stderr
+
+
+def test_without_checks_the_text_is_just_streamed(
+    scripted: ScriptedBackend, invoke: Invoke
+) -> None:
+    done = invoke("run", "x", "--chunking", "word")
+    assert (done.exit_code, done.stdout) == (0, f"{TEXT}\n")
+    assert "complete, " in done.stderr
+
+
+def test_a_prompt_is_data_and_the_options_reach_the_backend(
+    scripted: ScriptedBackend, invoke: Invoke
+) -> None:
+    given = ["--system", "be brief", "--max-tokens", "9", "--temperature", "0", "--seed", "7"]
+    assert invoke("run", "{{ x }} {%", *given).exit_code == 0
+    (call,) = scripted.calls
+    assert call.prompt == "{{ x }} {%"
+    assert call.request.messages[0].content == "be brief"
+    assert {9, 0.0, 7} <= set(call.request.options.values())
+
+
+def test_json_lines_hold_the_events_and_standard_output_nothing_else(
+    scripted: ScriptedBackend, invoke: Invoke, loop: str
+) -> None:
+    done = invoke("run", "x", "--max-words", "30", "--require", "rain", "--json", "--loop", loop)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["event"] for event in events] == [
+        *["QuickCheckEvent", "ChunkEvent"] * 3,
+        "StreamingDoneEvent",
+        "FullValidationEvent",
+        "CompletedEvent",
+    ]
+    assert next(e["text"] for e in events if e["event"] == "ChunkEvent") == "Water rises."
+    assert events[0]["results"][0] == {
+        "requirement": "at most 30 words",
+        "success": "unknown",
+        "reason": None,
+        "score": None,
+    }
+    assert [verdict["result"] for verdict in events[-2]["results"]] == [True, True]
+    assert events[-1]["valid"] is True
+    assert events[-1]["full_text"] == TEXT
+    assert events[-1]["generation"]["usage"]["completion_tokens"] == len(WATER)
+    assert (done.exit_code, done.stderr) == (0, "")
+
+
+def test_json_lines_say_what_has_failed(scripted: ScriptedBackend, invoke: Invoke) -> None:
+    done = invoke("run", "x", "--max-sentences", "1", "--json")
+    *_, check, completed = map(json.loads, done.stdout.splitlines())
+    assert check["results"][0]["success"] == "fail"
+    assert (completed["success"], completed["valid"], done.exit_code) == (False, False, 1)
+
+
+# --- wrong usage, wrong servers ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--must-not", "("], "'(' is not a regular expression"),
+        (["--max-sentences", "0"], "--max-sentences"),
+        (["--chunking", "line"], "--chunking"),
+        (["--timeout", "0"], "--timeout"),
+        (["--api-key", "s3cret"], "No such option"),
+        (["--backend", "openai"], "MELLEA_SC_MODEL"),
+        (["--backend", "ollama", "--base-url", "nonsense://x"], "base URL"),
+    ],
+)
+def test_wrong_usage_is_status_2_and_says_what(invoke: Invoke, args: list[str], says: str) -> None:
+    done = invoke("run", "x", *args)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_trio_is_wrong_usage(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mellea_sc.cli.ending.find_spec", lambda _: None)
+    done = invoke("run", "x", "--loop", "trio")
+    assert (done.exit_code, done.stderr) == (
+        2,
+        "mellea-sc: --loop trio needs trio: pip install 'mellea_sc[trio]'\n",
+    )
+
+
+def test_a_missing_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mellea_sc import cli
+
+    monkeypatch.setattr(cli, "find_spec", lambda _: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "pip install 'mellea_sc[cli]'" in capsys.readouterr().err
+
+
+def test_a_server_that_is_not_there_is_status_3(invoke: Invoke, loop: str) -> None:
+    with ModelServer.in_thread(Answer()) as server:
+        url = server.ollama_url
+    done = invoke("run", "x", "--backend", "ollama", "--base-url", url, "--loop", loop)
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert done.stderr.splitlines()[-1].startswith("mellea-sc: cannot reach ollama at ")
+    assert "ollama serve" in done.stderr
+
+
+def test_a_model_that_is_not_there_is_status_3(invoke: Invoke) -> None:
+    missing = Answer(status=404, error="model 'nope' not found")
+    with ModelServer.in_thread(missing) as server:
+        url = server.ollama_url
+        done = invoke("run", "x", "--backend", "ollama", "--base-url", url, "--model", "nope")
+    assert done.exit_code == 3
+    assert "ollama pull nope" in done.stderr
+
+
+def test_an_error_in_the_middle_keeps_the_text_before_it(invoke: Invoke, loop: str) -> None:
+    answer = Answer(["It rains. ", "It pours. ", "The"], error="out of memory", error_after=2)
+    with ModelServer.in_thread(answer) as server:
+        args = ["--backend", "ollama", "--base-url", server.ollama_url, "--loop", loop]
+        done = invoke("run", "x", *args)
+    assert (done.exit_code, done.stdout) == (3, "It rains. It pours.\n")
+    assert "out of memory" in done.stderr.splitlines()[-1]
+
+
+def test_a_stalled_server_is_given_up_after_the_timeout(invoke: Invoke) -> None:
+    with ModelServer.in_thread(Answer(["It rains. ", "It"], stall_after=1)) as server:
+        args = ["--backend", "ollama", "--base-url", server.ollama_url, "--timeout", "0.2"]
+        done = invoke("run", "x", *args)
+    assert (done.exit_code, done.stdout) == (3, "It rains.\n")
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_a_traceback_is_for_those_who_ask(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, debug: bool
+) -> None:
+    backend = ScriptedBackend(Fail(ModelError("broken")), Fail(ZeroDivisionError("oh")))
+    monkeypatch.setattr("mellea_sc.cli.run.make_backend", lambda *_, **__: backend)
+    for says in ("mellea-sc: broken", "mellea-sc: unexpected ZeroDivisionError: oh"):
+        done = invoke("run", "x", *["--debug"] * debug)
+        assert done.exit_code == 3
+        assert ("Traceback" in done.stderr) is debug
+        assert done.stderr.splitlines()[-1].startswith(says)
+
+
+def test_several_errors_are_a_line_each(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def two(_: object) -> int:
+        raise ExceptionGroup("both", [BackendError("one"), BackendError("two")])
+
+    monkeypatch.setattr("mellea_sc.cli.run.run", two)
+    done = invoke("run", "x")
+    assert (done.exit_code, done.stderr) == (3, "mellea-sc: one\nmellea-sc: two\n")
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_model_that_is_fetched_first_is_announced_once(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, loop: str, as_json: bool
+) -> None:
+    async def fetch(_: object, progress: Callable[[Progress], None]) -> Path:
+        for done in (0, 1_000_000):
+            progress(Progress("fetching", done, 93_000_000))
+        raise EngineError("no network")
+
+    monkeypatch.setattr("mellea_sc.backends.local.require_engine", lambda: None)
+    monkeypatch.setattr("mellea_sc.backends.local.fetch", fetch)
+    done = invoke("run", "x", "--backend", "local", "--loop", loop, *["--json"] * as_json)
+    assert done.exit_code == 3
+    assert done.stderr.count("mellea-sc: fetching the model (once), 93 MB\n") == 1
+    assert done.stderr.endswith("mellea-sc: no network\n")
+
+
+# --- a process of its own ----------------------------------------------------------------------
+
+
+def test_the_command_over_a_real_socket(spawn: Spawn, loop: str) -> None:
+    answer = Answer(WATER, usage=Usage(5, 6))
+    with ModelServer.in_thread(answer) as server:
+        env = {"OPENAI_BASE_URL": server.openai_url, "MELLEA_SC_MODEL": "test-model"}
+        process = spawn(
+            "run", "x", "--max-words", "50", "--backend", "openai", "--loop", loop, env=env
+        )
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, f"{TEXT}\n")
+    assert "5 prompt + 6 answer tokens" in err
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_closes_the_connection_and_keeps_what_was_released(
+    spawn: Spawn, loop: str, number: signal.Signals, as_json: bool
+) -> None:
+    answer = Answer(["It rains. ", "It pours. ", "Then"], stall_after=3)
+    with ModelServer.in_thread(answer) as server:
+        args = ["--backend", "ollama", "--base-url", server.ollama_url, "--loop", loop]
+        process = spawn("run", "x", *args, *["--json"] * as_json)
+        assert process.stdout is not None
+        released = process.stdout.readline() if as_json else process.stdout.read(9)
+        assert "It rains." in released
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+        server.portal.call(server.requests[0].wait_closed)
+    assert process.returncode == 128 + number
+    assert server.requests[0].ended == "client_closed"
+    assert "Traceback" not in err
+    if as_json:
+        assert json.loads(out.splitlines()[-1])["event"] == "CompletedEvent"
+    else:
+        assert out in ("\n", " It pours.\n")
+        assert "interrupted" in err
+
+
+def test_ctrl_c_while_the_server_says_nothing_yet(spawn: Spawn, loop: str) -> None:
+    with ModelServer.in_thread(Answer("late", slow_headers=60)) as server:
+        args = ["--backend", "ollama", "--base-url", server.ollama_url, "--loop", loop]
+        process = spawn("run", "x", *args)
+        server.portal.call(server.wait_for, 1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        server.portal.call(server.requests[0].wait_closed)
+    assert (process.returncode, out) == (130, "")
+    assert "interrupted" in err
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly(spawn: Spawn, loop: str) -> None:
+    with ModelServer.in_thread(Answer([f"Line {n}. " for n in range(9999)], delay=0.01)) as server:
+        args = ["--backend", "ollama", "--base-url", server.ollama_url, "--loop", loop]
+        process = spawn("run", "x", *args)
+        assert process.stdout is not None
+        assert process.stdout.read(4) == "Line"
+        process.stdout.close()
+        process.stdout = None
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 141
+    assert "Traceback" not in err
+    assert "Exception ignored" not in err
+
+
+def test_on_a_terminal_the_picture_goes_and_the_text_stays(loop: str) -> None:
+    evil = ["It rains. ", "\x1b[2J\x07It ", "pours."]
+    with ModelServer.in_thread(Answer(evil, delay=0.1)) as server:
+        args = ["--backend", "ollama", "--base-url", server.ollama_url, "--max-words", "9"]
+        command = [sys.executable, "-m", "mellea_sc", "run", "x", *args, "--loop", loop]
+        seen, status = _on_a_terminal(command)
+    assert status == 0
+    assert b"generating" in seen
+    assert b"\x1b[2J" not in seen
+    assert b"\x07" not in seen
+    after_the_picture = seen.rpartition(b"\x1b[?25h")[2]  # the cursor is shown again
+    assert b"It rains. [2JIt pours." in after_the_picture
+    assert b"at most 9 words" in after_the_picture
+
+
+def _on_a_terminal(command: list[str]) -> tuple[bytes, int]:
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "TERM": "xterm", "PYTHONIOENCODING": "utf-8", "COLUMNS": "80"}
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+    os.close(theirs)
+    seen = bytearray()
+    try:
+        while more := os.read(ours, 65536):
+            seen += more
+    except OSError:  # so Linux says that nobody has the other end any more
+        pass
+    finally:
+        os.close(ours)
+    return bytes(seen), process.wait(30)
+
+
+def test_help_and_version_need_neither_the_library_nor_rich() -> None:
+    program = (
+        "import sys; sys.argv = ['mellea-sc', sys.argv[1]]\n"
+        "import atexit; atexit.register(lambda: print(sorted(\n"
+        "    {m.split('.')[0] for m in sys.modules} & {'rich', 'anyio', 'httpx', 'attrs', 'trio'})))\n"
+        "from mellea_sc.cli import main; main()"
+    )
+    for option, says in (("--help", "doctor"), ("--version", f"mellea-sc {version('mellea_sc')}")):
+        done = subprocess.run(
+            [sys.executable, "-c", program, option], capture_output=True, text=True, timeout=30
+        )
+        assert done.returncode == 0
+        assert says in done.stdout
+        assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_names_of_backends_are_those_of_the_library() -> None:
+    assert BACKENDS == BACKEND_NAMES
