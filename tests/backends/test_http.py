@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +100,7 @@ async def test_deltas_of_one_read_come_without_a_task_switch_between_them(make: 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(count_switches)
             async with make(server).open(REQUEST) as stream:
-                async for delta in stream:
-                    if delta.text:
-                        seen.append(switches)
+                seen.extend([switches async for delta in stream if delta.text])
             tasks.cancel_scope.cancel()
     assert len(seen) == 50
     # They come in one write, and so in one read, or in two when the head of the response ends the first.
@@ -162,11 +159,11 @@ async def test_an_error_status_says_what_the_server_said_and_what_to_do(make: Ma
     ]
     async with ModelServer(answers) as server:
         backend = make(server)
-        with pytest.raises(ModelNotFound, match="not found.*(ollama pull m|/models)"):
+        with pytest.raises(ModelNotFound, match=r"not found.*(ollama pull m|/models)"):
             await read(backend)
         with pytest.raises(BackendBusy, match="loading") as busy:
             await read(backend)
-        with pytest.raises(BackendRejected, match="500.*it broke") as rejected:
+        with pytest.raises(BackendRejected, match=r"500.*it broke") as rejected:
             await read(backend)
     assert busy.value.retry_after == 2.5
     assert rejected.value.status == 500
@@ -258,7 +255,7 @@ async def test_a_cancelled_generation_is_closed_at_the_server_at_once(
 
 async def wait_until(condition: Callable[[], bool]) -> None:
     with anyio.fail_after(5):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - a counter has no event
             await anyio.sleep(0.001)
 
 
@@ -350,13 +347,16 @@ async def test_a_refused_request_gives_its_connection_to_the_next(make: Make) ->
 
 
 async def test_requests_at_the_same_time_are_not_limited_in_number(make: Make) -> None:
-    async with ModelServer(Answer(stall_after=1)) as server, make(server).connected() as backend:
-        async with anyio.create_task_group() as tasks:
-            for _ in range(120):
-                tasks.start_soon(read, backend)
-            with anyio.fail_after(20):
-                await server.wait_for(120)
-            tasks.cancel_scope.cancel()
+    async with (
+        ModelServer(Answer(stall_after=1)) as server,
+        make(server).connected() as backend,
+        anyio.create_task_group() as tasks,
+    ):
+        for _ in range(120):
+            tasks.start_soon(read, backend)
+        with anyio.fail_after(20):
+            await server.wait_for(120)
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_stream_that_ends_its_protocol_but_not_its_response_is_an_answer(
