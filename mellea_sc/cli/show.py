@@ -85,7 +85,7 @@ class TerminalShow:
         self._out = _TextOut()
         self._live: Live | None = None
         self._text = ""
-        self._chunks_of: StreamChunkingResult | None = None
+        self._result: StreamChunkingResult | None = None
         self._stage = Progress("ready")
         self._announced: set[str] = set()
         self._began = time.monotonic()
@@ -116,8 +116,8 @@ class TerminalShow:
         else:
             self._out.show(self._text)
             self._out.end()
-        if self._chunks_of is not None:
-            self._summarise(self._chunks_of)
+        if self._result is not None:
+            self._summarise(self._result)
 
     def progress(self, progress: Progress) -> None:
         """Show how far the model is; without a picture, say once that it is fetched."""
@@ -127,7 +127,7 @@ class TerminalShow:
 
     def event(self, event: StreamEvent, result: StreamChunkingResult) -> None:
         """Show what is released, and the verdicts."""
-        self._chunks_of = result
+        self._result = result
         self._lanes.add(event)
         self._text = result.full_text
         if self._live is None or not self._out.is_terminal:
@@ -159,11 +159,12 @@ class TerminalShow:
     def _activity(self) -> RenderableType:
         stage, seconds = self._stage, time.monotonic() - self._began
         words = "generating" if self._text else STAGES[stage.stage]
+        bar: list[RenderableType] = []
+        if not self._text and stage.done is not None and stage.total is not None:
+            words += f"  {stage.done / 1e6:.0f} of {stage.total / 1e6:.0f} MB"
+            bar.append(ProgressBar(stage.total, stage.done, width=40))
         self._spinner.update(text=Text(f"{words}  {seconds:.1f} s", "dim"))
-        if self._text or stage.done is None or stage.total is None:
-            return self._spinner
-        size = Text(f"{stage.done / 1e6:.0f} of {stage.total / 1e6:.0f} MB", "dim")
-        return Group(self._spinner, ProgressBar(stage.total, stage.done, width=40), size)
+        return Group(self._spinner, *bar)
 
     def _summarise(self, result: StreamChunkingResult) -> None:
         outcome, style = outcome_of(result)
