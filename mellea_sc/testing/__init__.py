@@ -3,7 +3,8 @@
     scripted.py       a backend that gives the answers a test has written down
     clock.py          virtual time, and a repeatable order of tasks, on both event loops
     leaks.py          nothing is left behind
-    everywhere.py     a program cancelled at every checkpoint
+    everywhere.py     a program cancelled at every checkpoint, or failing at every point
+    failing.py        a backend or a requirement that fails at one point
     conformance.py    does a backend keep its promises?
     pytest_plugin.py  the fixtures; nothing else here needs pytest
 
@@ -14,7 +15,8 @@ _virtual_asyncio.py and _virtual_trio.py (virtual time).
 
 from mellea_sc.testing.clock import Deadlock, LoopName, run_virtual, virtual_backend
 from mellea_sc.testing.conformance import check_backend
-from mellea_sc.testing.everywhere import cancel_everywhere
+from mellea_sc.testing.everywhere import cancel_everywhere, fail_everywhere
+from mellea_sc.testing.failing import FailingBackend, FailingRequirement, InjectedError
 from mellea_sc.testing.leaks import Leak, Leaked, LeakKind, assert_no_leaks
 from mellea_sc.testing.scripted import (
     Answer,
@@ -35,6 +37,9 @@ __all__ = [
     "Call",
     "Deadlock",
     "Fail",
+    "FailingBackend",
+    "FailingRequirement",
+    "InjectedError",
     "Leak",
     "LeakKind",
     "Leaked",
@@ -49,6 +54,7 @@ __all__ = [
     "assert_no_leaks",
     "cancel_everywhere",
     "check_backend",
+    "fail_everywhere",
     "is_judge_request",
     "run_virtual",
     "virtual_backend",
