@@ -42,6 +42,7 @@ class Gate:
         self._ledger = ledger
         self._lookahead = lookahead
         self._waiting: deque[Chunk] = deque()
+        self._closed = False
         self._chunks_read = 0
         self._chunk_events_read = 0
         self._room: anyio.Event | None = None
@@ -53,7 +54,7 @@ class Gate:
     def release(self) -> None:
         """Let out what may be shown now."""
         ledger = self._ledger
-        while self.released < ledger.releasable and self._has_reader_room():
+        while self.released < ledger.releasable and self._has_reader_room() and not self._closed:
             chunk = self._waiting.popleft()
             index = self.released
             if ledger.lanes:
@@ -77,6 +78,12 @@ class Gate:
             self._room = anyio.Event()
             await self._room.wait()
         self._room = None
+
+    def close(self) -> None:
+        """The run has ended: what was not released never is, whoever reads on."""
+        self._closed = True
+        self.chunks.end()
+        self.events.end()
 
     def open(self) -> None:
         """Wait for the reader no more."""
