@@ -24,6 +24,7 @@ from mellea_sc.core.errors import (
     BackendRejected,
     BackendUnreachable,
     InvalidOption,
+    MissingExtra,
     ModelError,
     ModelNotFound,
     NotAuthorized,
@@ -420,6 +421,66 @@ async def test_a_proxy_that_cannot_be_used_is_the_callers_to_mend(
     with pytest.raises(InvalidOption, match="proxy") as caught:
         await read(OpenAIBackend("m", base_url="http://192.0.2.1"))
     assert "hidden" not in repr(caught.value)
+
+
+async def test_a_proxy_that_needs_a_package_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    with pytest.raises(MissingExtra, match=r"httpx\[socks\]"):
+        await read(OpenAIBackend("m", base_url="http://192.0.2.1"))
+
+
+async def test_an_address_that_no_client_can_use_is_the_callers_to_mend() -> None:
+    with pytest.raises(InvalidOption, match="cannot be asked"):
+        await read(OpenAIBackend("m", base_url="http://\u200d"))
+
+
+@pytest.mark.parametrize("status", [200, 500])
+async def test_a_body_that_is_cut_off_is_quoted_as_far_as_it_came(make: Make, status: int) -> None:
+    async def hang_up_in_the_middle(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            received = b""
+            while b'"stream"' not in received:
+                received += await stream.receive()
+            head = (
+                b"HTTP/1.1 %d X\r\ncontent-type: text/html\r\ncontent-length: 99\r\n\r\n" % status
+            )
+            await stream.send(head + b"out of or")
+
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(listener.serve, hang_up_in_the_middle)
+        server = ModelServer(Answer())
+        server._port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        with pytest.raises((BackendRejected, BackendProtocolError), match="out of or"):
+            await read(make(server))
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_cut_after_the_finish_reason_loses_nothing_that_matters() -> None:
+    head = (
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    )
+    event = b'data: {"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]}\n\n'
+
+    async def hang_up_at_the_end(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            received = b""
+            while b'"stream_options"' not in received:
+                received += await stream.receive()
+            await stream.send(head + b"%x\r\n%s\r\n" % (len(event), event))
+
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(listener.serve, hang_up_at_the_end)
+        server = ModelServer(Answer())
+        server._port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        assert await read(OpenAIBackend("m", base_url=server.openai_url)) == [Delta("a", "stop")]
+        tasks.cancel_scope.cancel()
 
 
 async def test_openai_goes_through_a_unix_socket(tmp_path: Path) -> None:
