@@ -34,7 +34,7 @@ from mellea_sc.core.backend import (
     schema_of,
 )
 from mellea_sc.core.base import Component, Context, Span, pending_thunks
-from mellea_sc.core.errors import BackendTimeout, DependencyFailed
+from mellea_sc.core.errors import BackendTimeout, DependencyFailed, SessionClosed
 from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout, wants_stream
 from mellea_sc.core.prompt import messages_for
 from mellea_sc.runtime.loops import clock
@@ -154,6 +154,17 @@ class Place:
     nursery: Nursery
     tasks: anyio.abc.TaskGroup
 
+    def check_usable(self) -> None:
+        """Raise unless a task could be started here now.
+
+        Raises:
+            SessionClosed: the scope or its session has ended.
+            WrongEventLoop: it belongs to another event loop.
+        """
+        self.nursery.check_usable()
+        if self.tasks.cancel_scope.cancel_called:
+            raise SessionClosed("the scope that this backend is bound to has ended")
+
 
 class BoundBackend(Backend):
     """A backend that can generate: its tasks have a place.
@@ -221,8 +232,8 @@ def start_generation(
     model_options: ModelOptions | None = None,
 ) -> ModelOutputThunk:
     """Start one generation in a task of the place's."""
+    place.check_usable()
     nursery = place.nursery
-    nursery.check_usable()
     schema_of(format)
     options = merge_options(nursery.options, model_options)
     thunk = ModelOutputThunk(nursery, name=describe(action), streamed=wants_stream(options))
@@ -304,7 +315,9 @@ async def opened_scope(nursery: Nursery) -> AsyncGenerator[BoundBackend]:
 def bound_to(place: Place) -> BoundBackend:
     """A backend whose tasks go to one place."""
 
-    async def here() -> Place:  # noqa: ASYNC124 - other places have to be waited for
+    async def here() -> Place:
+        # who asks while the scope is being cancelled is cancelled, and not told that it has ended
+        await anyio.lowlevel.checkpoint_if_cancelled()
         return place
 
     return BoundBackend(here, place.nursery.backend)

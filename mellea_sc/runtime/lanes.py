@@ -205,6 +205,8 @@ class Lane:
                     watchdog.deadline = moment + self.timeout
                     armed = moment
                 verdict = await self._verdict(piece, backend, ctx)
+                if watchdog.cancel_called and verdict.success != "fail":
+                    return piece  # late, though the call kept its cancellation to itself
                 if not report(self, piece, verdict):
                     return None
         return piece
@@ -269,7 +271,8 @@ class Lanes:
 
     async def _run(self, lane: Lane, backend: Backend, ctx: Context) -> None:
         await lane.judge(backend, ctx, self._report, self._caught_up)
-        if not self._ledger.failed:
+        # a lane whose text was not cut to its end has not judged the rest of it
+        if not self._ledger.failed and not self._cutting:
             self._tell(self._ledger.ended(lane.index))
 
     def _report(self, lane: Lane, piece: Chunk, verdict: PartialValidationResult) -> bool:
@@ -298,16 +301,20 @@ class Lanes:
     def end(self) -> None:
         """The text has ended: give the lanes its trailing fragments.
 
-        A chunking that has raised is not asked for one.
+        After a chunking has raised, none is asked for one.
         """
-        if not self._cutting:
-            for chunk in self._main.flush():
-                self._take(chunk)
-            for lane, cutter in self._own_lanes:
-                for piece in cutter.flush():
-                    lane.offer(piece)
-        for lane in self._lanes:
-            lane.end()
+        try:
+            if not self._cutting:
+                self._cutting = True
+                for chunk in self._main.flush():
+                    self._take(chunk)
+                for lane, cutter in self._own_lanes:
+                    for piece in cutter.flush():
+                        lane.offer(piece)
+                self._cutting = False
+        finally:
+            for lane in self._lanes:
+                lane.end()
 
     def _take(self, chunk: Chunk) -> bool:
         self._cut(chunk)

@@ -118,6 +118,7 @@ class Nursery:
         self._parked: set[Parked] = set()
         self._unobserved: dict[object, Exception] = {}
         self._slots = None if max_concurrency is None else anyio.Semaphore(max_concurrency)
+        self._waiting_for_slots = 0
 
     # --- its life -------------------------------------------------------------------------
 
@@ -290,8 +291,12 @@ class Nursery:
         try:
             self._slots.acquire_nowait()
         except anyio.WouldBlock:
-            self.relieve()
-            await self._slots.acquire()
+            self._waiting_for_slots += 1
+            try:
+                self.relieve()
+                await self._slots.acquire()
+            finally:
+                self._waiting_for_slots -= 1
         try:
             yield
         finally:
@@ -300,7 +305,7 @@ class Nursery:
     @property
     def is_short_of_slots(self) -> bool:
         """Whether requests wait for a place among those in flight."""
-        return self._slots is not None and self._slots.statistics().tasks_waiting > 0
+        return self._waiting_for_slots > 0
 
     async def connection(self) -> Backend:
         """The backend with its connections open; they are opened by the first who asks.

@@ -51,7 +51,7 @@ async def validate_all(
     async def judge(index: int, requirement: Requirement) -> None:
         limit = timeout if requirement.timeout is None else requirement.timeout
         try:
-            with anyio.move_on_after(limit):
+            with anyio.move_on_after(limit) as watchdog:
                 verdict: object = await requirement.validate(
                     backend, ctx, format=format, model_options=model_options
                 )
@@ -60,6 +60,7 @@ async def validate_all(
                         f"validate of {requirement!r} must return a ValidationResult, not {verdict!r}"
                     )
                 verdicts[index] = verdict
+            if not watchdog.cancel_called:
                 return
             raise ValidatorTimeout(f"validate of {requirement!r} did not return within {limit:g} s")
         except Exception as error:

@@ -567,7 +567,7 @@ class MelleaSession(SessionScope):
             )
 
         return StreamRequest(
-            self._nursery, prepare, describe(asked), self.backend, validation_backend
+            self._place, prepare, describe(asked), self.backend, validation_backend
         )
 
     # --- inside ---------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from contextlib import AbstractAsyncContextManager
 import anyio
 import attrs
 
-from mellea_sc.core.backend import Format
+from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import Requirement
@@ -90,13 +90,13 @@ class StreamRun:
         settings: StreamSettings,
     ) -> None:
         self._action = action
-        self._turn = turn(self.relieve)
         self._requirements = requirements
         self._settings = settings
         self._ledger = Ledger(len(requirements))
         self._nursery: Nursery | None = None
         self._keeper: Nursery | None = None
-        self._source_error: Exception | None = None
+        self._errors: list[Exception] = []
+        self.observed = anyio.Event()
         self._race = anyio.CancelScope()
         self.result = StreamChunkingResult(
             self._ledger, lookahead=settings.lookahead, observed=self._was_observed
@@ -119,6 +119,8 @@ class StreamRun:
             cut=self.result.gate.hold,
             moved=self._moved,
         )
+        # the last step: whoever is in the line of a conversation has to come to run()
+        self._turn = turn(self.relieve)
 
     # --- its task ------------------------------------------------------------------------------
 
@@ -157,37 +159,43 @@ class StreamRun:
             self._end()
 
     async def _phases(self, nursery: Nursery, judges: Nursery, ctx: Context) -> None:
-        result = self.result
         asked = ctx.add(self._action)
-        with self._race:
-            async with opened_scope(judges) as judging:
-                with sole_error():
-                    async with anyio.create_task_group() as tasks:
-                        self._lanes.start(tasks, judging, asked)
-                        await self._produce(nursery, ctx)
-                await result.gate.room()
-                if self._source_error is None and not self._ledger.failed:
-                    text = "".join(result.text_parts)
-                    result.gate.events.write(StreamingDoneEvent(ATTEMPT, text))
-                    answer = ModelOutputThunk.computed(text, generation=result.generation)
-                    if self._requirements:
-                        result.final_validations = await validate_all(
-                            self._requirements,
-                            judging,
-                            asked.add(answer),
-                            timeout=self._settings.validator_timeout,
-                        )
-                        result.gate.events.write(
-                            FullValidationEvent(
-                                ATTEMPT,
-                                all(result.final_validations),
-                                list(result.final_validations),
-                            )
-                        )
-                    result.completed = True
-                    self._turn.commit(asked.add(answer))
-        if self._source_error is not None:
-            raise self._source_error
+        try:
+            with self._race:
+                async with opened_scope(judges) as judging:
+                    with sole_error():
+                        async with anyio.create_task_group() as tasks:
+                            self._lanes.start(tasks, judging, asked)
+                            await self._produce(nursery, ctx)
+                    await self.room()
+                    if not self._errors and not self._ledger.failed:
+                        await self._finish(judging, asked)
+        except Exception as error:  # noqa: BLE001 - raised with those that ended the text
+            self._errors.append(error)
+        if len(self._errors) > 1:
+            raise ExceptionGroup("a stream failed in more than one way", self._errors)
+        if self._errors:
+            raise self._errors[0]
+
+    async def _finish(self, judging: Backend, asked: Context) -> None:
+        result = self.result
+        text = "".join(result.text_parts)
+        result.gate.events.write(StreamingDoneEvent(ATTEMPT, text))
+        answer = ModelOutputThunk.computed(text, generation=result.generation)
+        if self._requirements:
+            result.final_validations = await validate_all(
+                self._requirements,
+                judging,
+                asked.add(answer),
+                timeout=self._settings.validator_timeout,
+            )
+            result.gate.events.write(
+                FullValidationEvent(
+                    ATTEMPT, all(result.final_validations), list(result.final_validations)
+                )
+            )
+        result.completed = True
+        self._turn.commit(asked.add(answer))
 
     async def _produce(self, nursery: Nursery, ctx: Context) -> None:
         try:
@@ -200,8 +208,11 @@ class StreamRun:
                 self,
             )
         except Exception as error:  # noqa: BLE001 - it ends the text, and is raised after the text
-            self._source_error = error
-        self._lanes.end()
+            self._errors.append(error)
+        try:
+            self._lanes.end()
+        except Exception as error:  # noqa: BLE001 - so does a chunking that cannot end
+            self._errors.append(error)
 
     def _moved(self, move: Move) -> None:
         if move is Move.CANCEL:
@@ -224,13 +235,13 @@ class StreamRun:
             result.cancelled = True
         if result.error is not None:
             result.completed = False
-            write(ErrorEvent(type(result.error).__name__, str(result.error)))
+            write(ErrorEvent(type(result.error).__name__, _message_of(result.error)))
         write(CompletedEvent(result.completed, result.full_text, ATTEMPT))
         result.ended.set()
-        result.gate.chunks.end()
-        result.gate.events.end()
+        result.gate.close()
 
     def _was_observed(self) -> None:
+        self.observed.set()
         if self._keeper is not None:
             self._keeper.observed(self)
 
@@ -252,19 +263,31 @@ class StreamRun:
 
     async def room(self) -> None:
         """Wait for the lanes and the reader."""
-        assert self._nursery is not None
-        nursery = self._nursery
-        if nursery.draining or nursery.is_short_of_slots:
+        hosts = self._hosts()
+        if any(host.draining or host.is_short_of_slots for host in hosts):
             self.relieve()
-        nursery.park(self)
+        for host in hosts:
+            host.park(self)
         try:
             await self._lanes.room()
             await self.result.gate.room()
         finally:
-            nursery.unpark(self)
+            for host in hosts:
+                host.unpark(self)
 
     def relieve(self) -> None:
         """Let the producer go: no reader is waited for, and no judge who waits for a free request."""
         self.result.gate.open()
-        if self._nursery is not None and self._nursery.is_short_of_slots:
+        if any(host.is_short_of_slots for host in self._hosts()):
             self._lanes.relieve()
+
+    def _hosts(self) -> set[Nursery]:
+        """Who may have to go on without the reader: the session, and the nursery of the connections."""
+        return {host for host in (self._nursery, self._keeper) if host is not None}
+
+
+def _message_of(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an error of somebody's that cannot say its message
+        return "(its message cannot be read)"

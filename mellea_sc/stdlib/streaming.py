@@ -30,7 +30,7 @@ from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.core.requirement import Requirement
-from mellea_sc.runtime.generation import BoundBackend, describe
+from mellea_sc.runtime.generation import BoundBackend, Place, describe
 from mellea_sc.runtime.lanes import Cutter
 from mellea_sc.runtime.loops import spawn_root
 from mellea_sc.runtime.nursery import Nursery, current_nursery, log_unobserved
@@ -127,10 +127,11 @@ def stream_with_chunking(
             validator_timeout=validator_timeout,
         )
 
-    async def place() -> Nursery | None:
+    async def place() -> Place | None:
         if isinstance(backend, BoundBackend):
-            return (await backend.place()).nursery
-        return current_nursery()
+            return await backend.place()
+        nursery = current_nursery()
+        return None if nursery is None else Place(nursery, nursery.tasks)
 
     return StreamRequest(place, prepare, describe(action), backend, validation_backend)
 
@@ -148,10 +149,10 @@ def prepare_run(
     validator_timeout: float | None,
 ) -> StreamRun:
     """Check the arguments and copy the requirements; starts nothing."""
-    if lane_buffer < 1:
-        raise InvalidOption(f"lane_buffer must be at least 1, not {lane_buffer!r}")
-    if lookahead is not None and lookahead < 1:
-        raise InvalidOption(f"lookahead must be at least 1 or None, not {lookahead!r}")
+    if not isinstance(lane_buffer, int) or lane_buffer < 1:
+        raise InvalidOption(f"lane_buffer must be an integer from 1 on, not {lane_buffer!r}")
+    if lookahead is not None and (not isinstance(lookahead, int) or lookahead < 1):
+        raise InvalidOption(f"lookahead must be an integer from 1 on or None, not {lookahead!r}")
     if validator_timeout is not None and not validator_timeout > 0:
         raise InvalidOption(
             f"validator_timeout must be a positive number of seconds or None, not {validator_timeout!r}"
@@ -182,7 +183,7 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
     """A streaming run that has not been started: await it, or enter it; once.
 
     Args:
-        place: Gives the nursery that the run belongs to, if there is one.
+        place: Gives the place of the run's task, if a session or a scope has one for it.
         prepare: Makes the run.
         name: For people.
         backend: What generates.
@@ -191,7 +192,7 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
 
     def __init__(
         self,
-        place: Callable[[], Awaitable[Nursery | None]],
+        place: Callable[[], Awaitable[Place | None]],
         prepare: Callable[[], StreamRun],
         name: str,
         backend: Backend,
@@ -236,24 +237,19 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         if self._used:
             raise InvalidOption("a stream request can be awaited or entered once; make another one")
         self._used = True
-        nursery = await self._place()
+        place = await self._place()
+        nursery = None if place is None else place.nursery
         backend = await _nursery_of(self._backend, nursery)
         judges = self._validation_backend
         validation_backend = None if judges is None else await _nursery_of(judges, None)
-        if nursery is not None:
-            nursery.check_usable()
+        if place is not None:
+            place.check_usable()
         # from here on nothing waits: the run takes its turn in the conversation and is started
         run = self._prepare()
-        if nursery is not None:
-            nursery.start(run.run, backend, validation_backend, nursery, name=self._name)
-            return run.result
-
-        async def rooted() -> None:
-            await run.run(backend, validation_backend, None)
-            if run.result.error is not None and not run.result.error_was_raised:
-                log_unobserved("a stream without a session", [run.result.error])
-
-        spawn_root(rooted, self._name)
+        if place is not None:
+            place.tasks.start_soon(run.run, backend, validation_backend, nursery, name=self._name)
+        else:
+            spawn_root(lambda: _rooted(run, backend, validation_backend), self._name)
         return run.result
 
     def __del__(self) -> None:
@@ -264,6 +260,21 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
                 stacklevel=2,
                 source=self,
             )
+
+
+async def _rooted(
+    run: StreamRun,
+    backend: AbstractAsyncContextManager[Nursery],
+    validation_backend: AbstractAsyncContextManager[Nursery] | None,
+) -> None:
+    """A run that the event loop hosts: an error waits for an observer until the loop ends."""
+    await run.run(backend, validation_backend, None)
+    if run.result.error is not None:
+        try:
+            await run.observed.wait()
+        except BaseException:
+            log_unobserved("a stream without a session", [run.result.error])
+            raise
 
 
 async def _nursery_of(
