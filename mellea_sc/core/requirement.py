@@ -189,13 +189,11 @@ class Requirement(Component):
     def __copy__(self) -> Self:
         """The copy that serves one attempt; lists, dicts and sets of the original are copied too."""
         new = object.__new__(type(self))
-        state = cast("object", self.__getstate__())
-        for part in state if isinstance(state, tuple) else (state,):  # a tuple: there are slots too
+        state: object = self.__getstate__()
+        parts = cast("tuple[object, ...]", state) if isinstance(state, tuple) else (state,)
+        for part in parts:  # the attributes and, where a subclass has some, the slots
             for name, value in cast("dict[str, object]", part or {}).items():
-                gathered = isinstance(value, list | dict | set | bytearray)
-                object.__setattr__(
-                    new, name, copy.copy(cast("object", value)) if gathered else value
-                )
+                object.__setattr__(new, name, _copied_if_gathered(value))
         return new
 
     def format_for_llm(self) -> str:
@@ -280,6 +278,12 @@ class Requirement(Component):
     def __repr__(self) -> str:
         said = f" {self.description!r}" if self.description else ""
         return f"<{type(self).__name__}{said}>"
+
+
+def _copied_if_gathered(value: object) -> object:
+    if isinstance(value, list | dict | set | bytearray):
+        return copy.copy(cast("object", value))
+    return value
 
 
 def _reason(answer: str) -> str | None:
