@@ -20,27 +20,28 @@ async def wait_for_all_mots(mots: Iterable[ModelOutputThunk]) -> None:
     Raises:
         Exception: the first failure, as itself. The thunks that were still running have been
             cancelled by then, and their cleanup has been waited for.
+        WrongEventLoop: one of them is being generated in another event loop; none is cancelled.
 
     Cancellation: only the waiting ends; the generations go on.
     """
     thunks = list(dict.fromkeys(mots))
-    failure: Exception | None = None
+    for thunk in thunks:
+        thunk.check_loop()
+    failed: ModelOutputThunk | None = None
 
     async def wait(thunk: ModelOutputThunk) -> None:
-        nonlocal failure
-        try:
-            await thunk.avalue()
-        except Exception as error:  # noqa: BLE001 - raised below, once the others have ended
-            if failure is None:
-                failure = error
-                waiting.cancel_scope.cancel("another thunk has failed")
+        nonlocal failed
+        await thunk.wait_for_value()
+        if failed is None and (thunk.error is not None or thunk.cancelled):
+            failed = thunk
+            waiting.cancel_scope.cancel("another thunk has failed")
 
     async with anyio.create_task_group() as waiting:
         for thunk in thunks:
             waiting.start_soon(wait, thunk)
-    if failure is not None:
+    if failed is not None:
         await _cancel_all(thunks)
-        raise failure
+        await failed.avalue()
 
 
 async def _cancel_all(thunks: list[ModelOutputThunk]) -> None:

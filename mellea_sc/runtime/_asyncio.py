@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Final
 
-__all__ = ["clock", "running_loop", "spawn_root"]
+__all__ = ["call_after_first_steps", "clock", "is_being_cancelled", "running_loop", "spawn_root"]
 
 _roots: Final[set[asyncio.Task[None]]] = set()
 """The loop holds its tasks weakly; this keeps the roots alive until they are done."""
@@ -28,6 +28,21 @@ def running_loop() -> object | None:
 def clock() -> Callable[[], float]:
     """The running loop's clock."""
     return asyncio.get_running_loop().time
+
+
+def is_being_cancelled() -> bool:
+    """Whether anybody has asked for the running task's cancellation and it is not over."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def call_after_first_steps(function: Callable[[], None]) -> None:
+    """Call a function when every task that is started now has taken its first step, or will never.
+
+    First steps are taken in the loop's next iteration, in whatever order; this is for the one after.
+    """
+    loop = asyncio.get_running_loop()
+    loop.call_soon(loop.call_soon, function)
 
 
 def spawn_root(function: Callable[[], Coroutine[object, object, None]], name: str) -> None:

@@ -8,11 +8,12 @@ what is spawned here must not raise.
 from __future__ import annotations
 
 import contextvars
+import signal
 from collections.abc import Awaitable, Callable
 
 import trio
 
-__all__ = ["clock", "running_loop", "spawn_root"]
+__all__ = ["clock", "pass_on_interrupt", "running_loop", "spawn_root"]
 
 
 def running_loop() -> object | None:
@@ -30,3 +31,8 @@ def clock() -> Callable[[], float]:
 def spawn_root(function: Callable[[], Awaitable[None]], name: str) -> None:
     """Run a function that never raises in a task of the run's own."""
     trio.lowlevel.spawn_system_task(function, name=name, context=contextvars.copy_context())
+
+
+def pass_on_interrupt() -> None:
+    """Ctrl-C has hit a task of the run's own: it goes on to the main task. Called by such a task."""
+    signal.raise_signal(signal.SIGINT)

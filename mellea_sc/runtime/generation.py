@@ -34,10 +34,10 @@ from mellea_sc.core.backend import (
     schema_of,
 )
 from mellea_sc.core.base import Component, Context, Span, pending_thunks
-from mellea_sc.core.errors import BackendTimeout, DependencyFailed, SessionClosed
+from mellea_sc.core.errors import BackendError, BackendTimeout, DependencyFailed, SessionClosed
 from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout, wants_stream
 from mellea_sc.core.prompt import messages_for
-from mellea_sc.runtime.loops import clock
+from mellea_sc.runtime.loops import clock, stray_cancellation_as
 from mellea_sc.runtime.nursery import Nursery, sole_error
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
 
@@ -91,7 +91,10 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
             sink.generation, model=backend.model_id, provider=backend.provider
         )
         try:
-            with watchdog:
+            stray = BackendError(
+                f"{backend.provider} ({backend.model_id}) raised a cancellation that nobody asked for"
+            )
+            with watchdog, stray_cancellation_as(stray):
                 watchdog.deadline = started + timeout
                 async with backend.open(request) as deltas:
                     async for delta in deltas:

@@ -6,12 +6,23 @@ trio is imported only where the program has imported it before: a program that r
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
+
+import anyio
 
 from mellea_sc.core.errors import UsageError
 from mellea_sc.runtime import _asyncio
 
-__all__ = ["clock", "current_loop", "running_loop", "spawn_root"]
+__all__ = [
+    "clock",
+    "current_loop",
+    "or_else",
+    "pass_on_interrupt",
+    "running_loop",
+    "spawn_root",
+    "stray_cancellation_as",
+]
 
 
 def running_loop() -> object | None:
@@ -57,6 +68,61 @@ def spawn_root(function: Callable[[], Coroutine[object, object, None]], name: st
         _trio.spawn_root(function, name)
     else:
         _asyncio.spawn_root(function, name)
+
+
+def pass_on_interrupt() -> None:
+    """Ctrl-C has hit a task that the loop itself owns: the program is told. Called by such a task.
+
+    asyncio has raised it out of the loop by then.
+    """
+    if _is_trio():
+        from mellea_sc.runtime import _trio
+
+        _trio.pass_on_interrupt()
+
+
+@contextmanager
+def stray_cancellation_as(error: Exception) -> Generator[None]:
+    """Raise an error where somebody else's code raises a cancellation that nobody has asked for.
+
+    Under asyncio the exception of a cancelled future can come out of any code that awaits one. Let
+    through, it would look as if the task itself had been cancelled, and its task group would follow.
+    """
+    try:
+        yield
+    except anyio.get_cancelled_exc_class():
+        if _is_trio() or _asyncio.is_being_cancelled():
+            raise
+        raise error from None
+
+
+def or_else(
+    function: Callable[[], Coroutine[object, object, None]], never_began: Callable[[], None]
+) -> Callable[[], Coroutine[object, object, None]]:
+    """A function for a task of its own, and another one for when that task never takes its first step.
+
+    asyncio drops a task that is cancelled before its first step, so that not even a ``finally`` of it
+    runs; its loop does that to tasks made just before it ends.
+
+    Args:
+        function: What the task runs.
+        never_began: Called instead. The task has to be started before anything else is awaited.
+    """
+    if _is_trio():
+        return function
+    has_begun = False
+
+    async def begin() -> None:
+        nonlocal has_begun
+        has_begun = True
+        await function()
+
+    def check() -> None:
+        if not has_begun:
+            never_began()
+
+    _asyncio.call_after_first_steps(check)
+    return begin
 
 
 def _is_trio() -> bool:

@@ -20,17 +20,25 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar, Token
+from functools import partial
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self, TypeAlias, TypeVar, TypeVarTuple, cast
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import attrs
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.errors import GenerationCancelled, SessionClosed, WrongEventLoop
 from mellea_sc.core.model_options import ModelOptions
-from mellea_sc.runtime.loops import current_loop, running_loop, spawn_root
+from mellea_sc.runtime.loops import (
+    current_loop,
+    or_else,
+    pass_on_interrupt,
+    running_loop,
+    spawn_root,
+)
 
 __all__ = [
     "CLEANUP_TIMEOUT",
@@ -117,6 +125,7 @@ class Nursery:
         self._link: _Link | None = None
         self._parked: set[Parked] = set()
         self._unobserved: dict[object, Exception] = {}
+        self._cancelled = False
         self._slots = None if max_concurrency is None else anyio.Semaphore(max_concurrency)
         self._waiting_for_slots = 0
 
@@ -128,6 +137,8 @@ class Nursery:
             try:
                 async with anyio.create_task_group() as self.tasks:
                     self.is_open = True
+                    if self._cancelled:
+                        self.tasks.cancel_scope.cancel(self.cancel_reason)
                     yield
                     self.drain()
             finally:
@@ -157,22 +168,30 @@ class Nursery:
         except anyio.get_cancelled_exc_class():  # noqa: ASYNC103 - errors go before, as in a task group
             if not self._unobserved:
                 raise
-        known = {id(error) for error in errors}
-        errors.extend(error for error in self._unobserved.values() if id(error) not in known)
+        known = {id(error): error for error in [*errors, *self._unobserved.values()]}
         self._unobserved.clear()
+        own = [] if exc is None else leaves_of(exc)
+        errors = [error for error in known.values() if all(error is not one for one in own)]
         if isinstance(exc, KeyboardInterrupt | SystemExit):
-            log_unobserved(self.name, [error for error in errors if error is not exc])
+            log_unobserved(self.name, errors)
             return False
         if not errors:
             return bool(swallowed)
-        if len(errors) == 1 and errors[0] is exc:
-            return False
+        if own and exc is not None:
+            errors.insert(0, exc)
         raise BaseExceptionGroup(f"errors in {self.name} that nobody observed", errors) from None
 
     def cancel(self, reason: str | None = None) -> None:
-        """Cancel every task, and whoever is inside the block."""
+        """Cancel every task, and whoever is inside the block; without effect after it was left.
+
+        Raises:
+            WrongEventLoop: it belongs to another event loop.
+        """
+        self._check_loop()
         self.cancel_reason = reason
-        self.tasks.cancel_scope.cancel(reason)
+        self._cancelled = True
+        if self.is_open:
+            self.tasks.cancel_scope.cancel(reason)
 
     # --- its tasks ------------------------------------------------------------------------
 
@@ -181,15 +200,24 @@ class Nursery:
         function: Callable[[*tuple[*PosArgs]], Coroutine[object, object, None]],
         *args: *PosArgs,
         name: str,
+        never_began: Callable[[], None],
+        tasks: anyio.abc.TaskGroup | None = None,
     ) -> None:
         """Start a task in this nursery.
+
+        Args:
+            function: What the task runs.
+            args: Its arguments.
+            name: For people.
+            never_began: Called if the task was dropped before its first step.
+            tasks: A task group inside this nursery, where the task goes instead.
 
         Raises:
             SessionClosed: it has been left or cancelled.
             WrongEventLoop: it belongs to another event loop.
         """
         self.check_usable()
-        self.tasks.start_soon(function, *args, name=name)
+        (tasks or self.tasks).start_soon(or_else(partial(function, *args), never_began), name=name)
 
     async def call(
         self,
@@ -220,7 +248,7 @@ class Nursery:
             finally:
                 ended.set()
 
-        self.start(run, name=name)
+        self.start(run, name=name, never_began=ended.set)
         try:
             await ended.wait()
         except BaseException:
@@ -233,18 +261,23 @@ class Nursery:
         for error in failure:
             raise error
         if not outcome:
+            # Whoever is cancelled together with it is cancelled, and sees no failure.
+            await anyio.lowlevel.checkpoint()
             raise GenerationCancelled(self.cancel_reason)
         return outcome[0]
 
     def check_usable(self) -> None:
         """Raise unless a task could be started here now."""
+        self._check_loop()
+        if not self.is_open or self.tasks.cancel_scope.cancel_called:
+            why = f" ({self.cancel_reason})" if self.cancel_reason else ""
+            raise SessionClosed(f"{self.name} has ended{why}: nothing can be started in it")
+
+    def _check_loop(self) -> None:
         if self.loop is not running_loop():
             raise WrongEventLoop(
                 f"{self.name} belongs to another event loop than the one running here"
             )
-        if not self.is_open or self.tasks.cancel_scope.cancel_called:
-            why = f" ({self.cancel_reason})" if self.cancel_reason else ""
-            raise SessionClosed(f"{self.name} has ended{why}: nothing can be started in it")
 
     def hold(self, owner: object, error: Exception) -> None:
         """Remember an error that nobody has observed yet."""
@@ -367,7 +400,7 @@ class AdoptedNursery:
         self._leave = anyio.Event()
         self._left = anyio.Event()
         self._outcome: BaseException | None = None
-        spawn_root(self._root, f"mellea_sc root of {nursery.name}")
+        spawn_root(or_else(self._root, self._has_left), f"mellea_sc root of {nursery.name}")
 
     @property
     def has_ended(self) -> bool:
@@ -385,13 +418,20 @@ class AdoptedNursery:
                 self._entered.set()
                 await self._leave.wait()
         except BaseExceptionGroup as group:
-            if self._leave.is_set():
-                self._outcome = group
-            else:
-                log_unobserved(self.nursery.name, leaves_of(group))
+            errors = leaves_of(group)
+            failures = [error for error in errors if not isinstance(error, KeyboardInterrupt)]
+            if failures:
+                self._outcome = BaseExceptionGroup(group.message, failures)
+                if not self._leave.is_set():
+                    log_unobserved(self.nursery.name, failures)
+            if len(failures) < len(errors):
+                pass_on_interrupt()
         finally:
-            self._entered.set()
-            self._left.set()
+            self._has_left()
+
+    def _has_left(self) -> None:
+        self._entered.set()
+        self._left.set()
 
     async def aclose(self) -> None:
         """Join its tasks and end it.
@@ -414,10 +454,10 @@ class AdoptedNursery:
             raise outcome
 
 
-def leaves_of(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+def leaves_of(error: BaseException) -> list[BaseException]:
     """The exceptions of a group of groups, each once, without the runtime's cancellations."""
     leaves: dict[int, BaseException] = {}
-    stack: list[BaseException] = [group]
+    stack = [error]
     while stack:
         error = stack.pop()
         if isinstance(error, BaseExceptionGroup):
@@ -430,11 +470,14 @@ def leaves_of(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 
 @contextmanager
 def sole_error() -> Generator[None]:
-    """Around a task group: an error that is the only one is raised as itself, several as their group."""
+    """Around a task group: an error that is the only one is raised as itself, several as their group.
+
+    What a task has raised is left as it is, also if that is a group.
+    """
     try:
         yield
     except BaseExceptionGroup as group:
-        errors = leaves_of(group)
+        errors = [error for error in group.exceptions if leaves_of(error)]
         if len(errors) != 1:
             raise
         raise errors[0] from errors[0].__cause__

@@ -18,12 +18,12 @@ from mellea_sc.core.errors import SyncCallInEventLoop
 from mellea_sc.runtime.loops import running_loop
 from mellea_sc.runtime.nursery import CLEANUP_TIMEOUT
 
-__all__ = ["SyncPortal", "refuse_in_event_loop"]
+__all__ = ["PATIENCE", "SyncPortal", "refuse_in_event_loop"]
 
 T = TypeVar("T")
 
 PATIENCE: Final = 2 * CLEANUP_TIMEOUT
-"""Seconds that an interrupted call waits for the cleanup of its async half."""
+"""Seconds to wait for the cleanup of an interrupted call's async half, or of the whole thread."""
 
 
 def refuse_in_event_loop(what: str, instead: str) -> None:
@@ -46,10 +46,10 @@ class SyncPortal:
     """
 
     def __init__(self, owner: object) -> None:
+        self._owner = weakref.ref(owner)
         self._lock = threading.Lock()
-        self._stack = ExitStack()
         self._portal: anyio.from_thread.BlockingPortal | None = None
-        self._stop = weakref.finalize(owner, _close, self._stack)
+        self._stop: Callable[[], object] = lambda: None
 
     @property
     def is_running(self) -> bool:
@@ -64,11 +64,7 @@ class SyncPortal:
             KeyboardInterrupt: Ctrl-C; the function has been cancelled and has cleaned up.
         """
         with self._lock:
-            if self._portal is None:
-                self._portal = self._stack.enter_context(
-                    anyio.from_thread.start_blocking_portal(name="mellea_sc sync calls")
-                )
-            portal = self._portal
+            portal = self._portal or self._start()
         ended = threading.Event()
 
         async def run() -> T:
@@ -86,11 +82,20 @@ class SyncPortal:
                 ended.wait(PATIENCE)
             raise
 
+    def _start(self) -> anyio.from_thread.BlockingPortal:
+        stack = ExitStack()
+        self._portal = stack.enter_context(
+            anyio.from_thread.start_blocking_portal(name="mellea_sc sync calls")
+        )
+        self._stop = weakref.finalize(self._owner(), _close, stack)
+        return self._portal
+
     def close(self) -> None:
-        """End the thread; its event loop cancels and joins what is left in it."""
+        """End the thread and wait for that; its event loop cancels and joins what is left in it."""
         with self._lock:
             self._portal = None
-        self._stop()
+            stop = self._stop
+        stop()
 
 
 def _close(stack: ExitStack) -> None:

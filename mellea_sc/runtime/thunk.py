@@ -155,8 +155,15 @@ class ModelOutputThunk(Thunk):
         if self._state is not _State.DONE:
             return False
         return (
-            not self._streamed or self._handed_out or (self._awaited and not self._started_reading)
+            not self._streamed
+            or self._handed_out
+            or (self._is_drained_for_good and not self._started_reading)
         )
+
+    @property
+    def _is_drained_for_good(self) -> bool:
+        """Whether the text was waited for without reading it, by somebody or by leaving the session."""
+        return self._awaited or (self._nursery is not None and not self._nursery.is_open)
 
     @property
     def value(self) -> str:
@@ -165,7 +172,7 @@ class ModelOutputThunk(Thunk):
         Raises:
             ThunkNotComputed: it is not there yet, or never will be.
         """
-        if self._value is None or not (self._awaited or self.is_computed()):
+        if self._value is None or not (self._is_drained_for_good or self.is_computed()):
             raise ThunkNotComputed(
                 f"{self!r} has no value to read: `await` it first (or read it with astream())"
             )
@@ -193,6 +200,11 @@ class ModelOutputThunk(Thunk):
         """Whether it was cancelled."""
         return self._state is _State.CANCELLED
 
+    @property
+    def _has_no_value(self) -> bool:
+        """Whether it has ended without one."""
+        return self._state in (_State.FAILED, _State.CANCELLED)
+
     async def avalue(self) -> str:
         """Wait for the whole text and return it; ``await thunk`` is the same.
 
@@ -202,15 +214,24 @@ class ModelOutputThunk(Thunk):
 
         Cancellation: only the waiting ends; the generation goes on and no text is lost.
         """
-        if self._state is _State.RUNNING:
-            self.relieve()
-            await self.wait_finished()
-        else:
-            await anyio.lowlevel.checkpoint()
+        await self.wait_for_value()
         self._raise_failure()
-        self._awaited = True
         assert self._value is not None
         return self._value
+
+    async def wait_for_value(self) -> None:
+        """Like :meth:`avalue`, and says neither the value nor the failure.
+
+        Cancellation: only the waiting ends.
+        """
+        has_to_wait = self._state is _State.RUNNING
+        if has_to_wait:
+            self.relieve()
+            await self.wait_finished()
+        if not has_to_wait or self._has_no_value:
+            # Whoever is cancelled together with the generation is cancelled, and sees no failure.
+            await anyio.lowlevel.checkpoint()
+        self._awaited = True
 
     def __await__(self) -> Generator[object, None, str]:
         return self.avalue().__await__()
@@ -236,7 +257,7 @@ class ModelOutputThunk(Thunk):
             return self.value
         self._started_reading = self._streamed
         if self._state is _State.RUNNING and (not self._streamed or self._read == len(self._parts)):
-            self._check_loop()
+            self.check_loop()
             self._reading = True
             try:
                 while self._state is _State.RUNNING and (
@@ -247,6 +268,8 @@ class ModelOutputThunk(Thunk):
             finally:
                 self._reading = False
                 self._wake = None
+            if self._has_no_value:
+                await anyio.lowlevel.checkpoint()  # as in wait_for_value()
         return self._take()
 
     def _take(self) -> str:
@@ -256,7 +279,7 @@ class ModelOutputThunk(Thunk):
             self._room.set()
         if self._state is _State.DONE:
             self._handed_out = True
-        elif self._state is not _State.RUNNING and not text:
+        elif self._has_no_value and not text:
             self._raise_failure()
         return text
 
@@ -265,8 +288,13 @@ class ModelOutputThunk(Thunk):
         return _Deltas(self)
 
     def cancel(self, reason: str | None = None) -> None:
-        """Cancel the generation and close its connection; without effect when it has finished."""
+        """Cancel the generation and close its connection; without effect when it has finished.
+
+        Raises:
+            WrongEventLoop: it is being generated in another event loop.
+        """
         if self._state is _State.RUNNING and self._scope is not None:
+            self.check_loop()
             self._reason = reason
             self._scope.cancel(reason)
 
@@ -287,15 +315,32 @@ class ModelOutputThunk(Thunk):
 
     # --- its task ----------------------------------------------------------------------------
 
-    def start(self, work: Work, tasks: anyio.abc.TaskGroup) -> None:
-        """Have the work done in a task of the group's. Its writes are the text."""
+    def start(
+        self,
+        work: Work,
+        tasks: anyio.abc.TaskGroup,
+        *,
+        never_began: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Have the work done in a task of the group's. Its writes are the text.
+
+        Args:
+            work: What the task does.
+            tasks: A task group inside the nursery, or the nursery's own.
+            never_began: Called if the work was dropped before it began.
+        """
+        assert self._nursery is not None
+
+        def dropped() -> None:
+            self._finish()
+            never_began()
+
         self._scope = anyio.CancelScope()
         self._finished = anyio.Event()
-        tasks.start_soon(self._run, work, name=self.name)
+        self._nursery.start(self._run, work, name=self.name, tasks=tasks, never_began=dropped)
 
     async def _run(self, work: Work) -> None:
         assert self._scope is not None
-        assert self._finished is not None
         assert self._nursery is not None
         try:
             with self._scope:
@@ -310,11 +355,15 @@ class ModelOutputThunk(Thunk):
             if self._nursery.on_error == "cancel":
                 raise
         finally:
-            if self._state is _State.RUNNING:
-                self._state = _State.CANCELLED
-            self._finished.set()
-            if self._wake is not None:
-                self._wake.set()
+            self._finish()
+
+    def _finish(self) -> None:
+        assert self._finished is not None
+        if self._state is _State.RUNNING:
+            self._state = _State.CANCELLED
+        self._finished.set()
+        if self._wake is not None:
+            self._wake.set()
 
     def write(self, text: str) -> bool:
         """Add generated text; true when the producer should wait for :meth:`room`."""
@@ -353,10 +402,17 @@ class ModelOutputThunk(Thunk):
         Cancellation: only the waiting ends.
         """
         if self._finished is not None and not self._finished.is_set():
-            self._check_loop()
+            self.check_loop()
             await self._finished.wait()
 
-    def _check_loop(self) -> None:
+    def check_loop(self) -> None:
+        """Raise unless it can be waited for here.
+
+        Raises:
+            WrongEventLoop: it is being generated in another event loop.
+        """
+        if self._state is not _State.RUNNING:
+            return
         if self._nursery is not None and self._nursery.loop is not running_loop():
             raise WrongEventLoop(f"{self!r} is being generated in another event loop")
 

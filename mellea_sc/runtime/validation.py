@@ -11,9 +11,10 @@ import anyio
 
 from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import Context
-from mellea_sc.core.errors import InvalidVerdict, ValidatorTimeout
+from mellea_sc.core.errors import InvalidVerdict, RunError, ValidatorTimeout
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import Requirement, ValidationResult
+from mellea_sc.runtime.loops import stray_cancellation_as
 from mellea_sc.runtime.nursery import sole_error
 
 __all__ = ["validate_all"]
@@ -51,7 +52,10 @@ async def validate_all(
     async def judge(index: int, requirement: Requirement) -> None:
         limit = timeout if requirement.timeout is None else requirement.timeout
         try:
-            with anyio.move_on_after(limit) as watchdog:
+            stray = RunError(
+                f"validate of {requirement!r} raised a cancellation that nobody asked for"
+            )
+            with anyio.move_on_after(limit) as watchdog, stray_cancellation_as(stray):
                 verdict: object = await requirement.validate(
                     backend, ctx, format=format, model_options=model_options
                 )
