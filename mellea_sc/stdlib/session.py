@@ -476,7 +476,8 @@ class MelleaSession(SessionScope):
         """
         several = [reqs] if isinstance(reqs, Requirement | str) else list(reqs)
         nursery = await self._nursery()
-        ctx = await self._conversation.settled()
+        said = self._conversation
+        ctx = await said.settled() if output is None else said.ctx
         return await nursery.call(
             judge,
             nursery,
@@ -554,6 +555,7 @@ class MelleaSession(SessionScope):
         asked = action
 
         def prepare() -> StreamRun:
+            self._conversation.check_outside()
             return prepare_run(
                 asked,
                 self._conversation.take_turn,
@@ -576,5 +578,5 @@ class MelleaSession(SessionScope):
         nursery = await self._nursery()
         thunk = asked.thunk(nursery)
         turn = self._conversation.take_turn(thunk.relieve)
-        thunk.start(work_for(asked, nursery, turn), nursery.tasks)
+        thunk.start(work_for(asked, nursery, turn), nursery.tasks, never_began=turn.give_up)
         return thunk

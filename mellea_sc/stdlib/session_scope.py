@@ -12,13 +12,16 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self, TypeVar
 
+import anyio
+import anyio.to_thread
+
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.errors import InvalidOption, SessionClosed
 from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.runtime.generation import BoundBackend, Place
-from mellea_sc.runtime.loops import current_loop
-from mellea_sc.runtime.nursery import AdoptedNursery, Nursery, OnError
-from mellea_sc.runtime.portal import SyncPortal, refuse_in_event_loop
+from mellea_sc.runtime.loops import current_loop, running_loop
+from mellea_sc.runtime.nursery import AdoptedNursery, Nursery, OnError, log_unobserved
+from mellea_sc.runtime.portal import PATIENCE, SyncPortal, refuse_in_event_loop
 
 __all__ = ["SessionScope"]
 
@@ -94,7 +97,7 @@ class SessionScope:
             return await self._block.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it joins
         finally:
             self._ended = self._ended or "its block was left"
-            self._portal.close()
+            await self._end_thread()
 
     def __enter__(self) -> Self:
         refuse_in_event_loop("with start_session()", "async with start_session() as m:")
@@ -114,7 +117,7 @@ class SessionScope:
         except ExceptionGroup as group:
             if isinstance(exc, Exception):
                 raise ExceptionGroup(group.message, [exc, *group.exceptions]) from None
-            raise
+            log_unobserved("the session", list(group.exceptions))
 
     async def aclose(self) -> None:
         """Wait for what is running in this event loop, and end the session.
@@ -124,10 +127,25 @@ class SessionScope:
 
         Cancellation: what is running is cancelled too, and its cleanup is waited for.
         """
+        try:
+            await self._end_here()
+        finally:
+            await self._end_thread()
+
+    async def _end_here(self) -> None:
         self._ended = self._ended or "it was closed"
-        adopted = self._adopted.pop(current_loop(), None)
+        adopted = self._adopted.get(current_loop())
         if adopted is not None:
-            await adopted.aclose()
+            try:
+                await adopted.aclose()
+            finally:
+                self._adopted.pop(current_loop(), None)
+
+    async def _end_thread(self) -> None:
+        """End the thread of blocking calls, that other threads have made."""
+        if self._portal.is_running:
+            with anyio.move_on_after(PATIENCE, shield=True):
+                await anyio.to_thread.run_sync(self._portal.close, abandon_on_cancel=True)
 
     def close(self) -> None:
         """The blocking half of :meth:`aclose`: ends what blocking calls have started, and their thread."""
@@ -139,8 +157,8 @@ class SessionScope:
     def _close(self, cancel: str | None) -> None:
         async def close() -> None:
             if cancel is not None:
-                self._cancel_nursery(self._adopted.get(current_loop()), cancel)
-            await self.aclose()
+                self._cancel_here(cancel)
+            await self._end_here()
 
         if not self._portal.is_running:
             self._ended = self._ended or "it was closed"
@@ -154,21 +172,31 @@ class SessionScope:
     def cancel(self, reason: str | None = None) -> None:
         """Cancel everything that the session runs in this event loop, and end it.
 
-        Inside its block, the block is cancelled too.
+        Inside its block, the block is cancelled too. Where no event loop runs, it cancels what
+        blocking calls, in other threads, are waiting for.
 
         Args:
             reason: For whoever asks a cancelled thunk why.
-        """
-        self._ended = f"it was cancelled{f': {reason}' if reason else ''}"
-        if self._block is not None:
-            self._block.cancel(reason)
-        else:
-            self._cancel_nursery(self._adopted.get(current_loop()), reason)
 
-    @staticmethod
-    def _cancel_nursery(adopted: AdoptedNursery | None, reason: str | None) -> None:
-        if adopted is not None and not adopted.has_ended:
+        Raises:
+            WrongEventLoop: the session's block is in another event loop.
+        """
+        if running_loop() is not None:
+            self._cancel_here(reason)
+        elif self._portal.is_running:
+
+            async def cancel() -> None:
+                self._cancel_here(reason)
+
+            self._portal.call(cancel)
+        self._ended = f"it was cancelled{f': {reason}' if reason else ''}"
+
+    def _cancel_here(self, reason: str | None) -> None:
+        loop = current_loop()
+        if (adopted := self._adopted.get(loop)) is not None:
             adopted.nursery.cancel(reason)
+        elif self._block is not None:
+            self._block.cancel(reason)
 
     def __del__(self) -> None:
         if not getattr(self, "_ended", True) and self._adopted:
@@ -196,7 +224,7 @@ class SessionScope:
             return self._block
         self._check_open()
         adopted = self._adopted.get(loop)
-        if adopted is None or adopted.has_ended:
+        if adopted is None:
             for other in [other for other, nursery in self._adopted.items() if nursery.has_ended]:
                 del self._adopted[other]
             adopted = self._adopted[loop] = AdoptedNursery(self._make_nursery())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Final, Protocol
 
@@ -17,6 +18,7 @@ import anyio
 import attrs
 
 from mellea_sc.core.base import Context
+from mellea_sc.core.errors import UsageError
 
 __all__ = ["Conversation", "FixedTurn", "Turn"]
 
@@ -48,6 +50,10 @@ class Turn(Protocol):
         """The turn has succeeded: this is the conversation now."""
         ...
 
+    def give_up(self) -> None:
+        """Leave the line without having begun."""
+        ...
+
 
 @attrs.frozen
 class FixedTurn:
@@ -73,6 +79,9 @@ class FixedTurn:
     def commit(self, ctx: Context) -> None:
         """Nobody goes on with it."""
 
+    def give_up(self) -> None:
+        """Nobody waits for it."""
+
 
 class Conversation:
     """The conversation of a session, and the line of requests that want to go on with it.
@@ -87,12 +96,28 @@ class Conversation:
         self._in_order = in_order
         self._line: deque[_QueuedTurn] = deque()
 
+    def check_outside(self) -> None:
+        """Raise where waiting for the turns in line would be waiting for the one that waits.
+
+        Raises:
+            UsageError: this is called from inside a turn of this conversation, by a validator, say.
+        """
+        if any(turn in self._line for turn in _around.get()):
+            raise UsageError(
+                "a turn of this conversation cannot wait for another one, which would come after it: "
+                "in a validator use the backend that it is given, or another session"
+            )
+
     def take_turn(self, relieve: Callable[[], None]) -> Turn:
         """Take the next place in the line.
 
         Args:
             relieve: Called when another request waits for this one: it may be waiting for a reader.
+
+        Raises:
+            UsageError: this is called from inside a turn of this conversation.
         """
+        self.check_outside()
         turn = _QueuedTurn(self, relieve)
         if self._in_order:
             if self._line:
@@ -106,7 +131,12 @@ class Conversation:
         return turn
 
     async def settled(self) -> Context:
-        """The conversation, when the turns that are in line now have ended."""
+        """The conversation, when the turns that are in line now have ended.
+
+        Raises:
+            UsageError: this is called from inside a turn of this conversation.
+        """
+        self.check_outside()
         if self._line:
             turn = self._line[-1]
             for earlier in self._line:
@@ -129,6 +159,7 @@ class _QueuedTurn:
     relieve: Callable[[], None]
     head: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     left: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+    _token: Token[tuple[_QueuedTurn, ...]] = attrs.field(init=False)
 
     async def __aenter__(self) -> Context:
         try:
@@ -136,6 +167,7 @@ class _QueuedTurn:
         except BaseException:
             self._conversation.leave(self)
             raise
+        self._token = _around.set((*_around.get(), self))
         return self._conversation.ctx
 
     async def __aexit__(
@@ -144,7 +176,15 @@ class _QueuedTurn:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
+        _around.reset(self._token)
         self._conversation.leave(self)
 
     def commit(self, ctx: Context) -> None:
         self._conversation.ctx = ctx
+
+    def give_up(self) -> None:
+        self._conversation.leave(self)
+
+
+_around: Final[ContextVar[tuple[_QueuedTurn, ...]]] = ContextVar("mellea_sc_turns", default=())
+"""The turns that the calling task is part of, outermost first."""
