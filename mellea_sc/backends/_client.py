@@ -10,14 +10,18 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import anyio
+import anyio.lowlevel
 import httpx
 
 from mellea_sc.backends._address import Address
 from mellea_sc.backends._failures import Failures
 from mellea_sc.core.errors import InvalidOption, MelleaError, MissingExtra
+
+if TYPE_CHECKING:
+    import httpcore
 
 __all__ = ["Response", "new_client", "respond"]
 
@@ -91,15 +95,23 @@ async def respond(
     }
     if address.authorization is not None:
         headers["authorization"] = address.authorization.value
-    timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT)
+    opening = _Opening()
     try:
         request = client.build_request(
-            "POST", f"{address.url}{path}", content=content, headers=headers, timeout=timeout
+            "POST",
+            f"{address.url}{path}",
+            content=content,
+            headers=headers,
+            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT),
+            extensions={"trace": opening},
         )
         request.stream = _Content(content)
         response = Response(await client.send(request, stream=True), failures)
     except _ERRORS as error:
         raise _translated(error, failures) from error
+    except BaseException:
+        await opening.abandon()
+        raise
     try:
         await response.check(media_types)
         yield response
@@ -214,6 +226,32 @@ class _Content(httpx.AsyncByteStream):
         if not self._pieces:
             raise StopAsyncIteration
         return self._pieces.pop()
+
+
+class _Opening:
+    """Watches over a new connection until a request goes out on it.
+
+    A cancellation that comes between the two, or within the TLS handshake, makes the client forget
+    the connection without closing it.
+    """
+
+    def __init__(self) -> None:
+        self._stream: httpcore.AsyncNetworkStream | None = None
+
+    async def __call__(self, event: str, info: Mapping[str, object]) -> None:
+        """Take note of a step of the client's (its trace extension)."""
+        if event.endswith(("connect_tcp.complete", "connect_unix_socket.complete")):
+            self._stream = cast("httpcore.AsyncNetworkStream", info["return_value"])
+        elif not event.endswith("start_tls.complete"):
+            return
+        # Here, the client still counts it as a failure to connect; a step later, it would not.
+        await anyio.lowlevel.checkpoint_if_cancelled()
+
+    async def abandon(self) -> None:
+        """Close what was opened. Cancellation: shielded, and bounded in time."""
+        if self._stream is not None:
+            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                await self._stream.aclose()
 
 
 def _translated(error: Exception, failures: Failures) -> MelleaError:

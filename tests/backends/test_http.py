@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import sys
@@ -13,6 +14,7 @@ import anyio
 import anyio.lowlevel
 import httpx
 import pytest
+from httpcore._backends.auto import AutoBackend
 
 from mellea_sc.backends.ollama import OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
@@ -327,6 +329,56 @@ async def test_cancelled_requests_leave_the_pool_empty_and_the_next_one_works() 
             assert pool._pool._requests == []
             assert all(connection.is_idle() for connection in pool._pool.connections)
         assert text_of(await read(backend)) == "xxx"
+
+
+async def test_a_cancel_just_when_the_connection_is_there_forgets_no_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connect = AutoBackend.connect_tcp
+    scope = anyio.CancelScope()
+
+    async def connect_and_cancel(*args: Any, **kwargs: Any) -> Any:
+        stream = await connect(*args, **kwargs)
+        scope.cancel()
+        return stream
+
+    monkeypatch.setattr(AutoBackend, "connect_tcp", connect_and_cancel)
+    async with ModelServer([]) as server, httpx.AsyncClient() as client:
+        backend = OpenAIBackend("m", base_url=server.openai_url, client=client)
+        with scope:
+            await read(backend)
+        pool: Any = client._transport
+        assert scope.cancelled_caught
+        assert pool._pool.connections == []
+    gc.collect()  # an unclosed socket would be told of here
+
+
+async def test_a_cancel_within_the_tls_handshake_closes_the_connection() -> None:
+    hello, gone = anyio.Event(), anyio.Event()
+
+    async def wait_until_it_closes(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                while True:
+                    await stream.receive()
+                    hello.set()
+            gone.set()
+
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(listener.serve, wait_until_it_closes)
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        backend = OpenAIBackend("m", base_url=f"https://127.0.0.1:{port}")
+        async with anyio.create_task_group() as asking:
+            asking.start_soon(read, backend)
+            await hello.wait()
+            asking.cancel_scope.cancel()
+        with anyio.fail_after(2):
+            await gone.wait()
+        tasks.cancel_scope.cancel()
+    gc.collect()  # an unclosed socket would be told of here
 
 
 async def test_a_finished_generation_gives_its_connection_to_the_next(make: Make) -> None:
