@@ -110,7 +110,8 @@ async def respond(
     except _ERRORS as error:
         raise _translated(error, failures) from error
     except BaseException:
-        await opening.abandon()
+        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+            await opening.abandon()
         raise
     try:
         await response.check(media_types)
@@ -248,10 +249,9 @@ class _Opening:
         await anyio.lowlevel.checkpoint_if_cancelled()
 
     async def abandon(self) -> None:
-        """Close what was opened. Cancellation: shielded, and bounded in time."""
+        """Close what was opened."""
         if self._stream is not None:
-            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
-                await self._stream.aclose()
+            await self._stream.aclose()
 
 
 def _translated(error: Exception, failures: Failures) -> MelleaError:

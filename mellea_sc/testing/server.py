@@ -135,7 +135,8 @@ class ModelServer:
         traceback: TracebackType | None,
     ) -> bool | None:
         assert self._running is not None
-        return await self._running.__aexit__(exc_type, exc_value, traceback)
+        # Not a cleanup on the way out: it is here that the block's task group is left.
+        return await self._running.__aexit__(exc_type, exc_value, traceback)  # noqa: ASYNC102
 
     @asynccontextmanager
     async def _serving(self) -> AsyncGenerator[None]:
