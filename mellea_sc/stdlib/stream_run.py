@@ -158,6 +158,11 @@ class StreamRun:
         finally:
             self._end()
 
+    def never_began(self) -> None:
+        """Its task was cancelled before its first step."""
+        self._turn.give_up()
+        self._end()
+
     async def _phases(self, nursery: Nursery, judges: Nursery, ctx: Context) -> None:
         asked = ctx.add(self._action)
         try:

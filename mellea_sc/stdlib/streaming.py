@@ -18,6 +18,7 @@ import math
 import warnings
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from types import TracebackType
 from typing import Final
 
@@ -32,7 +33,7 @@ from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.generation import BoundBackend, Place, describe
 from mellea_sc.runtime.lanes import Cutter
-from mellea_sc.runtime.loops import spawn_root
+from mellea_sc.runtime.loops import or_else, spawn_root
 from mellea_sc.runtime.nursery import Nursery, current_nursery, log_unobserved
 from mellea_sc.stdlib.chunking import resolve_chunking
 from mellea_sc.stdlib.events import (
@@ -247,9 +248,18 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         # from here on nothing waits: the run takes its turn in the conversation and is started
         run = self._prepare()
         if place is not None:
-            place.tasks.start_soon(run.run, backend, validation_backend, nursery, name=self._name)
+            place.nursery.start(
+                run.run,
+                backend,
+                validation_backend,
+                place.nursery,
+                name=self._name,
+                tasks=place.tasks,
+                never_began=run.never_began,
+            )
         else:
-            spawn_root(lambda: _rooted(run, backend, validation_backend), self._name)
+            rooted = partial(_rooted, run, backend, validation_backend)
+            spawn_root(or_else(rooted, run.never_began), self._name)
         return run.result
 
     def __del__(self) -> None:
