@@ -7,6 +7,7 @@ import gc
 import logging
 import warnings
 from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
 
 import anyio
 import anyio.lowlevel
@@ -22,7 +23,7 @@ from mellea_sc import (
     WrongEventLoop,
     start_session,
 )
-from mellea_sc.testing import Fail, Pause, Script, ScriptedBackend, Stall, cancel_everywhere
+from mellea_sc.testing import Fail, Pause, ScriptedBackend, Stall, cancel_everywhere
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed session:ResourceWarning")
 
@@ -169,10 +170,8 @@ async def test_aclose_in_the_middle_of_the_adoption_ends_the_session() -> None:
     m = start_session(backend=slow())
 
     async def ask() -> None:
-        try:
+        with suppress(SessionClosed):
             await (await m.ainstruct("?"))
-        except SessionClosed:
-            pass
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(ask)
