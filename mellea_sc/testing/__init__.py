@@ -6,6 +6,7 @@
     everywhere.py     a program cancelled at every checkpoint, or failing at every point
     failing.py        a backend or a requirement that fails at one point
     conformance.py    does a backend keep its promises?
+    check_requirement.py  does a requirement keep its promises?
     pytest_plugin.py  the fixtures; nothing else here needs pytest
 
 Underneath, one room for each thing that has to look inside: _tasks.py and _steps.py (the event
@@ -13,6 +14,7 @@ loops), _threads.py and _processes.py (the process), _origins.py (who made what)
 _virtual_asyncio.py and _virtual_trio.py (virtual time).
 """
 
+from mellea_sc.testing.check_requirement import check_requirement
 from mellea_sc.testing.clock import Deadlock, LoopName, run_virtual, virtual_backend
 from mellea_sc.testing.conformance import check_backend
 from mellea_sc.testing.everywhere import cancel_everywhere, fail_everywhere
@@ -54,6 +56,7 @@ __all__ = [
     "assert_no_leaks",
     "cancel_everywhere",
     "check_backend",
+    "check_requirement",
     "fail_everywhere",
     "is_judge_request",
     "run_virtual",

@@ -15,8 +15,8 @@ import attrs
 
 from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest
 from mellea_sc.core.errors import BackendError
+from mellea_sc.testing._promises import check_promises
 from mellea_sc.testing.everywhere import cancel_everywhere
-from mellea_sc.testing.leaks import assert_no_leaks
 
 __all__ = ["check_backend"]
 
@@ -44,23 +44,7 @@ async def check_backend(
 
     Cancellation: cancels the request that is going on.
     """
-    subject = _Subject(make, request, max_points)
-    for promise, check in _PROMISES.items():
-        try:
-            async with assert_no_leaks():
-                await check(subject)
-        except AssertionError as broken:
-            raise AssertionError(f"{promise}: {_said(broken)}") from broken
-        except Exception as error:
-            raise AssertionError(f"{promise}: it raised {error!r}{_notes(error)}") from error
-
-
-def _said(error: AssertionError) -> str:
-    return f"{error}{_notes(error)}"
-
-
-def _notes(error: Exception) -> str:
-    return "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+    await check_promises(_PROMISES, _Subject(make, request, max_points))
 
 
 @attrs.frozen
