@@ -1,37 +1,37 @@
 """Does a requirement do what everybody relies on? Checks that it can be handed to.
 
 Each promise of :class:`~mellea_sc.core.requirement.Requirement` has one check; the table at the end
-names them. Most of them compare *trails*: the verdicts on a text, chunk by chunk, and the final one.
+names them. What is judged, and how that is compared, is in _trails.py.
 """
 
 from __future__ import annotations
 
 import copy
-import random
 import sys
-from collections import deque
-from collections.abc import (
-    AsyncGenerator,
-    Awaitable,
-    Callable,
-    Generator,
-    Iterable,
-    Mapping,
-    Sequence,
-)
-from contextlib import asynccontextmanager, contextmanager
-from typing import Final, TypeAlias, cast
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, TypeAlias
 
 import anyio
 import attrs
 
 from mellea_sc.core.backend import Backend
-from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
-from mellea_sc.runtime.thunk import ModelOutputThunk
-from mellea_sc.stdlib.chunking import resolve_chunking
-from mellea_sc.stdlib.context import ChatContext
+from mellea_sc.core.requirement import Requirement
 from mellea_sc.stdlib.session import start_session
 from mellea_sc.testing._promises import check_promises
+from mellea_sc.testing._trails import (
+    FEW,
+    Trail,
+    about,
+    assert_untouched,
+    chunks_of,
+    cuts_of,
+    in_short,
+    state_of,
+    streamed,
+    trail_of,
+    validated,
+)
 from mellea_sc.testing._wall_time import adjustable_clocks
 from mellea_sc.testing.everywhere import cancel_everywhere
 from mellea_sc.testing.scripted import ScriptedBackend, Stall
@@ -50,12 +50,8 @@ A paragraph of its own, e.g. with "quotes" and key=value pairs. It ends here""",
     "one word after another, " * 20,
     "x" * 2000,
 )
-_ASKED: Final = ChatContext().add("Write something.")
 _HOUR: Final = 3600.0
 _PATIENCE: Final = 5.0  # seconds for something that should happen at once
-_FEW: Final = 160  # characters of a text that is cut, or cancelled, in very many ways
-
-Trail: TypeAlias = Sequence[str]
 
 
 def _says_yes() -> Backend:
@@ -101,132 +97,25 @@ class _Subject:
     async def trails(self, requirements: Callable[[], Requirement]) -> list[Trail]:
         """What requirements, one for each text, say."""
         async with self.judges() as backend:
-            return [await _trail(requirements(), text, backend) for text in self.texts]
+            return [await trail_of(requirements(), text, backend) for text in self.texts]
 
     def short_text(self) -> str:
         """One that has something to judge and does not take long."""
         requirement = self.make()
-        short = (text[:_FEW] for text in self.texts)
-        return max(short, key=lambda text: len(_chunks(requirement, [text], "sentence")))
-
-
-# --- judging one text -------------------------------------------------------------------------
-
-
-async def _trail(
-    requirement: Requirement,
-    text: str,
-    backend: Backend,
-    *,
-    deltas: Sequence[str] | None = None,
-    chunking: str | None = "sentence",
-    tick: Callable[[], None] = lambda: None,
-) -> Trail:
-    """Judge a text as a run would."""
-    said: list[str] = []
-    with _about(text):
-        for chunk in _chunks(requirement, [text] if deltas is None else deltas, chunking):
-            said.append(await _streamed(requirement, chunk, backend))
-            if said[-1] == "fail":
-                return said
-            tick()
-        said.append(await _validated(requirement, text, backend))
-    return said
-
-
-def _chunks(requirement: Requirement, deltas: Sequence[str], chunking: str | None) -> list[str]:
-    own = requirement.chunking
-    strategy = resolve_chunking(chunking if own is None else own)
-    chunks = [chunk for delta in deltas for chunk in strategy.feed(delta)]
-    return [*chunks, *strategy.flush()]
-
-
-async def _streamed(requirement: Requirement, chunk: str, backend: Backend) -> str:
-    verdict: object = await requirement.stream_validate(chunk, backend=backend, ctx=_ASKED)
-    assert isinstance(verdict, PartialValidationResult), (
-        f"stream_validate gave {verdict!r}, which is not a PartialValidationResult"
-    )
-    return verdict.success
-
-
-async def _validated(requirement: Requirement, text: str, backend: Backend) -> str:
-    ctx = _ASKED.add(ModelOutputThunk.computed(text))
-    verdict: object = await requirement.validate(backend, ctx)
-    assert isinstance(verdict, ValidationResult), (
-        f"validate gave {verdict!r}, which is not a ValidationResult"
-    )
-    return "passed" if verdict else "failed"
-
-
-@contextmanager
-def _about(text: str) -> Generator[None]:
-    try:
-        yield
-    except Exception as error:
-        error.add_note(f"the text is {_short(text)}")
-        raise
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else f"{text[:60]}…")
-
-
-def _cuts(text: str) -> list[list[str]]:
-    """The text as deltas, cut in several ways."""
-    dice = random.Random(len(text))
-    at = sorted(dice.choices(range(len(text) + 1), k=min(len(text), 30)))
-    cuts = [[text], [text[a:b] for a, b in zip([0, *at], [*at, len(text)], strict=True)]]
-    return [*cuts, list(text)] if len(text) <= _FEW else cuts
+        short = (text[:FEW] for text in self.texts)
+        return max(short, key=lambda text: len(chunks_of(requirement, [text], "sentence")))
 
 
 def _compare(subject: _Subject, what: str, trails: Sequence[Trail], usual: Sequence[Trail]) -> None:
     for text, trail, expected in zip(subject.texts, trails, usual, strict=True):
         assert trail == expected, (
-            f"{what} said {_last(trail)} on {_short(text)}, and a new requirement says {_last(expected)}"
+            f"{what} said {_last(trail)} on {in_short(text)}, and a new requirement says {_last(expected)}"
         )
 
 
 def _last(trail: Trail) -> str:
     counted = f" after {len(trail) - 1} chunks" if len(trail) > 1 else ""
     return f"{trail[-1]!r}{counted}"
-
-
-# --- the state of a requirement -----------------------------------------------------------------
-
-
-def _state(requirement: Requirement) -> Mapping[str, object]:
-    """Its attributes, as something that can be compared later."""
-    return {name: _still(value) for name, value in vars(requirement).items()}
-
-
-def _still(value: object, depth: int = 5) -> object:
-    # What is inside of containers is the requirement's own; other objects may well be shared.
-    if depth and isinstance(value, dict):
-        items = cast("dict[object, object]", value).items()
-        return [(_still(key, depth - 1), _still(inner, depth - 1)) for key, inner in items]
-    if depth and isinstance(value, list | tuple | deque | set | frozenset):
-        return [_still(inner, depth - 1) for inner in cast("Iterable[object]", value)]
-    if isinstance(value, str | bytes | bytearray | int | float):
-        return repr(value)
-    return _Same(value)
-
-
-@attrs.define(eq=False)
-class _Same:
-    """An object that is only itself."""
-
-    thing: object
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.thing is self.thing
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-def _assert_untouched(original: Requirement, before: Mapping[str, object], by: str) -> None:
-    after = _state(original)
-    changed = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
-    assert not changed, f"{by} has changed {', '.join(changed)} of the original"
 
 
 # --- the checks ----------------------------------------------------------------------------------
@@ -240,17 +129,17 @@ async def _reads(subject: _Subject) -> None:
 async def _judges_finished(subject: _Subject) -> None:
     async with subject.judges() as backend:
         for text in subject.texts:
-            with _about(text):
-                await _validated(subject.make(), text, backend)
+            with about(text):
+                await validated(subject.make(), text, backend)
 
 
 async def _judges_running(subject: _Subject) -> None:
     async with subject.judges() as backend:
         for text in subject.texts:
             for chunking in ("sentence", "word", "paragraph"):
-                await _trail(subject.make(), text, backend, chunking=chunking)
-            for deltas in _cuts(text):
-                await _trail(subject.make(), text, backend, deltas=deltas, chunking=None)
+                await trail_of(subject.make(), text, backend, chunking=chunking)
+            for deltas in cuts_of(text):
+                await trail_of(subject.make(), text, backend, deltas=deltas, chunking=None)
 
 
 async def _repeats_itself(subject: _Subject) -> None:
@@ -262,10 +151,10 @@ async def _bears_any_cut(subject: _Subject) -> None:
     async with subject.judges() as backend:
         for text in subject.texts:
             ends: set[str] = set()
-            for deltas in _cuts(text):
-                trail = await _trail(subject.make(), text, backend, deltas=deltas)
+            for deltas in cuts_of(text):
+                trail = await trail_of(subject.make(), text, backend, deltas=deltas)
                 ends.add(trail[-1])
-            assert len(ends) == 1, f"on {_short(text)} it said {' or '.join(sorted(ends))}"
+            assert len(ends) == 1, f"on {in_short(text)} it said {' or '.join(sorted(ends))}"
 
 
 async def _copies(subject: _Subject) -> None:
@@ -280,26 +169,26 @@ async def _copies(subject: _Subject) -> None:
 async def _copies_are_independent(subject: _Subject) -> None:
     usual = await subject.trails(subject.make)
     original = subject.make()
-    before = _state(original)
+    before = state_of(original)
     for _ in range(3):
         later = await subject.trails(lambda: copy.copy(original))
-        _assert_untouched(original, before, "judging with a copy")
+        assert_untouched(original, before, "judging with a copy")
         _compare(subject, "a copy, made after others had judged,", later, usual)
     async with subject.judges() as backend:
         for text, trail in zip(subject.texts, usual, strict=True):
             pair = copy.copy(original), copy.copy(original)
             await _judge_in_turn(pair, text, trail, backend)
-    _assert_untouched(original, before, "judging with two copies at once")
+    assert_untouched(original, before, "judging with two copies at once")
 
 
 async def _judge_in_turn(
     pair: Sequence[Requirement], text: str, usual: Trail, backend: Backend
 ) -> None:
-    for chunk, expected in zip(_chunks(pair[0], [text], "sentence"), usual, strict=False):
+    for chunk, expected in zip(chunks_of(pair[0], [text], "sentence"), usual, strict=False):
         for requirement in pair:
-            verdict = await _streamed(requirement, chunk, backend)
+            verdict = await streamed(requirement, chunk, backend)
             assert verdict == expected, (
-                f"of two copies that judge {_short(text)} at the same time one said {verdict!r} where "
+                f"of two copies that judge {in_short(text)} at the same time one said {verdict!r} where "
                 f"a new requirement says {expected!r}"
             )
 
@@ -311,7 +200,7 @@ async def _ignores_the_clock(subject: _Subject) -> None:
     with adjustable_clocks(modules) as put_forward:
         async with subject.judges() as backend:
             later = [
-                await _trail(subject.make(), text, backend, tick=lambda: put_forward(_HOUR))
+                await trail_of(subject.make(), text, backend, tick=lambda: put_forward(_HOUR))
                 for text in subject.texts
             ]
     _compare(subject, "with an hour between chunks, it", later, usual)
@@ -321,10 +210,10 @@ async def _stops(subject: _Subject) -> None:
     text = subject.short_text()
 
     async def stream(requirement: Requirement, backend: Backend) -> object:
-        return await _trail(requirement, text, backend)
+        return await trail_of(requirement, text, backend)
 
     async def validate(requirement: Requirement, backend: Backend) -> object:
-        return await _validated(requirement, text, backend)
+        return await validated(requirement, text, backend)
 
     for call in (stream, validate):
         for make_backend in (lambda: ScriptedBackend(lambda _: [Stall()]), subject.backend):
@@ -363,17 +252,17 @@ async def _cancel_where_it_waits(
 async def _is_cancelled_everywhere(subject: _Subject) -> None:
     text = subject.short_text()
     original = subject.make()
-    before = _state(original)
+    before = state_of(original)
 
     async def program() -> Trail:
         async with subject.judges() as backend:
-            return await _trail(copy.copy(original), text, backend)
+            return await trail_of(copy.copy(original), text, backend)
 
     async def another_copy_works() -> None:
-        _assert_untouched(original, before, "a cancelled copy")
+        assert_untouched(original, before, "a cancelled copy")
         trail = await program()
         assert trail == usual, (
-            f"another copy said {_last(trail)} on {_short(text)}, and a new requirement says {_last(usual)}"
+            f"another copy said {_last(trail)} on {in_short(text)}, and a new requirement says {_last(usual)}"
         )
 
     usual = await program()
@@ -383,7 +272,7 @@ async def _is_cancelled_everywhere(subject: _Subject) -> None:
 async def _is_untouched_by_a_run(subject: _Subject) -> None:
     for text in subject.texts:
         original = subject.make()
-        before = _state(original)
+        before = state_of(original)
         async with (
             start_session(backend=ScriptedBackend(text)) as session,
             session.stream(
@@ -391,7 +280,7 @@ async def _is_untouched_by_a_run(subject: _Subject) -> None:
             ) as result,
         ):
             await result.acomplete()
-        _assert_untouched(original, before, "the run")
+        assert_untouched(original, before, "the run")
 
 
 _Check: TypeAlias = Callable[[_Subject], Awaitable[None]]
