@@ -106,7 +106,7 @@ class LocalBackend(Backend):
             try:
                 deltas = await stack.enter_async_context(client.open(self._completed(request)))
             except (BackendUnreachable, StreamInterrupted) as error:
-                await engine.check(error)
+                await engine.check(error)  # noqa: ASYNC120 - a cancellation goes before
                 raise
             yield await stack.enter_async_context(aclosing(_deltas(deltas, engine)))
 
@@ -155,7 +155,7 @@ async def _deltas(deltas: AsyncIterator[Delta], engine: Engine) -> AsyncGenerato
         async for delta in deltas:
             yield delta
     except StreamInterrupted as error:
-        await engine.check(error)
+        await engine.check(error)  # noqa: ASYNC120 - a cancellation goes before
         raise
 
 

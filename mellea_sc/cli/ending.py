@@ -37,7 +37,7 @@ def end_with(
         if loop == "trio" and find_spec("trio") is None:
             raise MissingExtra("--loop trio needs trio: pip install 'mellea_sc[trio]'")
         status = anyio.run(command, *args, backend=loop)
-    except BaseException as error:  # noqa: BLE001 - this is where every error ends
+    except BaseException as error:  # noqa: ASYNC103, BLE001 - this is where every error ends
         status = _told(error, debug=debug)
     sys.exit(status)
 

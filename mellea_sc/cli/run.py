@@ -98,7 +98,7 @@ class _Interruption:
         self.signal: int | None = None
         self.stop: Callable[[str], None] = _nothing
 
-    async def watch(
+    async def watch(  # noqa: ASYNC114 - started with start()
         self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:

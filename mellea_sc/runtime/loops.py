@@ -93,7 +93,7 @@ def stray_cancellation_as(error: Exception) -> Generator[None]:
     except anyio.get_cancelled_exc_class():
         if _is_trio() or _asyncio.is_being_cancelled():
             raise
-        raise error from None
+        raise error from None  # noqa: ASYNC104 - nobody has asked for it
 
 
 def or_else(

@@ -97,7 +97,7 @@ class SessionScope:
             return await self._block.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it joins
         finally:
             self._ended = self._ended or "its block was left"
-            await self._end_thread()
+            await self._end_thread()  # noqa: ASYNC102 - shields itself
 
     def __enter__(self) -> Self:
         refuse_in_event_loop("with start_session()", "async with start_session() as m:")
@@ -130,7 +130,7 @@ class SessionScope:
         try:
             await self._end_here()
         finally:
-            await self._end_thread()
+            await self._end_thread()  # noqa: ASYNC102 - shields itself
 
     async def _end_here(self) -> None:
         self._ended = self._ended or "it was closed"
@@ -185,7 +185,7 @@ class SessionScope:
             self._cancel_here(reason)
         elif self._portal.is_running:
 
-            async def cancel() -> None:
+            async def cancel() -> None:  # noqa: ASYNC124 - the portal wants one
                 self._cancel_here(reason)
 
             self._portal.call(cancel)
@@ -201,7 +201,8 @@ class SessionScope:
     def __del__(self) -> None:
         if not getattr(self, "_ended", True) and self._adopted:
             warnings.warn(
-                f"unclosed session {self!r}: use `async with`, or `await m.aclose()`",
+                f"unclosed session {self!r}: use it as a block, or end it by `await m.aclose()` "
+                "(after blocking calls by `m.close()`)",
                 ResourceWarning,
                 stacklevel=2,
                 source=self,

@@ -56,7 +56,7 @@ class _Conductor(Instrument):
         _set_deterministic(deterministic)
         trio_run._r.setstate(state)
 
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 # trio's signature
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:  # trio's signature
         self._stepped = True
         working = _busy_workers()
         self._silent_workers = min(self._silent_workers, working)
@@ -126,8 +126,8 @@ def _throw_into_main(error: Exception) -> None:
 class _NoSockets(SocketFactory):
     def socket(
         self,
-        family: int = socket.AF_INET,  # noqa: ARG002 # trio's signature
-        type: int = socket.SOCK_STREAM,  # noqa: ARG002
-        proto: int = 0,  # noqa: ARG002
+        family: int = socket.AF_INET,  # trio's signature
+        type: int = socket.SOCK_STREAM,
+        proto: int = 0,
     ) -> trio.socket.SocketType:
         raise RuntimeError(NETWORK_REFUSED)

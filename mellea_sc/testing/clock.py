@@ -71,7 +71,7 @@ def run_virtual(
         if seed is not None:
             error.add_note(f"the order of tasks was shuffled with seed={seed}")
         if (deadlock := _deadlock_in(error)) not in (None, error):
-            raise deadlock from error
+            raise deadlock from error  # noqa: ASYNC104 - the loop has ended
         raise
 
 

@@ -85,7 +85,7 @@ class _Run:
 
     async def to_its_end(self) -> None:
         with watch_steps(self._after_step):
-            async with anyio.create_task_group() as tg:
+            async with anyio.create_task_group() as tg:  # noqa: ASYNC112 - it is to be a task
                 tg.start_soon(self._main, name="the program")
         if self._error is not None:
             raise self._error

@@ -79,7 +79,7 @@ async def assert_no_leaks() -> AsyncGenerator[None]:
         try:
             yield
         except Exception as error:
-            if leaks := await before.left_behind():
+            if leaks := await before.left_behind():  # noqa: ASYNC120 - then nothing is checked
                 error.add_note(str(Leaked(leaks)))
             raise
         if leaks := await before.left_behind():

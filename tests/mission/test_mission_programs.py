@@ -14,7 +14,15 @@ import pytest
 from mellea_sc.testing.server import Answer, ModelServer, RecordedRequest
 
 PROGRAMS = sorted((Path(__file__).parent / "programs").glob("*.py"))
-STORY = ("A robot ", "woke up. ", "It began ", "to cook! ", '"Is it ', 'good?" she asked. ', "The end.")
+STORY = (
+    "A robot ",
+    "woke up. ",
+    "It began ",
+    "to cook! ",
+    '"Is it ',
+    'good?" she asked. ',
+    "The end.",
+)
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -51,7 +59,15 @@ def as_trio(program: Path) -> str:
 def run(program: Path, loop: str, environment: Mapping[str, str]) -> str:
     text = program.read_text() if loop == "asyncio" else as_trio(program)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-W", "ignore:unclosed session:ResourceWarning", "-c", text],
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-W",
+            "ignore:unclosed session:ResourceWarning",
+            "-c",
+            text,
+        ],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

@@ -36,10 +36,10 @@ class _AtMost(Requirement):
 
     async def stream_validate(
         self,
-        chunk: str,  # noqa: ARG002 - only their number counts
+        chunk: str,
         *,
-        backend: Backend,  # noqa: ARG002 - nothing is asked of a model
-        ctx: Context,  # noqa: ARG002
+        backend: Backend,
+        ctx: Context,
     ) -> PartialValidationResult:
         """Count one more; ``"fail"`` as soon as there are too many."""
         self._count += 1

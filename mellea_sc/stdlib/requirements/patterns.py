@@ -77,8 +77,8 @@ class MustNotMatch(Requirement):
         self,
         chunk: str,
         *,
-        backend: Backend,  # noqa: ARG002 - nothing is asked of a model
-        ctx: Context,  # noqa: ARG002
+        backend: Backend,
+        ctx: Context,
     ) -> PartialValidationResult:
         """``"fail"`` for a piece that its own chunking has found to be a match.
 
