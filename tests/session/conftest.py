@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Generator
+
 import pytest
+
+
+@pytest.fixture
+def collected() -> Generator[None]:
+    """Sessions that the test did not close are gone before the next one."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

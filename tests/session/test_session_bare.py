@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import warnings
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import anyio
@@ -25,7 +25,10 @@ from mellea_sc import (
 )
 from mellea_sc.testing import Fail, Pause, ScriptedBackend, Stall, cancel_everywhere
 
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed session:ResourceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed session:ResourceWarning"),
+    pytest.mark.usefixtures("collected"),
+]
 
 NEVER_BEGAN = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 """asyncio drops tasks that are cancelled before their first step, and what anyio wraps in them."""
@@ -38,13 +41,6 @@ def slow(seconds: float = 1.0) -> ScriptedBackend:
 
 def stalled() -> ScriptedBackend:
     return ScriptedBackend(lambda _: ["some ", Stall()])
-
-
-@pytest.fixture(autouse=True)
-def _collect() -> Generator[None]:
-    """Sessions that a test did not close are gone before the next one."""
-    yield
-    gc.collect()
 
 
 # --- within one loop --------------------------------------------------------------------------------

@@ -191,6 +191,7 @@ async def test_a_cancelled_backend_is_cancelled_however_its_cancellation_was_ask
 
 
 @pytest.mark.filterwarnings("ignore:unclosed session:ResourceWarning")
+@pytest.mark.usefixtures("collected")
 @pytest.mark.parametrize("block", [True, False], ids=["block", "bare"])
 def test_ctrl_c_cancels_what_runs_and_is_raised(block: bool) -> None:
     backend = stalled()
