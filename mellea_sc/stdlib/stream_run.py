@@ -149,14 +149,12 @@ class StreamRun:
                         else:
                             async with validation_backend as judges:
                                 await self._phases(nursery, judges, ctx)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - kept for whoever reads or awaits the run
             result.error = error
-            if keeper is not None:
-                keeper.hold(self, error)
-                if keeper.on_error == "cancel":
-                    raise
         finally:
             self._end()
+        if result.error is not None and keeper is not None and keeper.on_error == "cancel":
+            raise result.error
 
     def never_began(self) -> None:
         """Its task was cancelled before its first step."""
@@ -177,10 +175,13 @@ class StreamRun:
                         await self._finish(judging, asked)
         except Exception as error:  # noqa: BLE001 - raised with those that ended the text
             self._errors.append(error)
-        if len(self._errors) > 1:
-            raise ExceptionGroup("a stream failed in more than one way", self._errors)
         if self._errors:
-            raise self._errors[0]
+            raise self._all_errors()
+
+    def _all_errors(self) -> Exception:
+        if len(self._errors) == 1:
+            return self._errors[0]
+        return ExceptionGroup("a stream failed in more than one way", self._errors)
 
     async def _finish(self, judging: Backend, asked: Context) -> None:
         result = self.result
@@ -228,6 +229,11 @@ class StreamRun:
     def _end(self) -> None:
         result = self.result
         self._lanes.close()
+        if result.error is None and self._errors:
+            # cancelled while the text before an error was still being judged
+            result.error = self._all_errors()
+        if result.error is not None and self._keeper is not None:
+            self._keeper.hold(self, result.error)
         write = result.gate.events.write
         if self._ledger.failed:
             failures = self._ledger.failures

@@ -428,6 +428,26 @@ async def test_1_4_a_backends_error_and_a_validators_are_both_raised() -> None:
     assert kinds(await read_events(result)) == ["Error", "Completed"]
 
 
+@pytest.mark.parametrize("how", ["result", "session"])
+async def test_1_4_a_backends_error_is_not_lost_when_the_judging_of_its_text_is_cancelled(
+    how: str,
+) -> None:
+    m, _ = session("One. ", Fail(ModelError("broken")))
+    result = None
+    with contextlib.suppress(ExceptionGroup):
+        async with m:
+            result = await m.stream("?", requirements=[Check(always("pass", after=5))])
+            await anyio.sleep(1)
+            (result if how == "result" else m).cancel()
+            await result.ended.wait()
+    assert result is not None
+    assert anyio.current_time() == 1
+    assert isinstance(result.error, ModelError)
+    assert kinds(await read_events(result)) == ["Error", "Completed"]
+    with pytest.raises(ModelError):
+        await result.acomplete()
+
+
 async def test_4_10_an_error_that_cannot_say_its_message_ends_the_run_like_any_other() -> None:
     class Mute(Exception):
         def __str__(self) -> str:

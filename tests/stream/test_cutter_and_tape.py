@@ -1,0 +1,130 @@
+"""The cutter knows where its chunks stand; a tape has one reader and forgets what was read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+import pytest
+
+from mellea_sc.core.chunking import ChunkingStrategy
+from mellea_sc.core.errors import ChunkingError, StreamConsumed
+from mellea_sc.runtime.lanes import Cutter
+from mellea_sc.runtime.tape import Tape
+from mellea_sc.stdlib.chunking import RawChunker, SentenceChunker, WordChunker
+
+pytestmark = pytest.mark.anyio
+
+
+class Told(ChunkingStrategy):
+    """Gives what it was told to, whatever it is fed."""
+
+    def __init__(self, *chunks: Sequence[str]) -> None:
+        self.chunks = [*chunks]
+
+    def feed(self, delta: str) -> Sequence[str]:
+        return self.chunks.pop(0)
+
+    def flush(self) -> Sequence[str]:
+        return self.chunks.pop(0)
+
+
+def test_chunks_stand_where_they_are_in_the_text() -> None:
+    text = "  One.  Two two. \n One."
+    cutter = Cutter(SentenceChunker())
+    chunks = [chunk for at in range(0, len(text), 3) for chunk in cutter.feed(text[at : at + 3])]
+    chunks += cutter.flush()
+    assert [chunk.text for chunk in chunks] == ["One.", "Two two.", "One."]
+    assert [text[chunk.start : chunk.end] for chunk in chunks] == [chunk.text for chunk in chunks]
+    assert chunks[0].start < chunks[1].start < chunks[2].start
+
+
+@pytest.mark.parametrize("wrong", ["not there", "One.", "w. Two"])
+def test_a_chunk_that_does_not_stand_in_the_text_after_the_last_one_is_an_error(wrong: str) -> None:
+    cutter = Cutter(Told(["One."], [wrong]))
+    assert cutter.feed("One. T")[0].end == 4
+    with pytest.raises(ChunkingError, match="Told"):
+        cutter.feed("wo. Three.")
+
+
+def test_a_flushed_fragment_that_is_not_there_is_an_error_too() -> None:
+    cutter = Cutter(Told([], ["nowhere"]))
+    cutter.feed("One.")
+    with pytest.raises(ChunkingError):
+        cutter.flush()
+
+
+@pytest.mark.parametrize("strategy", [WordChunker, RawChunker, SentenceChunker])
+def test_what_a_cutter_keeps_does_not_grow_with_the_text(
+    strategy: type[ChunkingStrategy],
+) -> None:
+    cutter = Cutter(strategy())
+    most = 0
+    for _ in range(1000):
+        cutter.feed("Some. ")
+        most = max(most, sum(map(len, cutter._pending)))
+    assert most <= 12
+
+
+async def test_a_tape_is_read_once_and_what_is_there_needs_no_waiting() -> None:
+    read: list[int] = []
+    tape: Tape[int] = Tape("numbers", on_read=read.append)
+    for n in range(3):
+        tape.write(n)
+    unused = tape.reader()
+    reader = tape.reader()
+    assert [await anext(reader), await anext(reader)] == [0, 1]
+    assert read == [0, 1]
+    with pytest.raises(StreamConsumed, match="numbers"):
+        await anext(unused)
+    tape.end()
+    assert [n async for n in reader] == [2]
+    assert [n async for n in reader] == []
+    with pytest.raises(StreamConsumed):
+        await anext(tape.reader())
+
+
+async def test_a_reader_of_a_tape_wakes_for_what_is_written_and_for_the_end() -> None:
+    tape: Tape[int] = Tape("numbers")
+    got: list[int] = []
+
+    async def read() -> None:
+        async for n in tape.reader():
+            got.append(n)  # noqa: PERF401 - seen from outside while it goes on
+
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(read)
+        await anyio.wait_all_tasks_blocked()
+        for n in range(3):
+            tape.write(n)
+            await anyio.wait_all_tasks_blocked()
+            assert got == [*range(n + 1)]
+        tape.end()
+    assert got == [0, 1, 2]
+
+
+async def test_a_cancelled_reader_of_a_tape_loses_nothing_and_may_go_on() -> None:
+    tape: Tape[int] = Tape("numbers")
+    reader = tape.reader()
+    with anyio.move_on_after(1) as scope:
+        await anext(reader)
+    assert scope.cancelled_caught
+    tape.write(1)
+    assert await anext(reader) == 1
+
+
+async def test_what_the_end_of_a_tape_raises_its_reader_gets_once() -> None:
+    errors = [LookupError("told")]
+
+    def tell() -> None:
+        if errors:
+            raise errors.pop()
+
+    tape: Tape[int] = Tape("numbers", on_end=tell)
+    tape.write(1)
+    tape.end()
+    reader = tape.reader()
+    assert await anext(reader) == 1
+    with pytest.raises(LookupError):
+        await anext(reader)
+    assert [n async for n in reader] == []
