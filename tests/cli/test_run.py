@@ -64,7 +64,7 @@ def test_the_text_alone_is_on_standard_output_as_the_model_wrote_it(
 def test_a_failed_check_stops_the_text_and_says_which_and_where(
     scripted: ScriptedBackend, invoke: Invoke, loop: str
 ) -> None:
-    done = invoke("run", "x", "--max-sentences", "1", "--max-words", "99", "--loop", loop)
+    done = invoke("run", "x", "--max-sentences", "1", "--loop", loop)
     assert (done.exit_code, done.stdout) == (1, "Water rises.\n")
     assert "✗ at most 1 sentence  ·✗  chunk 1: more than 1 sentence" in done.stderr
     assert "stopped by a failed check" in done.stderr
