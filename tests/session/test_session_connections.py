@@ -370,7 +370,7 @@ async def test_places_are_given_back_wherever_a_program_is_cancelled() -> None:
             thunks: list[ModelOutputThunk] = []
             try:
                 for options in (None, STREAM, None):
-                    thunks.append(await m.ainstruct("?", model_options=options))
+                    thunks.append(await m.ainstruct("?", model_options=options))  # noqa: PERF401
                 await thunks[2]
             finally:
                 for thunk in thunks[:2]:
