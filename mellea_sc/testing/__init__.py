@@ -1,25 +1,30 @@
 """What programs that use the library are tested with: without a model, without a network.
 
-    scripted.py       a backend that gives the answers a test has written down
-    clock.py          virtual time, and a repeatable order of tasks, on both event loops
-    leaks.py          nothing is left behind
-    everywhere.py     a program cancelled at every checkpoint, or failing at every point
-    failing.py        a backend or a requirement that fails at one point
-    conformance.py    does a backend keep its promises?
-    check_requirement.py  does a requirement keep its promises?
-    pytest_plugin.py  the fixtures; nothing else here needs pytest
+    scripted.py                 a backend that gives the answers a test has written down
+    cassette.py                 a real backend's answers, recorded and replayed
+    server.py                   a model server on loopback that misbehaves on demand
+    clock.py                    virtual time, and a repeatable order of tasks, on both event loops
+    leaks.py                    nothing is left behind
+    everywhere.py               a program cancelled at every checkpoint, or failing at every point
+    failing.py                  a backend or a requirement that fails at one point
+    conformance.py              does a backend keep its promises?
+    requirement_conformance.py  does a requirement keep its promises?
+    strategies.py               what hypothesis makes up
+    pytest_plugin.py            the fixtures; nothing else here needs pytest
 
 Underneath, one room for each thing that has to look inside: _tasks.py and _steps.py (the event
 loops), _threads.py and _processes.py (the process), _origins.py (who made what), _deadlock.py,
-_virtual_asyncio.py and _virtual_trio.py (virtual time).
+_virtual_asyncio.py and _virtual_trio.py (virtual time), _wall_time.py, _promises.py and _trails.py (the
+conformance checks), _cassette_file.py and _cassette_scrub.py, and _server_*.py.
 """
 
-from mellea_sc.testing.check_requirement import check_requirement
+from mellea_sc.testing.cassette import Cassette, CassetteMismatch, Recording
 from mellea_sc.testing.clock import Deadlock, LoopName, run_virtual, virtual_backend
 from mellea_sc.testing.conformance import check_backend
 from mellea_sc.testing.everywhere import cancel_everywhere, fail_everywhere
 from mellea_sc.testing.failing import FailingBackend, FailingRequirement, InjectedError
 from mellea_sc.testing.leaks import Leak, Leaked, LeakKind, assert_no_leaks
+from mellea_sc.testing.requirement_conformance import check_requirement
 from mellea_sc.testing.scripted import (
     Answer,
     Call,
@@ -37,6 +42,8 @@ from mellea_sc.testing.scripted import (
 __all__ = [
     "Answer",
     "Call",
+    "Cassette",
+    "CassetteMismatch",
     "Deadlock",
     "Fail",
     "FailingBackend",
@@ -48,6 +55,7 @@ __all__ = [
     "LoopName",
     "Outcome",
     "Pause",
+    "Recording",
     "Script",
     "ScriptExhausted",
     "ScriptedBackend",
