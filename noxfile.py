@@ -116,3 +116,9 @@ def nightly(session: nox.Session) -> None:
     """The long runs: many more examples of every property."""
     session.install("-e", EVERYTHING)
     session.run("pytest", *session.posargs, env={"HYPOTHESIS_PROFILE": "nightly"})
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Side by side with the peers: writes benchmarks/REPORT.md; see benchmarks/README.md."""
+    session.run("python", "-m", "benchmarks", *session.posargs)
