@@ -81,6 +81,16 @@ __all__ = [
 class MelleaError(Exception):
     """The root of every error that the library raises on purpose."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors can be copied and sent to other processes, whatever their ``__init__`` asks for."""
+        return _made_again, (type(self), self.args), vars(self)
+
+
+def _made_again(kind: type[MelleaError], args: tuple[object, ...]) -> MelleaError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    return error
+
 
 # --- the caller -----------------------------------------------------------------------------
 
@@ -113,9 +123,9 @@ class StreamConsumed(UsageError, anyio.BusyResourceError):
     """A stream with one reader was iterated a second time."""
 
     def __init__(self, what: str) -> None:
-        super().__init__("iterating over")
-        self.args = (
-            f"{what} has one reader, and was iterated before; keep what the first one read",
+        # not through BusyResourceError, which has words of its own
+        Exception.__init__(
+            self, f"{what} has one reader, and was iterated before; keep what the first one read"
         )
 
 
