@@ -60,7 +60,7 @@ class LocalBackend(Backend):
         self, model_id: str | None = None, *, progress: ProgressCallback | None = None
     ) -> None:
         self._gguf = _gguf_of(model_id)
-        self.model_id = SMOLLM2.name if self._gguf is None else self._gguf.stem
+        self.model_id: str = SMOLLM2.name if self._gguf is None else self._gguf.stem
         self._progress: ProgressCallback = progress or _ignore
         self._lease: Lease | None = None
 

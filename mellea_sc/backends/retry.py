@@ -47,8 +47,8 @@ class Retrying(Backend):
         self._backend = backend
         self._attempts = attempts
         self._budget = budget
-        self.provider = backend.provider
-        self.model_id = backend.model_id
+        self.provider: str = backend.provider
+        self.model_id: str = backend.model_id
 
     def __repr__(self) -> str:
         return f"Retrying({self._backend!r}, attempts={self._attempts}, budget={self._budget:g})"

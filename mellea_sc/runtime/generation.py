@@ -183,8 +183,8 @@ class BoundBackend(Backend):
     def __init__(self, place: Callable[[], Awaitable[Place]], backend: Backend) -> None:
         self._place = place
         self._backend = backend
-        self.provider = backend.provider
-        self.model_id = backend.model_id
+        self.provider: str = backend.provider
+        self.model_id: str = backend.model_id
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._backend!r}>"

@@ -80,7 +80,7 @@ class Ledger:
     """How many chunks, from the first one on, may be shown."""
 
     def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
+        self.lanes: int = lanes
         self.releasable = 0
         self._ends: list[int] = []
         self._passed: list[float] = [0] * lanes

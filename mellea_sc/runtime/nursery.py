@@ -117,10 +117,10 @@ class Nursery:
         self.options: ModelOptions = options or {}
         self.on_error: OnError = on_error
         self.name = name
-        self.loop = current_loop()
-        self.draining = False
+        self.loop: object = current_loop()
+        self.draining: bool = False
         self.cancel_reason: str | None = None
-        self.is_open = False
+        self.is_open: bool = False
         self._closing = anyio.Event()
         self._link: _Link | None = None
         self._parked: set[Parked] = set()

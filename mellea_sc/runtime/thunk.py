@@ -114,7 +114,7 @@ class ModelOutputThunk(Thunk):
         streamed: bool = False,
         generation: GenerationInfo | None = None,
     ) -> None:
-        self.name = name
+        self.name: str = name
         self.generation = generation or GenerationInfo()
         self.sampling = None
         self.parsed_repr = None

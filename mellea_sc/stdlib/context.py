@@ -36,7 +36,7 @@ class ChatContext(Context):
         super().__init__()
         if window_size is not None and window_size < 1:
             raise InvalidOption(f"window_size must be at least 1 or None, not {window_size!r}")
-        self.window_size = window_size
+        self.window_size: int | None = window_size
 
     def without_items(self) -> Self:
         """A context with the same window in which nothing was said."""

@@ -492,12 +492,12 @@ class MelleaSession(SessionScope):
 
     # --- their blocking halves -------------------------------------------------------------------
 
-    instruct = _blocking(ainstruct)
-    chat = _blocking(achat)
-    act = _blocking(aact)
-    validate = _blocking(avalidate)
-    query = _blocking(aquery)
-    transform = _blocking(atransform)
+    instruct: Final = _blocking(ainstruct)
+    chat: Final = _blocking(achat)
+    act: Final = _blocking(aact)
+    validate: Final = _blocking(avalidate)
+    query: Final = _blocking(aquery)
+    transform: Final = _blocking(atransform)
 
     # --- streams ----------------------------------------------------------------------------------
 

@@ -86,7 +86,7 @@ class SessionScope:
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         tb: TracebackType | None,
-    ) -> bool:
+    ) -> bool | None:  # a plain bool would tell type checkers that any exception may be swallowed
         """Join what is running, or cancel it when the block raised; then end.
 
         Raises:

@@ -37,8 +37,8 @@ class Gate:
     def __init__(self, ledger: Ledger, lookahead: int | None, on_error: Callable[[], None]) -> None:
         self.chunks: Tape[str] = Tape("astream()", on_read=self._chunk_was_read, on_end=on_error)
         self.events: Tape[StreamEvent] = Tape("events()", on_read=self._event_was_read)
-        self.position = 0
-        self.released = 0
+        self.position: int = 0
+        self.released: int = 0
         self._ledger = ledger
         self._lookahead = lookahead
         self._waiting: deque[Chunk] = deque()
@@ -138,12 +138,12 @@ class StreamChunkingResult:
         self.streaming_failures = []
         self.generation = GenerationInfo()
         self.error = None
-        self.scope = anyio.CancelScope()
-        self.gate = Gate(ledger, lookahead, self.raise_error)
+        self.scope: anyio.CancelScope = anyio.CancelScope()
+        self.gate: Gate = Gate(ledger, lookahead, self.raise_error)
         self.text_parts: list[str] = []
-        self.ended = anyio.Event()
+        self.ended: anyio.Event = anyio.Event()
         self._observed = observed
-        self.error_was_raised = False
+        self.error_was_raised: bool = False
 
     @property
     def full_text(self) -> str:

@@ -96,9 +96,9 @@ class StreamRun:
         self._nursery: Nursery | None = None
         self._keeper: Nursery | None = None
         self._errors: list[Exception] = []
-        self.observed = anyio.Event()
+        self.observed: anyio.Event = anyio.Event()
         self._race = anyio.CancelScope()
-        self.result = StreamChunkingResult(
+        self.result: StreamChunkingResult = StreamChunkingResult(
             self._ledger, lookahead=settings.lookahead, observed=self._was_observed
         )
         self._lanes = Lanes(

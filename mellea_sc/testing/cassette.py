@@ -60,8 +60,8 @@ class Recording(Backend):
         self._path = Path(path)
         self._scrub = scrub
         self._exchanges: list[Exchange] = []
-        self.provider = backend.provider
-        self.model_id = backend.model_id
+        self.provider: str = backend.provider
+        self.model_id: str = backend.model_id
 
     @asynccontextmanager
     async def connected(self) -> AsyncGenerator[Self]:
@@ -149,7 +149,9 @@ class Cassette(Backend):
         self._delays = delays
         self._repeat = repeat
         self._scrub = scrub
-        self.provider, self.model_id, self._exchanges = load(self._path)
+        provider, model, self._exchanges = load(self._path)
+        self.provider: str = provider
+        self.model_id: str = model
         self._uses = [0] * len(self._exchanges)
 
     @asynccontextmanager

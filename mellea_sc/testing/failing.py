@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from mellea_sc.core.backend import Backend, Delta, Format, GenerationRequest
-from mellea_sc.core.base import Context, Span
+from mellea_sc.core.base import Context, Role, Span
 from mellea_sc.core.errors import BackendError
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
@@ -58,8 +58,8 @@ class FailingBackend(Backend):
     ) -> None:
         self._backend = backend
         self._points = _Points(at, InjectedError("put in by the test") if error is None else error)
-        self.provider = backend.provider
-        self.model_id = backend.model_id
+        self.provider: str = backend.provider
+        self.model_id: str = backend.model_id
 
     @property
     def points(self) -> int:
@@ -123,7 +123,7 @@ class FailingRequirement(Requirement):
             fail_open=requirement.fail_open,
             timeout=requirement.timeout,
         )
-        self.role = requirement.role
+        self.role: Role = requirement.role
         self._requirement = requirement
         self._points = _Points(at, InjectedError("put in by the test") if error is None else error)
 

@@ -46,10 +46,14 @@ class Instruction(Component):
         if description is not None and not isinstance(description, str | CBlock):
             raise InvalidOption(f"a description is a str or a CBlock, not {description!r}")
         self.description = description
-        self.requirements = [reqify(requirement) for requirement in requirements or ()]
-        self.icl_examples = list(icl_examples or ())
-        self.grounding_context = dict(grounding_context or {})
-        self.user_variables = None if user_variables is None else dict(user_variables)
+        self.requirements: list[Requirement] = [
+            reqify(requirement) for requirement in requirements or ()
+        ]
+        self.icl_examples: list[str | CBlock] = list(icl_examples or ())
+        self.grounding_context: dict[str, Span] = dict(grounding_context or {})
+        self.user_variables: dict[str, Span] | None = (
+            None if user_variables is None else dict(user_variables)
+        )
         self.prefix = prefix
         self.output_prefix = output_prefix
         if self.user_variables is not None:

@@ -25,7 +25,7 @@ class Message(Component):
     def __init__(
         self, role: Role, content: Span, *, user_variables: Mapping[str, Span] | None = None
     ) -> None:
-        self.role = role
+        self.role: Role = role
         self._content = content
         self._variables = user_variables
         if user_variables is not None and isinstance(content, str):

@@ -63,7 +63,7 @@ class MaxSentences(_AtMost):
         InvalidOption: the limit is not such a number.
     """
 
-    unit = "sentence"
+    unit: ClassVar[ChunkingName] = "sentence"
 
 
 class MaxWords(_AtMost):
@@ -80,7 +80,7 @@ class MaxWords(_AtMost):
         InvalidOption: the limit is not such a number.
     """
 
-    unit = "word"
+    unit: ClassVar[ChunkingName] = "word"
 
 
 def _counted(number: int, unit: str) -> str:

@@ -32,7 +32,7 @@ class RejectionSamplingStrategy(SamplingStrategy):
         if loop_budget < 1:
             raise InvalidOption(f"loop_budget must be at least 1, not {loop_budget!r}")
         self.loop_budget = loop_budget
-        self.requirements = list(requirements or ())
+        self.requirements: list[Requirement] = list(requirements or ())
 
     def is_needed(self, requirements: Sequence[Requirement]) -> bool:
         """Only requirements can reject an answer."""
