@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable, Coroutine
 
 import anyio
 import pytest
@@ -20,6 +21,7 @@ from mellea_sc import (
     RunError,
     ValidationResult,
     start_session,
+    wait_for_all_mots,
 )
 from mellea_sc.core.base import Context
 from mellea_sc.testing import Pause, ScriptedBackend, Stall
@@ -27,6 +29,8 @@ from mellea_sc.testing import Pause, ScriptedBackend, Stall
 pytestmark = pytest.mark.anyio
 
 STREAM = {ModelOption.STREAM: True}
+NEVER_BEGAN = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+"""asyncio drops tasks that are cancelled before their first step, and what anyio wraps in them."""
 
 
 @pytest.fixture
@@ -266,3 +270,65 @@ def test_the_end_of_the_loop_does_not_wait_for_a_cleanup_that_sleeps(waits: bool
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(asyncio.wait_for(main(), 30))
     assert cleaned == ["begun"]
+
+
+# --- cancelled natively at any iteration of the loop, once and twice ---------------------------------------
+
+
+async def _works(backend: ScriptedBackend) -> None:
+    async with start_session(backend=backend, context_type="chat") as m:
+        first = await m.ainstruct("a", model_options=STREAM)
+        async with await m.ainstruct("b") as second:
+            await wait_for_all_mots([first, second])
+        async with m.stream("c.", requirements=[Requirement("r", passes)]) as result:
+            await result.acomplete()
+        await m.avalidate(Requirement("r", passes), output="text")
+        assert await m.achat("d")
+
+
+async def _works_bare(backend: ScriptedBackend) -> None:
+    m = start_session(backend=backend, context_type="chat")
+    try:
+        first = await m.ainstruct("a", model_options=STREAM)
+        async for _ in first:
+            pass
+        assert await m.achat("b")
+    finally:
+        await m.aclose()
+
+
+async def passes(_: Context) -> ValidationResult:
+    await asyncio.sleep(0)
+    return ValidationResult(True)
+
+
+@pytest.mark.parametrize("again_after", [None, 0, 1, 3])
+@pytest.mark.parametrize("program", [_works, _works_bare])
+@NEVER_BEGAN
+@pytest.mark.timeout(60)
+def test_a_program_cancelled_natively_at_any_moment_ends_and_leaves_nothing(
+    program: Callable[[ScriptedBackend], Coroutine[object, object, None]], again_after: int | None
+) -> None:
+    async def main(moment: int) -> bool:
+        backend = ScriptedBackend(lambda _: ["some ", Pause(0), "text."])
+        task = asyncio.create_task(program(backend))
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        ended = task.done()
+        task.cancel()
+        if again_after is not None:
+            for _ in range(again_after):
+                await asyncio.sleep(0)
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert all(call.outcome != "running" for call in backend.calls)
+        return ended
+
+    moment = 0
+    while not asyncio.run(main(moment)):
+        moment += 1
+    assert moment > 15

@@ -181,6 +181,25 @@ def test_an_exit_in_a_task_of_a_bare_session_is_told_of(
         assert "SystemExit" in caplog.text
 
 
+@pytest.mark.filterwarnings("ignore:unclosed session:ResourceWarning")
+@pytest.mark.usefixtures("collected")
+def test_under_asyncio_ctrl_c_in_a_task_of_a_bare_session_ends_the_program_and_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Interrupted(ScriptedBackend):
+        def open(self, request: GenerationRequest):  # type: ignore[no-untyped-def]
+            raise KeyboardInterrupt
+
+    async def main() -> None:
+        m = start_session(backend=Interrupted("text"))
+        await m.ainstruct("?")
+        await anyio.sleep(5)
+
+    with pytest.raises(KeyboardInterrupt):
+        anyio.run(main)
+    assert not caplog.records
+
+
 # --- groups ----------------------------------------------------------------------------------------------------------
 
 

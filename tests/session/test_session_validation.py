@@ -77,7 +77,15 @@ async def test_a_judges_answer_is_read(said: str, passed: bool, reason: str | No
 
 
 @pytest.mark.parametrize(
-    "said", ["perhaps", '{"answer": "maybe"}', "", "yesterday it was", '{"answer": true}', '{"reason": "x"}']
+    "said",
+    [
+        "perhaps",
+        '{"answer": "maybe"}',
+        "",
+        "yesterday it was",
+        '{"answer": true}',
+        '{"reason": "x"}',
+    ],
 )
 async def test_a_judge_that_is_unclear_is_asked_once_more_and_then_it_is_an_error(
     said: str,

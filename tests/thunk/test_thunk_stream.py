@@ -82,7 +82,7 @@ async def test_on_a_computed_thunk_a_call_returns_the_whole_value(
         assert thunk.is_computed()
         assert await thunk.astream() == "one two three"
         assert await thunk.astream() == "one two three"
-        assert [delta async for delta in thunk] == ["one two three"]
+        assert [delta async for delta in aiter(thunk)] == ["one two three"]
 
 
 async def test_without_the_option_the_text_comes_at_the_end() -> None:
