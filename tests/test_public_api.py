@@ -1,0 +1,140 @@
+"""The public names: all there, all documented, and cheap to import."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mellea_sc
+import mellea_sc.testing
+
+HEAVY = {
+    "click",
+    "h11",
+    "httpx",
+    "hypothesis",
+    "jinja2",
+    "pydantic",
+    "pytest",
+    "rich",
+    "stamina",
+    "trio",
+}
+
+
+def type_checkers_imports() -> dict[str, str]:
+    """What type checkers import: for each name its room."""
+    tree = ast.parse(Path(mellea_sc.__file__).read_text(encoding="utf-8"))
+    [block] = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    found: dict[str, str] = {}
+    for node in block.body:
+        assert isinstance(node, ast.ImportFrom)
+        assert node.module is not None
+        found |= {alias.asname or alias.name: node.module for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("name", mellea_sc.__all__)
+def test_a_public_name_can_be_imported_and_is_that_of_its_room(name: str) -> None:
+    value = getattr(mellea_sc, name)
+    room = mellea_sc._ROOM_OF[name]
+    assert getattr(importlib.import_module(room), name) is value
+    assert name in dir(mellea_sc)
+
+
+def test_type_checkers_and_the_interpreter_import_the_same_names_from_the_same_rooms() -> None:
+    assert type_checkers_imports() == mellea_sc._ROOM_OF
+    assert sorted(mellea_sc._ROOM_OF) == sorted(mellea_sc.__all__)
+    assert len(set(mellea_sc.__all__)) == len(mellea_sc.__all__)
+
+
+def test_every_error_is_public() -> None:
+    from mellea_sc.core import errors
+
+    assert set(errors.__all__) <= set(mellea_sc.__all__)
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = mellea_sc.nothing
+    with pytest.raises(ImportError):
+        from mellea_sc import nothing  # noqa: F401
+
+
+def documented() -> list[object]:
+    """The public classes and functions; the rest are names of types."""
+    values = [
+        getattr(module, name)
+        for module in (mellea_sc, mellea_sc.testing)
+        for name in module.__all__
+    ]
+    return [value for value in values if inspect.isclass(value) or inspect.isfunction(value)]
+
+
+@pytest.mark.parametrize("value", documented(), ids=lambda value: value.__name__)
+def test_every_public_class_function_and_method_is_documented(value: object) -> None:
+    if not inspect.isclass(value):
+        assert value.__doc__
+        return
+    assert vars(value).get("__doc__"), "it has only the docstring of its base class"
+    for attribute, member in inspect.getmembers(value):
+        module = getattr(member, "__module__", "") or ""
+        called = inspect.isroutine(member) and module.startswith("mellea_sc")
+        if not attribute.startswith("_") and (called or isinstance(member, property)):
+            assert inspect.getdoc(member), attribute
+
+
+@pytest.mark.parametrize("method", ["act", "chat", "instruct", "query", "transform", "validate"])
+def test_a_blocking_half_has_the_parameters_and_the_name_of_its_own(method: str) -> None:
+    session = mellea_sc.MelleaSession
+    sync, asynchronous = getattr(session, method), getattr(session, f"a{method}")
+    assert inspect.signature(sync) == inspect.signature(asynchronous)
+    assert sync.__name__ == method
+    assert sync.__qualname__ == f"MelleaSession.{method}"
+    assert f"`a{method}`" in sync.__doc__
+    assert not inspect.iscoroutinefunction(sync)
+
+
+def imported_by(statement: str) -> set[str]:
+    """The top-level packages that a statement imports, in a process of its own."""
+    program = f"import sys\n{statement}\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import mellea_sc",
+        "from mellea_sc import start_session",
+        "from mellea_sc import stream_with_chunking, wait_for_all_mots, Requirement, Instruction",
+        "from mellea_sc import OpenAIBackend, OllamaBackend, LocalBackend",
+        "import mellea_sc.testing",
+    ],
+)
+def test_importing_is_cheap(statement: str) -> None:
+    assert not imported_by(statement) & HEAVY
+
+
+def test_importing_the_package_alone_imports_nothing_of_it() -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import mellea_sc, sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout.split()
+    assert [name for name in loaded if name.startswith("mellea_sc")] == ["mellea_sc"]
+    assert "anyio" not in loaded
