@@ -190,6 +190,16 @@ async def test_4_6_the_runs_timeout_is_for_each_call_and_a_requirements_own_goes
             await result.acomplete()
 
 
+async def test_4_6_a_lane_that_waits_for_text_is_not_late() -> None:
+    m, _ = session("One. ", Pause(10), "Two. ", Pause(10), "Three.")
+    check = Check(always("pass", after=1), timeout=2)
+    async with m:
+        result = await m.stream("?", requirements=[check, Check(timeout=2)])
+        await result.acomplete()
+    assert result.completed
+    assert len(check.seen.finished) == 3
+
+
 async def test_4_6_two_validators_that_raise_are_both_told() -> None:
     now = anyio.Event()
 
