@@ -29,13 +29,14 @@ from typing import Final
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import attrs
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Context
 from mellea_sc.core.chunking import ChunkingStrategy
-from mellea_sc.core.errors import ChunkingError, InvalidVerdict, ValidatorTimeout
+from mellea_sc.core.errors import ChunkingError, InvalidVerdict, SessionClosed, ValidatorTimeout
 from mellea_sc.core.requirement import PartialValidationResult, Requirement
 from mellea_sc.runtime.generation import RESOLUTION
 from mellea_sc.runtime.ledger import UNKNOWN, Chunk, Ledger, Move
@@ -223,7 +224,10 @@ class Lane:
                     f"stream_validate of {self.requirement!r} must return a "
                     f"PartialValidationResult, not {verdict!r}"
                 )
-        except Exception:
+        except Exception as error:
+            if isinstance(error, SessionClosed):
+                # who is cancelled with its session may be told that first
+                await anyio.lowlevel.checkpoint_if_cancelled()
             if not self.requirement.fail_open:
                 raise
             log.warning("an error in %r counts as unknown", self.requirement, exc_info=True)

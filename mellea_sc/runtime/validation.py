@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 
 from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import Context
-from mellea_sc.core.errors import InvalidVerdict, RunError, ValidatorTimeout
+from mellea_sc.core.errors import InvalidVerdict, RunError, SessionClosed, ValidatorTimeout
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.runtime.loops import stray_cancellation_as
@@ -68,6 +69,9 @@ async def validate_all(
                 return
             raise ValidatorTimeout(f"validate of {requirement!r} did not return within {limit:g} s")
         except Exception as error:
+            if isinstance(error, SessionClosed):
+                # who is cancelled with its session may be told that first
+                await anyio.lowlevel.checkpoint_if_cancelled()
             if not requirement.fail_open:
                 raise
             log.warning("an error in %r counts as passed", requirement, exc_info=True)

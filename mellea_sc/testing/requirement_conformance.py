@@ -121,7 +121,7 @@ def _last(trail: Trail) -> str:
 # --- the checks ----------------------------------------------------------------------------------
 
 
-async def _reads(subject: _Subject) -> None:  # noqa: ASYNC124 - a check like the others  # noqa: ASYNC124 - the promises are awaited alike
+async def _reads(subject: _Subject) -> None:  # noqa: ASYNC124 - a check like the others
     said: object = subject.make().format_for_llm()
     assert isinstance(said, str), f"it is {said!r}"
 
@@ -157,7 +157,7 @@ async def _bears_any_cut(subject: _Subject) -> None:
             assert len(ends) == 1, f"on {in_short(text)} it said {' or '.join(sorted(ends))}"
 
 
-async def _copies(subject: _Subject) -> None:  # noqa: ASYNC124 - a check like the others  # noqa: ASYNC124 - the promises are awaited alike
+async def _copies(subject: _Subject) -> None:  # noqa: ASYNC124 - a check like the others
     original = subject.make()
     made: object = copy.copy(original)
     assert made is not original, "the copy is the original"

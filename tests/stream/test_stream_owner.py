@@ -29,6 +29,7 @@ from mellea_sc.core.errors import (
     StreamConsumed,
     ThunkNotComputed,
 )
+from mellea_sc.core.requirement import ValidationResult
 from mellea_sc.stdlib.context import ChatContext, SimpleContext
 from mellea_sc.stdlib.session import MelleaSession, start_session
 from mellea_sc.stdlib.streaming import StreamChunkingResult, stream_with_chunking
@@ -406,6 +407,28 @@ async def test_4_8_a_request_that_is_never_awaited_says_so() -> None:
     assert backend.calls == []
 
 
+async def test_1_4_what_a_validator_left_failing_is_not_lost_without_a_session() -> None:
+    async def start_and_forget(chunk: str, backend: Backend, ctx: Context) -> str:
+        thunk, _ = await backend.generate_from_context("broken", ctx.without_items())
+        await thunk.wait_finished()  # type: ignore[attr-defined]
+        return "pass"
+
+    backend = ScriptedBackend(
+        lambda request: (
+            Fail(ModelError("broken")) if request.messages[-1].content == "broken" else "One."
+        )
+    )
+    async with assert_no_leaks():
+        result = await stream_with_chunking(
+            CBlock("?"), backend, SimpleContext(), requirements=[Check(start_and_forget)]
+        )
+        with pytest.raises(ExceptionGroup) as caught:
+            await result.acomplete()
+    assert [type(error) for error in caught.value.exceptions] == [ModelError]
+    assert not result.completed
+    assert kinds(await read_events(result))[-2:] == ["Error", "Completed"]
+
+
 async def test_4_8_a_thunk_in_the_prompt_is_waited_for_and_its_failure_is_the_runs() -> None:
     backend = ScriptedBackend(
         lambda request: (
@@ -523,11 +546,25 @@ async def leave_it(m: MelleaSession) -> StreamChunkingResult:
     return await m.stream("?", requirements=three_lanes(), lane_buffer=1)
 
 
+async def by_the_session(m: MelleaSession) -> StreamChunkingResult:
+    """Validators that use the session itself, and not the backend that they are given."""
+
+    async def judge(chunk: str, backend: Backend, ctx: Context) -> str:
+        return await (await m.aact(CBlock(f"judge {chunk}")))
+
+    async def final() -> ValidationResult:
+        return ValidationResult(await (await m.aact(CBlock("judge"))) == "pass")
+
+    result = await m.stream("?", requirements=[Check(judge, final=final), Check(judge)])
+    await result.acomplete()
+    return result
+
+
 def three_lanes() -> list[Check]:
     return [Check(judge_by_model), Check(always("pass", after=0)), Check(chunking="word")]
 
 
-@pytest.mark.parametrize("program", [read_it, in_a_block, leave_it])
+@pytest.mark.parametrize("program", [read_it, in_a_block, leave_it, by_the_session])
 async def test_4_8_a_run_cancelled_at_any_checkpoint_leaves_nothing_behind(
     program: Program,
 ) -> None:
