@@ -8,7 +8,7 @@ task of the generation that needs them, and then :func:`text_of` reads.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 import attrs
@@ -51,6 +51,10 @@ class Thunk(abc.ABC):
     @abc.abstractmethod
     async def avalue(self) -> str:
         """Wait for the text and return it."""
+
+    def __await__(self) -> Generator[object, None, str]:
+        """``await thunk`` is ``await thunk.avalue()``."""
+        return self.avalue().__await__()
 
     @property
     @abc.abstractmethod

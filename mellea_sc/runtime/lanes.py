@@ -226,8 +226,8 @@ class Lane:
                 )
         except Exception as error:
             if isinstance(error, SessionClosed):
-                # who is cancelled with its session may be told that first
-                await anyio.lowlevel.checkpoint_if_cancelled()
+                # who is cancelled with its session is cancelled, and sees no error
+                await anyio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC120 - that is the point
             if not self.requirement.fail_open:
                 raise
             log.warning("an error in %r counts as unknown", self.requirement, exc_info=True)

@@ -12,7 +12,7 @@ a prompt, waits for a free request or leaves the session lets the producer go.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from enum import Enum
 from types import TracebackType
 from typing import Final, Self, TypeAlias
@@ -232,9 +232,6 @@ class ModelOutputThunk(Thunk):
             # Whoever is cancelled together with the generation is cancelled, and sees no failure.
             await anyio.lowlevel.checkpoint()
         self._awaited = True
-
-    def __await__(self) -> Generator[object, None, str]:
-        return self.avalue().__await__()
 
     async def astream(self) -> str:
         """The text that is new since the last call, as soon as there is some.
