@@ -36,11 +36,17 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Context
 from mellea_sc.core.chunking import ChunkingStrategy
-from mellea_sc.core.errors import ChunkingError, InvalidVerdict, SessionClosed, ValidatorTimeout
+from mellea_sc.core.errors import (
+    ChunkingError,
+    InvalidVerdict,
+    RunError,
+    SessionClosed,
+    ValidatorTimeout,
+)
 from mellea_sc.core.requirement import PartialValidationResult, Requirement
 from mellea_sc.runtime.generation import RESOLUTION
 from mellea_sc.runtime.ledger import UNKNOWN, Chunk, Ledger, Move
-from mellea_sc.runtime.loops import clock
+from mellea_sc.runtime.loops import clock, stray_cancellation_as
 
 __all__ = ["Cutter", "Lane", "Lanes"]
 
@@ -186,7 +192,10 @@ class Lane:
         now = clock()
         armed = -math.inf
         piece: Chunk | None = None
-        with anyio.CancelScope() as watchdog:
+        stray = RunError(
+            f"stream_validate of {self.requirement!r} raised a cancellation that nobody asked for"
+        )
+        with anyio.CancelScope() as watchdog, stray_cancellation_as(stray):
             while True:
                 try:
                     piece = self._receive.receive_nowait()

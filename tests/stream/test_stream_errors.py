@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 import logging
@@ -22,8 +23,14 @@ from stream_help import (
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Context
 from mellea_sc.core.chunking import ChunkingStrategy
-from mellea_sc.core.errors import ChunkingError, InvalidVerdict, ModelError, ValidatorTimeout
-from mellea_sc.core.requirement import PartialValidationResult, ValidationResult
+from mellea_sc.core.errors import (
+    ChunkingError,
+    InvalidVerdict,
+    ModelError,
+    RunError,
+    ValidatorTimeout,
+)
+from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.runtime.nursery import leaves_of
 from mellea_sc.stdlib.chunking import SentenceChunker, WordChunker
 from mellea_sc.stdlib.events import ErrorEvent
@@ -560,3 +567,23 @@ async def test_4_11_a_strategy_of_the_users_is_copied_for_each_run() -> None:
         assert check.seen.finished == ["One.", "Two"]
     assert isinstance(strategy, ChunkingStrategy)
     assert strategy.flush() == ()
+
+
+def test_4_6_a_cancellation_that_nobody_asked_for_is_an_error() -> None:
+    class Stray(Requirement):
+        async def stream_validate(
+            self, chunk: str, *, backend: Backend, ctx: Context
+        ) -> PartialValidationResult:
+            future: asyncio.Future[PartialValidationResult] = (
+                asyncio.get_running_loop().create_future()
+            )
+            future.cancel()
+            return await future
+
+    async def main() -> None:
+        async with start_session(backend=ScriptedBackend("One. Two.")) as m:
+            result = await m.stream("Count.", requirements=[Stray("a condition")])
+            with pytest.raises(RunError, match="nobody asked for"):
+                await result.acomplete()
+
+    asyncio.run(main())
