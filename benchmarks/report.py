@@ -66,11 +66,11 @@ def look_at(row: Row, result: Mapping[str, Any]) -> Look:
 def number(value: float) -> str:
     """Three digits that mean something."""
     size = abs(value)
-    if size >= 100:
+    if size >= 100 or value == int(value):
         return f"{value:,.0f}"
     if size >= 10:
         return f"{value:.1f}"
-    if size >= 1 or size == 0:
+    if size >= 1:
         return f"{value:.2f}".rstrip("0").rstrip(".")
     return f"{value:.3f}"
 

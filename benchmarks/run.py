@@ -1,7 +1,7 @@
 """The harness: every measurement in a fresh child process, the contestants one after another, in rounds.
 
-A contestant that would take longer than ``--limit`` seconds for one measurement, as its time at the
-next smaller size predicts, is not asked for it; the report says so.
+A contestant that would take longer than ``--limit`` seconds for one measurement, as its times at smaller
+sizes predict, is left out there; the report says so.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from benchmarks.rows import ROWS, Case, Row
 __all__ = ["main"]
 
 CHILD = Path(__file__).parent / "child.py"
-EXPONENT = 2
-"""How time is expected to grow where only one size is known: pessimistically."""
+EXPONENTS = 1.0, 2.2
+"""How time may be expected to grow with the size: by the least where only one size is known."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -105,8 +105,8 @@ def measure_case(
     asked = list(names)
     for name in names:
         if (expected := predicted(name, case, smaller)) > given.limit:
-            reason = "takes minutes" if expected > 120 else f"takes more than {given.limit:g} s"
-            results[name] = {"cannot": reason}
+            about = f", about {expected:.0f} s each" if math.isfinite(expected) else ""
+            results[name] = {"cannot": f"left out{about}"}
             asked.remove(name)
     spent = dict.fromkeys(asked, 0.0)
     for turn in range(given.repeat):
@@ -131,17 +131,19 @@ def predicted(name: str, case: Case, smaller: Sequence[Mapping[str, Any]]) -> fl
     known: list[tuple[float, float]] = []
     for cell in smaller:
         result = cell["results"].get(name, {})
-        if "cannot" in result and cell["size"] and "takes" in result["cannot"]:
+        if "cannot" in result:
             return math.inf
         if runs := result.get("runs"):
             known.append((cell["size"], min(run.get("seconds", 0.0) for run in runs)))
     if not known or case.size is None:
         return 0.0
     size, seconds = known[-1]
-    exponent: float = EXPONENT
+    least, most = EXPONENTS
+    exponent = least
     if len(known) > 1:
         before, earlier = known[-2]
-        exponent = math.log(seconds / earlier) / math.log(size / before)
+        seen = math.log(seconds / earlier) / math.log(size / before)
+        exponent = min(max(seen, least), most)
     return seconds * (case.size / size) ** exponent
 
 
@@ -167,7 +169,7 @@ def measure(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return {"cannot": f"takes more than {4 * limit:g} s"}
+        return {"cannot": f"stopped after {4 * limit:g} s"}
     if done.returncode != 0:
         return {"error": done.stderr.strip().splitlines()[-1:] or ["it was killed"]}
     answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
