@@ -1,4 +1,4 @@
-"""Hypothesis strategies: texts, ways to cut them into deltas, and lanes that judge by a schedule.
+"""Hypothesis strategies: texts, cuts of them, lanes that judge by a schedule, programs of thunks.
 
 Imports hypothesis: import this module itself, ``mellea_sc.testing`` does not::
 
@@ -14,7 +14,7 @@ Imports hypothesis: import this module itself, ``mellea_sc.testing`` does not::
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, cast
 
 import anyio
 import attrs
@@ -30,10 +30,12 @@ __all__ = [
     "Outcome",
     "ScheduledError",
     "ScheduledRequirement",
+    "ThunkStep",
     "cuts",
     "lanes",
     "pauses",
     "texts",
+    "thunk_programs",
 ]
 
 Outcome: TypeAlias = Literal["pass", "unknown", "fail", "error"]
@@ -177,3 +179,41 @@ def lanes(max_judgements: int = 8) -> st.SearchStrategy[Lane]:
         timeout=st.sampled_from([None, None, 2.5, 4.5]),
         final=st.booleans(),
     )
+
+
+@attrs.frozen
+class ThunkStep:
+    """One step of a program of thunks.
+
+    Args:
+        kind: ``"start"`` a generation; ``"await"`` one, in several tasks at once; ``"read"`` one to its
+            end; ``"cancel"`` one.
+        thunk: Which: the number of its start, counted from zero.
+        needs: For a start: the thunks that stand in its prompt.
+        streamed: For a start: whether its deltas are handed out.
+    """
+
+    kind: Literal["start", "await", "read", "cancel"]
+    thunk: int
+    needs: tuple[int, ...] = ()
+    streamed: bool = False
+
+
+@st.composite
+def thunk_programs(draw: st.DrawFn, max_steps: int = 12) -> list[ThunkStep]:
+    """Programs of thunks that feed one another: started, awaited, read and cancelled in any order."""
+    steps: list[ThunkStep] = []
+    started = 0
+    for _ in range(draw(st.integers(1, max_steps))):
+        kinds = ["start"] if not started else ["start", "start", "await", "read", "cancel"]
+        kind = draw(st.sampled_from(kinds))
+        if kind == "start":
+            needs = draw(
+                st.lists(st.integers(0, max(0, started - 1)), max_size=min(2, started), unique=True)
+            )
+            steps.append(ThunkStep("start", started, tuple(needs), draw(st.booleans())))
+            started += 1
+        else:
+            which = draw(st.integers(0, started - 1))
+            steps.append(ThunkStep(cast("Literal['await', 'read', 'cancel']", kind), which))
+    return steps

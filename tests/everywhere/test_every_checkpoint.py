@@ -159,6 +159,15 @@ async def a_bare_session(watched: Watched) -> None:
             await m.aclose()
 
 
+async def what_a_blocking_call_runs(watched: Watched) -> None:
+    """Its async half is what Ctrl-C in the waiting thread cancels."""
+    async with watched.session() as m:
+        thunk = await m.ainstruct("Count.", requirements=[Judged("be kind")])
+        async with thunk:
+            assert await thunk.avalue() == TEXT
+        assert str(await m.achat("Count.")) == TEXT
+
+
 PROGRAMS = [
     an_instruction_that_is_repaired,
     several_thunks_at_once,
@@ -167,6 +176,7 @@ PROGRAMS = [
     a_stream_that_fails,
     leaving_a_session_with_work_in_it,
     a_bare_session,
+    what_a_blocking_call_runs,
 ]
 
 
