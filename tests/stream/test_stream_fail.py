@@ -157,6 +157,7 @@ async def test_4_4_full_text_is_exactly_the_released_prefix() -> None:
         await result.acomplete()
     assert chunks == ["One.", "Two."]
     assert result.full_text == "One.  Two."
+    assert repr(result) == "<StreamChunkingResult stopped by a failed check, 2 chunks released>"
     assert text.startswith(result.full_text)
     assert not result.completed
     ((requirement, verdict),) = result.streaming_failures
