@@ -6,6 +6,7 @@ event loop.
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from types import FrameType
@@ -51,7 +52,15 @@ def innermost_place(thread: threading.Thread) -> str:
 
 
 def _innermost(thread: threading.Thread) -> FrameType | None:
-    return sys._current_frames().get(thread.ident or 0)
+    # Up to CPython 3.11.5 the garbage collector, when it runs inside this call, can wait for a lock
+    # that the call holds (python/cpython#106883).
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return sys._current_frames().get(thread.ident or 0)
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _module(frame: FrameType) -> str:
