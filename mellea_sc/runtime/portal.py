@@ -6,12 +6,14 @@ cancels the async half and waits for its cleanup before it is raised.
 
 from __future__ import annotations
 
+import concurrent.futures
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from typing import Final, TypeVar
 
+import anyio
 import anyio.from_thread
 
 from mellea_sc.core.errors import SyncCallInEventLoop
@@ -66,19 +68,36 @@ class SyncPortal:
         with self._lock:
             portal = self._portal or self._start()
         ended = threading.Event()
+        scope: anyio.CancelScope | None = None
+        given_up = False
 
         async def run() -> T:
-            try:
-                return await function()
-            finally:
-                ended.set()
+            nonlocal scope
+            with anyio.CancelScope() as scope:
+                try:
+                    if given_up:
+                        scope.cancel("the call was interrupted")
+                    return await function()
+                finally:
+                    ended.set()
+            raise concurrent.futures.CancelledError
 
-        future = portal.start_task_soon(run)
+        async def give_up() -> None:  # noqa: ASYNC124 - the portal wants one
+            # comes after the first step of run(), if that was submitted at all
+            if scope is None:
+                ended.set()
+            else:
+                scope.cancel("the call was interrupted")
+
+        future: concurrent.futures.Future[T] | None = None
         try:
+            # Ctrl-C may come in here as well, when the function is running already
+            future = portal.start_task_soon(run)
             return future.result()
         except BaseException:
-            if not future.done():
-                future.cancel()
+            if future is None or not future.done():
+                given_up = True
+                portal.start_task_soon(give_up)
                 ended.wait(PATIENCE)
             raise
 
