@@ -9,7 +9,7 @@ import anyio.lowlevel
 import pytest
 
 from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest, Usage
-from mellea_sc.core.requirement import _JUDGE_SCHEMA
+from mellea_sc.core.judging import YES_OR_NO
 from mellea_sc.testing.scripted import (
     Answer,
     Fail,
@@ -81,8 +81,8 @@ async def test_unused_answers_are_named() -> None:
 
 async def test_judges_are_answered_by_rule_and_use_up_no_answer() -> None:
     backend = ScriptedBackend("text", judge=lambda request: "rain" in request.messages[0].content)
-    yes = GenerationRequest((ChatMessage("user", "rain"),), json_schema=_JUDGE_SCHEMA)
-    no = GenerationRequest((ChatMessage("user", "sun"),), json_schema=_JUDGE_SCHEMA)
+    yes = GenerationRequest((ChatMessage("user", "rain"),), json_schema=YES_OR_NO)
+    no = GenerationRequest((ChatMessage("user", "sun"),), json_schema=YES_OR_NO)
     answers = ["".join(d.text for d in await read(backend, request)) for request in (yes, no)]
     assert ['"yes"' in answer for answer in answers] == [True, False]
     assert await text_of(backend) == "text"

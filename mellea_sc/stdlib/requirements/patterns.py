@@ -71,7 +71,7 @@ class MustNotMatch(Requirement):
             chunking=_Watch(compiled, window),
         )
         self.pattern = compiled
-        self.window = window
+        self.reach = window
 
     async def stream_validate(
         self,
