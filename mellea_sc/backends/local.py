@@ -55,6 +55,7 @@ class LocalBackend(Backend):
     """
 
     provider = "local"
+    prefills = True
 
     def __init__(
         self, model_id: str | None = None, *, progress: ProgressCallback | None = None

@@ -35,6 +35,7 @@ class OllamaBackend(HttpBackend):
     """
 
     provider = "ollama"
+    prefills = True
     path: ClassVar[str] = "/api/chat"
     media_types: ClassVar[tuple[str, ...]] = ("application/x-ndjson", "application/ndjson")
     ends_with_finish_reason: ClassVar[bool] = True

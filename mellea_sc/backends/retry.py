@@ -49,6 +49,7 @@ class Retrying(Backend):
         self._budget = budget
         self.provider: str = backend.provider
         self.model_id: str = backend.model_id
+        self.prefills: bool = backend.prefills
 
     def __repr__(self) -> str:
         return f"Retrying({self._backend!r}, attempts={self._attempts}, budget={self._budget:g})"

@@ -121,6 +121,9 @@ class Backend(abc.ABC):
     """The kind of server, for people: ``"ollama"``, ``"openai"``, …"""
     model_id: str = ""
     """The model's name, as its server knows it."""
+    prefills: bool = False
+    """Whether the model writes on where the last message ends, if that is the assistant's. Where it does
+    not, it is asked to go on."""
 
     @abc.abstractmethod
     def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:

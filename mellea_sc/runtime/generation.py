@@ -185,6 +185,7 @@ class BoundBackend(Backend):
         self._backend = backend
         self.provider: str = backend.provider
         self.model_id: str = backend.model_id
+        self.prefills: bool = backend.prefills
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._backend!r}>"

@@ -21,8 +21,10 @@ error is raised out of the lane's task, and cancels the task group.
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -35,69 +37,17 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Context
-from mellea_sc.core.chunking import ChunkingStrategy
-from mellea_sc.core.errors import (
-    ChunkingError,
-    InvalidVerdict,
-    RunError,
-    SessionClosed,
-    ValidatorTimeout,
-)
+from mellea_sc.core.errors import InvalidVerdict, RunError, SessionClosed, ValidatorTimeout
 from mellea_sc.core.requirement import PartialValidationResult, Requirement
+from mellea_sc.runtime.cutter import Cutter
 from mellea_sc.runtime.generation import RESOLUTION
 from mellea_sc.runtime.ledger import UNKNOWN, Chunk, Ledger, Move
 from mellea_sc.runtime.loops import clock, stray_cancellation_as
+from mellea_sc.runtime.thunk import ModelOutputThunk
 
-__all__ = ["Cutter", "Lane", "Lanes"]
+__all__ = ["Lane", "Lanes"]
 
 log: Final = logging.getLogger("mellea_sc")
-
-
-class Cutter:
-    """A chunking strategy that also says where in the text its chunks stand.
-
-    Args:
-        strategy: One that has seen no text.
-    """
-
-    __slots__ = ("_pending", "_start", "_strategy")
-
-    def __init__(self, strategy: ChunkingStrategy) -> None:
-        self._strategy = strategy
-        self._pending: list[str] = []
-        self._start = 0
-
-    def feed(self, delta: str) -> Sequence[Chunk]:
-        """The chunks that a delta finishes.
-
-        Raises:
-            ChunkingError: one of them does not stand in the text.
-        """
-        self._pending.append(delta)
-        texts = self._strategy.feed(delta)
-        return self._locate(texts) if texts else ()
-
-    def flush(self) -> Sequence[Chunk]:
-        """The trailing fragment, if there is one."""
-        texts = self._strategy.flush()
-        return self._locate(texts) if texts else ()
-
-    def _locate(self, texts: Sequence[str]) -> list[Chunk]:
-        pending = "".join(self._pending)
-        chunks: list[Chunk] = []
-        position = 0
-        for text in texts:
-            found = pending.find(text, position)
-            if found < 0:
-                raise ChunkingError(
-                    f"{type(self._strategy).__name__} returned the chunk {text!r}, which does not "
-                    "stand in the text after the chunk before it"
-                )
-            position = found + len(text)
-            chunks.append(Chunk(text, self._start + found, self._start + position))
-        self._pending = [pending[position:]]
-        self._start += position
-        return chunks
 
 
 @attrs.define(eq=False)
@@ -110,6 +60,9 @@ class Lane:
         cutter: Its own chunking; ``None``: the main one's chunks.
         timeout: Seconds that one call may take; may be infinite.
         buffer: How many pieces its channel holds.
+        judged: Up to where in the text the requirement has judged already.
+        remembers: Whether it keeps what the requirement knew after each piece, so that another text
+            can go on from there.
     """
 
     index: int
@@ -117,6 +70,11 @@ class Lane:
     cutter: Cutter | None
     timeout: float
     buffer: int
+    judged: int = 0
+    remembers: bool = False
+    _states: list[tuple[int, Requirement]] = attrs.field(
+        factory=list[tuple[int, Requirement]], init=False
+    )
     overflow: deque[Chunk] = attrs.field(factory=deque[Chunk], init=False)
     _send: MemoryObjectSendStream[Chunk] = attrs.field(init=False)
     _receive: MemoryObjectReceiveStream[Chunk] = attrs.field(init=False)
@@ -124,9 +82,19 @@ class Lane:
 
     def __attrs_post_init__(self) -> None:
         self._send, self._receive = anyio.create_memory_object_stream[Chunk](self.buffer)
+        if self.remembers:
+            self._states.append((self.judged, copy.copy(self.requirement)))
+
+    def state_at(self, position: int) -> tuple[int, Requirement]:
+        """How far the requirement had judged at a position, at most, and a copy of it from then."""
+        at = bisect_right(self._states, position, key=_place_of) - 1
+        judged, requirement = self._states[at]
+        return judged, copy.copy(requirement)
 
     def offer(self, piece: Chunk) -> bool:
-        """Give the lane a piece; false when its channel is full."""
+        """Give the lane a piece; false when its channel is full and the producer should wait."""
+        if piece.end <= self.judged:
+            return True
         if not self.overflow:
             try:
                 self._send.send_nowait(piece)
@@ -135,7 +103,7 @@ class Lane:
             else:
                 return True
         self.overflow.append(piece)
-        return False
+        return not self.requirement.blocking
 
     def end(self) -> None:
         """No piece comes after those already given."""
@@ -217,6 +185,8 @@ class Lane:
                 verdict = await self._verdict(piece, backend, ctx)
                 if watchdog.cancel_called and verdict.success != "fail":
                     return piece  # late, though the call kept its cancellation to itself
+                if self.remembers and verdict.success != "fail":
+                    self._states.append((piece.end, copy.copy(self.requirement)))
                 if not report(self, piece, verdict):
                     return None
         return piece
@@ -224,6 +194,8 @@ class Lane:
     async def _verdict(
         self, piece: Chunk, backend: Backend, ctx: Context
     ) -> PartialValidationResult:
+        if self.requirement.window:
+            ctx = ctx.add(ModelOutputThunk.computed(piece.before))
         try:
             verdict: object = await self.requirement.stream_validate(
                 piece.text, backend=backend, ctx=ctx
@@ -244,12 +216,16 @@ class Lane:
         return verdict
 
 
+def _place_of(state: tuple[int, Requirement]) -> int:
+    return state[0]
+
+
 class Lanes:
     """All that judges one running text.
 
     Args:
         main: The chunking that the reader sees.
-        lanes: The judges; none is fine.
+        lanes: The judges; none is fine. One that does not block never makes the producer wait.
         ledger: For as many lanes.
         cut: Called with each chunk of the main chunking, before it is given to the ledger.
         moved: Called with what the ledger says, whenever that is not to hold.
@@ -266,6 +242,7 @@ class Lanes:
     ) -> None:
         self._main = main
         self._lanes = lanes
+        self._blocking = [lane for lane in lanes if lane.requirement.blocking]
         self._main_lanes = [lane for lane in lanes if lane.cutter is None]
         self._own_lanes = [(lane, lane.cutter) for lane in lanes if lane.cutter is not None]
         self._ledger = ledger
@@ -338,8 +315,8 @@ class Lanes:
         return full
 
     async def room(self) -> None:
-        """Wait until every lane has its pieces in its channel."""
-        while not self._relieved and any(lane.overflow for lane in self._lanes):
+        """Wait until every lane that blocks has its pieces in its channel."""
+        while not self._relieved and any(lane.overflow for lane in self._blocking):
             self._room = anyio.Event()
             await self._room.wait()
         self._room = None

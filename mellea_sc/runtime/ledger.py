@@ -6,13 +6,18 @@ its own, in order. A lane that has passed a piece has passed the text up to the 
 
 The rules:
 
-1. A chunk is releasable when every lane has passed the text up to the chunk's end, and every chunk
-   before it is releasable. Without lanes that is at once.
+1. A chunk is releasable when every lane that blocks has passed the text up to the chunk's end, and
+   every chunk before it is releasable. Without such lanes that is at once.
 2. A verdict of ``"pass"`` or ``"unknown"`` passes a piece.
-3. The first ``"fail"`` makes the ledger CANCEL: nothing becomes releasable any more, whatever arrives
-   later. Later fails are still written down, for they are known.
-4. A lane whose text has ended has passed all of it.
-5. Each chunk comes with one verdict per lane: that on the piece which covers the chunk's end.
+3. A ``"fail"`` makes the ledger CANCEL, unless the lane's rule says otherwise: nothing becomes
+   releasable any more, whatever arrives later. Later fails are still written down, for they are known.
+4. A ``"fail"`` that by its lane's rule leaves the piece out, puts a replacement in its place or is
+   only recorded passes the piece, and is noted. A replacement that the verdict does not give
+   cannot be put in: then rule 3 holds.
+5. A lane whose text has ended has passed all of it.
+6. Each chunk comes with one verdict per lane: that on the piece which covers the chunk's end.
+7. An advisory lane, one that does not block, is late by right: where it has no verdict yet, its
+   verdict is ``"unknown"``, and it edits nothing, for what it judges may have been shown.
 """
 
 from __future__ import annotations
@@ -27,8 +32,9 @@ from typing import Final
 import attrs
 
 from mellea_sc.core.requirement import PartialValidationResult
+from mellea_sc.runtime.edits import Edits
 
-__all__ = ["Chunk", "Failure", "Ledger", "Move"]
+__all__ = ["Chunk", "Failure", "Ledger", "Move", "OnPiece", "Rule"]
 
 UNKNOWN: Final = PartialValidationResult("unknown")
 
@@ -41,13 +47,36 @@ class Move(Enum):
     CANCEL = "cancel"
 
 
+class OnPiece(Enum):
+    """What a lane's fail does."""
+
+    CANCEL = "cancel"
+    LEAVE_OUT = "leave out"
+    REPLACE = "replace"
+    RECORD = "record"
+
+
+@attrs.frozen
+class Rule:
+    """What a lane is for.
+
+    Args:
+        on_fail: What its fail does.
+        blocking: Whether text waits for its verdicts.
+    """
+
+    on_fail: OnPiece = OnPiece.CANCEL
+    blocking: bool = True
+
+
 @attrs.frozen
 class Chunk:
-    """A piece of the text, and where it stands in it."""
+    """A piece of the text, where it stands in it, and as much of the text before it as was asked for."""
 
     text: str
     start: int
     end: int
+    before: str = ""
 
 
 @attrs.frozen
@@ -64,6 +93,9 @@ class Ledger:
 
     Args:
         lanes: How many lanes judge it; they are numbered from 0.
+        rules: What each of them is for; by default all of them block and cancel.
+        edits: What is edited already, of a text that goes on where another one was good.
+        noted: What was noted already of such a text.
     """
 
     __slots__ = (
@@ -71,20 +103,37 @@ class Ledger:
         "_failures",
         "_frontier",
         "_passed",
+        "_rules",
         "_verdicts",
+        "edits",
         "lanes",
+        "noted",
         "releasable",
     )
 
     releasable: int
     """How many chunks, from the first one on, may be shown."""
+    noted: list[Failure]
+    """The fails that did not stop anything, in the order in which they came."""
+    edits: Edits
+    """What fails have left out or replaced."""
 
-    def __init__(self, lanes: int) -> None:
+    def __init__(
+        self,
+        lanes: int,
+        rules: Sequence[Rule] | None = None,
+        *,
+        edits: Edits | None = None,
+        noted: Sequence[Failure] = (),
+    ) -> None:
         self.lanes: int = lanes
         self.releasable = 0
+        self.noted = list(noted)
+        self.edits = edits or Edits()
+        self._rules: Sequence[Rule] = rules if rules is not None else [Rule()] * lanes
         self._ends: list[int] = []
-        self._passed: list[float] = [0] * lanes
-        self._frontier: float = 0 if lanes else math.inf
+        self._passed: list[float] = [0 if rule.blocking else math.inf for rule in self._rules]
+        self._frontier: float = min(self._passed, default=math.inf)
         self._verdicts: list[deque[tuple[int, PartialValidationResult]]] = [
             deque() for _ in range(lanes)
         ]
@@ -94,6 +143,11 @@ class Ledger:
     def failed(self) -> bool:
         """Whether a lane has failed."""
         return bool(self._failures)
+
+    @property
+    def position(self) -> int:
+        """Where the last chunk ends that may be shown."""
+        return self._ends[self.releasable - 1] if self.releasable else 0
 
     @property
     def failures(self) -> Sequence[Failure]:
@@ -107,13 +161,28 @@ class Ledger:
 
     def judged(self, lane: int, piece: Chunk, verdict: PartialValidationResult) -> Move:
         """A lane has a verdict on the next piece of its own."""
-        if verdict.success == "fail":
-            if lane not in self._failures:
-                index = bisect_right(self._ends, piece.start)
-                self._failures[lane] = Failure(lane, verdict, index)
+        if verdict.success == "fail" and self._stops(lane, piece, verdict):
             return Move.CANCEL
         self._verdicts[lane].append((piece.end, verdict))
         return self._pass(lane, piece.end)
+
+    def _stops(self, lane: int, piece: Chunk, verdict: PartialValidationResult) -> bool:
+        failure = Failure(lane, verdict, bisect_right(self._ends, piece.start))
+        rule = self._rules[lane]
+        replacement = "" if rule.on_fail is OnPiece.LEAVE_OUT else verdict.replacement
+        if rule.on_fail is OnPiece.CANCEL or (
+            rule.on_fail is OnPiece.REPLACE and replacement is None
+        ):
+            self._failures.setdefault(lane, failure)
+            return True
+        self.noted.append(failure)
+        if rule.on_fail is not OnPiece.RECORD and rule.blocking and replacement is not None:
+            self.edits.add(piece.start, piece.end, replacement)
+        return False
+
+    def passed(self, lane: int, position: int) -> Move:
+        """A lane has judged the text up to a position before, when another text began with it."""
+        return self._pass(lane, position)
 
     def ended(self, lane: int) -> Move:
         """A lane has judged its last piece."""
@@ -122,7 +191,7 @@ class Ledger:
     def verdicts_on(self, index: int) -> list[PartialValidationResult]:
         """One verdict per lane on a releasable chunk; to be asked once for each, in order."""
         end = self._ends[index]
-        return [self._covering(verdicts, end) for verdicts in self._verdicts]
+        return [self._covering(lane, end) for lane in range(self.lanes)]
 
     def verdicts_on_failure(self) -> list[PartialValidationResult]:
         """One verdict per lane on the chunk that failed: ``"unknown"`` where a lane has not got that far."""
@@ -135,18 +204,19 @@ class Ledger:
             for lane, verdicts in enumerate(self._verdicts)
         ]
 
-    def _covering(
-        self, verdicts: deque[tuple[int, PartialValidationResult]], end: int
-    ) -> PartialValidationResult:
+    def _covering(self, lane: int, end: int) -> PartialValidationResult:
+        verdicts = self._verdicts[lane]
         last = UNKNOWN
         while verdicts:
             at, last = verdicts[0]
             if at >= end:
-                break
+                return last
             verdicts.popleft()
-        return last
+        return last if self._rules[lane].blocking else UNKNOWN
 
     def _pass(self, lane: int, position: float) -> Move:
+        if not self._rules[lane].blocking:
+            return Move.CANCEL if self._failures else Move.HOLD
         before = self._passed[lane]
         self._passed[lane] = position
         if before > self._frontier:

@@ -17,7 +17,14 @@ observed yet, and what is left of that when the nursery is left is raised in one
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Generator,
+)
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar, Token
 from functools import partial
@@ -49,6 +56,7 @@ __all__ = [
     "current_nursery",
     "leaves_of",
     "log_unobserved",
+    "parked",
     "sole_error",
 ]
 
@@ -452,6 +460,20 @@ class AdoptedNursery:
         if self._outcome is not None:
             outcome, self._outcome = self._outcome, None
             raise outcome
+
+
+@contextmanager
+def parked(producer: Parked, hosts: Collection[Nursery]) -> Generator[None]:
+    """Around waiting for a reader: whoever of the hosts must not wait with it lets the producer go."""
+    if any(host.draining or host.is_short_of_slots for host in hosts):
+        producer.relieve()
+    for host in hosts:
+        host.park(producer)
+    try:
+        yield
+    finally:
+        for host in hosts:
+            host.unpark(producer)
 
 
 def leaves_of(error: BaseException) -> list[BaseException]:

@@ -58,6 +58,11 @@ class Tape(Generic[T]):
         if self._wake is not None:
             self._wake.set()
 
+    @property
+    def has_reader(self) -> bool:
+        """Whether it is being iterated, or was."""
+        return self._reader is not None
+
     def reader(self) -> AsyncIterator[T]:
         """An iteration of the items; the first one that takes a step is the reader."""
         return TapeReader(self)

@@ -12,7 +12,7 @@ a prompt, waits for a free request or leaves the session lets the producer go.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from enum import Enum
 from types import TracebackType
 from typing import Final, Self, TypeAlias
@@ -56,6 +56,16 @@ class GenerationInfo:
     time_to_first_token: float | None = None
     total_time: float | None = None
     attempts: int = 1
+
+    def summed_over(self, attempts: Sequence[GenerationInfo]) -> GenerationInfo:
+        """The same, with the usage and the total time of several attempts, of which this is one."""
+        usages = [one.usage for one in attempts if one.usage is not None]
+        return attrs.evolve(
+            self,
+            attempts=len(attempts),
+            usage=sum(usages, Usage()) if usages else None,
+            total_time=sum(one.total_time or 0.0 for one in attempts),
+        )
 
 
 class _State(Enum):

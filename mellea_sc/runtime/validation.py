@@ -11,14 +11,16 @@ import anyio
 import anyio.lowlevel
 
 from mellea_sc.core.backend import Backend, Format
-from mellea_sc.core.base import Context
+from mellea_sc.core.base import Component, Context, Span, text_of
 from mellea_sc.core.errors import InvalidVerdict, RunError, SessionClosed, ValidatorTimeout
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import Requirement, ValidationResult
+from mellea_sc.runtime.generation import settle
 from mellea_sc.runtime.loops import stray_cancellation_as
 from mellea_sc.runtime.nursery import sole_error
+from mellea_sc.runtime.thunk import ModelOutputThunk
 
-__all__ = ["validate_all"]
+__all__ = ["check_input", "validate_all"]
 
 log: Final = logging.getLogger("mellea_sc")
 
@@ -83,3 +85,27 @@ async def validate_all(
             for index, requirement in enumerate(requirements):
                 tasks.start_soon(judge, index, requirement, name=f"validate {requirement!r}")
     return [verdicts[index] for index in range(len(requirements))]
+
+
+async def check_input(
+    preconditions: Sequence[Requirement],
+    action: Component | Span,
+    backend: Backend,
+    ctx: Context,
+) -> list[ValidationResult]:
+    """One verdict per precondition on what the model is asked, as it reads it.
+
+    Args:
+        preconditions: Each judges the action's text as if it were an answer.
+        action: What is asked; thunks in it are waited for.
+        backend: For those that ask a model; bound to a scope of the caller's.
+        ctx: The conversation before it; only its kind matters.
+
+    Raises:
+        Exception: as of :func:`validate_all`.
+
+    Cancellation: every validator is cancelled.
+    """
+    await settle(action)
+    asked = ctx.without_items().add(ModelOutputThunk.computed(text_of(action)))
+    return await validate_all(preconditions, backend, asked)

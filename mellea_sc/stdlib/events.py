@@ -9,6 +9,16 @@ The order, where ``*`` is any number and ``?`` at most one::
 
 Without requirements there is no QuickCheck and no FullValidation. Indices and positions count from
 zero, attempts from one.
+
+With preconditions an InputCheck stands before the first QuickCheck or Chunk.
+Where a requirement filters, a chunk that is left out has a Filtered in the place of its Chunk. With a
+strategy there are several attempts::
+
+    (an attempt, ending with QuickCheck(passed=False) or FullValidation(passed=False))
+    Retract?  Retry  (the next attempt)  …  Completed
+
+Chunks that the next attempt keeps are not released again: its indices go on where they end. Those that
+it does not keep, if there are any, are retracted before.
 """
 
 from __future__ import annotations
@@ -24,8 +34,11 @@ __all__ = [
     "ChunkEvent",
     "CompletedEvent",
     "ErrorEvent",
+    "FilteredEvent",
     "FullValidationEvent",
+    "InputCheckEvent",
     "QuickCheckEvent",
+    "RetractEvent",
     "RetryEvent",
     "StreamEvent",
     "StreamingDoneEvent",
@@ -59,6 +72,19 @@ class ChunkEvent(StreamEvent):
 
 
 @attrs.frozen
+class FilteredEvent(StreamEvent):
+    """A chunk was left out: a requirement that filters has failed it, or all that is in it.
+
+    Args:
+        chunk_index: Its place among the chunks.
+        attempt: The attempt it belongs to.
+    """
+
+    chunk_index: int
+    attempt: int
+
+
+@attrs.frozen
 class QuickCheckEvent(StreamEvent):
     """Every requirement has judged a chunk, or one of them has failed it.
 
@@ -66,7 +92,7 @@ class QuickCheckEvent(StreamEvent):
         chunk_index: The chunk. For a fail, that in which the failing piece begins: chunks before it
             that were still being judged were never released and have no event.
         attempt: The attempt it belongs to.
-        passed: Whether no requirement failed.
+        passed: Whether no requirement failed that stops the attempt.
         results: One verdict per requirement, in their order; ``"unknown"`` from those that had not
             come so far when another one failed.
     """
@@ -75,6 +101,19 @@ class QuickCheckEvent(StreamEvent):
     attempt: int
     passed: bool
     results: Sequence[PartialValidationResult]
+
+
+@attrs.frozen
+class InputCheckEvent(StreamEvent):
+    """The preconditions were checked; before that nothing is released.
+
+    Args:
+        passed: Whether the input meets all of them; otherwise the run ends here.
+        results: One verdict per precondition, in their order.
+    """
+
+    passed: bool
+    results: Sequence[ValidationResult]
 
 
 @attrs.frozen
@@ -116,6 +155,19 @@ class RetryEvent(StreamEvent):
 
     attempt: int
     reason: str
+
+
+@attrs.frozen
+class RetractEvent(StreamEvent):
+    """Chunks that were released do not count any more: the next attempt replaces them.
+
+    Args:
+        chunk_index: The first of them; all from there on are retracted.
+        attempt: The attempt they belong to.
+    """
+
+    chunk_index: int
+    attempt: int
 
 
 @attrs.frozen

@@ -27,12 +27,12 @@ from mellea_sc.runtime.thunk import ModelOutputThunk
 from mellea_sc.stdlib.components import Instruction, Message, Query, Transform
 from mellea_sc.stdlib.context import ChatContext, SimpleContext
 from mellea_sc.stdlib.requirements import reqify
-from mellea_sc.stdlib.sampling import RejectionSamplingStrategy
+from mellea_sc.stdlib.sampling import PlannedStrategy, RejectionSamplingStrategy
+from mellea_sc.stdlib.sampling.judges import DEFAULT_LANE_BUFFER
 from mellea_sc.stdlib.session_scope import SessionScope
 from mellea_sc.stdlib.session_work import Asked, judge, work_for
 from mellea_sc.stdlib.stream_run import StreamRun
 from mellea_sc.stdlib.streaming import (
-    DEFAULT_LANE_BUFFER,
     DEFAULT_VALIDATOR_TIMEOUT,
     StreamRequest,
     prepare_run,
@@ -515,6 +515,9 @@ class MelleaSession(SessionScope):
         lane_buffer: int = DEFAULT_LANE_BUFFER,
         lookahead: int | None = None,
         validator_timeout: float | None = DEFAULT_VALIDATOR_TIMEOUT,
+        strategy: PlannedStrategy | None = None,
+        hold_back: bool | int = False,
+        preconditions: Sequence[Requirement | str] | None = None,
     ) -> StreamRequest:
         """Generate text that is checked while it streams, as a turn of the session's conversation.
 
@@ -533,6 +536,9 @@ class MelleaSession(SessionScope):
             lane_buffer: See :func:`stream_with_chunking`.
             lookahead: See :func:`stream_with_chunking`.
             validator_timeout: See :func:`stream_with_chunking`.
+            strategy: See :func:`stream_with_chunking`.
+            hold_back: See :func:`stream_with_chunking`.
+            preconditions: See :func:`stream_with_chunking`.
 
         Raises:
             InvalidOption: an argument is not usable.
@@ -566,6 +572,9 @@ class MelleaSession(SessionScope):
                 lane_buffer=lane_buffer,
                 lookahead=lookahead,
                 validator_timeout=validator_timeout,
+                strategy=strategy,
+                hold_back=hold_back,
+                preconditions=preconditions,
             )
 
         return StreamRequest(

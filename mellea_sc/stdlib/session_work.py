@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from mellea_sc.core.backend import Format, Usage, schema_of
+from mellea_sc.core.backend import Format, schema_of
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
@@ -14,7 +14,7 @@ from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.runtime.generation import describe, generate_into, opened_scope, settle
 from mellea_sc.runtime.nursery import Nursery
-from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk, Work
+from mellea_sc.runtime.thunk import ModelOutputThunk, Work
 from mellea_sc.runtime.validation import validate_all
 from mellea_sc.stdlib.components import Query, Transform
 from mellea_sc.stdlib.turns import Turn
@@ -96,20 +96,15 @@ async def _sample(
     kept = result.result
     if isinstance(kept, ModelOutputThunk):
         thunk.parsed_repr = kept.parsed_repr
-        thunk.generation = _summed(kept.generation, result.sample_generations)
+        thunk.generation = kept.generation.summed_over(
+            [
+                one.generation
+                for one in result.sample_generations
+                if isinstance(one, ModelOutputThunk)
+            ]
+        )
     thunk.sampling = result
     thunk.write(kept.value)
-
-
-def _summed(kept: GenerationInfo, attempts: Sequence[Thunk]) -> GenerationInfo:
-    known = [attempt.generation for attempt in attempts if isinstance(attempt, ModelOutputThunk)]
-    usages = [one.usage for one in known if one.usage is not None]
-    return attrs.evolve(
-        kept,
-        attempts=len(attempts),
-        usage=sum(usages, Usage()) if usages else None,
-        total_time=sum(one.total_time or 0.0 for one in known),
-    )
 
 
 async def _carry_out(

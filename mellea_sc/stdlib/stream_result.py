@@ -1,108 +1,41 @@
-"""What a user sees of a streaming run: the released chunks, the events, and how it ended.
-
-The gate is here. Chunks wait in it until the ledger releases them; with ``lookahead`` also until the
-reader has room. Releasing never waits: whoever makes it possible (a lane with its verdict, a reader
-with its reading) does it.
-"""
+"""What a user sees of a streaming run: the released chunks, the events, and how it ended."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import AsyncIterator, Callable
-from typing import Final
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
 
 import anyio
 
 from mellea_sc.core.errors import ThunkNotComputed
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
-from mellea_sc.runtime.ledger import Chunk, Ledger
-from mellea_sc.runtime.tape import Tape
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
-from mellea_sc.stdlib.events import ChunkEvent, QuickCheckEvent, StreamEvent
+from mellea_sc.stdlib.events import StreamEvent
+from mellea_sc.stdlib.gate import Gate
+from mellea_sc.stdlib.sampling.planned import AttemptResult
 
-__all__ = ["Gate", "StreamChunkingResult"]
-
-ATTEMPT: Final = 1
+__all__ = ["StreamChunkingResult"]
 
 
-class Gate:
-    """Lets chunks out in order, as far as the ledger and the reader allow.
-
-    Args:
-        ledger: Says what may be shown.
-        lookahead: How many released chunks may wait unread; ``None``: any number.
-        on_error: Raises the run's error, if it has one that was not raised yet.
-    """
-
-    def __init__(self, ledger: Ledger, lookahead: int | None, on_error: Callable[[], None]) -> None:
-        self.chunks: Tape[str] = Tape("astream()", on_read=self._chunk_was_read, on_end=on_error)
-        self.events: Tape[StreamEvent] = Tape("events()", on_read=self._event_was_read)
-        self.position: int = 0
-        self.released: int = 0
-        self._ledger = ledger
-        self._lookahead = lookahead
-        self._waiting: deque[Chunk] = deque()
-        self._closed = False
-        self._chunks_read = 0
-        self._chunk_events_read = 0
-        self._room: anyio.Event | None = None
-
-    def hold(self, chunk: Chunk) -> None:
-        """Take the next chunk of the main chunking."""
-        self._waiting.append(chunk)
-
-    def release(self) -> None:
-        """Let out what may be shown now."""
-        ledger = self._ledger
-        while self.released < ledger.releasable and self._has_reader_room() and not self._closed:
-            chunk = self._waiting.popleft()
-            index = self.released
-            if ledger.lanes:
-                verdicts = ledger.verdicts_on(index)
-                self.events.write(QuickCheckEvent(index, ATTEMPT, True, verdicts))
-            self.chunks.write(chunk.text)
-            self.events.write(ChunkEvent(chunk.text, index, ATTEMPT))
-            self.released += 1
-            self.position = chunk.end
-        if self._room is not None and not self.is_full:
-            self._room.set()
+class Inside(Protocol):
+    """The run behind a result."""
 
     @property
-    def is_full(self) -> bool:
-        """Whether a chunk that may be shown waits for the reader."""
-        return self.released < self._ledger.releasable and not self._has_reader_room()
+    def attempts(self) -> Sequence[AttemptResult]:
+        """The attempts that have ended."""
+        ...
 
-    async def room(self) -> None:
-        """Wait until no chunk waits for the reader."""
-        while self.is_full:
-            self._room = anyio.Event()
-            await self._room.wait()
-        self._room = None
+    def generation(self) -> GenerationInfo:
+        """What is known about the generation."""
+        ...
 
-    def close(self) -> None:
-        """The run has ended: what was not released never is, whoever reads on."""
-        self._closed = True
-        self.chunks.end()
-        self.events.end()
+    def released_text(self) -> str:
+        """What was released."""
+        ...
 
-    def open(self) -> None:
-        """Wait for the reader no more."""
-        self._lookahead = None
-        self.release()
-
-    def _has_reader_room(self) -> bool:
-        read = max(self._chunks_read, self._chunk_events_read)
-        return self._lookahead is None or self.released - read < self._lookahead
-
-    def _chunk_was_read(self, _: str) -> None:
-        self._chunks_read += 1
-        if self._lookahead is not None:
-            self.release()
-
-    def _event_was_read(self, event: StreamEvent) -> None:
-        if self._lookahead is not None and isinstance(event, ChunkEvent):
-            self._chunk_events_read += 1
-            self.release()
+    def was_observed(self) -> None:
+        """Somebody has been told of the error."""
+        ...
 
 
 class StreamChunkingResult:
@@ -113,46 +46,63 @@ class StreamChunkingResult:
     """
 
     completed: bool
-    """Whether the text came to its natural end: no check failed while it streamed, no error, no cancel."""
+    """Whether the text came to its natural end: no check failed while it streamed, no error, no cancel.
+    With ``hold_back`` also that it was accepted; otherwise it was not shown."""
     final_validations: list[ValidationResult]
     """After a natural end: one verdict per requirement on the whole text, in their order."""
     streaming_failures: list[tuple[Requirement, PartialValidationResult]]
-    """The requirements that failed while the text streamed (the copies that judged it), in order."""
-    generation: GenerationInfo
-    """Model, usage, finish reason and times, as far as they are known."""
+    """What stopped the text while it streamed: the requirements that failed (the copies that judged it),
+    in order, or the preconditions."""
+    recorded_failures: list[tuple[Requirement, PartialValidationResult]]
+    """The fails that did not stop it (``on_fail`` of ``"filter"``, ``"fix"`` or ``"noop"``), as they came."""
     error: Exception | None
     """The error that ended the run. Reading it does not count as having observed it."""
     cancelled: bool
     """Whether the run was cancelled from outside: by :meth:`cancel`, its block or its session."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        *,
-        lookahead: int | None,
-        observed: Callable[[], None],
-    ) -> None:
+    def __init__(self, run: Inside, gate: Gate) -> None:
         self.completed = False
         self.cancelled = False
         self.final_validations = []
         self.streaming_failures = []
-        self.generation = GenerationInfo()
+        self.recorded_failures = []
         self.error = None
         self.scope: anyio.CancelScope = anyio.CancelScope()
-        self.gate: Gate = Gate(ledger, lookahead, self.raise_error)
-        self.text_parts: list[str] = []
         self.ended: anyio.Event = anyio.Event()
-        self._observed = observed
         self.error_was_raised: bool = False
+        self._run = run
+        self._gate = gate
+
+    @property
+    def attempts(self) -> Sequence[AttemptResult]:
+        """Every attempt that has ended, in the order of their ends."""
+        return self._run.attempts
+
+    @property
+    def generation(self) -> GenerationInfo:
+        """Model, finish reason, usage and times, as far as they are known: the usage and the total time
+        are those of all attempts.
+        """
+        return self._run.generation()
 
     @property
     def full_text(self) -> str:
-        """The released text: a prefix of the generated one, and after a natural end all of it."""
-        text = "".join(self.text_parts)
-        return text if self.completed else text[: self.gate.position]
+        """The released text: a prefix of the generated one, and after a natural end all of it.
+
+        What was filtered is not in it, and what was fixed stands in it as it was shown.
+        """
+        return self._run.released_text()
+
+    @property
+    def released(self) -> int:
+        """How many chunks have been released, of the attempt that is shown."""
+        return 0 if self._gate.showing is None else self._gate.showing.released
 
     def astream(self) -> AsyncIterator[str]:
         """The released chunks, in order, as they are released.
+
+        Where another attempt may replace text that was released (a strategy that asks anew, without
+        ``hold_back``), they come when their attempt is accepted; :meth:`events` has them at once.
 
         One reader: a second iteration raises :class:`~mellea_sc.StreamConsumed` at its first step.
         Ends when the run ends; after a failed check that is early, see :attr:`completed`.
@@ -163,7 +113,7 @@ class StreamChunkingResult:
 
         Cancellation: only the waiting ends. Nothing is lost.
         """
-        return self.gate.chunks.reader()
+        return self._gate.chunks.reader()
 
     def events(self) -> AsyncIterator[StreamEvent]:
         """What happens, in order; the last event is always a ``CompletedEvent``.
@@ -173,7 +123,7 @@ class StreamChunkingResult:
 
         Cancellation: only the waiting ends. Nothing is lost.
         """
-        return self.gate.events.reader()
+        return self._gate.events.reader()
 
     async def acomplete(self) -> None:
         """Wait for the end of the run; a ``lookahead`` does not hold it up any more.
@@ -183,7 +133,7 @@ class StreamChunkingResult:
 
         Cancellation: only the waiting ends; the run goes on.
         """
-        self.gate.open()
+        self._gate.open()
         await self.ended.wait()
         self.raise_error()
 
@@ -206,7 +156,7 @@ class StreamChunkingResult:
         """Raise the error that ended the run, if there is one and it has not been raised before."""
         if self.error is not None and not self.error_was_raised:
             self.error_was_raised = True
-            self._observed()
+            self._run.was_observed()
             raise self.error
 
     def __repr__(self) -> str:
@@ -220,4 +170,4 @@ class StreamChunkingResult:
             state = "cancelled"
         else:
             state = "stopped by a failed check"
-        return f"<StreamChunkingResult {state}, {self.gate.released} chunks released>"
+        return f"<StreamChunkingResult {state}, {self.released} chunks released>"

@@ -1,48 +1,40 @@
-"""One streaming run: one cancel scope with a producer, the lanes and the gate in it, nothing else.
+"""One streaming run: attempts, and the gate to who reads them, in one cancel scope.
 
 ::
 
-    backend ──delta──> pump ──> StreamRun.write ──> Lanes.feed ──> ledger ──RELEASE──> Gate ──> reader
-                                                       │             │
-                                                    validators       └──CANCEL──> the race's scope
-                                                                                   (connection, lanes,
-                                                                                    their judges)
+    Conductor ──> Attempt ──cut, advance──> Showing ──> Gate ──> readers
+        │            └─ race: producer, lanes                ^
+        │                                                    │
+        └──Choice──> accept / reject ────────────────────────┘
+    preconditions ──────────────────────────────── unlock ───┘   (a failing one cancels the attempts)
 
-The phases of :meth:`StreamRun.run`:
-
-1. *the race*: the producer and the lanes, until the text has ended and is judged, or a lane fails, or
-   something raises. A backend's error ends the text where it happened; what came before it is judged
-   and released like any text, and then the error is the run's;
-2. after a natural end, *the final validation* of the whole text by every requirement;
-3. *the end*: all tasks are gone; only now the consumer learns how it went.
+The run lives in one task of its session's. When that task is done, all others are gone; only then the
+consumer learns how it went.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 import anyio
 import attrs
 
-from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import Component, Context, Span
-from mellea_sc.core.model_options import ModelOptions
-from mellea_sc.core.requirement import Requirement
-from mellea_sc.runtime.generation import opened_scope, pump, request_for
-from mellea_sc.runtime.lanes import Cutter, Lane, Lanes
-from mellea_sc.runtime.ledger import Ledger, Move
-from mellea_sc.runtime.nursery import Nursery, sole_error
-from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
-from mellea_sc.runtime.validation import validate_all
-from mellea_sc.stdlib.events import (
-    CompletedEvent,
-    ErrorEvent,
-    FullValidationEvent,
-    QuickCheckEvent,
-    StreamingDoneEvent,
-)
-from mellea_sc.stdlib.stream_result import ATTEMPT, StreamChunkingResult
+from mellea_sc.core.requirement import PartialValidationResult, Requirement
+from mellea_sc.runtime.attempt import Attempt
+from mellea_sc.runtime.generation import opened_scope
+from mellea_sc.runtime.nursery import Nursery, parked, sole_error
+from mellea_sc.runtime.thunk import GenerationInfo
+from mellea_sc.runtime.validation import check_input
+from mellea_sc.stdlib.events import CompletedEvent, ErrorEvent, InputCheckEvent
+from mellea_sc.stdlib.gate import Gate
+from mellea_sc.stdlib.sampling.backtracking import ByRequirement
+from mellea_sc.stdlib.sampling.conduct import Conductor
+from mellea_sc.stdlib.sampling.judges import AttemptSettings
+from mellea_sc.stdlib.sampling.planned import AttemptResult, Choice, PlannedStrategy
+from mellea_sc.stdlib.stream_result import StreamChunkingResult
 from mellea_sc.stdlib.turns import Turn
 
 __all__ = ["StreamRun", "StreamSettings"]
@@ -50,21 +42,21 @@ __all__ = ["StreamRun", "StreamSettings"]
 
 @attrs.frozen(kw_only=True)
 class StreamSettings:
-    """How a run is made, whatever it generates.
+    """How a run is shown, and by what strategy it is made.
 
     Args:
-        lane_buffer: How many chunks one lane may be ahead of another.
+        strategy: What follows a rejected attempt; ``None``: nothing, unless a requirement says so.
+        preconditions: What must hold of the input.
         lookahead: How many released chunks may wait unread; ``None``: any number.
-        validator_timeout: Seconds for one call of a validator.
-        format: What the answer has to fit.
-        model_options: For the generation.
+        hold_back: How many chunks are held back until their attempt is accepted; may be infinite.
+        attempt: How attempts are made.
     """
 
-    lane_buffer: int
+    strategy: PlannedStrategy | None
+    preconditions: Sequence[Requirement]
     lookahead: int | None
-    validator_timeout: float
-    format: Format | None
-    model_options: ModelOptions | None
+    hold_back: float
+    attempt: AttemptSettings
 
 
 class StreamRun:
@@ -74,10 +66,12 @@ class StreamRun:
         action: What the model is asked.
         turn: Takes the run's place in a conversation; given what lets the run go when another
             request waits for it.
-        requirements: The copies that judge this run.
-        main: The main chunking.
-        own: For each requirement its own chunking, or ``None``.
-        settings: How it is made.
+        requirements: What must hold; the originals.
+        settings: How it is made and shown.
+
+    Raises:
+        InvalidOption: a chunking is not known.
+        Exception: as a requirement's ``__copy__`` raises it.
     """
 
     def __init__(
@@ -85,40 +79,27 @@ class StreamRun:
         action: Component | Span,
         turn: Callable[[Callable[[], None]], Turn],
         requirements: Sequence[Requirement],
-        main: Cutter,
-        own: Sequence[Cutter | None],
         settings: StreamSettings,
     ) -> None:
         self._action = action
-        self._requirements = requirements
-        self._settings = settings
-        self._ledger = Ledger(len(requirements))
-        self._nursery: Nursery | None = None
+        self._preconditions = [copy.copy(one) for one in settings.preconditions]
+        self._unmet: list[tuple[Requirement, PartialValidationResult]] = []
+        self._hosts: set[Nursery] = set()
         self._keeper: Nursery | None = None
-        self._errors: list[Exception] = []
+        self._answering = anyio.CancelScope()
+        self._chosen: AttemptResult | None = None
         self.observed: anyio.Event = anyio.Event()
-        self._race = anyio.CancelScope()
-        self.result: StreamChunkingResult = StreamChunkingResult(
-            self._ledger, lookahead=settings.lookahead, observed=self._was_observed
+        strategy = ByRequirement(settings.strategy, requirements)
+        self._gate = Gate(
+            lookahead=settings.lookahead,
+            hold_back=settings.hold_back,
+            may_retract=strategy.asks_anew,
+            concurrent=strategy.concurrent,
+            locked=bool(self._preconditions),
+            on_error=self._raise_error,
         )
-        self._lanes = Lanes(
-            main,
-            [
-                Lane(
-                    index,
-                    requirement,
-                    cutter,
-                    settings.validator_timeout
-                    if requirement.timeout is None
-                    else requirement.timeout,
-                    settings.lane_buffer,
-                )
-                for index, (requirement, cutter) in enumerate(zip(requirements, own, strict=True))
-            ],
-            self._ledger,
-            cut=self.result.gate.hold,
-            moved=self._moved,
-        )
+        self._conductor = Conductor(strategy, requirements, settings.attempt, self._gate)
+        self.result: StreamChunkingResult = StreamChunkingResult(self, self._gate)
         # the last step: whoever is in the line of a conversation has to come to run()
         self._turn = turn(self.relieve)
 
@@ -142,13 +123,14 @@ class StreamRun:
         try:
             with result.scope:
                 async with backend as nursery:
-                    self._nursery = nursery
+                    # who may have to go on without the reader: the session, and who has the connections
+                    self._hosts = {host for host in (nursery, keeper) if host is not None}
                     async with self._turn as ctx:
                         if validation_backend is None:
-                            await self._phases(nursery, nursery, ctx)
+                            await self._answer(nursery, nursery, ctx)
                         else:
                             async with validation_backend as judges:
-                                await self._phases(nursery, judges, ctx)
+                                await self._answer(nursery, judges, ctx)
         except Exception as error:  # noqa: BLE001 - kept for whoever reads or awaits the run
             result.error = error
         finally:
@@ -161,140 +143,116 @@ class StreamRun:
         self._turn.give_up()
         self._end()
 
-    async def _phases(self, nursery: Nursery, judges: Nursery, ctx: Context) -> None:
-        asked = ctx.add(self._action)
-        try:
-            with self._race:
-                async with opened_scope(judges) as judging:
-                    with sole_error():
-                        async with anyio.create_task_group() as tasks:
-                            self._lanes.start(tasks, judging, asked)
-                            await self._produce(nursery, ctx)
-                    await self.room()
-                    if not self._errors and not self._ledger.failed:
-                        await self._finish(judging, asked)
-        except Exception as error:  # noqa: BLE001 - raised with those that ended the text
-            self._errors.append(error)
-        if self._errors:
-            raise self._all_errors()
+    async def _answer(self, nursery: Nursery, judges: Nursery, ctx: Context) -> None:
+        if not self._preconditions:
+            await self._attempt(nursery, judges, ctx)
+            return
+        with self._answering, sole_error():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._check_input, judges, ctx, name="preconditions")
+                await self._attempt(nursery, judges, ctx)
 
-    def _all_errors(self) -> Exception:
-        if len(self._errors) == 1:
-            return self._errors[0]
-        return ExceptionGroup("a stream failed in more than one way", self._errors)
-
-    async def _finish(self, judging: Backend, asked: Context) -> None:
-        result = self.result
-        text = "".join(result.text_parts)
-        result.gate.events.write(StreamingDoneEvent(ATTEMPT, text))
-        answer = ModelOutputThunk.computed(text, generation=result.generation)
-        if self._requirements:
-            result.final_validations = await validate_all(
-                self._requirements,
-                judging,
-                asked.add(answer),
-                timeout=self._settings.validator_timeout,
-            )
-            result.gate.events.write(
-                FullValidationEvent(
-                    ATTEMPT, all(result.final_validations), list(result.final_validations)
-                )
-            )
-        result.completed = True
-        self._turn.commit(asked.add(answer))
-
-    async def _produce(self, nursery: Nursery, ctx: Context) -> None:
-        try:
-            settings = self._settings
-            await pump(
-                nursery,
-                await request_for(
-                    nursery, self._action, ctx, settings.format, settings.model_options
-                ),
-                self,
-            )
-        except Exception as error:  # noqa: BLE001 - it ends the text, and is raised after the text
-            self._errors.append(error)
-        try:
-            self._lanes.end()
-        except Exception as error:  # noqa: BLE001 - so does a chunking that cannot end
-            self._errors.append(error)
-
-    def _moved(self, move: Move) -> None:
-        if move is Move.CANCEL:
-            self._race.cancel("a check failed")
+    async def _check_input(self, judges: Nursery, ctx: Context) -> None:
+        async with opened_scope(judges) as backend:
+            verdicts = await check_input(self._preconditions, self._action, backend, ctx)
+        self._unmet = [
+            (one, PartialValidationResult("fail", reason=verdict.reason, score=verdict.score))
+            for one, verdict in zip(self._preconditions, verdicts, strict=True)
+            if not verdict
+        ]
+        self._gate.events.write(InputCheckEvent(not self._unmet, verdicts))
+        if self._unmet:
+            self._answering.cancel("a precondition is not met")
         else:
-            self.result.gate.release()
+            self._gate.unlock()
+
+    async def _attempt(self, nursery: Nursery, judges: Nursery, ctx: Context) -> None:
+        choice = await self._conductor.run(self._action, ctx, nursery, judges, self._hosts)
+        chosen = self._conductor.chosen(choice)
+        showing = self._gate.showing
+        was_live = showing is not None and not self._gate.hold_back
+        if not choice.success and was_live and showing is not None:
+            # what was shown stays, whichever attempt the strategy finds the least bad
+            chosen = self._conductor.chosen(Choice(showing.number, success=False))
+        if chosen.completed and (choice.success or was_live):
+            with parked(self, self._hosts):
+                await self._gate.accept(chosen.number)
+            self.result.completed = True
+            self._turn.commit(ctx.add(self._action).add(chosen.thunk()))
+        else:
+            self._gate.reject(chosen.number)
+        self._chosen = chosen
 
     def _end(self) -> None:
-        result = self.result
-        self._lanes.close()
-        if result.error is None and self._errors:
+        result, conductor = self.result, self._conductor
+        attempt = self._shown_attempt()
+        if result.error is None and self._chosen is None and not self._unmet:
             # cancelled while the text before an error was still being judged
-            result.error = self._all_errors()
+            result.error = conductor.error
         if result.error is not None and self._keeper is not None:
             self._keeper.hold(self, result.error)
-        write = result.gate.events.write
-        if self._ledger.failed:
-            failures = self._ledger.failures
-            result.streaming_failures = [
-                (self._requirements[failure.lane], failure.verdict) for failure in failures
-            ]
-            index = min(failure.chunk_index for failure in failures)
-            write(QuickCheckEvent(index, ATTEMPT, False, self._ledger.verdicts_on_failure()))
-        elif result.error is None and not result.completed:
-            result.cancelled = True
+        result.streaming_failures = self._unmet
+        if attempt is not None and not self._unmet:
+            result.streaming_failures = attempt.failures
+            result.recorded_failures = attempt.noted
+            result.final_validations = attempt.validations
         if result.error is not None:
             result.completed = False
-            write(ErrorEvent(type(result.error).__name__, _message_of(result.error)))
-        write(CompletedEvent(result.completed, result.full_text, ATTEMPT))
+            name = type(result.error).__name__
+            self._gate.events.write(ErrorEvent(name, _message_of(result.error)))
+        elif self._chosen is None and not result.streaming_failures:
+            result.completed = False
+            result.cancelled = True
+        attempts = max(1, len(conductor.attempts))
+        self._gate.events.write(CompletedEvent(result.completed, result.full_text, attempts))
         result.ended.set()
-        result.gate.close()
+        self._gate.close()
 
-    def _was_observed(self) -> None:
+    # --- what its result asks --------------------------------------------------------------------
+
+    @property
+    def attempts(self) -> Sequence[AttemptResult]:
+        """The attempts that have ended, in the order of their ends."""
+        return self._conductor.results
+
+    def released_text(self) -> str:
+        """What was released of the attempt that is shown."""
+        attempt, showing = self._shown_attempt(), self._gate.showing
+        if attempt is None or showing is None:
+            return ""
+        if self.result.completed:
+            return attempt.text
+        return attempt.ledger.edits.applied_to(attempt.text_so_far[: showing.position])
+
+    def generation(self) -> GenerationInfo:
+        """What is known of the attempt that is shown, with the usage and the time of all."""
+        attempt = self._shown_attempt()
+        if attempt is None:
+            return GenerationInfo()
+        return attempt.generation.summed_over([one.generation for one in self._conductor.attempts])
+
+    def was_observed(self) -> None:
+        """Somebody has been told of the error."""
         self.observed.set()
         if self._keeper is not None:
             self._keeper.observed(self)
 
-    # --- the pump's sink -------------------------------------------------------------------------
+    def _shown_attempt(self) -> Attempt | None:
+        """The attempt that was chosen, or is shown, or began last."""
+        attempts, showing = self._conductor.attempts, self._gate.showing
+        if self._chosen is not None:
+            return attempts[self._chosen.number - 1]
+        if showing is not None and showing.number <= len(attempts):
+            return attempts[showing.number - 1]
+        return attempts[-1] if attempts else None
 
-    @property
-    def generation(self) -> GenerationInfo:
-        """What is known about the generation."""
-        return self.result.generation
-
-    @generation.setter
-    def generation(self, known: GenerationInfo) -> None:
-        self.result.generation = known
-
-    def write(self, text: str) -> bool:
-        """Take a delta; true when a lane or the reader is behind."""
-        self.result.text_parts.append(text)
-        return self._lanes.feed(text) or self.result.gate.is_full
-
-    async def room(self) -> None:
-        """Wait for the lanes and the reader."""
-        hosts = self._hosts()
-        if any(host.draining or host.is_short_of_slots for host in hosts):
-            self.relieve()
-        for host in hosts:
-            host.park(self)
-        try:
-            await self._lanes.room()
-            await self.result.gate.room()
-        finally:
-            for host in hosts:
-                host.unpark(self)
+    def _raise_error(self) -> None:
+        self.result.raise_error()
 
     def relieve(self) -> None:
-        """Let the producer go: no reader is waited for, and no judge who waits for a free request."""
-        self.result.gate.open()
-        if any(host.is_short_of_slots for host in self._hosts()):
-            self._lanes.relieve()
-
-    def _hosts(self) -> set[Nursery]:
-        """Who may have to go on without the reader: the session, and the nursery of the connections."""
-        return {host for host in (self._nursery, self._keeper) if host is not None}
+        """Let the producers go: no reader is waited for, and no judge who waits for a free request."""
+        self._gate.open()
+        self._conductor.relieve()
 
 
 def _message_of(error: Exception) -> str:

@@ -2,18 +2,19 @@
 
 One delta's way, from the socket to the user::
 
-    socket ─> backend.open() ─> pump ─> StreamRun.write ─> Cutter ─> one bounded channel per requirement
+    socket ─> backend.open() ─> pump ─> Attempt.write ─> Cutter ─> one bounded channel per requirement
                                                                             │ stream_validate()
       reader <─ astream() / events() <─ Gate <── RELEASE ── Ledger <── verdict
-                                                     └────── CANCEL ──> the run's cancel scope
+                                                     └────── CANCEL ──> the attempt's cancel scope
+                                                                                 │
+                                          the next Attempt <── a strategy's Ask ─┘
 
-``stream_run.py`` has the run, ``stream_result.py`` what the user sees, and the kernel's ``lanes.py`` and
-``ledger.py`` the checking.
+``stream_run.py`` has the run, ``gate.py`` and ``stream_result.py`` what the user sees, ``sampling/`` the
+attempts, and the kernel's ``attempt.py``, ``lanes.py`` and ``ledger.py`` the checking.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Awaitable, Callable, Generator, Sequence
@@ -32,21 +33,24 @@ from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.generation import BoundBackend, Place, describe
-from mellea_sc.runtime.lanes import Cutter
 from mellea_sc.runtime.loops import or_else, spawn_root
 from mellea_sc.runtime.nursery import Nursery, current_nursery, log_unobserved
-from mellea_sc.stdlib.chunking import resolve_chunking
 from mellea_sc.stdlib.events import (
     ChunkEvent,
     CompletedEvent,
     ErrorEvent,
+    FilteredEvent,
     FullValidationEvent,
+    InputCheckEvent,
     QuickCheckEvent,
+    RetractEvent,
     RetryEvent,
     StreamEvent,
     StreamingDoneEvent,
 )
 from mellea_sc.stdlib.requirements import reqify
+from mellea_sc.stdlib.sampling.judges import DEFAULT_LANE_BUFFER, AttemptSettings
+from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 from mellea_sc.stdlib.stream_result import StreamChunkingResult
 from mellea_sc.stdlib.stream_run import StreamRun, StreamSettings
 from mellea_sc.stdlib.turns import FixedTurn, Turn
@@ -55,8 +59,11 @@ __all__ = [
     "ChunkEvent",
     "CompletedEvent",
     "ErrorEvent",
+    "FilteredEvent",
     "FullValidationEvent",
+    "InputCheckEvent",
     "QuickCheckEvent",
+    "RetractEvent",
     "RetryEvent",
     "StreamChunkingResult",
     "StreamEvent",
@@ -65,7 +72,6 @@ __all__ = [
     "stream_with_chunking",
 ]
 
-DEFAULT_LANE_BUFFER: Final = 16
 DEFAULT_VALIDATOR_TIMEOUT: Final = 120.0
 
 
@@ -82,6 +88,9 @@ def stream_with_chunking(
     lane_buffer: int = DEFAULT_LANE_BUFFER,
     lookahead: int | None = None,
     validator_timeout: float | None = DEFAULT_VALIDATOR_TIMEOUT,
+    strategy: PlannedStrategy | None = None,
+    hold_back: bool | int = False,
+    preconditions: Sequence[Requirement | str] | None = None,
 ) -> StreamRequest:
     """Generate text that is checked, chunk by chunk, before anybody sees it.
 
@@ -104,6 +113,12 @@ def stream_with_chunking(
         lookahead: How many released chunks may wait unread before the model is slowed down; ``None``:
             any number.
         validator_timeout: Seconds that one call of a validator may take; ``None``: any time.
+        strategy: What follows an attempt that is rejected; ``None``: nothing, unless a requirement's
+            ``on_fail`` says so. Several attempts at once are not shown before one is accepted.
+        hold_back: Show nothing before its attempt is accepted; or, a number, hold so many chunks back
+            until then, which a backtracking strategy may still take back.
+        preconditions: What must hold of what the model is asked, judged beside the generation; nothing
+            is released before all of them are met, and one that is not ends the run.
 
     Returns:
         Something to await or to enter, for a :class:`StreamChunkingResult`. Nothing is started before.
@@ -126,6 +141,9 @@ def stream_with_chunking(
             lane_buffer=lane_buffer,
             lookahead=lookahead,
             validator_timeout=validator_timeout,
+            strategy=strategy,
+            hold_back=hold_back,
+            preconditions=preconditions,
         )
 
     async def place() -> Place | None:
@@ -148,6 +166,9 @@ def prepare_run(
     lane_buffer: int,
     lookahead: int | None,
     validator_timeout: float | None,
+    strategy: PlannedStrategy | None,
+    hold_back: bool | int,
+    preconditions: Sequence[Requirement | str] | None,
 ) -> StreamRun:
     """Check the arguments and copy the requirements; starts nothing."""
     if not isinstance(lane_buffer, int) or lane_buffer < 1:
@@ -158,24 +179,31 @@ def prepare_run(
         raise InvalidOption(
             f"validator_timeout must be a positive number of seconds or None, not {validator_timeout!r}"
         )
+    if not isinstance(hold_back, int) or hold_back < 0:
+        raise InvalidOption(f"hold_back must be a bool or a number of chunks, not {hold_back!r}")
+    if strategy is not None and not isinstance(strategy, PlannedStrategy):
+        raise InvalidOption(
+            f"a stream's strategy must be a PlannedStrategy, which judges while it streams, not {strategy!r}"
+        )
     schema_of(format)
     merge_options(model_options)
-    copies = [copy.copy(reqify(requirement)) for requirement in requirements or ()]
+    own = () if strategy is None else strategy.own_requirements
     return StreamRun(
         action,
         turn,
-        copies,
-        Cutter(resolve_chunking(chunking)),
-        [
-            None if own.chunking is None else Cutter(resolve_chunking(own.chunking))
-            for own in copies
-        ],
+        [*own, *map(reqify, requirements or ())],
         StreamSettings(
-            lane_buffer=lane_buffer,
+            strategy=strategy,
+            preconditions=[reqify(one) for one in preconditions or ()],
             lookahead=lookahead,
-            validator_timeout=math.inf if validator_timeout is None else validator_timeout,
-            format=format,
-            model_options=model_options,
+            hold_back=math.inf if hold_back is True else hold_back,
+            attempt=AttemptSettings(
+                chunking=chunking,
+                lane_buffer=lane_buffer,
+                validator_timeout=math.inf if validator_timeout is None else validator_timeout,
+                format=format,
+                model_options=model_options,
+            ),
         ),
     )
 

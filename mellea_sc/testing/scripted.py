@@ -156,6 +156,7 @@ class ScriptedBackend(Backend):
 
     provider = "scripted"
     model_id = "scripted"
+    prefills = True
 
     def __init__(
         self,

@@ -259,7 +259,7 @@ async def test_4_13_acomplete_waits_for_the_end_and_as_thunk_is_the_released_tex
     assert thunk.is_computed()
     assert (thunk.value, str(thunk), await thunk.avalue()) == (text, text, text)
     assert await thunk.astream() == text
-    assert thunk.generation is result.generation
+    assert thunk.generation == result.generation
     assert thunk.generation.model == "scripted"
     assert thunk.generation.usage == (usage if end == "natural" else None)
     assert thunk.generation.finish_reason == ("stop" if end == "natural" else None)

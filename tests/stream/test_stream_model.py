@@ -236,7 +236,7 @@ async def run(program: Program) -> Ran:
         def check_lookahead(who: str, is_chunk: bool = True) -> None:
             held[who] += is_chunk
             if program.lookahead is not None:
-                assert result.gate.released - max(held.values()) <= program.lookahead
+                assert result.released - max(held.values()) <= program.lookahead
 
         async def complete() -> None:
             try:

@@ -163,7 +163,7 @@ async def test_4_9_whoever_reads_the_run_is_not_stalled(lookahead: int | None, w
             assert len(await read_events(result)) == 20 * 2 + 3
         await result.acomplete()
     assert result.completed
-    assert result.gate.released == 20
+    assert result.released == 20
 
 
 async def test_4_9_without_lookahead_a_reader_may_come_at_the_very_end() -> None:
@@ -200,7 +200,7 @@ async def test_4_9_lookahead_bounds_the_released_chunks_that_wait_unread(
         async for item in stream:
             read += isinstance(item, str | ChunkEvent)
             await anyio.wait_all_tasks_blocked()
-            assert result.gate.released <= read + lookahead
+            assert result.released <= read + lookahead
             # one that may be shown and waits for the reader, and those on their way through the lane
             assert sent <= read + lookahead + (5 if checked else 1)
         assert read == 40

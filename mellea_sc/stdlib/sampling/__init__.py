@@ -1,8 +1,35 @@
-"""Strategies: how often a model is asked, and which of its answers is kept."""
+"""Strategies: how often a model is asked, with what, and which of its answers is kept."""
 
 from __future__ import annotations
 
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
-from mellea_sc.stdlib.sampling.rejection import RejectionSamplingStrategy
+from mellea_sc.stdlib.sampling.backtracking import BacktrackStrategy
+from mellea_sc.stdlib.sampling.planned import Ask, AttemptResult, Choice, PlannedStrategy
+from mellea_sc.stdlib.sampling.repairing import (
+    BaseSamplingStrategy,
+    MultiTurnStrategy,
+    RejectionSamplingStrategy,
+    RepairTemplateStrategy,
+)
+from mellea_sc.stdlib.sampling.several import (
+    BestOfNStrategy,
+    MajorityVotingStrategy,
+    RacingStrategy,
+)
 
-__all__ = ["RejectionSamplingStrategy", "SamplingResult", "SamplingStrategy"]
+__all__ = [
+    "Ask",
+    "AttemptResult",
+    "BacktrackStrategy",
+    "BaseSamplingStrategy",
+    "BestOfNStrategy",
+    "Choice",
+    "MajorityVotingStrategy",
+    "MultiTurnStrategy",
+    "PlannedStrategy",
+    "RacingStrategy",
+    "RejectionSamplingStrategy",
+    "RepairTemplateStrategy",
+    "SamplingResult",
+    "SamplingStrategy",
+]

@@ -1,0 +1,373 @@
+"""One attempt at an answer: a generation that is judged while it runs, in one cancel scope.
+
+::
+
+    backend ──delta──> pump ──> Attempt.write ──> Lanes.feed ──> ledger ──RELEASE──> audience
+                                                    │              │
+                                                 validators        └──CANCEL──> the race's scope
+                                                                                (connection, lanes,
+                                                                                 their judges)
+
+The phases of :meth:`Attempt.run`:
+
+1. *the race*: the producer and the lanes, until the text has ended and is judged, or a lane fails, or
+   something raises. A backend's error ends the text where it happened; what came before it is judged
+   and released like any text, and then the error is the attempt's;
+2. after a natural end, *the final validation* of the whole text by every requirement.
+
+An attempt may begin with text that another one has left: :class:`Kept`. That text goes through the
+chunkings again, and not through validators that have judged it: each goes on with what it knew there.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Sequence
+from typing import Literal, Protocol, TypeAlias
+
+import anyio
+import attrs
+
+from mellea_sc.core.backend import Backend, Format
+from mellea_sc.core.base import Component, Context, Span
+from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
+from mellea_sc.runtime.cutter import Cutter
+from mellea_sc.runtime.edits import Edits
+from mellea_sc.runtime.generation import opened_scope, pump, request_for
+from mellea_sc.runtime.lanes import Lane, Lanes
+from mellea_sc.runtime.ledger import Chunk, Failure, Ledger, Move
+from mellea_sc.runtime.loops import clock
+from mellea_sc.runtime.nursery import Nursery, parked, sole_error
+from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
+from mellea_sc.runtime.validation import validate_all
+
+__all__ = ["Asking", "Attempt", "AttemptEnd", "Audience", "Judging", "Kept"]
+
+AttemptEnd: TypeAlias = Literal["running", "completed", "failed", "stopped", "error", "cancelled"]
+"""How an attempt ended: with its last token, by a failed check, because it was not needed any more, …"""
+
+
+@attrs.frozen(kw_only=True)
+class Asking:
+    """What one attempt asks.
+
+    Args:
+        action: What the model is asked.
+        ctx: The conversation before that.
+        asked: The conversation as validators see it, up to and with what the user asked.
+        format: What the answer has to fit.
+        model_options: For the generation.
+    """
+
+    action: Component | Span
+    ctx: Context
+    asked: Context
+    format: Format | None
+    model_options: ModelOptions | None
+
+
+@attrs.frozen(kw_only=True)
+class Kept:
+    """The good beginning of a text, for another attempt to go on from.
+
+    Args:
+        text: The beginning, with the white space after its last chunk.
+        chunks: Its chunks.
+        edits: What was edited in it.
+        noted: The fails in it that stopped nothing.
+        judges: For each requirement up to where it has judged, and a copy that knows what it knew.
+    """
+
+    text: str
+    chunks: Sequence[Chunk]
+    edits: Edits
+    noted: Sequence[Failure]
+    judges: Sequence[tuple[int, Requirement]]
+
+
+@attrs.frozen(kw_only=True)
+class Judging:
+    """Who judges an attempt, and by what rules.
+
+    Args:
+        requirements: The copies that judge it, in order.
+        main: The chunking that the reader sees.
+        lanes: For those that judge while it runs.
+        ledger: Made for all of them.
+        timeout: Seconds for one final validation, where the requirement does not say.
+    """
+
+    requirements: Sequence[Requirement]
+    main: Cutter
+    lanes: Sequence[Lane]
+    ledger: Ledger
+    timeout: float
+
+
+class Audience(Protocol):
+    """Who is shown an attempt while it runs."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the producer should wait for the reader."""
+        ...
+
+    def cut(self, chunk: Chunk) -> None:
+        """The main chunking has cut the next chunk."""
+        ...
+
+    def advance(self) -> None:
+        """The ledger lets more be shown."""
+        ...
+
+    async def room(self) -> None:
+        """Wait for the reader."""
+        ...
+
+    def open(self) -> None:
+        """Wait for the reader no more."""
+        ...
+
+    def generated(self, text: str) -> None:
+        """The text has come to its natural end."""
+        ...
+
+    def validated(self, validations: Sequence[ValidationResult]) -> None:
+        """The whole text has been judged."""
+        ...
+
+
+class Attempt:
+    """The tasks of one attempt. Its writes are the pump's.
+
+    Args:
+        asking: What is asked.
+        judging: Who judges.
+        audience: Who is shown it.
+        kept: What it begins with.
+        remembers: Whether another attempt may go on from inside this one.
+    """
+
+    def __init__(
+        self,
+        asking: Asking,
+        judging: Judging,
+        audience: Audience,
+        *,
+        kept: Kept | None = None,
+        remembers: bool = False,
+    ) -> None:
+        self.asking = asking
+        self.requirements: Sequence[Requirement] = judging.requirements
+        self.ledger: Ledger = judging.ledger
+        self.generation: GenerationInfo = GenerationInfo()
+        self.validations: list[ValidationResult] = []
+        self.end: AttemptEnd = "running"
+        self.stopped_by: str | None = None
+        self.started_at: float = 0.0
+        self.ended_at: float = 0.0
+        self._judging = judging
+        self._audience = audience
+        self._kept = kept
+        self._remembers = remembers
+        self._chunks: list[Chunk] = []
+        self._parts: list[str] = []
+        self._begins = False
+        self._errors: list[Exception] = []
+        self._race = anyio.CancelScope()
+        self._hosts: Collection[Nursery] = ()
+        self._lanes = Lanes(
+            judging.main,
+            judging.lanes,
+            judging.ledger,
+            cut=self._cut,
+            moved=self._moved,
+        )
+
+    # --- what became of it ---------------------------------------------------------------------
+
+    @property
+    def text_so_far(self) -> str:
+        """All that was generated, judged or not."""
+        return "".join(self._parts)
+
+    @property
+    def text(self) -> str:
+        """The text as far as it may be shown: all of it after a natural end."""
+        text = self.text_so_far
+        if self.end != "completed":
+            text = text[: self.ledger.position]
+        return self.ledger.edits.applied_to(text)
+
+    @property
+    def failures(self) -> list[tuple[Requirement, PartialValidationResult]]:
+        """The requirements that have stopped it, in order."""
+        return [(self.requirements[f.lane], f.verdict) for f in self.ledger.failures]
+
+    @property
+    def noted(self) -> list[tuple[Requirement, PartialValidationResult]]:
+        """The fails that have not stopped it, as they came."""
+        return [(self.requirements[f.lane], f.verdict) for f in self.ledger.noted]
+
+    @property
+    def error(self) -> Exception | None:
+        """What ended it, where that was an error."""
+        if len(self._errors) > 1:
+            return ExceptionGroup("a stream failed in more than one way", self._errors)
+        return self._errors[0] if self._errors else None
+
+    def kept(self, count: int) -> Kept:
+        """Its first chunks, for another attempt to go on from; of an attempt that remembers."""
+        text = self.text_so_far
+        end = self._chunks[count - 1].end if count else 0
+        if count < len(self._chunks):
+            after = self._chunks[count].start
+        else:
+            after = len(text) - len(text[end:].lstrip())
+        lanes = {lane.index: lane for lane in self._judging.lanes}
+        return Kept(
+            text=text[:after],
+            chunks=self._chunks[:count],
+            edits=self.ledger.edits.before(after),
+            noted=[failure for failure in self.ledger.noted if failure.chunk_index < count],
+            judges=[
+                lanes[index].state_at(after) if index in lanes else (0, copy.copy(requirement))
+                for index, requirement in enumerate(self.requirements)
+            ],
+        )
+
+    # --- its life ------------------------------------------------------------------------------
+
+    async def run(self, nursery: Nursery, judges: Nursery, hosts: Collection[Nursery]) -> None:
+        """Generate and judge.
+
+        Args:
+            nursery: Its backend generates.
+            judges: Its backend serves the validators.
+            hosts: Who may have to go on without the reader.
+
+        Raises:
+            Exception: the error that ended it; two at once as an ``ExceptionGroup``.
+
+        Cancellation: the connection is closed and every validator cancelled, and they have ended.
+        """
+        self._hosts = hosts
+        now = clock()
+        self.started_at = now()
+        try:
+            with self._race:
+                async with opened_scope(judges) as judging:
+                    with sole_error():
+                        async with anyio.create_task_group() as tasks:
+                            self._begin()
+                            self._lanes.start(tasks, judging, self.asking.asked)
+                            await self._produce(nursery)
+                    await self.room()
+                    if not self._errors and not self.ledger.failed:
+                        await self._finish(judging)
+        except Exception as error:  # noqa: BLE001 - raised with those that ended the text
+            self._errors.append(error)
+        finally:
+            self._lanes.close()
+            self.ended_at = now()
+            if self.end == "running":
+                self.end = self._how_it_ended()
+        if self._errors:
+            assert self.error is not None
+            raise self.error
+
+    def _how_it_ended(self) -> AttemptEnd:
+        if self._errors:
+            return "error"
+        if self.ledger.failed:
+            return "failed"
+        return "stopped" if self._race.cancel_called else "cancelled"
+
+    def stop(self, reason: str) -> None:
+        """It is not needed any more: close its connection and cancel its validators."""
+        if self.end == "running" and not self._race.cancel_called:
+            self.stopped_by = reason
+            self._race.cancel(reason)
+
+    def _begin(self) -> None:
+        kept = self._kept
+        lanes = {lane.index for lane in self._judging.lanes}
+        for index in range(self.ledger.lanes):
+            if index not in lanes:
+                self.ledger.ended(index)
+        if kept is None:
+            return
+        for index, (judged, _) in enumerate(kept.judges):
+            if index in lanes:
+                self.ledger.passed(index, judged)
+        at = 0
+        for end in [*(chunk.end for chunk in kept.chunks), len(kept.text)]:
+            self.write(kept.text[at:end])
+            at = end
+        self._begins = kept.text[-1:].isspace()
+
+    async def _finish(self, judging: Backend) -> None:
+        text = self.ledger.edits.applied_to(self.text_so_far)
+        self._audience.generated(text)
+        if self.requirements:
+            answer = ModelOutputThunk.computed(text, generation=self.generation)
+            self.validations = await validate_all(
+                self.requirements,
+                judging,
+                self.asking.asked.add(answer),
+                timeout=self._judging.timeout,
+                format=self.asking.format,
+            )
+            self._audience.validated(self.validations)
+        self.end = "completed"
+
+    async def _produce(self, nursery: Nursery) -> None:
+        asking = self.asking
+        try:
+            request = await request_for(
+                nursery, asking.action, asking.ctx, asking.format, asking.model_options
+            )
+            await pump(nursery, request, self)
+        except Exception as error:  # noqa: BLE001 - it ends the text, and is raised after the text
+            self._errors.append(error)
+        try:
+            self._lanes.end()
+        except Exception as error:  # noqa: BLE001 - so does a chunking that cannot end
+            self._errors.append(error)
+
+    def _cut(self, chunk: Chunk) -> None:
+        if self._remembers:
+            self._chunks.append(chunk)
+        self._audience.cut(chunk)
+
+    def _moved(self, move: Move) -> None:
+        if move is Move.CANCEL:
+            self._race.cancel("a check failed")
+        else:
+            self._audience.advance()
+
+    # --- the pump's sink -------------------------------------------------------------------------
+
+    def write(self, text: str) -> bool:
+        """Take a delta; true when a lane or the reader is behind."""
+        if self._begins:
+            # the white space between what was kept and what comes is there already
+            text = text.lstrip()
+            if not text:
+                return False
+            self._begins = False
+        self._parts.append(text)
+        return self._lanes.feed(text) or self._audience.is_full
+
+    async def room(self) -> None:
+        """Wait for the lanes and the reader."""
+        with parked(self, self._hosts):
+            await self._lanes.room()
+            await self._audience.room()
+
+    def relieve(self) -> None:
+        """Let the producer go: no reader is waited for, and no judge who waits for a free request."""
+        self._audience.open()
+        if any(host.is_short_of_slots for host in self._hosts):
+            self._lanes.relieve()

@@ -1,0 +1,107 @@
+"""From the deltas of a text to pieces that know where they stand in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mellea_sc.core.chunking import ChunkingStrategy
+from mellea_sc.core.errors import ChunkingError
+from mellea_sc.runtime.ledger import Chunk
+
+__all__ = ["Cutter", "Grouped"]
+
+
+class Cutter:
+    """A chunking strategy that also says where in the text its chunks stand.
+
+    Args:
+        strategy: One that has seen no text.
+        window: How many characters of the text before it each chunk comes with.
+    """
+
+    __slots__ = ("_pending", "_seen", "_start", "_strategy", "_window")
+
+    def __init__(self, strategy: ChunkingStrategy, window: int = 0) -> None:
+        self._strategy = strategy
+        self._window = window
+        self._seen = ""
+        self._pending: list[str] = []
+        self._start = 0
+
+    def feed(self, delta: str) -> Sequence[Chunk]:
+        """The chunks that a delta finishes.
+
+        Raises:
+            ChunkingError: one of them does not stand in the text.
+        """
+        self._pending.append(delta)
+        texts = self._strategy.feed(delta)
+        return self._locate(texts) if texts else ()
+
+    def flush(self) -> Sequence[Chunk]:
+        """The trailing fragment, if there is one."""
+        texts = self._strategy.flush()
+        return self._locate(texts) if texts else ()
+
+    def _locate(self, texts: Sequence[str]) -> list[Chunk]:
+        pending = "".join(self._pending)
+        chunks: list[Chunk] = []
+        position = 0
+        for text in texts:
+            found = pending.find(text, position)
+            if found < 0:
+                raise ChunkingError(
+                    f"{type(self._strategy).__name__} returned the chunk {text!r}, which does not "
+                    "stand in the text after the chunk before it"
+                )
+            position = found + len(text)
+            before = self._before(pending, found) if self._window else ""
+            chunks.append(Chunk(text, self._start + found, self._start + position, before))
+        self._pending = [pending[position:]]
+        self._start += position
+        if self._window:
+            self._seen = self._before(pending, position)
+        return chunks
+
+    def _before(self, pending: str, position: int) -> str:
+        missing = self._window - position
+        if missing <= 0:
+            return pending[position - self._window : position]
+        return self._seen[-missing:] + pending[:position]
+
+
+class Grouped(ChunkingStrategy):
+    """So many chunks of another strategy as one, with what stands between them.
+
+    Args:
+        strategy: One that has seen no text.
+        size: How many; the last group may have fewer.
+    """
+
+    def __init__(self, strategy: ChunkingStrategy, size: int) -> None:
+        self._cutter = Cutter(strategy)
+        self._size = size
+        self._text: list[str] = []
+        self._start = 0
+        self._group: list[Chunk] = []
+
+    def feed(self, delta: str) -> Sequence[str]:
+        """The groups that this delta makes full."""
+        self._text.append(delta)
+        return self._gather(self._cutter.feed(delta), self._size)
+
+    def flush(self) -> Sequence[str]:
+        """The last groups, whole or not."""
+        return [*self._gather(self._cutter.flush(), self._size), *self._gather((), 1)]
+
+    def _gather(self, chunks: Sequence[Chunk], least: int) -> list[str]:
+        texts: list[str] = []
+        self._group.extend(chunks)
+        while len(self._group) >= least:
+            group, self._group = self._group[: self._size], self._group[self._size :]
+            text = "".join(self._text)
+            end = group[-1].end - self._start
+            texts.append(text[group[0].start - self._start : end])
+            self._text = [text[end:]]
+            self._start += end
+        return texts

@@ -1,0 +1,103 @@
+"""Asking again, with what was wrong; and asking to go on from a text that is good so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from mellea_sc.core.base import Component, Context, Role, Span, Thunk, text_of
+from mellea_sc.stdlib.components.message import Message
+
+__all__ = ["GoingOn", "WithFeedback", "going_on"]
+
+_REJECTED: Final = "An earlier answer to this was rejected, because:"
+_GO_ON: Final = (
+    "Your answer so far is good. Go on exactly where it ends, and repeat nothing of it. "
+    "Write only what comes next."
+)
+
+
+class _Around(Component):
+    """Another action, asked otherwise."""
+
+    def __init__(self, action: Component | Span) -> None:
+        self.action = action
+        self.role: Role = action.role if isinstance(action, Component) else "user"
+
+    def parts(self) -> Sequence[Span]:
+        """The action."""
+        return [self.action]
+
+    def summary(self) -> str:
+        """What the action says of itself."""
+        match self.action:
+            case str():
+                return self.action
+            case Component():
+                return self.action.summary()
+            case _:
+                return repr(self.action)
+
+    def format_for_llm(self) -> str:
+        """As the action reads."""
+        return text_of(self.action)
+
+    def assistant_prefix(self) -> str | None:
+        """What the action's answer has to begin with."""
+        return self.action.assistant_prefix() if isinstance(self.action, Component) else None
+
+    def parse(self, text: str) -> object:
+        """As the action reads its answer."""
+        return self.action.parse(text) if isinstance(self.action, Component) else text
+
+
+class WithFeedback(_Around):
+    """An action, and why an earlier answer to it was rejected.
+
+    Args:
+        action: What is asked; the feedback of an earlier round is replaced.
+        reasons: Why, one line each.
+    """
+
+    def __init__(self, action: Component | Span, reasons: Sequence[str]) -> None:
+        super().__init__(action.action if isinstance(action, WithFeedback) else action)
+        self.reasons: Sequence[str] = reasons
+
+    def format_for_llm(self) -> str:
+        """The action, then the reasons."""
+        lines = "\n".join(map("- {}".format, self.reasons))
+        return f"{super().format_for_llm()}\n\n{_REJECTED}\n{lines}\nDo not make that mistake."
+
+
+class GoingOn(_Around):
+    """An action whose answer has begun: the model writes on from there.
+
+    Args:
+        action: What is asked.
+        beginning: The answer so far.
+    """
+
+    def __init__(self, action: Component | Span, beginning: str) -> None:
+        super().__init__(action)
+        self._beginning = beginning
+
+    def assistant_prefix(self) -> str:
+        """All that the answer begins with. White space at its end would mislead a tokenizer."""
+        return f"{super().assistant_prefix() or ''}{self._beginning}".rstrip()
+
+
+def going_on(
+    action: Component | Span, ctx: Context, beginning: Thunk, *, prefills: bool
+) -> tuple[Component | Span, Context]:
+    """What to ask, in which conversation, for the rest of an answer.
+
+    Args:
+        action: What was asked.
+        ctx: The conversation before it.
+        beginning: The answer so far, computed.
+        prefills: Whether the model writes on where the last message, the assistant's, ends; otherwise
+            it is asked to.
+    """
+    if prefills:
+        return GoingOn(action, beginning.value), ctx
+    return Message("user", _GO_ON), ctx.add(action).add(beginning)

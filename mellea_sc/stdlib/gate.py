@@ -1,0 +1,303 @@
+"""What a reader of a checked stream is shown, and when.
+
+::
+
+    Attempt ──cut──> Showing: chunks in waiting ──advance()──> Gate: events, chunks ──> readers
+                        │  held until the ledger releases them          │
+                        │  held back until the attempt is accepted      │ with ``lookahead``: until
+                        └─ locked until the input is checked            └─ the reader has room
+
+Releasing never waits: whoever makes it possible (a lane with its verdict, a reader with its reading,
+the end of an attempt) does it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import anyio
+
+from mellea_sc.core.requirement import ValidationResult
+from mellea_sc.runtime.attempt import Attempt
+from mellea_sc.runtime.ledger import Chunk, Ledger
+from mellea_sc.runtime.tape import Tape
+from mellea_sc.stdlib.events import (
+    ChunkEvent,
+    FilteredEvent,
+    FullValidationEvent,
+    QuickCheckEvent,
+    RetractEvent,
+    RetryEvent,
+    StreamEvent,
+    StreamingDoneEvent,
+)
+from mellea_sc.stdlib.sampling.planned import Ask
+
+__all__ = ["Gate", "Showing"]
+
+
+class Gate:
+    """The readers' side of a run: a stage for its attempts.
+
+    Args:
+        lookahead: How many released chunks may wait unread; ``None``: any number.
+        hold_back: How many chunks that may be shown are not, until their attempt is accepted;
+            ``math.inf``: all of them.
+        may_retract: Whether released chunks may be retracted: then the tape of chunks, which cannot say
+            so, has those of the accepted attempt only.
+        concurrent: Whether several attempts may run at once: then none is shown before it is accepted.
+        locked: Whether nothing is shown until :meth:`unlock`.
+        on_error: Raises the run's error, if it has one that was not raised yet.
+    """
+
+    def __init__(
+        self,
+        *,
+        lookahead: int | None,
+        hold_back: float,
+        may_retract: bool,
+        concurrent: bool,
+        locked: bool,
+        on_error: Callable[[], None],
+    ) -> None:
+        self.chunks: Tape[str] = Tape("astream()", on_read=self._chunk_was_read, on_end=on_error)
+        self.events: Tape[StreamEvent] = Tape("events()", on_read=self._event_was_read)
+        self.showing: Showing | None = None
+        self.hold_back: float = math.inf if concurrent else hold_back
+        self.may_retract: bool = may_retract and self.hold_back < math.inf
+        self.closed = False
+        self.written = 0
+        self._shows_several = concurrent
+        self._all: dict[int, Showing] = {}
+        self._lookahead = lookahead
+        self._locked = anyio.Event() if locked else None
+        self._chunks_read = 0
+        self._chunk_events_read = 0
+        self._room: anyio.Event | None = None
+
+    # --- a stage for attempts --------------------------------------------------------------------
+
+    def enter(self, number: int, ask: Ask, ledger: Ledger) -> Showing:
+        """An attempt begins."""
+        before = self.showing
+        showing = self._all[number] = Showing(self, number, ledger)
+        if not self._shows_several:
+            self.showing = showing
+        if before is not None and not self._shows_several:
+            showing.take_over(before, ask.keep)
+        if ask.reason is not None:
+            self.events.write(RetryEvent(number, ask.reason))
+        return showing
+
+    def leave(self, attempt: Attempt, number: int) -> int:
+        """An attempt has ended; gives how many of its chunks have been shown."""
+        showing = self._all[number]
+        if attempt.ledger.failed:
+            index = min(failure.chunk_index for failure in attempt.ledger.failures)
+            verdicts = attempt.ledger.verdicts_on_failure()
+            self.events.write(QuickCheckEvent(index, number, False, verdicts))
+        return showing.released
+
+    async def accept(self, number: int) -> None:
+        """An attempt is accepted: all that is held back is shown, as the reader has room.
+
+        Cancellation: what was not released by then never is.
+        """
+        if self._locked is not None:
+            await self._locked.wait()
+        showing = self.showing = self._all[number]
+        self.hold_back = 0
+        showing.advance()
+        await showing.room()
+        showing.end()
+
+    def reject(self, number: int) -> None:
+        """No attempt is accepted; this one comes nearest, and is as far shown as it was."""
+        showing = self._all[number]
+        showing.write_validation()
+        if self._shows_several:
+            self.showing = showing
+
+    def unlock(self) -> None:
+        """The input is good."""
+        if self._locked is not None:
+            self._locked.set()
+        if self.showing is not None:
+            self.showing.advance()
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether the input is still being checked."""
+        return self._locked is not None and not self._locked.is_set()
+
+    # --- the readers -----------------------------------------------------------------------------
+
+    def has_room(self) -> bool:
+        """Whether another chunk may be released, as far as the readers are concerned."""
+        if self._lookahead is None:
+            return True
+        if self.may_retract and not self.events.has_reader:
+            return True
+        read = max(self._chunks_read, self._chunk_events_read)
+        return self.written - read < self._lookahead
+
+    async def wait_for_room(self) -> None:
+        """Wait until a reader has read, or is not waited for."""
+        self._room = anyio.Event()
+        await self._room.wait()
+        self._room = None
+
+    def open(self) -> None:
+        """Wait for the readers no more."""
+        self._lookahead = None
+        self._go_on()
+
+    def close(self) -> None:
+        """The run has ended: what was not released never is, whoever reads on."""
+        self.closed = True
+        self.chunks.end()
+        self.events.end()
+
+    def _chunk_was_read(self, _: str) -> None:
+        self._chunks_read += 1
+        if self._lookahead is not None:
+            self._go_on()
+
+    def _event_was_read(self, event: StreamEvent) -> None:
+        if self._lookahead is not None and isinstance(event, ChunkEvent):
+            self._chunk_events_read += 1
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self.showing is not None:
+            self.showing.advance()
+
+    def made_room(self) -> None:
+        """Nothing waits for the readers now."""
+        if self._room is not None:
+            self._room.set()
+
+
+class Showing:
+    """What is shown of one attempt: its audience.
+
+    Args:
+        gate: Where it is shown.
+        number: The attempt's.
+        ledger: Says what may be shown.
+    """
+
+    def __init__(self, gate: Gate, number: int, ledger: Ledger) -> None:
+        self.number = number
+        self.released: int = 0
+        self.position: int = 0
+        self._gate = gate
+        self._ledger = ledger
+        self._waiting: deque[Chunk] = deque()
+        self._shown_before = 0
+        self._texts: list[str] = []
+        self._full_text: str | None = None
+        self._validations: Sequence[ValidationResult] | None = None
+
+    def take_over(self, before: Showing, keep: int) -> None:
+        """Go on where another attempt was good; what else was shown of it is retracted."""
+        before.write_validation()
+        if before.released > keep:
+            self._gate.events.write(RetractEvent(keep, before.number))
+        self.released = self._shown_before = min(before.released, keep)
+        self._texts = before._texts[: self.released]
+
+    def cut(self, chunk: Chunk) -> None:
+        """Take the next chunk of the main chunking."""
+        if self._shown_before:
+            self._shown_before -= 1
+            self.position = chunk.end
+        else:
+            self._waiting.append(chunk)
+
+    def advance(self) -> None:
+        """Let out what may be shown now."""
+        gate = self._gate
+        while self.released < self._may_be_shown() and gate.has_room() and not gate.closed:
+            self._release(self._waiting.popleft())
+        if not self.is_full:
+            gate.made_room()
+
+    def _may_be_shown(self) -> float:
+        gate = self._gate
+        if self is not gate.showing or gate.is_locked:
+            return 0
+        return self._ledger.releasable - gate.hold_back
+
+    def _release(self, chunk: Chunk) -> None:
+        gate, index = self._gate, self.released
+        if self._ledger.lanes:
+            verdicts = self._ledger.verdicts_on(index)
+            gate.events.write(QuickCheckEvent(index, self.number, True, verdicts))
+        text = self._ledger.edits.applied_to(chunk.text, chunk.start)
+        if text != chunk.text and not text.strip():
+            text = ""
+        if gate.may_retract:
+            self._texts.append(text)
+        elif text:
+            gate.chunks.write(text)
+        if text:
+            gate.events.write(ChunkEvent(text, index, self.number))
+            gate.written += 1
+        else:
+            gate.events.write(FilteredEvent(index, self.number))
+        self.released += 1
+        self.position = chunk.end
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a chunk that may be shown waits for the reader."""
+        return not self._gate.has_room() and self.released < self._may_be_shown()
+
+    async def room(self) -> None:
+        """Wait until no chunk waits for the reader."""
+        while self.is_full:
+            await self._gate.wait_for_room()
+
+    def open(self) -> None:
+        """Wait for the reader no more."""
+        self._gate.open()
+
+    def generated(self, text: str) -> None:
+        """The text has come to its natural end."""
+        self._full_text = text
+        if self._is_live:
+            self._write_done()
+
+    def validated(self, validations: Sequence[ValidationResult]) -> None:
+        """The whole text has been judged."""
+        self._validations = validations
+        if self._is_live:
+            self.write_validation()
+
+    @property
+    def _is_live(self) -> bool:
+        gate = self._gate
+        return self is gate.showing and not gate.hold_back and not gate.is_locked
+
+    def _write_done(self) -> None:
+        if self._full_text is not None:
+            self._gate.events.write(StreamingDoneEvent(self.number, self._full_text))
+            self._full_text = None
+
+    def write_validation(self) -> None:
+        """Say how the whole text was judged, if that has not been said."""
+        if self._validations is not None:
+            verdicts = list(self._validations)
+            self._gate.events.write(FullValidationEvent(self.number, all(verdicts), verdicts))
+            self._validations = None
+
+    def end(self) -> None:
+        """It is accepted, and all of it is shown."""
+        if self._gate.may_retract:
+            for text in filter(None, self._texts):
+                self._gate.chunks.write(text)
+        self._write_done()
+        self.write_validation()

@@ -1,0 +1,351 @@
+"""Asking what a planned strategy says: attempts in tasks of their own, judged while they run.
+
+::
+
+    strategy.begin() ──Ask──> Attempt (race, lanes, final validation) ──AttemptResult──┐
+         ^                                                                             │
+         └──Ask── strategy.after() <───────────────────────────────────────────────────┘
+                        └──Choice──> every attempt that still runs is stopped: connection, validators
+
+Attempts that come one after the other run in the caller's task; several at once in a task group of
+the conductor's, which has ended when :meth:`Conductor.run` returns. Of several at once one may fail by
+a :class:`BackendError` without ending the others: if one of them is chosen, the error is logged and
+stands in its attempt; if none is, it is raised.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Collection, Sequence
+from typing import Final, Protocol
+
+import anyio
+import anyio.abc
+import attrs
+
+from mellea_sc.core.backend import Format
+from mellea_sc.core.base import Component, Context, Span
+from mellea_sc.core.errors import BackendError, InvalidOption
+from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
+from mellea_sc.core.requirement import Requirement, ValidationResult
+from mellea_sc.core.sampling import SamplingResult
+from mellea_sc.runtime.attempt import Asking, Attempt, Audience, Kept
+from mellea_sc.runtime.generation import BoundBackend, opened_scope, parsed
+from mellea_sc.runtime.ledger import Chunk, Ledger
+from mellea_sc.runtime.nursery import Nursery, sole_error
+from mellea_sc.runtime.thunk import ModelOutputThunk
+from mellea_sc.stdlib.components.feedback import going_on
+from mellea_sc.stdlib.sampling.backtracking import ByRequirement
+from mellea_sc.stdlib.sampling.judges import AttemptSettings, check_chunkings, judging_of
+from mellea_sc.stdlib.sampling.planned import Ask, AttemptResult, Choice, PlannedStrategy
+
+__all__ = ["Conductor", "Stage", "sample"]
+
+log: Final = logging.getLogger("mellea_sc")
+
+
+class Stage(Protocol):
+    """Where attempts are shown."""
+
+    def enter(self, number: int, ask: Ask, ledger: Ledger) -> Audience:
+        """An attempt begins."""
+        ...
+
+    def leave(self, attempt: Attempt, number: int) -> int:
+        """An attempt has ended; gives how many of its chunks have been shown."""
+        ...
+
+
+class Conductor:
+    """The attempts of one call.
+
+    Args:
+        strategy: Says what to ask.
+        requirements: The originals; each attempt is judged by copies.
+        settings: How attempts are made.
+        stage: Where they are shown.
+
+    Raises:
+        InvalidOption: a chunking is not known.
+        Exception: as a requirement's ``__copy__`` raises it.
+    """
+
+    def __init__(
+        self,
+        strategy: PlannedStrategy,
+        requirements: Sequence[Requirement],
+        settings: AttemptSettings,
+        stage: Stage,
+    ) -> None:
+        check_chunkings(requirements, settings)
+        self.results: list[AttemptResult] = []
+        self.attempts: list[Attempt] = []
+        self._strategy = strategy
+        self._requirements = requirements
+        self._settings = settings
+        self._stage = stage
+        self._first_copies: list[Requirement] | None = [copy.copy(one) for one in requirements]
+        self._running: dict[int, Attempt] = {}
+        self._errors: list[BackendError] = []
+        self._weighing: set[anyio.CancelScope] = set()
+        self._choice: Choice | None = None
+        self._next: list[Ask] = []
+
+    async def run(
+        self,
+        action: Component | Span,
+        ctx: Context,
+        nursery: Nursery,
+        judges: Nursery,
+        hosts: Collection[Nursery],
+    ) -> Choice:
+        """Ask until the strategy has made its choice.
+
+        Args:
+            action: What the user asks.
+            ctx: The conversation before it.
+            nursery: Its backend generates.
+            judges: Its backend serves the validators.
+            hosts: Who may have to go on without the reader.
+
+        Raises:
+            Exception: the error that ended an attempt; several at once as an ``ExceptionGroup``.
+
+        Cancellation: every attempt is cancelled and has ended.
+        """
+        self._next.extend(self._strategy.begin(action, ctx))
+        if not self._strategy.concurrent:
+            while self._choice is None:
+                await self._attend(self._next.pop(), nursery, judges, hosts)
+            return self._choice
+        with sole_error():
+            async with anyio.create_task_group() as tasks:
+                self._start_all(tasks, nursery, judges, hosts)
+        assert self._choice is not None
+        for error in self._errors:
+            log.warning("an attempt failed, and another one was chosen", exc_info=error)
+        return self._choice
+
+    def chosen(self, choice: Choice) -> AttemptResult:
+        """The attempt that was chosen."""
+        return next(result for result in self.results if result.number == choice.number)
+
+    @property
+    def error(self) -> Exception | None:
+        """An error that ended an attempt which was then cancelled from outside."""
+        return next((one.error for one in self.attempts if one.error is not None), None)
+
+    def relieve(self) -> None:
+        """No attempt waits for a reader."""
+        for attempt in self._running.values():
+            attempt.relieve()
+
+    def _start_all(
+        self,
+        tasks: anyio.abc.TaskGroup,
+        nursery: Nursery,
+        judges: Nursery,
+        hosts: Collection[Nursery],
+    ) -> None:
+        async def attend(ask: Ask) -> None:
+            await self._attend(ask, nursery, judges, hosts)
+            self._start_all(tasks, nursery, judges, hosts)
+
+        asks, self._next = self._next, []
+        for ask in asks:
+            tasks.start_soon(attend, ask, name=f"an attempt of {ask.chain}")
+
+    async def _attend(
+        self, ask: Ask, nursery: Nursery, judges: Nursery, hosts: Collection[Nursery]
+    ) -> None:
+        attempt = self._make(ask, nursery)
+        number = len(self.attempts)
+        self._running[number] = attempt
+        score: float | None = None
+        try:
+            await attempt.run(nursery, judges, hosts)
+            if attempt.end == "completed" and self._strategy.weighs:
+                score = await self._weigh(self._result(attempt, number, ask), judges)
+        except BackendError as error:
+            if not self._strategy.concurrent:
+                raise
+            attempt.end = "error"
+            self._errors.append(error)
+        finally:
+            del self._running[number]
+            released = self._stage.leave(attempt, number)
+            result = self._result(attempt, number, ask, score=score, released=released)
+            self.results.append(result)
+        if self._choice is None:
+            self._decide(result)
+
+    async def _weigh(self, result: AttemptResult, judges: Nursery) -> float | None:
+        with anyio.CancelScope() as scope:
+            self._weighing.add(scope)
+            try:
+                async with opened_scope(judges) as backend:
+                    return await self._strategy.weigh(result, backend)
+            finally:
+                self._weighing.discard(scope)
+        return None
+
+    def _decide(self, result: AttemptResult) -> None:
+        if result.end == "error":
+            if not self._running:
+                self._raise_errors()
+            return
+        past = [one for one in self.results if one.end != "error"]
+        step = self._strategy.after(past, len(self._running))
+        if not isinstance(step, Choice):
+            if not step and not self._running:
+                raise InvalidOption(f"{self._strategy!r} asks nothing more and chooses nothing")
+            self._next.extend(step)
+            return
+        if all(one.number != step.number for one in past):
+            raise InvalidOption(
+                f"{self._strategy!r} chose attempt {step.number}, which is not there"
+            )
+        self._choice = step
+        self._next.clear()
+        for scope in self._weighing:
+            scope.cancel("another attempt was chosen")
+        for other in self._running.values():
+            other.stop(f"attempt {step.number} was chosen")
+        if self._errors and not step.success:
+            self._raise_errors()
+
+    def _raise_errors(self) -> None:
+        if len(self._errors) == 1:
+            raise self._errors[0]
+        raise ExceptionGroup("several attempts failed", self._errors)
+
+    # --- one attempt -----------------------------------------------------------------------------
+
+    def _make(self, ask: Ask, nursery: Nursery) -> Attempt:
+        kept = self.attempts[ask.of - 1].kept(ask.keep) if ask.keep else None
+        copies = self._copies(kept)
+        judging = judging_of(copies, self._settings, kept=kept, remembers=self._strategy.goes_on)
+        number = len(self.attempts) + 1
+        action, ctx = ask.action, ask.context
+        if kept is not None:
+            action, ctx = going_on(
+                action,
+                ctx,
+                ModelOutputThunk.computed(kept.text),
+                prefills=nursery.backend.prefills,
+            )
+        attempt = Attempt(
+            Asking(
+                action=action,
+                ctx=ctx,
+                asked=ask.context.add(ask.action),
+                format=self._settings.format,
+                model_options=self._options(number, nursery.options),
+            ),
+            judging,
+            self._stage.enter(number, ask, judging.ledger),
+            kept=kept,
+            remembers=self._strategy.goes_on,
+        )
+        self.attempts.append(attempt)
+        return attempt
+
+    def _copies(self, kept: Kept | None) -> list[Requirement]:
+        if kept is not None:
+            return [requirement for _, requirement in kept.judges]
+        copies, self._first_copies = self._first_copies, None
+        return [copy.copy(one) for one in self._requirements] if copies is None else copies
+
+    def _options(self, number: int, defaults: ModelOptions) -> ModelOptions | None:
+        given = self._settings.model_options
+        seed = merge_options(defaults, given).get(ModelOption.SEED)
+        if number == 1 or not isinstance(seed, int):
+            return given
+        return merge_options(given, {ModelOption.SEED: seed + number - 1})
+
+    def _result(
+        self,
+        attempt: Attempt,
+        number: int,
+        ask: Ask,
+        *,
+        score: float | None = None,
+        released: int = 0,
+    ) -> AttemptResult:
+        failures = attempt.ledger.failures
+        generation = attempt.generation
+        if attempt.end in ("failed", "stopped"):
+            generation = attrs.evolve(generation, finish_reason="aborted")
+        return AttemptResult(
+            number=number,
+            ask=ask,
+            end=attempt.end,
+            text=attempt.text,
+            generated=attempt.text_so_far,
+            failures=[(self._requirements[one.lane], one.verdict) for one in failures],
+            validations=list(zip(self._requirements, attempt.validations, strict=False)),
+            failed_at=min((one.chunk_index for one in failures), default=0),
+            released=released,
+            generation=generation,
+            score=score,
+        )
+
+
+class _Unseen:
+    """The stage and the audience of attempts that nobody looks at while they run."""
+
+    is_full = False
+
+    def enter(self, number: int, ask: Ask, ledger: Ledger) -> Audience:
+        return self
+
+    def leave(self, attempt: Attempt, number: int) -> int:
+        return 0
+
+    def cut(self, chunk: Chunk) -> None: ...
+
+    def advance(self) -> None: ...
+
+    async def room(self) -> None: ...
+
+    def open(self) -> None: ...
+
+    def generated(self, text: str) -> None: ...
+
+    def validated(self, validations: Sequence[ValidationResult]) -> None: ...
+
+
+async def sample(
+    strategy: PlannedStrategy,
+    action: Component | Span,
+    context: Context,
+    backend: BoundBackend,
+    requirements: Sequence[Requirement],
+    *,
+    format: Format | None,
+    model_options: ModelOptions | None,
+) -> SamplingResult:
+    """A planned strategy's :meth:`~mellea_sc.SamplingStrategy.sample`.
+
+    Cancellation: every attempt is cancelled and has ended.
+    """
+    nursery = (await backend.place()).nursery
+    settings = AttemptSettings(format=format, model_options=model_options)
+    conductor = Conductor(ByRequirement(strategy, requirements), requirements, settings, _Unseen())
+    choice = await conductor.run(action, context, nursery, nursery, [nursery])
+    tried = sorted(conductor.results, key=lambda one: one.number)
+    answers = [one.thunk() for one in tried]
+    for one, answer in zip(tried, answers, strict=True):
+        answer.parsed_repr = parsed(one.text, one.ask.action, format)
+    return SamplingResult(
+        result_index=next(i for i, one in enumerate(tried) if one.number == choice.number),
+        success=choice.success,
+        sample_generations=answers,
+        sample_validations=[one.verdicts for one in tried],
+        sample_actions=[one.ask.action for one in tried],
+        sample_contexts=[
+            one.ask.context.add(one.ask.action).add(answer)
+            for one, answer in zip(tried, answers, strict=True)
+        ],
+    )

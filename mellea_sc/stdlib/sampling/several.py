@@ -1,0 +1,197 @@
+"""Several attempts at once: the first good one, the best one, or what most of them say."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import TypeAlias
+
+from mellea_sc.core.backend import Backend
+from mellea_sc.core.base import Component, Context, Span
+from mellea_sc.core.errors import InvalidVerdict
+from mellea_sc.core.requirement import Requirement
+from mellea_sc.stdlib.sampling.planned import Ask, AttemptResult, Choice, PlannedStrategy
+from mellea_sc.stdlib.sampling.repairing import check_count
+
+__all__ = ["BestOfNStrategy", "MajorityVotingStrategy", "RacingStrategy", "Score"]
+
+Score: TypeAlias = Callable[[str], float | Awaitable[float]] | Requirement
+"""What an answer is worth: a function of its text, or a requirement whose verdict has a score."""
+
+
+class _Several(PlannedStrategy):
+    """Attempts at the same, all at once.
+
+    With a seed in the model options, each attempt has the next one.
+    """
+
+    concurrent = True
+    asks_anew = False
+
+    def __init__(self, n: int, requirements: Sequence[Requirement] | None) -> None:
+        check_count("n", n)
+        self.n = n
+        self.requirements: list[Requirement] = list(requirements or ())
+
+    @property
+    def own_requirements(self) -> Sequence[Requirement]:
+        """The strategy's own."""
+        return self.requirements
+
+    def is_needed(self, requirements: Sequence[Requirement]) -> bool:
+        """Whether there is more than one attempt, or anything to judge."""
+        return self.n > 1 or super().is_needed(requirements)
+
+    def begin(self, action: Component | Span, context: Context) -> Sequence[Ask]:
+        """All of them."""
+        return [Ask(action=action, context=context, chain=chain) for chain in range(self.n)]
+
+
+class RacingStrategy(_Several):
+    """Several candidates at once, judged while they stream: the first that is good wins.
+
+    The others are stopped in that moment, at their connections. A candidate that fails in the middle
+    ends there, and is replaced while the budget lasts.
+
+    Args:
+        n: How many run at once.
+        budget: How many attempts at most, over all; by default twice as many.
+        requirements: What must hold, besides what the call says.
+
+    Raises:
+        InvalidOption: a number is less than 1.
+    """
+
+    def __init__(
+        self,
+        n: int = 3,
+        *,
+        budget: int | None = None,
+        requirements: Sequence[Requirement] | None = None,
+    ) -> None:
+        super().__init__(n, requirements)
+        self.budget = 2 * n if budget is None else budget
+        check_count("budget", self.budget)
+
+    def begin(self, action: Component | Span, context: Context) -> Sequence[Ask]:
+        """As many as may run."""
+        return super().begin(action, context)[: self.budget]
+
+    def after(self, past: Sequence[AttemptResult], running: int) -> Sequence[Ask] | Choice:
+        """The winner, or one more candidate in the place of one that failed."""
+        last = past[-1]
+        if last.valid:
+            return Choice(last.number, True)
+        if len(past) + running < self.budget:
+            ask = last.ask
+            reason = "; ".join(last.reasons)
+            return [Ask(action=ask.action, context=ask.context, reason=reason, chain=ask.chain)]
+        return () if running else Choice(_least_bad(past).number, False)
+
+
+class BestOfNStrategy(_Several):
+    """Several answers; of those that are good the one that is worth most is kept.
+
+    Args:
+        n: How many.
+        score: What an answer is worth; by default the mean of the scores that its final validation
+            gave, or 0 where there is none.
+        requirements: What must hold, besides what the call says.
+
+    Raises:
+        InvalidOption: ``n`` is less than 1.
+        InvalidVerdict: when it is used: the score is not a number.
+    """
+
+    weighs = True
+
+    def __init__(
+        self,
+        n: int = 3,
+        score: Score | None = None,
+        *,
+        requirements: Sequence[Requirement] | None = None,
+    ) -> None:
+        super().__init__(n, requirements)
+        self.score = score
+
+    async def weigh(self, result: AttemptResult, backend: Backend) -> float:
+        """What the score says."""
+        score = self.score
+        if score is None:
+            given = [one.score for _, one in result.validations if one.score is not None]
+            return sum(given) / len(given) if given else 0.0
+        worth: object
+        if isinstance(score, Requirement):
+            asked = result.ask.context.add(result.ask.action)
+            verdict = await score.validate(backend, asked.add(result.thunk()))
+            worth = float(verdict.result) if verdict.score is None else verdict.score
+        else:
+            worth = score(result.text)
+            if inspect.isawaitable(worth):
+                worth = await worth
+        if not isinstance(worth, int | float) or math.isnan(worth):
+            raise InvalidVerdict(f"the score {score!r} must give a number, not {worth!r}")
+        return float(worth)
+
+    def after(self, past: Sequence[AttemptResult], running: int) -> Sequence[Ask] | Choice:
+        """The best, when all have ended."""
+        if running:
+            return ()
+        good = [one for one in past if one.valid]
+        if not good:
+            return Choice(_least_bad(past).number, False)
+        best = max(good, key=lambda one: (one.score or 0.0, -one.number))
+        return Choice(best.number, True)
+
+
+class MajorityVotingStrategy(_Several):
+    """Several answers; the first of those that say what most of the good ones say is kept.
+
+    As soon as the rest cannot change that any more, it is stopped.
+
+    Args:
+        n: How many.
+        key: What an answer says; by default its text, white space and case apart.
+        requirements: What must hold, besides what the call says; an answer that is not good has no vote.
+
+    Raises:
+        InvalidOption: ``n`` is less than 1.
+    """
+
+    def __init__(
+        self,
+        n: int = 5,
+        key: Callable[[str], Hashable] | None = None,
+        *,
+        requirements: Sequence[Requirement] | None = None,
+    ) -> None:
+        super().__init__(n, requirements)
+        self.key = key or _what_it_says
+
+    def after(self, past: Sequence[AttemptResult], running: int) -> Sequence[Ask] | Choice:
+        """The majority's, as soon as it is certain."""
+        good = sorted((one for one in past if one.valid), key=lambda one: one.number)
+        said = {one.number: self.key(one.text) for one in good}
+        votes = Counter(said.values()).most_common(2)
+        lead = votes[0][1] - (votes[1][1] if len(votes) > 1 else 0) if votes else 0
+        if running and lead <= running:
+            return ()
+        if not good:
+            return Choice(_least_bad(past).number, False)
+        winner = next(number for number, key in said.items() if key == votes[0][0])
+        return Choice(winner, True)
+
+
+def _what_it_says(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+def _least_bad(past: Sequence[AttemptResult]) -> AttemptResult:
+    """Of answers that are all rejected, the one that meets most."""
+    return max(
+        past,
+        key=lambda one: (one.completed, -len(one.rejected), len(one.text), -one.number),
+    )
