@@ -28,6 +28,7 @@ Who is at fault can be read off the branch::
     └── RunError                        the run
         ├── GenerationCancelled           cancelled: by its thunk, its session or a failure
         ├── DependencyFailed              a thunk that the prompt needs has failed
+        ├── PreconditionFailed            the input does not meet a precondition
         ├── ValidatorTimeout              (TimeoutError) a validator did not return
         ├── InvalidVerdict                (TypeError) a validator returned something else
         └── UnclearJudgement              a judge's answer is neither yes nor no
@@ -38,6 +39,7 @@ reach an error: what a server said is quoted, what we sent to it is not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import anyio
@@ -64,6 +66,7 @@ __all__ = [
     "ModelError",
     "ModelNotFound",
     "NotAuthorized",
+    "PreconditionFailed",
     "PromptTemplateError",
     "RunError",
     "SessionClosed",
@@ -243,6 +246,19 @@ class GenerationCancelled(RunError):
 
 class DependencyFailed(RunError):
     """A thunk that stands in the prompt has failed; the failure is the ``__cause__``."""
+
+
+class PreconditionFailed(RunError):
+    """The input does not meet a precondition; the generation was cancelled, and nothing of it shown.
+
+    Args:
+        message: What happened.
+        reasons: Why, one line for each precondition that is not met.
+    """
+
+    def __init__(self, message: str, *, reasons: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.reasons = list(reasons)
 
 
 class ValidatorTimeout(RunError, TimeoutError):

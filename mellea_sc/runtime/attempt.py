@@ -36,7 +36,7 @@ from mellea_sc.runtime.cutter import Cutter
 from mellea_sc.runtime.edits import Edits
 from mellea_sc.runtime.generation import opened_scope, pump, request_for
 from mellea_sc.runtime.lanes import Lane, Lanes
-from mellea_sc.runtime.ledger import Chunk, Failure, Ledger, Move
+from mellea_sc.runtime.ledger import Chunk, Failure, Ledger
 from mellea_sc.runtime.loops import clock
 from mellea_sc.runtime.nursery import Nursery, parked, sole_error
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
@@ -170,7 +170,6 @@ class Attempt:
         self._judging = judging
         self._audience = audience
         self._kept = kept
-        self._remembers = remembers
         self._chunks: list[Chunk] = []
         self._parts: list[str] = []
         self._begins = False
@@ -181,8 +180,9 @@ class Attempt:
             judging.main,
             judging.lanes,
             judging.ledger,
-            cut=self._cut,
-            moved=self._moved,
+            cut=self._cut if remembers else audience.cut,
+            release=audience.advance,
+            cancel=self._cancel,
         )
 
     # --- what became of it ---------------------------------------------------------------------
@@ -337,15 +337,11 @@ class Attempt:
             self._errors.append(error)
 
     def _cut(self, chunk: Chunk) -> None:
-        if self._remembers:
-            self._chunks.append(chunk)
+        self._chunks.append(chunk)
         self._audience.cut(chunk)
 
-    def _moved(self, move: Move) -> None:
-        if move is Move.CANCEL:
-            self._race.cancel("a check failed")
-        else:
-            self._audience.advance()
+    def _cancel(self) -> None:
+        self._race.cancel("a check failed")
 
     # --- the pump's sink -------------------------------------------------------------------------
 

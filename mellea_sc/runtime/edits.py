@@ -12,19 +12,19 @@ __all__ = ["Edits"]
 
 
 class Edits:
-    """The edits of one text, in its order."""
+    """The edits of one text, in its order.
 
-    __slots__ = ("_spans",)
+    ``spans`` are their places, each with what stands there instead.
+    """
+
+    __slots__ = ("spans",)
 
     def __init__(self) -> None:
-        self._spans: list[tuple[int, int, str]] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._spans)
+        self.spans: list[tuple[int, int, str]] = []
 
     def add(self, start: int, end: int, replacement: str) -> None:
         """Put a replacement, perhaps an empty one, in the place of ``[start, end)``."""
-        spans = self._spans
+        spans = self.spans
         first = bisect_left(spans, start, key=lambda span: span[1])
         while first < len(spans) and spans[first][1] <= start:
             first += 1
@@ -41,7 +41,7 @@ class Edits:
     def before(self, position: int) -> Edits:
         """The edits that end there or before, for a text that goes on otherwise."""
         kept = Edits()
-        kept._spans = [span for span in self._spans if span[1] <= position]
+        kept.spans = [span for span in self.spans if span[1] <= position]
         return kept
 
     def applied_to(self, text: str, start: int = 0) -> str:
@@ -54,12 +54,12 @@ class Edits:
             text: The piece.
             start: Where in the text it begins.
         """
-        if not self._spans:
+        if not self.spans:
             return text
         stop = start + len(text)
         parts: list[str] = []
         at = start
-        for begin, end, replacement in self._spans:
+        for begin, end, replacement in self.spans:
             if end <= start or begin >= stop:
                 continue
             parts.append(text[at - start : max(begin, at) - start])

@@ -7,7 +7,7 @@
                         ├──chunk──> lane 0: overflow ─> bounded memory object stream ─> task 0 ─┐
                         └──chunk──> lane 1: …                                                   ├─> ledger
          own Cutter ──────piece──> lane 2: …  (a requirement with a chunking of its own)      ─┘     │
-                                                                            moved(Move) <─────────────┘
+                                                                            the callbacks <─────────────┘
 
 A lane takes a piece, awaits its requirement's ``stream_validate`` and writes the verdict into the
 ledger. Lanes do not wait for one another: one may be as far ahead of another as the channel is long.
@@ -228,7 +228,8 @@ class Lanes:
         lanes: The judges; none is fine. One that does not block never makes the producer wait.
         ledger: For as many lanes.
         cut: Called with each chunk of the main chunking, before it is given to the ledger.
-        moved: Called with what the ledger says, whenever that is not to hold.
+        release: Called when the ledger says that more may be shown.
+        cancel: Called when it says that the text is not to go on.
     """
 
     def __init__(
@@ -238,7 +239,8 @@ class Lanes:
         ledger: Ledger,
         *,
         cut: Callable[[Chunk], None],
-        moved: Callable[[Move], None],
+        release: Callable[[], None],
+        cancel: Callable[[], None],
     ) -> None:
         self._main = main
         self._lanes = lanes
@@ -247,7 +249,8 @@ class Lanes:
         self._own_lanes = [(lane, lane.cutter) for lane in lanes if lane.cutter is not None]
         self._ledger = ledger
         self._cut = cut
-        self._moved = moved
+        self._release = release
+        self._cancel = cancel
         self._cutting = False
         self._relieved = False
         self._room: anyio.Event | None = None
@@ -271,8 +274,10 @@ class Lanes:
         return move is not Move.CANCEL
 
     def _tell(self, move: Move) -> None:
-        if move is not Move.HOLD:
-            self._moved(move)
+        if move is Move.RELEASE:
+            self._release()
+        elif move is Move.CANCEL:
+            self._cancel()
 
     # --- the producer's side ------------------------------------------------------------------
 

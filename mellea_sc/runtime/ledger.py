@@ -129,7 +129,7 @@ class Ledger:
         self.lanes: int = lanes
         self.releasable = 0
         self.noted = list(noted)
-        self.edits = edits or Edits()
+        self.edits = Edits() if edits is None else edits
         self._rules: Sequence[Rule] = rules if rules is not None else [Rule()] * lanes
         self._ends: list[int] = []
         self._passed: list[float] = [0 if rule.blocking else math.inf for rule in self._rules]

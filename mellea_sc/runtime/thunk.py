@@ -103,6 +103,7 @@ class ModelOutputThunk(Thunk):
         "_traceback",
         "_value",
         "_wake",
+        "_withheld",
         "generation",
         "name",
         "parsed_repr",
@@ -142,6 +143,7 @@ class ModelOutputThunk(Thunk):
         self._started_reading = False
         self._handed_out = False
         self._reading = False
+        self._withheld = streamed
         self._wake: anyio.Event | None = None
         self._room: anyio.Event | None = None
         self._scope: anyio.CancelScope | None = None
@@ -380,6 +382,16 @@ class ModelOutputThunk(Thunk):
         if self._drained:
             return False
         return len(self._parts) - self._read >= MAX_UNREAD and not self._is_relieved()
+
+    def withhold(self) -> None:
+        """Hand no text out before :meth:`hand_out`, or before all of it is there."""
+        self._withheld, self._streamed = self._streamed, False
+
+    def hand_out(self) -> None:
+        """Hand out what was withheld, and what comes."""
+        self._streamed = self._withheld
+        if self._wake is not None:
+            self._wake.set()
 
     async def room(self) -> None:
         """Wait until the reader has caught up, or is not waited for any more."""

@@ -72,10 +72,11 @@ class Gate:
         self._shows_several = concurrent
         self._all: dict[int, Showing] = {}
         self._lookahead = lookahead
-        self._locked = anyio.Event() if locked else None
+        self.locked = locked
+        self.waiting: anyio.Event | None = None
+        self._unlocked = anyio.Event()
         self._chunks_read = 0
         self._chunk_events_read = 0
-        self._room: anyio.Event | None = None
 
     # --- a stage for attempts --------------------------------------------------------------------
 
@@ -105,8 +106,8 @@ class Gate:
 
         Cancellation: what was not released by then never is.
         """
-        if self._locked is not None:
-            await self._locked.wait()
+        if self.locked:
+            await self._unlocked.wait()
         showing = self.showing = self._all[number]
         self.hold_back = 0
         showing.advance()
@@ -122,15 +123,9 @@ class Gate:
 
     def unlock(self) -> None:
         """The input is good."""
-        if self._locked is not None:
-            self._locked.set()
-        if self.showing is not None:
-            self.showing.advance()
-
-    @property
-    def is_locked(self) -> bool:
-        """Whether the input is still being checked."""
-        return self._locked is not None and not self._locked.is_set()
+        self.locked = False
+        self._unlocked.set()
+        self._go_on()
 
     # --- the readers -----------------------------------------------------------------------------
 
@@ -142,12 +137,6 @@ class Gate:
             return True
         read = max(self._chunks_read, self._chunk_events_read)
         return self.written - read < self._lookahead
-
-    async def wait_for_room(self) -> None:
-        """Wait until a reader has read, or is not waited for."""
-        self._room = anyio.Event()
-        await self._room.wait()
-        self._room = None
 
     def open(self) -> None:
         """Wait for the readers no more."""
@@ -173,11 +162,6 @@ class Gate:
     def _go_on(self) -> None:
         if self.showing is not None:
             self.showing.advance()
-
-    def made_room(self) -> None:
-        """Nothing waits for the readers now."""
-        if self._room is not None:
-            self._room.set()
 
 
 class Showing:
@@ -220,46 +204,54 @@ class Showing:
     def advance(self) -> None:
         """Let out what may be shown now."""
         gate = self._gate
-        while self.released < self._may_be_shown() and gate.has_room() and not gate.closed:
-            self._release(self._waiting.popleft())
-        if not self.is_full:
-            gate.made_room()
-
-    def _may_be_shown(self) -> float:
-        gate = self._gate
-        if self is not gate.showing or gate.is_locked:
-            return 0
-        return self._ledger.releasable - gate.hold_back
+        if self is gate.showing and not gate.locked:
+            most = self._ledger.releasable - gate.hold_back
+            while self.released < most and gate.has_room() and not gate.closed:
+                self._release(self._waiting.popleft())
+        if gate.waiting is not None and not self.is_full:
+            gate.waiting.set()
 
     def _release(self, chunk: Chunk) -> None:
-        gate, index = self._gate, self.released
-        if self._ledger.lanes:
-            verdicts = self._ledger.verdicts_on(index)
-            gate.events.write(QuickCheckEvent(index, self.number, True, verdicts))
-        text = self._ledger.edits.applied_to(chunk.text, chunk.start)
-        if text != chunk.text and not text.strip():
-            text = ""
+        gate, ledger, index = self._gate, self._ledger, self.released
+        write = gate.events.write
+        if ledger.lanes:
+            write(QuickCheckEvent(index, self.number, True, ledger.verdicts_on(index)))
+        text = chunk.text
+        if ledger.edits.spans:
+            text = ledger.edits.applied_to(text, chunk.start)
+            if text != chunk.text and not text.strip():
+                text = ""
         if gate.may_retract:
             self._texts.append(text)
         elif text:
             gate.chunks.write(text)
         if text:
-            gate.events.write(ChunkEvent(text, index, self.number))
+            write(ChunkEvent(text, index, self.number))
             gate.written += 1
         else:
-            gate.events.write(FilteredEvent(index, self.number))
+            write(FilteredEvent(index, self.number))
         self.released += 1
         self.position = chunk.end
 
     @property
     def is_full(self) -> bool:
         """Whether a chunk that may be shown waits for the reader."""
-        return not self._gate.has_room() and self.released < self._may_be_shown()
+        gate, releasable = self._gate, self._ledger.releasable
+        return (
+            self.released < releasable
+            and not gate.has_room()
+            and self is gate.showing
+            and not gate.locked
+            and self.released < releasable - gate.hold_back
+        )
 
     async def room(self) -> None:
         """Wait until no chunk waits for the reader."""
+        gate = self._gate
         while self.is_full:
-            await self._gate.wait_for_room()
+            gate.waiting = anyio.Event()
+            await gate.waiting.wait()
+        gate.waiting = None
 
     def open(self) -> None:
         """Wait for the reader no more."""
@@ -280,7 +272,7 @@ class Showing:
     @property
     def _is_live(self) -> bool:
         gate = self._gate
-        return self is gate.showing and not gate.hold_back and not gate.is_locked
+        return self is gate.showing and not gate.hold_back and not gate.locked
 
     def _write_done(self) -> None:
         if self._full_text is not None:

@@ -7,6 +7,7 @@ runs the a-method to its end in the session's own thread. ``session_scope.py`` h
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Concatenate, Final, Literal, ParamSpec, TypeVar, overload
@@ -174,6 +175,7 @@ class MelleaSession(SessionScope):
         action: Component | Span,
         *,
         requirements: Sequence[Requirement | str] | None = ...,
+        preconditions: Sequence[Requirement | str] | None = ...,
         strategy: SamplingStrategy | None = ...,
         return_sampling_results: Literal[False] = ...,
         format: Format | None = ...,
@@ -186,6 +188,7 @@ class MelleaSession(SessionScope):
         action: Component | Span,
         *,
         requirements: Sequence[Requirement | str] | None = ...,
+        preconditions: Sequence[Requirement | str] | None = ...,
         strategy: SamplingStrategy | None = ...,
         return_sampling_results: Literal[True],
         format: Format | None = ...,
@@ -197,6 +200,7 @@ class MelleaSession(SessionScope):
         action: Component | Span,
         *,
         requirements: Sequence[Requirement | str] | None = None,
+        preconditions: Sequence[Requirement | str] | None = None,
         strategy: SamplingStrategy | None = DEFAULT_STRATEGY,
         return_sampling_results: bool = False,
         format: Format | None = None,
@@ -208,7 +212,10 @@ class MelleaSession(SessionScope):
         Args:
             action: What to ask.
             requirements: What must hold of the answer, besides what an ``Instruction`` says itself.
-            strategy: How often to ask; ``None``: once, without validating.
+            preconditions: What must hold of what is asked; checked beside the generation, which a
+                failing one cancels before anything of it is handed out.
+            strategy: How often to ask, with what, and which answer to keep; ``None``: once, without
+                validating.
             return_sampling_results: Wait, and return all attempts instead of a thunk.
             format: A pydantic model class or a JSON schema that the model is constrained to.
             model_options: See :class:`~mellea_sc.ModelOption`.
@@ -220,6 +227,7 @@ class MelleaSession(SessionScope):
         Raises:
             InvalidOption: an argument is not usable.
             SessionClosed: the session has ended.
+            PreconditionFailed: from awaiting the thunk: the input does not meet a precondition.
             Exception: with ``await_result`` or ``return_sampling_results``, what awaiting raises.
 
         Cancellation: a thunk goes on. With ``await_result`` or ``return_sampling_results`` nobody
@@ -233,6 +241,7 @@ class MelleaSession(SessionScope):
             Asked(
                 action,
                 requirements=judged,
+                preconditions=[copy.copy(reqify(one)) for one in preconditions or ()],
                 strategy=strategy,
                 format=format,
                 model_options=model_options,
@@ -257,6 +266,7 @@ class MelleaSession(SessionScope):
         user_variables: Mapping[str, Span] | None = ...,
         prefix: str | CBlock | None = ...,
         output_prefix: str | CBlock | None = ...,
+        preconditions: Sequence[Requirement | str] | None = ...,
         strategy: SamplingStrategy | None = ...,
         return_sampling_results: Literal[False] = ...,
         format: Format | None = ...,
@@ -274,6 +284,7 @@ class MelleaSession(SessionScope):
         user_variables: Mapping[str, Span] | None = ...,
         prefix: str | CBlock | None = ...,
         output_prefix: str | CBlock | None = ...,
+        preconditions: Sequence[Requirement | str] | None = ...,
         strategy: SamplingStrategy | None = ...,
         return_sampling_results: Literal[True],
         format: Format | None = ...,
@@ -290,6 +301,7 @@ class MelleaSession(SessionScope):
         user_variables: Mapping[str, Span] | None = None,
         prefix: str | CBlock | None = None,
         output_prefix: str | CBlock | None = None,
+        preconditions: Sequence[Requirement | str] | None = None,
         strategy: SamplingStrategy | None = DEFAULT_STRATEGY,
         return_sampling_results: bool = False,
         format: Format | None = None,
@@ -306,7 +318,10 @@ class MelleaSession(SessionScope):
             user_variables: Named texts to fill into the templates of the other arguments; may be thunks.
             prefix: Goes before the description.
             output_prefix: What the answer has to begin with; the model goes on from there.
-            strategy: How often to ask; ``None``: once, without validating.
+            preconditions: What must hold of what is asked; checked beside the generation, which a
+                failing one cancels before anything of it is handed out.
+            strategy: How often to ask, with what, and which answer to keep; ``None``: once, without
+                validating.
             return_sampling_results: Wait, and return all attempts instead of a thunk.
             format: A pydantic model class or a JSON schema that the model is constrained to.
             model_options: See :class:`~mellea_sc.ModelOption`.
@@ -319,6 +334,7 @@ class MelleaSession(SessionScope):
             InvalidOption: an argument is not usable.
             PromptTemplateError: a template is not valid, or uses a variable that is not given.
             SessionClosed: the session has ended.
+            PreconditionFailed: from awaiting the thunk: the input does not meet a precondition.
             Exception: with ``await_result`` or ``return_sampling_results``, what awaiting raises.
 
         Cancellation: as of :meth:`aact`.
@@ -335,6 +351,7 @@ class MelleaSession(SessionScope):
         if return_sampling_results:
             return await self.aact(
                 instruction,
+                preconditions=preconditions,
                 strategy=strategy,
                 return_sampling_results=True,
                 format=format,
@@ -342,6 +359,7 @@ class MelleaSession(SessionScope):
             )
         return await self.aact(
             instruction,
+            preconditions=preconditions,
             strategy=strategy,
             format=format,
             model_options=model_options,
@@ -354,6 +372,7 @@ class MelleaSession(SessionScope):
         role: Role = "user",
         *,
         user_variables: Mapping[str, Span] | None = None,
+        preconditions: Sequence[Requirement | str] | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
     ) -> Message:
@@ -363,6 +382,7 @@ class MelleaSession(SessionScope):
             content: What to say; a template if there are variables.
             role: As whom.
             user_variables: Named texts to fill in.
+            preconditions: As of :meth:`aact`.
             format: A pydantic model class or a JSON schema that the model is constrained to.
             model_options: See :class:`~mellea_sc.ModelOption`.
 
@@ -374,7 +394,12 @@ class MelleaSession(SessionScope):
         """
         message = Message(role, content, user_variables=user_variables)
         thunk = await self.aact(
-            message, strategy=None, format=format, model_options=model_options, await_result=True
+            message,
+            preconditions=preconditions,
+            strategy=None,
+            format=format,
+            model_options=model_options,
+            await_result=True,
         )
         return Message("assistant", CBlock(thunk.value))
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import anyio
 import attrs
 
 from mellea_sc.core.backend import Format, schema_of
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
-from mellea_sc.core.errors import InvalidOption
+from mellea_sc.core.errors import InvalidOption, PreconditionFailed
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
 from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.runtime.generation import describe, generate_into, opened_scope, settle
-from mellea_sc.runtime.nursery import Nursery
+from mellea_sc.runtime.nursery import Nursery, sole_error
 from mellea_sc.runtime.thunk import ModelOutputThunk, Work
-from mellea_sc.runtime.validation import validate_all
+from mellea_sc.runtime.validation import check_input, validate_all
 from mellea_sc.stdlib.components import Query, Transform
+from mellea_sc.stdlib.sampling.planned import reasons_in
 from mellea_sc.stdlib.turns import Turn
 
 __all__ = ["Asked", "judge", "work_for"]
@@ -28,6 +30,7 @@ class Asked:
 
     action: Component | Span
     requirements: Sequence[Requirement] = attrs.field(kw_only=True)
+    preconditions: Sequence[Requirement] = attrs.field(kw_only=True)
     strategy: SamplingStrategy | None = attrs.field(kw_only=True)
     format: Format | None = attrs.field(kw_only=True)
     model_options: ModelOptions | None = attrs.field(kw_only=True)
@@ -56,25 +59,53 @@ def work_for(asked: Asked, nursery: Nursery, turn: Turn) -> Work:
 
     async def work(thunk: ModelOutputThunk) -> None:
         async with turn as ctx:
-            action = asked.action
-            await settle(action, *ctx.view_for_generation())
-            if (strategy := asked.sampled_by) is not None:
-                await _sample(asked, strategy, nursery, ctx, thunk)
-            elif isinstance(action, Query | Transform) and action.methods and asked.format is None:
-                await _carry_out(action, asked, nursery, ctx, thunk)
+            await settle(asked.action, *ctx.view_for_generation())
+            if asked.preconditions:
+                await _answer_if_met(asked, nursery, ctx, thunk)
             else:
-                await generate_into(
-                    thunk,
-                    nursery,
-                    action,
-                    ctx,
-                    format=asked.format,
-                    model_options=asked.model_options,
-                )
-                thunk.sampling = _single(asked, ctx, thunk)
-            turn.commit(ctx.add(action).add(thunk))
+                await _answer(asked, nursery, ctx, thunk)
+            turn.commit(ctx.add(asked.action).add(thunk))
 
     return work
+
+
+async def _answer(asked: Asked, nursery: Nursery, ctx: Context, thunk: ModelOutputThunk) -> None:
+    action = asked.action
+    if (strategy := asked.sampled_by) is not None:
+        await _sample(asked, strategy, nursery, ctx, thunk)
+    elif isinstance(action, Query | Transform) and action.methods and asked.format is None:
+        await _carry_out(action, asked, nursery, ctx, thunk)
+    else:
+        await generate_into(
+            thunk,
+            nursery,
+            action,
+            ctx,
+            format=asked.format,
+            model_options=asked.model_options,
+        )
+        thunk.sampling = _single(asked, ctx, thunk)
+
+
+async def _answer_if_met(
+    asked: Asked, nursery: Nursery, ctx: Context, thunk: ModelOutputThunk
+) -> None:
+    """Answer, and check the input beside that; nothing is handed out before it is found good."""
+
+    async def check() -> None:
+        async with opened_scope(nursery) as backend:
+            verdicts = await check_input(asked.preconditions, asked.action, backend, ctx)
+        if reasons := reasons_in(list(zip(asked.preconditions, verdicts, strict=True))):
+            raise PreconditionFailed(
+                f"the input does not meet a precondition: {'; '.join(reasons)}", reasons=reasons
+            )
+        thunk.hand_out()
+
+    thunk.withhold()
+    with sole_error():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(check, name="preconditions")
+            await _answer(asked, nursery, ctx, thunk)
 
 
 async def _sample(
