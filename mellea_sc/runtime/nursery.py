@@ -274,10 +274,15 @@ class Nursery:
             raise GenerationCancelled(self.cancel_reason)
         return outcome[0]
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether its tasks are being cancelled, or were."""
+        return self.is_open and self.tasks.cancel_scope.cancel_called
+
     def check_usable(self) -> None:
         """Raise unless a task could be started here now."""
         self._check_loop()
-        if not self.is_open or self.tasks.cancel_scope.cancel_called:
+        if not self.is_open or self.is_cancelled:
             why = f" ({self.cancel_reason})" if self.cancel_reason else ""
             raise SessionClosed(f"{self.name} has ended{why}: nothing can be started in it")
 

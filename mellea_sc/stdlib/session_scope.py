@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from mellea_sc.core.backend import Backend
@@ -221,6 +222,9 @@ class SessionScope:
         """The nursery of the running event loop, which adopts the session if it has to."""
         loop = current_loop()
         if self._block is not None and self._block.loop is loop:
+            if self._block.is_cancelled:
+                # who is cancelled with its session is cancelled, and sees no error
+                await anyio.lowlevel.checkpoint_if_cancelled()
             self._block.check_usable()
             return self._block
         self._check_open()
