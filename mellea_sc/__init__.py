@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from mellea_sc.core.model_options import ModelOption
     from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
     from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
+    from mellea_sc.core.trace import Cause, TokenCount, Trace
     from mellea_sc.helpers.async_helpers import wait_for_all_mots
     from mellea_sc.runtime.generation import BoundBackend
     from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
@@ -132,6 +133,7 @@ __all__ = [
     "BestOfNStrategy",
     "BoundBackend",
     "CBlock",
+    "Cause",
     "ChatContext",
     "ChatMessage",
     "Choice",
@@ -202,6 +204,8 @@ __all__ = [
     "StreamingDoneEvent",
     "SyncCallInEventLoop",
     "ThunkNotComputed",
+    "TokenCount",
+    "Trace",
     "Transform",
     "UnclearJudgement",
     "Usage",
@@ -277,6 +281,11 @@ _ROOMS = {
     "mellea_sc.core.sampling": (
         "SamplingResult",
         "SamplingStrategy",
+    ),
+    "mellea_sc.core.trace": (
+        "Cause",
+        "TokenCount",
+        "Trace",
     ),
     "mellea_sc.helpers.async_helpers": ("wait_for_all_mots",),
     "mellea_sc.runtime.generation": ("BoundBackend",),

@@ -10,6 +10,7 @@ __all__ = ["cli"]
 
 LOOPS = ("asyncio", "trio")
 BACKENDS = ("local", "ollama", "openai")
+STRATEGIES = ("none", "reject", "repair", "backtrack", "race")
 CHUNKINGS = ("sentence", "word", "paragraph", "none")
 
 EXIT_STATUS = """\b
@@ -55,6 +56,15 @@ def cli() -> None:
     help="What is checked and released at a time.",
 )
 @click.option(
+    "--strategy",
+    type=click.Choice(STRATEGIES),
+    default="none",
+    show_default=True,
+    help="After a failed check: ask the same again, ask with the reasons, go on from the last good "
+    "chunk; or have several answers race.",
+)
+@click.option("--attempts", type=_count, metavar="N", help="At most N attempts of the strategy.")
+@click.option(
     "--backend",
     type=click.Choice(BACKENDS),
     help="Default: MELLEA_SC_BACKEND, else local where it is installed, else ollama.",
@@ -73,6 +83,9 @@ def cli() -> None:
 )
 @click.option("--loop", type=click.Choice(LOOPS), default="asyncio", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on standard output.")
+@click.option(
+    "--explain", is_flag=True, help="Say at the end what ended which attempt, and what it cost."
+)
 @_debug
 def run(
     prompt: str,
@@ -81,6 +94,8 @@ def run(
     must_not: tuple[str, ...],
     require: tuple[str, ...],
     chunking: Literal["sentence", "word", "paragraph", "none"],
+    strategy: Literal["none", "reject", "repair", "backtrack", "race"],
+    attempts: int | None,
     backend: str | None,
     model: str | None,
     base_url: str | None,
@@ -91,6 +106,7 @@ def run(
     timeout: float | None,
     loop: Literal["asyncio", "trio"],
     as_json: bool,
+    explain: bool,
     debug: bool,
 ) -> None:
     """Stream the answer to PROMPT, as far as it passes the checks.
@@ -109,6 +125,8 @@ def run(
         must_not=must_not,
         require=require,
         chunking=None if chunking == "none" else chunking,
+        strategy=strategy,
+        attempts=attempts,
         backend=backend,
         model=model,
         base_url=base_url,
@@ -118,6 +136,7 @@ def run(
         seed=seed,
         timeout=timeout,
         as_json=as_json,
+        explain=explain,
     )
     end_with(run_stream, settings, loop=loop, debug=debug)
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.thunk import GenerationInfo
-from mellea_sc.stdlib.events import FullValidationEvent, QuickCheckEvent, StreamEvent
+from mellea_sc.stdlib.events import FullValidationEvent, QuickCheckEvent, RetryEvent, StreamEvent
 from mellea_sc.stdlib.stream_result import StreamChunkingResult
 
 __all__ = ["LaneView", "harmless", "label_of", "outcome_of", "told_of"]
@@ -24,9 +24,9 @@ LABEL: Final = 36
 """Columns of a requirement's name."""
 VERDICTS: Final = 24
 """How many of the last verdicts are shown."""
-MARKS: Final = {"unknown": "·", "pass": "✓", "fail": "✗"}
-ASCII_MARKS: Final = {"unknown": ".", "pass": "+", "fail": "x"}
-STYLES: Final = {"unknown": "dim", "pass": "green", "fail": "bold red"}
+MARKS: Final = {"unknown": "·", "pass": "✓", "fail": "✗", "again": "↻"}
+ASCII_MARKS: Final = {"unknown": ".", "pass": "+", "fail": "x", "again": "|"}
+STYLES: Final = {"unknown": "dim", "pass": "green", "fail": "bold red", "again": "yellow"}
 
 # Escape sequences above all: what a model says must not move the cursor.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -49,6 +49,14 @@ class _Lane:
     final: str | None = None
     why: str | None = None
 
+    @property
+    def state(self) -> str:
+        """What the lane makes of the last attempt."""
+        begun = len(self.verdicts)
+        while begun and self.verdicts[begun - 1] != "again":
+            begun -= 1
+        return "fail" if "fail" in self.verdicts[begun:] else self.final or "unknown"
+
 
 class LaneView:
     """What is known of a run's lanes.
@@ -68,6 +76,10 @@ class LaneView:
                     lane.verdicts.append(verdict.success)
                     if verdict.success == "fail":
                         lane.why = _because(f"chunk {event.chunk_index}", verdict.reason)
+            case RetryEvent():
+                for lane in self._lanes:
+                    lane.verdicts.append("again")
+                    lane.final = lane.why = None
             case FullValidationEvent():
                 for lane, final in zip(self._lanes, event.results, strict=True):
                     lane.final = "pass" if final else "fail"
@@ -88,8 +100,7 @@ def _because(where: str, reason: str | None) -> str:
 
 def _line(lane: _Lane, width: int, marks: dict[str, str]) -> Text:
     line = Text("  ", no_wrap=True, overflow="ellipsis")
-    state = "fail" if "fail" in lane.verdicts else lane.final or "unknown"
-    line.append(f"{marks[state]} ", STYLES[state])
+    line.append(f"{marks[lane.state]} ", STYLES[lane.state])
     line.append(set_cell_size(" ".join(harmless(lane.label).split()), width))
     line.append("  ")
     for verdict in lane.verdicts[-VERDICTS:]:

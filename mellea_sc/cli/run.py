@@ -19,11 +19,19 @@ from mellea_sc.cli.lanes import label_of
 from mellea_sc.cli.show import JsonShow, Show, TerminalShow
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import CBlock
+from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOption, ModelOptions
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.nursery import sole_error
 from mellea_sc.stdlib.components import Instruction
 from mellea_sc.stdlib.requirements import MaxSentences, MaxWords, MustNotMatch
+from mellea_sc.stdlib.sampling import (
+    BacktrackStrategy,
+    PlannedStrategy,
+    RacingStrategy,
+    RejectionSamplingStrategy,
+    RepairTemplateStrategy,
+)
 from mellea_sc.stdlib.session import start_session
 
 __all__ = ["RunSettings", "run"]
@@ -39,6 +47,8 @@ class RunSettings:
     must_not: tuple[str, ...]
     require: tuple[str, ...]
     chunking: Literal["sentence", "word", "paragraph"] | None
+    strategy: Literal["none", "reject", "repair", "backtrack", "race"]
+    attempts: int | None
     backend: str | None
     model: str | None
     base_url: str | None
@@ -48,6 +58,7 @@ class RunSettings:
     seed: int | None
     timeout: float | None
     as_json: bool
+    explain: bool
 
 
 async def run(settings: RunSettings) -> int:
@@ -61,7 +72,12 @@ async def run(settings: RunSettings) -> int:
     """
     requirements = _requirements(settings)
     labels = [label_of(requirement) for requirement in requirements]
-    show: Show = JsonShow(labels) if settings.as_json else TerminalShow(labels)
+    show: Show
+    if settings.as_json:
+        show = JsonShow(labels, explain=settings.explain)
+    else:
+        show = TerminalShow(labels, explain=settings.explain)
+    strategy = _strategy(settings)
     backend = _backend(settings, show.progress)
     interruption = _Interruption()
     valid = False
@@ -78,6 +94,8 @@ async def run(settings: RunSettings) -> int:
                         requirements=requirements,
                         chunking=settings.chunking,
                         model_options=_model_options(settings),
+                        strategy=strategy,
+                        hold_back=strategy is not None and strategy.asks_anew and show.is_final,
                     ) as result:
                         # The events go on to the last one, which a cancelled reader would miss.
                         interruption.stop = result.cancel
@@ -121,6 +139,23 @@ def _requirements(settings: RunSettings) -> list[Requirement]:
     requirements += [MustNotMatch(pattern) for pattern in settings.must_not]
     requirements += [Requirement(text) for text in settings.require]
     return requirements
+
+
+def _strategy(settings: RunSettings) -> PlannedStrategy | None:
+    attempts = settings.attempts
+    match settings.strategy:
+        case "reject":
+            return RejectionSamplingStrategy(loop_budget=attempts or 3)
+        case "repair":
+            return RepairTemplateStrategy(loop_budget=attempts or 3)
+        case "backtrack":
+            return BacktrackStrategy(budget=attempts or 8)
+        case "race":
+            return RacingStrategy(min(3, attempts or 3), budget=attempts)
+        case "none":
+            if attempts is not None:
+                raise InvalidOption("--attempts goes with a --strategy")
+            return None
 
 
 def _backend(settings: RunSettings, progress: Callable[[Progress], None]) -> Backend:

@@ -50,6 +50,11 @@ STAGES: Final = {
 class Show(Protocol):
     """Shows a run while its block lasts; what can still be said is said when the block is left."""
 
+    @property
+    def is_final(self) -> bool:
+        """Whether what is shown cannot be taken back."""
+        ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -77,9 +82,11 @@ class TerminalShow:
 
     Args:
         labels: The requirements' names, in their order.
+        explain: Whether to tell the run's story at the end.
     """
 
-    def __init__(self, labels: Sequence[str]) -> None:
+    def __init__(self, labels: Sequence[str], *, explain: bool = False) -> None:
+        self._explain = explain
         self._lanes = LaneView(labels)
         self._console = Console(stderr=True)
         self._out = _TextOut()
@@ -91,8 +98,17 @@ class TerminalShow:
         self._began = time.monotonic()
         self._spinner = Spinner("line" if self._console.options.ascii_only else "dots")
 
+    @property
+    def is_final(self) -> bool:
+        """The picture on a terminal can be drawn anew; a pipe or a file keeps what it got."""
+        return not self._out.is_terminal or not self._draws
+
+    @property
+    def _draws(self) -> bool:
+        return self._console.is_terminal and not self._console.is_dumb_terminal
+
     def __enter__(self) -> Self:
-        if self._console.is_terminal and not self._console.is_dumb_terminal:
+        if self._draws:
             self._live = Live(
                 console=self._console,
                 auto_refresh=False,
@@ -177,6 +193,9 @@ class TerminalShow:
         for line in lines:
             line.no_wrap, line.overflow = None, None
             self._console.print(line, soft_wrap=not self._console.is_terminal, highlight=False)
+        if self._explain:
+            story = Text(harmless(str(result.trace)), "dim")
+            self._console.print(story, soft_wrap=True, highlight=False)
 
 
 class JsonShow:
@@ -184,9 +203,13 @@ class JsonShow:
 
     Args:
         labels: The requirements' names, in their order.
+        explain: Whether the last line tells the run's story.
     """
 
-    def __init__(self, labels: Sequence[str]) -> None:
+    is_final = False
+
+    def __init__(self, labels: Sequence[str], *, explain: bool = False) -> None:
+        self._explain = explain
         self._labels = labels
         self._announced: set[str] = set()
 
@@ -216,6 +239,8 @@ class JsonShow:
         if isinstance(event, CompletedEvent):
             line["valid"] = result.completed and all(result.final_validations)
             line["generation"] = attrs.asdict(result.generation)
+            if self._explain:
+                line["trace"] = result.trace.to_dict()
         # ASCII throughout: a line can be read whatever the encoding, and holds no lone surrogate.
         print(json.dumps(line), flush=True)
 

@@ -11,6 +11,7 @@ from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import Component, Context, Span, Thunk
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import Requirement, ValidationResult
+from mellea_sc.core.trace import Trace
 
 __all__ = ["SamplingResult", "SamplingStrategy"]
 
@@ -22,10 +23,14 @@ class SamplingResult:
     Args:
         result_index: Which attempt was kept.
         success: Whether the kept attempt meets every requirement.
-        sample_generations: The answers, computed.
-        sample_validations: For each answer, every requirement with its verdict.
+        sample_generations: The answers, computed. One that was stopped early (its ``finish_reason`` is
+            ``"aborted"``) has the text that was good until then.
+        sample_validations: For each answer, every requirement with its verdict; for one that was stopped
+            early, those that it failed.
         sample_actions: What the model was asked, attempt by attempt.
         sample_contexts: The conversation before each attempt's answer, with action and answer added.
+        trace: The story of it: what ended which attempt, and what that cost; ``None`` where a strategy
+            does not tell.
     """
 
     result_index: int
@@ -34,6 +39,7 @@ class SamplingResult:
     sample_validations: Sequence[Sequence[tuple[Requirement, ValidationResult]]]
     sample_actions: Sequence[Component | Span]
     sample_contexts: Sequence[Context]
+    trace: Trace | None = attrs.field(default=None, repr=False)
 
     @property
     def result(self) -> Thunk:

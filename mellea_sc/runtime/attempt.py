@@ -22,7 +22,7 @@ chunkings again, and not through validators that have judged it: each goes on wi
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Literal, Protocol, TypeAlias
 
 import anyio
@@ -32,7 +32,7 @@ import attrs
 from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import SessionClosed
-from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.runtime.cutter import Cutter
 from mellea_sc.runtime.edits import Edits
@@ -167,6 +167,10 @@ class Attempt:
         self.validations: list[ValidationResult] = []
         self.end: AttemptEnd = "running"
         self.stopped_by: str | None = None
+        self.stopped_at: float | None = None
+        self.token_limit: int | None = None
+        self.judges: list[tuple[ModelOutputThunk, float]] = []
+        self.kept_length: int = 0 if kept is None else len(kept.text)
         self.started_at: float = 0.0
         self.ended_at: float = 0.0
         self._judging = judging
@@ -177,6 +181,7 @@ class Attempt:
         self._begins = False
         self._errors: list[Exception] = []
         self._race = anyio.CancelScope()
+        self._now: Callable[[], float] = _never
         self._hosts: Collection[Nursery] = ()
         self._lanes = Lanes(
             judging.main,
@@ -184,7 +189,7 @@ class Attempt:
             judging.ledger,
             cut=self._cut if remembers else audience.cut,
             release=audience.advance,
-            cancel=self._cancel,
+            cancel=self._check_failed,
         )
 
     # --- what became of it ---------------------------------------------------------------------
@@ -211,6 +216,12 @@ class Attempt:
     def noted(self) -> list[tuple[Requirement, PartialValidationResult]]:
         """The fails that have not stopped it, as they came."""
         return [(self.requirements[f.lane], f.verdict) for f in self.ledger.noted]
+
+    @property
+    def estimate(self) -> int:
+        """About how many tokens it has received: one a delta, or one for four characters of it."""
+        kept = 0 if self._kept is None else len(self._kept.chunks) + 1
+        return sum(max(1, len(part) // 4) for part in self._parts[kept:])
 
     @property
     def error(self) -> Exception | None:
@@ -255,11 +266,14 @@ class Attempt:
         Cancellation: the connection is closed and every validator cancelled, and they have ended.
         """
         self._hosts = hosts
-        now = clock()
+        options = merge_options(nursery.options, self.asking.model_options)
+        limit = options.get(ModelOption.MAX_NEW_TOKENS)
+        self.token_limit = limit if isinstance(limit, int) else None
+        now = self._now = clock()
         self.started_at = now()
         try:
             with self._race:
-                async with opened_scope(judges) as judging:
+                async with opened_scope(judges, started=self._judge_began) as judging:
                     with sole_error():
                         async with anyio.create_task_group() as tasks:
                             self._begin()
@@ -290,7 +304,7 @@ class Attempt:
         """It is not needed any more: close its connection and cancel its validators."""
         if self.end == "running" and not self._race.cancel_called:
             self.stopped_by = reason
-            self._race.cancel(reason)
+            self._end_race(reason)
 
     def _begin(self) -> None:
         kept = self._kept
@@ -345,8 +359,16 @@ class Attempt:
         self._chunks.append(chunk)
         self._audience.cut(chunk)
 
-    def _cancel(self) -> None:
-        self._race.cancel("a check failed")
+    def _check_failed(self) -> None:
+        self._end_race("a check failed")
+
+    def _end_race(self, reason: str) -> None:
+        if self.stopped_at is None:
+            self.stopped_at = self._now()
+        self._race.cancel(reason)
+
+    def _judge_began(self, thunk: ModelOutputThunk) -> None:
+        self.judges.append((thunk, self._now()))
 
     # --- the pump's sink -------------------------------------------------------------------------
 
@@ -372,3 +394,7 @@ class Attempt:
         self._audience.open()
         if any(host.is_short_of_slots for host in self._hosts):
             self._lanes.relieve()
+
+
+def _never() -> float:
+    return 0.0

@@ -178,10 +178,17 @@ class BoundBackend(Backend):
     Args:
         place: Says where tasks go, at the moment one is started.
         backend: What it talks to the model with, for its name.
+        started: Told of every generation that is started with it.
     """
 
-    def __init__(self, place: Callable[[], Awaitable[Place]], backend: Backend) -> None:
+    def __init__(
+        self,
+        place: Callable[[], Awaitable[Place]],
+        backend: Backend,
+        started: Callable[[ModelOutputThunk], None] | None = None,
+    ) -> None:
         self._place = place
+        self._started = started
         self._backend = backend
         self.provider: str = backend.provider
         self.model_id: str = backend.model_id
@@ -224,6 +231,8 @@ class BoundBackend(Backend):
         """
         place = await self._place()
         thunk = start_generation(place, action, ctx, format=format, model_options=model_options)
+        if self._started is not None:
+            self._started(thunk)
         return thunk, ctx.add(action).add(thunk)
 
 
@@ -308,15 +317,24 @@ def describe(action: Component | Span) -> str:
 
 
 @asynccontextmanager
-async def opened_scope(nursery: Nursery) -> AsyncGenerator[BoundBackend]:
-    """A scope inside a task of the nursery, as a bound backend: what it generates ends with the block."""
+async def opened_scope(
+    nursery: Nursery, *, started: Callable[[ModelOutputThunk], None] | None = None
+) -> AsyncGenerator[BoundBackend]:
+    """A scope inside a task of the nursery, as a bound backend: what it generates ends with the block.
+
+    Args:
+        nursery: Has the connections.
+        started: Told of every generation that is started with it.
+    """
     with sole_error():
         async with anyio.create_task_group() as tasks:
-            yield bound_to(Place(nursery, tasks))
+            yield bound_to(Place(nursery, tasks), started)
             tasks.cancel_scope.cancel("its scope ended")
 
 
-def bound_to(place: Place) -> BoundBackend:
+def bound_to(
+    place: Place, started: Callable[[ModelOutputThunk], None] | None = None
+) -> BoundBackend:
     """A backend whose tasks go to one place."""
 
     async def here() -> Place:
@@ -324,4 +342,4 @@ def bound_to(place: Place) -> BoundBackend:
         await anyio.lowlevel.checkpoint_if_cancelled()
         return place
 
-    return BoundBackend(here, place.nursery.backend)
+    return BoundBackend(here, place.nursery.backend, started)

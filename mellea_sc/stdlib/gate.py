@@ -127,6 +127,10 @@ class Gate:
         self._unlocked.set()
         self._go_on()
 
+    def characters_shown(self) -> dict[int, int]:
+        """How many characters of its own each attempt has shown, by the attempts' numbers."""
+        return {number: showing.characters for number, showing in self._all.items()}
+
     # --- the readers -----------------------------------------------------------------------------
 
     def has_room(self) -> bool:
@@ -181,6 +185,7 @@ class Showing:
         self._ledger = ledger
         self._waiting: deque[Chunk] = deque()
         self._shown_before = 0
+        self._began_at = 0
         self._texts: list[str] = []
         self._full_text: str | None = None
         self._validations: Sequence[ValidationResult] | None = None
@@ -193,11 +198,16 @@ class Showing:
         self.released = self._shown_before = min(before.released, keep)
         self._texts = before._texts[: self.released]
 
+    @property
+    def characters(self) -> int:
+        """How far it has been shown, of what did not come from an earlier attempt."""
+        return self.position - self._began_at
+
     def cut(self, chunk: Chunk) -> None:
         """Take the next chunk of the main chunking."""
         if self._shown_before:
             self._shown_before -= 1
-            self.position = chunk.end
+            self.position = self._began_at = chunk.end
         else:
             self._waiting.append(chunk)
 

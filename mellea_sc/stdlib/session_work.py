@@ -13,6 +13,7 @@ from mellea_sc.core.errors import InvalidOption, PreconditionFailed
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
 from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
+from mellea_sc.core.trace import TokenCount, Trace
 from mellea_sc.runtime.generation import describe, generate_into, opened_scope, settle
 from mellea_sc.runtime.nursery import Nursery, sole_error
 from mellea_sc.runtime.thunk import ModelOutputThunk, Work
@@ -159,6 +160,8 @@ async def _carry_out(
 
 def _single(asked: Asked, ctx: Context, thunk: ModelOutputThunk) -> SamplingResult:
     """An answer that nothing could reject, as a sampling result."""
+    known = thunk.generation
+    generated = known.usage.completion_tokens if known.usage else 0
     return SamplingResult(
         result_index=0,
         success=True,
@@ -166,6 +169,13 @@ def _single(asked: Asked, ctx: Context, thunk: ModelOutputThunk) -> SamplingResu
         sample_validations=[[]],
         sample_actions=[asked.action],
         sample_contexts=[ctx.add(asked.action).add(thunk)],
+        trace=Trace(
+            what=thunk.name,
+            outcome="accepted",
+            began=0.0,
+            ended=known.total_time or 0.0,
+            tokens=TokenCount(generated=generated),
+        ),
     )
 
 

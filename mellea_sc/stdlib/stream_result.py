@@ -9,6 +9,7 @@ import anyio
 
 from mellea_sc.core.errors import ThunkNotComputed
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
+from mellea_sc.core.trace import Trace
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
 from mellea_sc.stdlib.events import StreamEvent
 from mellea_sc.stdlib.gate import Gate
@@ -27,6 +28,10 @@ class Inside(Protocol):
 
     def generation(self) -> GenerationInfo:
         """What is known about the generation."""
+        ...
+
+    def trace(self) -> Trace:
+        """The story so far."""
         ...
 
     def released_text(self) -> str:
@@ -70,6 +75,7 @@ class StreamChunkingResult:
         self.scope: anyio.CancelScope = anyio.CancelScope()
         self.ended: anyio.Event = anyio.Event()
         self.error_was_raised: bool = False
+        self.cancel_reason: str | None = None
         self._run = run
         self._gate = gate
 
@@ -84,6 +90,13 @@ class StreamChunkingResult:
         are those of all attempts.
         """
         return self._run.generation()
+
+    @property
+    def trace(self) -> Trace:
+        """The story of the run so far: its attempts and judges, what ended each of them, and the tokens
+        generated, released, wasted, and saved by stopping early. Its ``str`` is for people.
+        """
+        return self._run.trace()
 
     @property
     def full_text(self) -> str:
@@ -150,6 +163,7 @@ class StreamChunkingResult:
 
     def cancel(self, reason: str | None = None) -> None:
         """Cancel the run: the connection is closed, every validator is cancelled."""
+        self.cancel_reason = reason
         self.scope.cancel(reason)
 
     def raise_error(self) -> None:

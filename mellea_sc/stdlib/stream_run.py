@@ -23,6 +23,7 @@ import attrs
 
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.requirement import PartialValidationResult, Requirement
+from mellea_sc.core.trace import Cause, Trace
 from mellea_sc.runtime.attempt import Attempt
 from mellea_sc.runtime.generation import opened_scope
 from mellea_sc.runtime.nursery import Nursery, parked, sole_error
@@ -34,6 +35,7 @@ from mellea_sc.stdlib.sampling.backtracking import ByRequirement
 from mellea_sc.stdlib.sampling.conduct import Conductor
 from mellea_sc.stdlib.sampling.judges import AttemptSettings
 from mellea_sc.stdlib.sampling.planned import AttemptResult, Choice, PlannedStrategy
+from mellea_sc.stdlib.sampling.tracing import cause_of_error, named
 from mellea_sc.stdlib.stream_result import StreamChunkingResult
 from mellea_sc.stdlib.turns import Turn
 
@@ -230,6 +232,31 @@ class StreamRun:
         if attempt is None:
             return GenerationInfo()
         return attempt.generation.summed_over([one.generation for one in self._conductor.attempts])
+
+    def trace(self) -> Trace:
+        """The story so far."""
+        result, chosen = self.result, self._chosen
+        accepted = chosen.number if chosen is not None and result.completed else None
+        cause: Cause | None = None
+        for unmet, verdict in self._unmet:
+            cause = Cause(kind="precondition", who=named(unmet), reason=verdict.reason)
+        if not result.ended.is_set():
+            outcome = "running"
+        elif result.error is not None:
+            outcome, cause = "failed", cause_of_error(result.error, None)
+        elif result.cancelled:
+            outcome, cause = "cancelled", Cause(kind="cancel", reason=result.cancel_reason)
+        elif accepted is None:
+            outcome = "rejected"
+        else:
+            outcome = "accepted" if all(result.final_validations) else "completed, not valid"
+        return self._conductor.trace(
+            self._action,
+            outcome,
+            accepted=accepted,
+            released=self._gate.characters_shown(),
+            cause=cause,
+        )
 
     def was_observed(self) -> None:
         """Somebody has been told of the error."""

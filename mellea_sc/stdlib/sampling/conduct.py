@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Protocol
 
 import anyio
@@ -30,8 +30,9 @@ from mellea_sc.core.errors import BackendError, InvalidOption
 from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
 from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.core.sampling import SamplingResult
+from mellea_sc.core.trace import Cause, Trace
 from mellea_sc.runtime.attempt import Asking, Attempt, Audience, Kept
-from mellea_sc.runtime.generation import BoundBackend, opened_scope, parsed
+from mellea_sc.runtime.generation import BoundBackend, describe, opened_scope, parsed
 from mellea_sc.runtime.ledger import Chunk, Ledger
 from mellea_sc.runtime.nursery import Nursery, sole_error
 from mellea_sc.runtime.thunk import ModelOutputThunk
@@ -39,6 +40,7 @@ from mellea_sc.stdlib.components.feedback import going_on
 from mellea_sc.stdlib.sampling.backtracking import ByRequirement
 from mellea_sc.stdlib.sampling.judges import AttemptSettings, check_chunkings, judging_of
 from mellea_sc.stdlib.sampling.planned import Ask, AttemptResult, Choice, PlannedStrategy
+from mellea_sc.stdlib.sampling.tracing import trace_of
 
 __all__ = ["Conductor", "Stage", "sample"]
 
@@ -81,6 +83,7 @@ class Conductor:
         check_chunkings(requirements, settings)
         self.results: list[AttemptResult] = []
         self.attempts: list[Attempt] = []
+        self.asks: list[Ask] = []
         self._strategy = strategy
         self._requirements = requirements
         self._settings = settings
@@ -135,6 +138,36 @@ class Conductor:
     def error(self) -> Exception | None:
         """An error that ended an attempt which was then cancelled from outside."""
         return next((one.error for one in self.attempts if one.error is not None), None)
+
+    def trace(
+        self,
+        action: Component | Span,
+        outcome: str,
+        *,
+        accepted: int | None,
+        released: Mapping[int, int] | None = None,
+        cause: Cause | None = None,
+    ) -> Trace:
+        """The story so far.
+
+        Args:
+            action: What was asked.
+            outcome: How it ended.
+            accepted: The number of the attempt whose text is the call's.
+            released: For each attempt's number, how many characters of its own a reader was shown.
+            cause: What ended it, where that was none of its attempts.
+        """
+        ends = [one.ended_at for one in self.attempts]
+        return trace_of(
+            describe(action),
+            outcome,
+            self.attempts,
+            self.asks,
+            accepted=accepted,
+            released=released or {},
+            now=max(ends, default=0.0),
+            cause=cause,
+        )
 
     def relieve(self) -> None:
         """No attempt waits for a reader."""
@@ -249,6 +282,7 @@ class Conductor:
             remembers=self._strategy.goes_on,
         )
         self.attempts.append(attempt)
+        self.asks.append(ask)
         return attempt
 
     def _copies(self, kept: Kept | None) -> list[Requirement]:
@@ -348,4 +382,9 @@ async def sample(
             one.ask.context.add(one.ask.action).add(answer)
             for one, answer in zip(tried, answers, strict=True)
         ],
+        trace=conductor.trace(
+            action,
+            "accepted" if choice.success else "rejected",
+            accepted=choice.number if choice.success else None,
+        ),
     )

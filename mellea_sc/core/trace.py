@@ -1,0 +1,138 @@
+"""The story of a result: what ran inside what, what ended it, and what that cost.
+
+A trace is a tree of values: the call, its attempts, and the judges' generations inside them. Each node
+says how it ended and, where it did not come to its own end, what caused that. ``str(trace)`` is the
+tree for people, :meth:`Trace.to_dict` the same for programs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Literal, TypeAlias
+
+import attrs
+
+__all__ = ["Cause", "CauseKind", "TokenCount", "Trace"]
+
+CauseKind: TypeAlias = Literal[
+    "requirement", "precondition", "choice", "limit", "timeout", "cancel", "error"
+]
+
+
+@attrs.frozen(kw_only=True)
+class Cause:
+    """What ended something, or had it rejected.
+
+    Args:
+        kind: ``"requirement"``, ``"precondition"``: a check that failed; ``"choice"``: another attempt was
+            chosen; ``"limit"``: a budget was used up; ``"timeout"``; ``"cancel"``: from outside;
+            ``"error"``.
+        who: Which requirement, limit, or error.
+        reason: Why, in words.
+        chunk_index: The chunk that failed.
+        at: When, in seconds from the beginning of the trace; ``None`` where it was at the very end.
+    """
+
+    kind: CauseKind
+    who: str = ""
+    reason: str | None = None
+    chunk_index: int | None = None
+    at: float | None = None
+
+    def __str__(self) -> str:
+        said = f"{self.kind} {self.who}".strip()
+        if self.chunk_index is not None:
+            said += f" at chunk {self.chunk_index}"
+        if self.at is not None:
+            said += f" after {self.at:.2f} s"
+        return f"{said}: {self.reason}" if self.reason else said
+
+
+@attrs.frozen(kw_only=True)
+class TokenCount:
+    """Tokens of answers, without those of prompts.
+
+    Args:
+        generated: Received from the model.
+        released: Of those, the ones in text that a reader was shown.
+        wasted: Of those, the ones that are not in the text that was accepted.
+        limit: What the attempt was allowed to generate, where the call said so.
+        saved: By stopping early: ``limit`` less what was generated. That many could have come, no more.
+        estimated: Whether the server did not count them: then they are one for each delta, and one for
+            each four characters of longer ones.
+    """
+
+    generated: int = 0
+    released: int = 0
+    wasted: int = 0
+    limit: int | None = None
+    saved: int = 0
+    estimated: bool = False
+
+    def __add__(self, other: TokenCount) -> TokenCount:
+        return TokenCount(
+            generated=self.generated + other.generated,
+            released=self.released + other.released,
+            wasted=self.wasted + other.wasted,
+            saved=self.saved + other.saved,
+            estimated=self.estimated or other.estimated,
+        )
+
+    def __str__(self) -> str:
+        about = "about " if self.estimated else ""
+        said = [f"{about}{self.generated} tokens"]
+        if self.released:
+            said.append(f"{self.released} released")
+        if self.wasted:
+            said.append(f"{self.wasted} wasted")
+        if self.saved:
+            of = f" of a limit of {self.limit}" if self.limit is not None else " of the limits"
+            said.append(f"up to {self.saved}{of} saved")
+        return ", ".join(said)
+
+
+@attrs.frozen(kw_only=True)
+class Trace:
+    """One node of the story, and all that ran inside it.
+
+    Args:
+        what: What it was, for people.
+        outcome: How it ended: ``"accepted"``, ``"rejected"``, ``"failed"``, ``"stopped"``, …
+        began: Seconds from the beginning of the trace.
+        ended: Seconds from the beginning of the trace.
+        cause: What ended it or had it rejected, where it was not its own end.
+        tokens: Its own and its attempts'; those of judges are in their own nodes only.
+        children: What ran inside it, in the order of the beginnings.
+    """
+
+    what: str
+    outcome: str
+    began: float
+    ended: float
+    cause: Cause | None = None
+    tokens: TokenCount = attrs.field(factory=TokenCount)
+    children: Sequence[Trace] = ()
+
+    def to_dict(self) -> dict[str, object]:
+        """The tree as plain dicts, lists, strings and numbers."""
+        return attrs.asdict(self)
+
+    def to_json(self) -> str:
+        """The tree as JSON."""
+        return json.dumps(self.to_dict())
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines("", ""))
+
+    def _lines(self, first: str, then: str) -> Iterator[str]:
+        said = f"{self.what}: {self.outcome}, {self.ended - self.began:.2f} s, {self.tokens}"
+        yield first + said
+        if self.cause is not None:
+            bar = "│  " if self.children else "   "
+            yield f"{then}{bar}because of {self.cause}"
+        for number, child in enumerate(self.children, 1):
+            is_last = number == len(self.children)
+            yield from child._lines(
+                then + ("└─ " if is_last else "├─ "), then + ("   " if is_last else "│  ")
+            )
