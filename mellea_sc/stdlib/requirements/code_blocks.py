@@ -135,9 +135,9 @@ class _BlockWatch(Watch):
         self._held = []
 
     def _end_line(self) -> None:
-        if self.fence is not None and self._line_is == "inside":
-            if len(self._line) < LONGEST_LINE and self.fence.is_closed_by(self._line):
-                self.fence = None
+        could_close = self._line_is == "inside" and len(self._line) < LONGEST_LINE
+        if self.fence is not None and could_close and self.fence.is_closed_by(self._line):
+            self.fence = None
         self._line = ""
         self._line_is = "unsure" if self.fence is None else "inside"
 

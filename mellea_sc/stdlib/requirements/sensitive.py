@@ -26,7 +26,9 @@ SECRETS_WINDOW: Final = 128
 
 # Over these characters nothing reaches that is looked for, so that prose is judged at once: white space
 # after a small letter or a mark (an "r" may be that of "bearer"), and the scripts that use no spaces.
-_PII_BARRIER: Final = re.compile(r"(?<=[a-z,;:!?\u00df-\u00ff])\s|[\u3000-\u9fff\uac00-\ud7af\uff00-\uffef]")
+_PII_BARRIER: Final = re.compile(
+    r"(?<=[a-z,;:!?\u00df-\u00ff])\s|[\u3000-\u9fff\uac00-\ud7af\uff00-\uffef]"
+)
 _SECRETS_BARRIER: Final = re.compile(r"(?<=[a-qs-z,;:!?\u00df-\u00ff])\s|[\u3000-\uffef]")
 
 

@@ -386,7 +386,9 @@ def _fits_schema(validator: _Validator, text: str) -> str | None:
         return f"it cannot be read: {error}"
     exceptions = import_extra("jsonschema.exceptions", "json", "ValidJSON with a schema")
     worst = cast("_Invalid | None", exceptions.best_match(validator.iter_errors(value)))
-    return None if worst is None else f"it does not fit the schema: {worst.json_path}: {worst.message}"
+    return (
+        None if worst is None else f"it does not fit the schema: {worst.json_path}: {worst.message}"
+    )
 
 
 def _validator(schema: JsonSchema) -> _Validator:
@@ -411,4 +413,6 @@ def _description(schema: Format | None, fenced: bool) -> str:
     around = "in a Markdown code block or with nothing around it" if fenced else "nothing around it"
     said = f"the answer is one valid JSON text, {around}"
     given = schema_of(schema)
-    return said if given is None else f"{said}, that fits the schema {json.dumps(given, default=dict)}"
+    return (
+        said if given is None else f"{said}, that fits the schema {json.dumps(given, default=dict)}"
+    )
