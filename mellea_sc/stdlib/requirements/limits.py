@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Context
@@ -20,6 +20,10 @@ from mellea_sc.stdlib.requirements.making import simple_validate
 from mellea_sc.stdlib.requirements.watching import Piece, Watch, Watched
 
 __all__ = ["MaxCharacters", "MaxSentences", "MaxWords"]
+
+
+TRAILING_SPACE: Final = 64
+"""White space at the end that is not counted: a model may end with some, and may also never end."""
 
 
 class _AtMost(Requirement):
@@ -101,9 +105,9 @@ class MaxWords(_AtMost):
 
 
 class MaxCharacters(Watched):
-    """At most so many characters; white space at the end of the text is not counted.
+    """At most so many characters, not counting up to 64 of white space at the end of the text.
 
-    The first character that is too many, and is not white space, stops the stream. What is shown
+    White space after so many characters waits; the first other character stops the stream. What is shown
     then depends on the text alone, not on how the model cut it into deltas.
 
     Args:
@@ -144,6 +148,7 @@ class _LengthWatch(Watch):
         self._limit = limit
         self._left = limit
         self._space: list[str] = []
+        self._room = TRAILING_SPACE
         self._is_over = False
 
     def fresh(self) -> _LengthWatch:
@@ -157,7 +162,8 @@ class _LengthWatch(Watch):
         pieces = [Piece.of(fits)] if fits else []
         if more:
             self._space.append(more)
-            self._is_over = self._is_over or not more.isspace()
+            self._room -= len(more)
+            self._is_over = self._is_over or self._room < 0 or not more.isspace()
             if self._is_over:
                 fail = _too_long(self._limit, "character")
                 pieces.append(Piece.of("".join(self._space), fail))
@@ -191,7 +197,8 @@ def _judge(limit: int, unit: ChunkingName, text: str) -> ValidationResult:
 
 
 def _judge_characters(limit: int, text: str) -> ValidationResult:
-    return _verdict(len(text.rstrip()), limit, "character")
+    count = max(len(text.rstrip()), len(text) - TRAILING_SPACE)
+    return _verdict(count, limit, "character")
 
 
 def _verdict(count: int, limit: int, unit: str) -> ValidationResult:
