@@ -44,7 +44,7 @@ class ValidJSON(Watched):
         blocking: Whether text waits for the verdict.
 
     Raises:
-        InvalidOption: it is not a schema.
+        InvalidOption: it is not a schema; from the validation, when a reference in it leads nowhere.
         MissingExtra: a package of the extra ``json`` is not installed.
     """
 
@@ -385,7 +385,11 @@ def _fits_schema(validator: _Validator, text: str) -> str | None:
     except (ValueError, RecursionError) as error:  # a number of too many digits
         return f"it cannot be read: {error}"
     exceptions = import_extra("jsonschema.exceptions", "json", "ValidJSON with a schema")
-    worst = cast("_Invalid | None", exceptions.best_match(validator.iter_errors(value)))
+    unresolvable = import_extra("referencing.exceptions", "json", "ValidJSON with a schema")
+    try:
+        worst = cast("_Invalid | None", exceptions.best_match(validator.iter_errors(value)))
+    except unresolvable.Unresolvable as error:
+        raise InvalidOption(f"a reference in the schema leads nowhere: {error}") from error
     return (
         None if worst is None else f"it does not fit the schema: {worst.json_path}: {worst.message}"
     )
