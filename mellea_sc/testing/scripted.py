@@ -127,9 +127,14 @@ class Call:
 
 
 def is_judge_request(request: GenerationRequest) -> bool:
-    """Whether a requirement asks its yes or no of a model: the schema has an ``answer`` of these two."""
+    """Whether a requirement asks a model: the schema has an ``answer`` of yes or no, or a ``score``."""
     answer = _at(_at(request.json_schema, "properties"), "answer")
-    return _at(answer, "enum") == ["yes", "no"]
+    return _at(answer, "enum") == ["yes", "no"] or _asks_for_score(request)
+
+
+def _asks_for_score(request: GenerationRequest) -> bool:
+    score = _at(_at(request.json_schema, "properties"), "score")
+    return _at(score, "type") == "number"
 
 
 def _at(json_value: object, key: str) -> object:
@@ -146,9 +151,10 @@ class ScriptedBackend(Backend):
             request, as often as it is asked. A text is cut into words, a sequence is deltas and
             what happens between them, a :class:`Script` says more, a :class:`Fail` refuses.
         judge: Answers the requests of judges instead, without using up an answer: true and false
-            stand for a judge's yes and no.
+            stand for a judge's yes and no, or its scores 1 and 0.
         is_judge: Which requests these are; by default those of a
-            :class:`~mellea_sc.core.requirement.Requirement` without a function.
+            :class:`~mellea_sc.core.requirement.Requirement` without a function and of a
+            :class:`~mellea_sc.LLMJudge`.
 
     Raises:
         ScriptExhausted: on opening: there is no answer left.
@@ -212,8 +218,10 @@ class ScriptedBackend(Backend):
             call.judged = True
             verdict = self._judge(call.request)
             if isinstance(verdict, bool):
-                said = {"answer": "yes" if verdict else "no", "reason": "by the test's rule"}
-                verdict = json.dumps(said)
+                said: dict[str, object] = {"answer": "yes" if verdict else "no"}
+                if _asks_for_score(call.request):
+                    said = {"score": int(verdict)}
+                verdict = json.dumps({**said, "reason": "by the test's rule"})
             return _prepare(verdict)
         if self._choose is not None:
             return _prepare(self._choose(call.request))

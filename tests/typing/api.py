@@ -23,6 +23,7 @@ from mellea_sc import (
     ChatMessage,
     ChunkEvent,
     ChunkingStrategy,
+    CodeBlocks,
     CompletedEvent,
     Component,
     Context,
@@ -33,7 +34,9 @@ from mellea_sc import (
     GenerationInfo,
     GenerationRequest,
     Instruction,
+    LLMJudge,
     LocalBackend,
+    MaxCharacters,
     MaxSentences,
     MaxWords,
     MelleaError,
@@ -42,7 +45,11 @@ from mellea_sc import (
     MObject,
     ModelOption,
     ModelOutputThunk,
+    MustMatch,
     MustNotMatch,
+    NoPII,
+    NoRepetition,
+    NoSecrets,
     OllamaBackend,
     OpenAIBackend,
     PartialValidationResult,
@@ -64,6 +71,7 @@ from mellea_sc import (
     UsageError,
     ValidationResult,
     ValidatorTimeout,
+    ValidJSON,
     check,
     req,
     resolve_chunking,
@@ -379,6 +387,20 @@ def requirements() -> None:
     req("short", lambda ctx: ValidationResult(ctx.last_output() is not None))
     Requirement("short", timeout=3.0, fail_open=True, check_only=True, chunking="word")
     assert_type(MaxWords(3).limit, int)
+    assert_type(MaxCharacters(3, on_fail="filter").limit, int)
+    MustMatch(r"a+", full=True, blocking=False)
+    MustNotMatch(r"a+", replacement="*", on_fail="fix")
+    ValidJSON()
+    ValidJSON(Poem, fenced=True, check_only=True)
+    ValidJSON({"type": "object"}, on_fail="retry")
+    CodeBlocks({"python", "sh"}, on_fail="backtrack")
+    NoRepetition(3, at_least=20, longest=100, on_fail="stop")
+    NoPII(["email", "iban"], replacement="***", on_fail="fix")
+    NoSecrets(on_fail="noop")
+    assert_type(LLMJudge("How polite?", 0.7, backend=LocalBackend(), every=3).threshold, float)
+    NoPII(["name"])  # type: ignore[list-item]
+    ValidJSON("schema")  # type: ignore[arg-type]
+    MaxCharacters(3, on_fail="ignore")  # type: ignore[arg-type]
     assert_type(PartialValidationResult("pass").as_bool(), bool)
     PartialValidationResult("maybe")  # type: ignore[arg-type]
     simple_validate(lambda text: text)  # type: ignore[arg-type,return-value]

@@ -1,4 +1,15 @@
-"""Ways to say what must hold."""
+"""Ways to say what must hold.
+
+limits.py       how long an answer may be
+patterns.py     regular expressions that must and must not match
+valid_json.py   JSON, character by character
+code_blocks.py  fenced blocks: allowed languages, none left open
+repetition.py   loops
+sensitive.py    secrets and personal data; kinds.py: what they look like
+judge.py        a model that scores the answer
+making.py       short ways to make a requirement of your own
+watching.py     what most of these are made of: a chunking whose pieces carry verdicts
+"""
 
 from __future__ import annotations
 
@@ -8,16 +19,29 @@ from mellea_sc.core.requirement import (
     ValidationResult,
     default_output_to_bool,
 )
-from mellea_sc.stdlib.requirements.limits import MaxSentences, MaxWords
+from mellea_sc.stdlib.requirements.code_blocks import CodeBlocks
+from mellea_sc.stdlib.requirements.judge import LLMJudge
+from mellea_sc.stdlib.requirements.limits import MaxCharacters, MaxSentences, MaxWords
 from mellea_sc.stdlib.requirements.making import check, req, reqify, simple_validate
-from mellea_sc.stdlib.requirements.patterns import MustNotMatch
+from mellea_sc.stdlib.requirements.patterns import MustMatch, MustNotMatch
+from mellea_sc.stdlib.requirements.repetition import NoRepetition
+from mellea_sc.stdlib.requirements.sensitive import NoPII, NoSecrets
+from mellea_sc.stdlib.requirements.valid_json import ValidJSON
 
 __all__ = [
+    "CodeBlocks",
+    "LLMJudge",
+    "MaxCharacters",
     "MaxSentences",
     "MaxWords",
+    "MustMatch",
     "MustNotMatch",
+    "NoPII",
+    "NoRepetition",
+    "NoSecrets",
     "PartialValidationResult",
     "Requirement",
+    "ValidJSON",
     "ValidationResult",
     "check",
     "default_output_to_bool",
