@@ -70,9 +70,9 @@ if TYPE_CHECKING:
     )
     from mellea_sc.stdlib.components import (
         Instruction,
+        Message,
         MObject,
         MObjectProtocol,
-        Message,
         Query,
         SimpleComponent,
         Transform,

@@ -124,6 +124,7 @@ def test_json_lines_hold_the_events_and_standard_output_nothing_else(
         "success": "unknown",
         "reason": None,
         "score": None,
+        "replacement": None,
     }
     assert [verdict["result"] for verdict in events[-2]["results"]] == [True, True]
     assert events[-1]["valid"] is True
