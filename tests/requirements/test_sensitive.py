@@ -53,7 +53,7 @@ HARMLESS = [
     "risk-averse, task-oriented, sk-learn and other words-with-many-hyphens-in-them. ",
     "On 2024-11-24 at 12:30, 1000000 people paid 3.14159 each. ",
     "Version 1.2.3.4.5 of v1.2.3.4, 300.1.1.1 is none. ",
-    "4111 1111 1111 1112 has another checksum, NO9386011117948 too. ",
+    "4111 1111 1111 1112 has another checksum, DE88370400440532013000 too. ",
     "me @ home, a@b, 10 000 000 000 stars. ",
     "12345678901234567890123456789012345678901234567890 digits. ",
     "京都は日本の都市です。",
