@@ -39,9 +39,11 @@ def never_bad(on_fail: object = None) -> MustNotMatch:
 
 
 async def test_a_failed_attempt_says_who_failed_it_where_when_and_what_that_saved() -> None:
-    async with start_session(backend=ScriptedBackend(BAD)) as m:
-        async with m.stream("?", requirements=[never_bad()], model_options=LIMIT) as result:
-            await result.acomplete()
+    async with (
+        start_session(backend=ScriptedBackend(BAD), model_options=LIMIT) as m,
+        m.stream("?", requirements=[never_bad()]) as result,
+    ):
+        await result.acomplete()
     story = result.trace
     assert (story.outcome, story.cause) == ("rejected", None)
     (attempt,) = story.children
@@ -59,9 +61,11 @@ async def test_a_failed_attempt_says_who_failed_it_where_when_and_what_that_save
 
 
 async def test_a_natural_end_saves_and_wastes_nothing() -> None:
-    async with start_session(backend=ScriptedBackend(GOOD), model_options=LIMIT) as m:
-        async with m.stream("?", requirements=[never_bad()]) as result:
-            await result.acomplete()
+    async with (
+        start_session(backend=ScriptedBackend(GOOD), model_options=LIMIT) as m,
+        m.stream("?", requirements=[never_bad()]) as result,
+    ):
+        await result.acomplete()
     (attempt,) = result.trace.children
     assert (result.trace.outcome, attempt.outcome, attempt.cause) == ("accepted", "accepted", None)
     assert (attempt.tokens.generated, attempt.tokens.released) == (3, 3)
@@ -92,10 +96,10 @@ async def test_a_race_says_who_was_stopped_by_whom() -> None:
             return_sampling_results=True,
         )
     assert result.trace is not None
-    won, lost = result.trace.children
+    won, lost = sorted(result.trace.children, key=lambda attempt: attempt.outcome)
     assert (won.outcome, lost.outcome) == ("accepted", "stopped")
     assert lost.cause is not None
-    assert str(lost.cause) == "choice after 3.00 s: attempt 1 was chosen"
+    assert str(lost.cause) == f"choice after 3.00 s: {won.what} was chosen"
     assert (lost.tokens.wasted, lost.tokens.saved) == (
         lost.tokens.generated,
         10 - lost.tokens.generated,
@@ -141,9 +145,11 @@ async def test_judges_are_in_it_and_those_that_were_cut() -> None:
         "judge slow One.": Script(["yes"], delay=50),
     }
     backend = ScriptedBackend(lambda request: answers.get(request.messages[-1].content, text))
-    async with start_session(backend=backend) as m:
-        async with m.stream("?", requirements=[Asks("slow"), Asks("quick")]) as result:
-            await result.acomplete()
+    async with (
+        start_session(backend=backend) as m,
+        m.stream("?", requirements=[Asks("slow"), Asks("quick")]) as result,
+    ):
+        await result.acomplete()
     (attempt,) = result.trace.children
     assert (attempt.outcome, attempt.ended) == ("failed", 2)
     assert sorted((judge.what, judge.outcome, judge.ended) for judge in attempt.children) == [
