@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         BackendRejected,
         BackendTimeout,
         BackendUnreachable,
+        BudgetExceeded,
         ChunkingError,
         DependencyFailed,
         EngineError,
@@ -56,8 +57,10 @@ if TYPE_CHECKING:
     from mellea_sc.core.model_options import ModelOption
     from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
     from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
+    from mellea_sc.core.spending import Limits, Prices, Spent
     from mellea_sc.helpers.async_helpers import wait_for_all_mots
     from mellea_sc.runtime.generation import BoundBackend
+    from mellea_sc.runtime.limits import LimitedBlock, limits
     from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
     from mellea_sc.stdlib.chunking import (
         ParagraphChunker,
@@ -109,6 +112,7 @@ __all__ = [
     "BackendTimeout",
     "BackendUnreachable",
     "BoundBackend",
+    "BudgetExceeded",
     "CBlock",
     "ChatContext",
     "ChatMessage",
@@ -129,6 +133,8 @@ __all__ = [
     "Instruction",
     "InvalidOption",
     "InvalidVerdict",
+    "LimitedBlock",
+    "Limits",
     "LocalBackend",
     "MObject",
     "MObjectProtocol",
@@ -148,6 +154,7 @@ __all__ = [
     "OpenAIBackend",
     "ParagraphChunker",
     "PartialValidationResult",
+    "Prices",
     "PromptTemplateError",
     "Query",
     "QuickCheckEvent",
@@ -162,6 +169,7 @@ __all__ = [
     "SessionClosed",
     "SimpleComponent",
     "SimpleContext",
+    "Spent",
     "StreamChunkingResult",
     "StreamConsumed",
     "StreamEvent",
@@ -179,6 +187,7 @@ __all__ = [
     "WordChunker",
     "WrongEventLoop",
     "check",
+    "limits",
     "req",
     "resolve_chunking",
     "simple_validate",
@@ -212,6 +221,7 @@ _ROOMS = {
         "BackendRejected",
         "BackendTimeout",
         "BackendUnreachable",
+        "BudgetExceeded",
         "ChunkingError",
         "DependencyFailed",
         "EngineError",
@@ -245,8 +255,17 @@ _ROOMS = {
         "SamplingResult",
         "SamplingStrategy",
     ),
+    "mellea_sc.core.spending": (
+        "Limits",
+        "Prices",
+        "Spent",
+    ),
     "mellea_sc.helpers.async_helpers": ("wait_for_all_mots",),
     "mellea_sc.runtime.generation": ("BoundBackend",),
+    "mellea_sc.runtime.limits": (
+        "LimitedBlock",
+        "limits",
+    ),
     "mellea_sc.runtime.thunk": (
         "GenerationInfo",
         "ModelOutputThunk",
