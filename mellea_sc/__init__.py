@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         BackendRejected,
         BackendTimeout,
         BackendUnreachable,
+        BudgetExceeded,
         ChunkingError,
         DependencyFailed,
         EngineError,
@@ -57,9 +58,11 @@ if TYPE_CHECKING:
     from mellea_sc.core.model_options import ModelOption
     from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
     from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
+    from mellea_sc.core.spending import Limits, Prices, Spent
     from mellea_sc.core.trace import Cause, TokenCount, Trace
     from mellea_sc.helpers.async_helpers import wait_for_all_mots
     from mellea_sc.runtime.generation import BoundBackend
+    from mellea_sc.runtime.limits import LimitedBlock, limits
     from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
     from mellea_sc.stdlib.chunking import (
         ParagraphChunker,
@@ -140,6 +143,7 @@ __all__ = [
     "BaseSamplingStrategy",
     "BestOfNStrategy",
     "BoundBackend",
+    "BudgetExceeded",
     "CBlock",
     "Cause",
     "ChatContext",
@@ -166,6 +170,8 @@ __all__ = [
     "InvalidOption",
     "InvalidVerdict",
     "LLMJudge",
+    "LimitedBlock",
+    "Limits",
     "LocalBackend",
     "MObject",
     "MObjectProtocol",
@@ -194,6 +200,7 @@ __all__ = [
     "PartialValidationResult",
     "PlannedStrategy",
     "PreconditionFailed",
+    "Prices",
     "PromptTemplateError",
     "Query",
     "QuickCheckEvent",
@@ -211,6 +218,7 @@ __all__ = [
     "SessionClosed",
     "SimpleComponent",
     "SimpleContext",
+    "Spent",
     "StreamChunkingResult",
     "StreamConsumed",
     "StreamEvent",
@@ -231,6 +239,7 @@ __all__ = [
     "WordChunker",
     "WrongEventLoop",
     "check",
+    "limits",
     "req",
     "resolve_chunking",
     "simple_validate",
@@ -264,6 +273,7 @@ _ROOMS = {
         "BackendRejected",
         "BackendTimeout",
         "BackendUnreachable",
+        "BudgetExceeded",
         "ChunkingError",
         "DependencyFailed",
         "EngineError",
@@ -298,6 +308,11 @@ _ROOMS = {
         "SamplingResult",
         "SamplingStrategy",
     ),
+    "mellea_sc.core.spending": (
+        "Limits",
+        "Prices",
+        "Spent",
+    ),
     "mellea_sc.core.trace": (
         "Cause",
         "TokenCount",
@@ -305,6 +320,10 @@ _ROOMS = {
     ),
     "mellea_sc.helpers.async_helpers": ("wait_for_all_mots",),
     "mellea_sc.runtime.generation": ("BoundBackend",),
+    "mellea_sc.runtime.limits": (
+        "LimitedBlock",
+        "limits",
+    ),
     "mellea_sc.runtime.thunk": (
         "GenerationInfo",
         "ModelOutputThunk",

@@ -27,6 +27,7 @@ Who is at fault can be read off the branch::
     │   └── EngineError                   the embedded engine did not start, or died
     └── RunError                        the run
         ├── GenerationCancelled           cancelled: by its thunk, its session or a failure
+        │   └── BudgetExceeded              by a limit that it ran over
         ├── DependencyFailed              a thunk that the prompt needs has failed
         ├── PreconditionFailed            the input does not meet a precondition
         ├── ValidatorTimeout              (TimeoutError) a validator did not return
@@ -45,6 +46,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 if TYPE_CHECKING:
+    from mellea_sc.core.spending import LimitName, Spent
     from mellea_sc.core.usage import Usage
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "BackendRejected",
     "BackendTimeout",
     "BackendUnreachable",
+    "BudgetExceeded",
     "ChunkingError",
     "DependencyFailed",
     "EngineError",
@@ -242,6 +245,39 @@ class GenerationCancelled(RunError):
         self.reason = reason
         self.partial_text = partial_text
         self.usage = usage
+
+
+class BudgetExceeded(GenerationCancelled):
+    """More was used than a limit allows: what ran under it was cancelled.
+
+    Args:
+        reason: Which limit, in words.
+        limit: Which limit: ``"tokens"``, ``"requests"``, ``"seconds"`` or ``"cost"``.
+        allowed: Its value.
+        spent: What had been used in the block, or by the call, that has the limit.
+        partial_text: What the request that was cut had generated; where none was, the one before it.
+        usage: The tokens that this request is known to have used, if the server had said so.
+        raised_by_block: Whether the block that has the limit raises this too, so that it is not
+            lost when nobody awaits the generation.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        limit: LimitName,
+        allowed: float,
+        spent: Spent,
+        partial_text: str = "",
+        usage: Usage | None = None,
+        raised_by_block: bool = False,
+    ) -> None:
+        super().__init__(reason, partial_text=partial_text, usage=usage)
+        self.args = (f"{reason}: {spent}",)
+        self.limit = limit
+        self.allowed = allowed
+        self.spent = spent
+        self.raised_by_block = raised_by_block
 
 
 class DependencyFailed(RunError):

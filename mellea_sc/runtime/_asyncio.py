@@ -9,9 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Final
 
-__all__ = ["call_after_first_steps", "clock", "is_being_cancelled", "running_loop", "spawn_root"]
+__all__ = [
+    "call_after_first_steps",
+    "call_soon_in",
+    "clock",
+    "is_being_cancelled",
+    "running_loop",
+    "spawn_root",
+]
 
 _roots: Final[set[asyncio.Task[None]]] = set()
 """The loop holds its tasks weakly; this keeps the roots alive until they are done."""
@@ -43,6 +51,15 @@ def call_after_first_steps(function: Callable[[], None]) -> None:
     """
     loop = asyncio.get_running_loop()
     loop.call_soon(loop.call_soon, function)
+
+
+def call_soon_in(loop: object, function: Callable[[], object]) -> bool:
+    """Have a loop call a function soon, from whichever thread; false: it is no loop of asyncio's."""
+    if not isinstance(loop, asyncio.AbstractEventLoop):
+        return False
+    with suppress(RuntimeError):  # it is closed
+        loop.call_soon_threadsafe(function)
+    return True
 
 
 def spawn_root(function: Callable[[], Coroutine[object, object, None]], name: str) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextvars
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import trio
 
-__all__ = ["clock", "pass_on_interrupt", "running_loop", "spawn_root"]
+__all__ = ["call_soon_in", "clock", "pass_on_interrupt", "running_loop", "spawn_root"]
 
 
 def running_loop() -> object | None:
@@ -26,6 +27,13 @@ def running_loop() -> object | None:
 def clock() -> Callable[[], float]:
     """The run's clock."""
     return trio.current_time
+
+
+def call_soon_in(token: object, function: Callable[[], object]) -> None:
+    """Have a run call a function soon, from whichever thread."""
+    assert isinstance(token, trio.lowlevel.TrioToken)
+    with suppress(trio.RunFinishedError):
+        token.run_sync_soon(function)
 
 
 def spawn_root(function: Callable[[], Awaitable[None]], name: str) -> None:

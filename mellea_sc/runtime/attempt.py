@@ -31,7 +31,7 @@ import attrs
 
 from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import Component, Context, Span
-from mellea_sc.core.errors import SessionClosed
+from mellea_sc.core.errors import BudgetExceeded, SessionClosed
 from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.runtime.cutter import Cutter
@@ -346,7 +346,7 @@ class Attempt:
             )
             await pump(nursery, request, self)
         except Exception as error:  # noqa: BLE001 - it ends the text, and is raised after the text
-            if isinstance(error, SessionClosed):
+            if isinstance(error, SessionClosed | BudgetExceeded):
                 # who is cancelled with its session is cancelled, and sees no error
                 await anyio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC120 - that is the point
             self._errors.append(error)

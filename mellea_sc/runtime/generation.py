@@ -38,6 +38,7 @@ from mellea_sc.core.errors import BackendError, BackendTimeout, DependencyFailed
 from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout, wants_stream
 from mellea_sc.core.prompt import messages_for
 from mellea_sc.runtime.loops import clock, stray_cancellation_as
+from mellea_sc.runtime.metering import metered
 from mellea_sc.runtime.nursery import Nursery, sole_error
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
 
@@ -76,11 +77,12 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
     Raises:
         BackendTimeout: a delta, the first included, took longer than ``STREAM_TIMEOUT``.
         BackendError: as the backend raised it; what came before it has been written.
+        BudgetExceeded: a limit was exceeded; what came before that has been written.
 
     Cancellation: the connection is closed at once, and with it the generation.
     """
     timeout = stream_timeout(request.options)
-    backend = await nursery.connection()
+    backend = metered(await nursery.connection())
     async with nursery.slot():
         now = clock()
         watchdog = anyio.CancelScope()
@@ -208,7 +210,7 @@ class BoundBackend(Backend):
     @asynccontextmanager
     async def _opened(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
         nursery = (await self._place()).nursery
-        backend = await nursery.connection()
+        backend = metered(await nursery.connection())
         async with nursery.slot(), backend.open(request) as deltas:
             yield deltas
 

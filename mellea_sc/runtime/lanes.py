@@ -37,7 +37,13 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Context
-from mellea_sc.core.errors import InvalidVerdict, RunError, SessionClosed, ValidatorTimeout
+from mellea_sc.core.errors import (
+    BudgetExceeded,
+    InvalidVerdict,
+    RunError,
+    SessionClosed,
+    ValidatorTimeout,
+)
 from mellea_sc.core.requirement import PartialValidationResult, Requirement
 from mellea_sc.runtime.cutter import Cutter
 from mellea_sc.runtime.generation import RESOLUTION
@@ -206,7 +212,7 @@ class Lane:
                     f"PartialValidationResult, not {verdict!r}"
                 )
         except Exception as error:
-            if isinstance(error, SessionClosed):
+            if isinstance(error, SessionClosed | BudgetExceeded):
                 # who is cancelled with its session is cancelled, and sees no error
                 await anyio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC120 - that is the point
             if not self.requirement.fail_open:

@@ -15,6 +15,7 @@ from mellea_sc.core.errors import UsageError
 from mellea_sc.runtime import _asyncio
 
 __all__ = [
+    "call_soon_in",
     "clock",
     "current_loop",
     "or_else",
@@ -68,6 +69,19 @@ def spawn_root(function: Callable[[], Coroutine[object, object, None]], name: st
         _trio.spawn_root(function, name)
     else:
         _asyncio.spawn_root(function, name)
+
+
+def call_soon_in(loop: object, function: Callable[[], object]) -> None:
+    """Have another loop call a function soon, from whichever thread; without effect when it has ended.
+
+    Args:
+        loop: The token of the loop, see :func:`running_loop`.
+        function: Must not raise.
+    """
+    if not _asyncio.call_soon_in(loop, function):
+        from mellea_sc.runtime import _trio
+
+        _trio.call_soon_in(loop, function)
 
 
 def pass_on_interrupt() -> None:

@@ -37,7 +37,7 @@ import anyio.lowlevel
 import attrs
 
 from mellea_sc.core.backend import Backend
-from mellea_sc.core.errors import GenerationCancelled, SessionClosed, WrongEventLoop
+from mellea_sc.core.errors import BudgetExceeded, GenerationCancelled, SessionClosed, WrongEventLoop
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.runtime.loops import (
     current_loop,
@@ -292,9 +292,14 @@ class Nursery:
                 f"{self.name} belongs to another event loop than the one running here"
             )
 
-    def hold(self, owner: object, error: Exception) -> None:
-        """Remember an error that nobody has observed yet."""
-        self._unobserved[owner] = error
+    def hold(self, owner: object, error: Exception) -> bool:
+        """Remember an error that nobody has observed yet; false: a block with limits raises it."""
+        is_raised = all(
+            isinstance(leaf, BudgetExceeded) and leaf.raised_by_block for leaf in leaves_of(error)
+        )
+        if not is_raised:
+            self._unobserved[owner] = error
+        return not is_raised
 
     def observed(self, owner: object) -> None:
         """Somebody has been told of the owner's error."""

@@ -17,6 +17,7 @@ import anyio
 import anyio.from_thread
 
 from mellea_sc.core.errors import SyncCallInEventLoop
+from mellea_sc.runtime.budget import covered
 from mellea_sc.runtime.loops import running_loop
 from mellea_sc.runtime.nursery import CLEANUP_TIMEOUT
 
@@ -73,7 +74,7 @@ class SyncPortal:
 
         async def run() -> T:
             nonlocal scope
-            with anyio.CancelScope() as scope:
+            with anyio.CancelScope() as scope, covered():
                 try:
                     if given_up:
                         scope.cancel("the call was interrupted")

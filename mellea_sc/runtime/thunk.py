@@ -24,8 +24,14 @@ import attrs
 
 from mellea_sc.core.backend import Usage
 from mellea_sc.core.base import Thunk
-from mellea_sc.core.errors import GenerationCancelled, ThunkNotComputed, WrongEventLoop
+from mellea_sc.core.errors import (
+    BudgetExceeded,
+    GenerationCancelled,
+    ThunkNotComputed,
+    WrongEventLoop,
+)
 from mellea_sc.core.sampling import SamplingResult
+from mellea_sc.runtime.budget import covered, one_for_all
 from mellea_sc.runtime.loops import running_loop
 from mellea_sc.runtime.nursery import Nursery
 
@@ -194,8 +200,7 @@ class ModelOutputThunk(Thunk):
         return self.value
 
     def __repr__(self) -> str:
-        state = "failed" if self._error is not None else self._state.value
-        return f"<ModelOutputThunk {state}: {self.name}>"
+        return f"<ModelOutputThunk {self._state.value}: {self.name}>"
 
     @property
     def text_so_far(self) -> str:
@@ -204,7 +209,7 @@ class ModelOutputThunk(Thunk):
 
     @property
     def error(self) -> Exception | None:
-        """Why it failed, if it failed. Reading it does not count as having observed the error."""
+        """Why it failed, or which limit has cut it. Reading it does not count as having observed the error."""
         return self._error
 
     @property
@@ -352,16 +357,16 @@ class ModelOutputThunk(Thunk):
         assert self._scope is not None
         assert self._nursery is not None
         try:
-            with self._scope:
+            with self._scope, covered():
                 await work(self)
                 self._value = "".join(self._parts)
                 self._state = _State.DONE
-        except Exception as error:
-            self._error = error
+        except Exception as raised:
+            self._error = error = one_for_all(raised)
             self._traceback = error.__traceback__
-            self._state = _State.FAILED
-            self._nursery.hold(self, error)
-            if self._nursery.on_error == "cancel":
+            is_cut = isinstance(error, BudgetExceeded)
+            self._state = _State.CANCELLED if is_cut else _State.FAILED
+            if self._nursery.hold(self, error) and self._nursery.on_error == "cancel":
                 raise
         finally:
             self._finish()

@@ -12,7 +12,13 @@ import anyio.lowlevel
 
 from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import Component, Context, Span, text_of
-from mellea_sc.core.errors import InvalidVerdict, RunError, SessionClosed, ValidatorTimeout
+from mellea_sc.core.errors import (
+    BudgetExceeded,
+    InvalidVerdict,
+    RunError,
+    SessionClosed,
+    ValidatorTimeout,
+)
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.runtime.generation import settle
@@ -71,7 +77,7 @@ async def validate_all(
                 return
             raise ValidatorTimeout(f"validate of {requirement!r} did not return within {limit:g} s")
         except Exception as error:
-            if isinstance(error, SessionClosed):
+            if isinstance(error, SessionClosed | BudgetExceeded):
                 # who is cancelled with its session is cancelled, and sees no error
                 await anyio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC120 - that is the point
             if not requirement.fail_open:

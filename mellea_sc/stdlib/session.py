@@ -21,6 +21,7 @@ from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
+from mellea_sc.core.spending import Limits
 from mellea_sc.runtime.generation import describe
 from mellea_sc.runtime.nursery import OnError
 from mellea_sc.runtime.portal import refuse_in_event_loop
@@ -178,6 +179,7 @@ class MelleaSession(SessionScope):
         preconditions: Sequence[Requirement | str] | None = ...,
         strategy: SamplingStrategy | None = ...,
         return_sampling_results: Literal[False] = ...,
+        limits: Limits | None = ...,
         format: Format | None = ...,
         model_options: ModelOptions | None = ...,
         await_result: bool = ...,
@@ -191,6 +193,7 @@ class MelleaSession(SessionScope):
         preconditions: Sequence[Requirement | str] | None = ...,
         strategy: SamplingStrategy | None = ...,
         return_sampling_results: Literal[True],
+        limits: Limits | None = ...,
         format: Format | None = ...,
         model_options: ModelOptions | None = ...,
         await_result: bool = ...,
@@ -203,6 +206,7 @@ class MelleaSession(SessionScope):
         preconditions: Sequence[Requirement | str] | None = None,
         strategy: SamplingStrategy | None = DEFAULT_STRATEGY,
         return_sampling_results: bool = False,
+        limits: Limits | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
         await_result: bool = False,
@@ -217,6 +221,7 @@ class MelleaSession(SessionScope):
             strategy: How often to ask, with what, and which answer to keep; ``None``: once, without
                 validating.
             return_sampling_results: Wait, and return all attempts instead of a thunk.
+            limits: What the call may use, all its attempts and judges together; see :func:`limits`.
             format: A pydantic model class or a JSON schema that the model is constrained to.
             model_options: See :class:`~mellea_sc.ModelOption`.
             await_result: Return only when the thunk is computed.
@@ -227,6 +232,7 @@ class MelleaSession(SessionScope):
         Raises:
             InvalidOption: an argument is not usable.
             SessionClosed: the session has ended.
+            BudgetExceeded: from awaiting the thunk: the call has used more than its limits.
             PreconditionFailed: from awaiting the thunk: the input does not meet a precondition.
             Exception: with ``await_result`` or ``return_sampling_results``, what awaiting raises.
 
@@ -241,6 +247,7 @@ class MelleaSession(SessionScope):
             Asked(
                 action,
                 requirements=judged,
+                limits=limits,
                 preconditions=[copy.copy(reqify(one)) for one in preconditions or ()],
                 strategy=strategy,
                 format=format,
@@ -269,6 +276,7 @@ class MelleaSession(SessionScope):
         preconditions: Sequence[Requirement | str] | None = ...,
         strategy: SamplingStrategy | None = ...,
         return_sampling_results: Literal[False] = ...,
+        limits: Limits | None = ...,
         format: Format | None = ...,
         model_options: ModelOptions | None = ...,
         await_result: bool = ...,
@@ -287,6 +295,7 @@ class MelleaSession(SessionScope):
         preconditions: Sequence[Requirement | str] | None = ...,
         strategy: SamplingStrategy | None = ...,
         return_sampling_results: Literal[True],
+        limits: Limits | None = ...,
         format: Format | None = ...,
         model_options: ModelOptions | None = ...,
         await_result: bool = ...,
@@ -304,6 +313,7 @@ class MelleaSession(SessionScope):
         preconditions: Sequence[Requirement | str] | None = None,
         strategy: SamplingStrategy | None = DEFAULT_STRATEGY,
         return_sampling_results: bool = False,
+        limits: Limits | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
         await_result: bool = False,
@@ -323,6 +333,7 @@ class MelleaSession(SessionScope):
             strategy: How often to ask, with what, and which answer to keep; ``None``: once, without
                 validating.
             return_sampling_results: Wait, and return all attempts instead of a thunk.
+            limits: What the call may use, all its attempts and judges together; see :func:`limits`.
             format: A pydantic model class or a JSON schema that the model is constrained to.
             model_options: See :class:`~mellea_sc.ModelOption`.
             await_result: Return only when the thunk is computed.
@@ -334,6 +345,7 @@ class MelleaSession(SessionScope):
             InvalidOption: an argument is not usable.
             PromptTemplateError: a template is not valid, or uses a variable that is not given.
             SessionClosed: the session has ended.
+            BudgetExceeded: from awaiting the thunk: the call has used more than its limits.
             PreconditionFailed: from awaiting the thunk: the input does not meet a precondition.
             Exception: with ``await_result`` or ``return_sampling_results``, what awaiting raises.
 
@@ -354,6 +366,7 @@ class MelleaSession(SessionScope):
                 preconditions=preconditions,
                 strategy=strategy,
                 return_sampling_results=True,
+                limits=limits,
                 format=format,
                 model_options=model_options,
             )
@@ -361,6 +374,7 @@ class MelleaSession(SessionScope):
             instruction,
             preconditions=preconditions,
             strategy=strategy,
+            limits=limits,
             format=format,
             model_options=model_options,
             await_result=await_result,
@@ -373,6 +387,7 @@ class MelleaSession(SessionScope):
         *,
         user_variables: Mapping[str, Span] | None = None,
         preconditions: Sequence[Requirement | str] | None = None,
+        limits: Limits | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
     ) -> Message:
@@ -383,6 +398,7 @@ class MelleaSession(SessionScope):
             role: As whom.
             user_variables: Named texts to fill in.
             preconditions: As of :meth:`aact`.
+            limits: As of :meth:`aact`.
             format: A pydantic model class or a JSON schema that the model is constrained to.
             model_options: See :class:`~mellea_sc.ModelOption`.
 
@@ -397,6 +413,7 @@ class MelleaSession(SessionScope):
             message,
             preconditions=preconditions,
             strategy=None,
+            limits=limits,
             format=format,
             model_options=model_options,
             await_result=True,
@@ -408,6 +425,7 @@ class MelleaSession(SessionScope):
         obj: object,
         query: str,
         *,
+        limits: Limits | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
         await_result: bool = False,
@@ -418,6 +436,7 @@ class MelleaSession(SessionScope):
             obj: Any object; see :class:`~mellea_sc.stdlib.components.MObjectProtocol` for how it
                 presents itself, and which of its methods the model may call to answer.
             query: The question.
+            limits: As of :meth:`aact`.
             format: A pydantic model class or a JSON schema; then no method is called.
             model_options: See :class:`~mellea_sc.ModelOption`.
             await_result: Return only when the thunk is computed.
@@ -433,6 +452,7 @@ class MelleaSession(SessionScope):
         return await self.aact(
             Query(obj, query),
             strategy=None,
+            limits=limits,
             format=format,
             model_options=model_options,
             await_result=await_result,
@@ -443,6 +463,7 @@ class MelleaSession(SessionScope):
         obj: object,
         transformation: str,
         *,
+        limits: Limits | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
         await_result: bool = False,
@@ -452,6 +473,7 @@ class MelleaSession(SessionScope):
         Args:
             obj: Any object, as for :meth:`aquery`.
             transformation: What to make of it.
+            limits: As of :meth:`aact`.
             format: A pydantic model class or a JSON schema; then no method is called.
             model_options: See :class:`~mellea_sc.ModelOption`.
             await_result: Return only when the thunk is computed.
@@ -467,6 +489,7 @@ class MelleaSession(SessionScope):
         return await self.aact(
             Transform(obj, transformation),
             strategy=None,
+            limits=limits,
             format=format,
             model_options=model_options,
             await_result=await_result,
@@ -543,6 +566,7 @@ class MelleaSession(SessionScope):
         strategy: PlannedStrategy | None = None,
         hold_back: bool | int = False,
         preconditions: Sequence[Requirement | str] | None = None,
+        limits: Limits | None = None,
     ) -> StreamRequest:
         """Generate text that is checked while it streams, as a turn of the session's conversation.
 
@@ -564,6 +588,7 @@ class MelleaSession(SessionScope):
             strategy: See :func:`stream_with_chunking`.
             hold_back: See :func:`stream_with_chunking`.
             preconditions: See :func:`stream_with_chunking`.
+            limits: See :func:`stream_with_chunking`.
 
         Raises:
             InvalidOption: an argument is not usable.
@@ -600,6 +625,7 @@ class MelleaSession(SessionScope):
                 strategy=strategy,
                 hold_back=hold_back,
                 preconditions=preconditions,
+                limits=limits,
             )
 
         return StreamRequest(

@@ -13,8 +13,10 @@ from mellea_sc.core.errors import InvalidOption, PreconditionFailed
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
 from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
+from mellea_sc.core.spending import Limits
 from mellea_sc.core.trace import TokenCount, Trace
 from mellea_sc.runtime.generation import describe, generate_into, opened_scope, settle
+from mellea_sc.runtime.limits import limited
 from mellea_sc.runtime.nursery import Nursery, sole_error
 from mellea_sc.runtime.thunk import ModelOutputThunk, Work
 from mellea_sc.runtime.validation import check_input, validate_all
@@ -33,6 +35,7 @@ class Asked:
     requirements: Sequence[Requirement] = attrs.field(kw_only=True)
     preconditions: Sequence[Requirement] = attrs.field(kw_only=True)
     strategy: SamplingStrategy | None = attrs.field(kw_only=True)
+    limits: Limits | None = attrs.field(kw_only=True)
     format: Format | None = attrs.field(kw_only=True)
     model_options: ModelOptions | None = attrs.field(kw_only=True)
 
@@ -61,10 +64,11 @@ def work_for(asked: Asked, nursery: Nursery, turn: Turn) -> Work:
     async def work(thunk: ModelOutputThunk) -> None:
         async with turn as ctx:
             await settle(asked.action, *ctx.view_for_generation())
-            if asked.preconditions:
-                await _answer_if_met(asked, nursery, ctx, thunk)
-            else:
-                await _answer(asked, nursery, ctx, thunk)
+            with limited(asked.limits):
+                if asked.preconditions:
+                    await _answer_if_met(asked, nursery, ctx, thunk)
+                else:
+                    await _answer(asked, nursery, ctx, thunk)
             turn.commit(ctx.add(asked.action).add(thunk))
 
     return work

@@ -23,9 +23,11 @@ import attrs
 
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.requirement import PartialValidationResult, Requirement
+from mellea_sc.core.spending import Limits
 from mellea_sc.core.trace import Cause, Trace
 from mellea_sc.runtime.attempt import Attempt
 from mellea_sc.runtime.generation import opened_scope
+from mellea_sc.runtime.limits import limited
 from mellea_sc.runtime.nursery import Nursery, parked, sole_error
 from mellea_sc.runtime.thunk import GenerationInfo
 from mellea_sc.runtime.validation import check_input
@@ -49,6 +51,7 @@ class StreamSettings:
     Args:
         strategy: What follows a rejected attempt; ``None``: nothing, unless a requirement says so.
         preconditions: What must hold of the input.
+        limits: What the run may use.
         lookahead: How many released chunks may wait unread; ``None``: any number.
         hold_back: How many chunks are held back until their attempt is accepted; may be infinite.
         attempt: How attempts are made.
@@ -56,6 +59,7 @@ class StreamSettings:
 
     strategy: PlannedStrategy | None
     preconditions: Sequence[Requirement]
+    limits: Limits | None
     lookahead: int | None
     hold_back: float
     attempt: AttemptSettings
@@ -84,6 +88,7 @@ class StreamRun:
         settings: StreamSettings,
     ) -> None:
         self._action = action
+        self._limits = settings.limits
         self._preconditions = [copy.copy(one) for one in settings.preconditions]
         self._unmet: list[tuple[Requirement, PartialValidationResult]] = []
         self._hosts: set[Nursery] = set()
@@ -146,13 +151,14 @@ class StreamRun:
         self._end()
 
     async def _answer(self, nursery: Nursery, judges: Nursery, ctx: Context) -> None:
-        if not self._preconditions:
-            await self._attempt(nursery, judges, ctx)
-            return
-        with self._answering, sole_error():
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._check_input, judges, ctx, name="preconditions")
+        with limited(self._limits):
+            if not self._preconditions:
                 await self._attempt(nursery, judges, ctx)
+                return
+            with self._answering, sole_error():
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._check_input, judges, ctx, name="preconditions")
+                    await self._attempt(nursery, judges, ctx)
 
     async def _check_input(self, judges: Nursery, ctx: Context) -> None:
         async with opened_scope(judges) as backend:

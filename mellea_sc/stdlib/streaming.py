@@ -32,7 +32,9 @@ from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.core.requirement import Requirement
+from mellea_sc.core.spending import Limits
 from mellea_sc.runtime.generation import BoundBackend, Place, describe
+from mellea_sc.runtime.limits import limited
 from mellea_sc.runtime.loops import or_else, spawn_root
 from mellea_sc.runtime.nursery import Nursery, current_nursery, log_unobserved
 from mellea_sc.stdlib.events import (
@@ -91,6 +93,7 @@ def stream_with_chunking(
     strategy: PlannedStrategy | None = None,
     hold_back: bool | int = False,
     preconditions: Sequence[Requirement | str] | None = None,
+    limits: Limits | None = None,
 ) -> StreamRequest:
     """Generate text that is checked, chunk by chunk, before anybody sees it.
 
@@ -119,6 +122,8 @@ def stream_with_chunking(
             until then, which a backtracking strategy may still take back.
         preconditions: What must hold of what the model is asked, judged beside the generation; nothing
             is released before all of them are met, and one that is not ends the run.
+        limits: What the run may use, all its attempts and judges together; exceeding it ends the run with
+            a :class:`BudgetExceeded`. See :func:`mellea_sc.limits`.
 
     Returns:
         Something to await or to enter, for a :class:`StreamChunkingResult`. Nothing is started before.
@@ -144,6 +149,7 @@ def stream_with_chunking(
             strategy=strategy,
             hold_back=hold_back,
             preconditions=preconditions,
+            limits=limits,
         )
 
     async def place() -> Place | None:
@@ -169,6 +175,7 @@ def prepare_run(
     strategy: PlannedStrategy | None,
     hold_back: bool | int,
     preconditions: Sequence[Requirement | str] | None,
+    limits: Limits | None,
 ) -> StreamRun:
     """Check the arguments and copy the requirements; starts nothing."""
     if not isinstance(lane_buffer, int) or lane_buffer < 1:
@@ -187,6 +194,7 @@ def prepare_run(
         )
     schema_of(format)
     merge_options(model_options)
+    limited(limits)
     own = () if strategy is None else strategy.own_requirements
     return StreamRun(
         action,
@@ -195,6 +203,7 @@ def prepare_run(
         StreamSettings(
             strategy=strategy,
             preconditions=[reqify(one) for one in preconditions or ()],
+            limits=limits,
             lookahead=lookahead,
             hold_back=math.inf if hold_back is True else hold_back,
             attempt=AttemptSettings(
