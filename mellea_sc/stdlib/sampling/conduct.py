@@ -90,6 +90,7 @@ class Conductor:
         self._stage = stage
         self._first_copies: list[Requirement] | None = [copy.copy(one) for one in requirements]
         self._running: dict[int, Attempt] = {}
+        self._asked = 0
         self._errors: list[BackendError] = []
         self._weighing: set[anyio.CancelScope] = set()
         self._choice: Choice | None = None
@@ -182,10 +183,14 @@ class Conductor:
         hosts: Collection[Nursery],
     ) -> None:
         async def attend(ask: Ask) -> None:
+            self._asked -= 1
+            if self._choice is not None:
+                return
             await self._attend(ask, nursery, judges, hosts)
             self._start_all(tasks, nursery, judges, hosts)
 
         asks, self._next = self._next, []
+        self._asked += len(asks)
         for ask in asks:
             tasks.start_soon(attend, ask, name=f"an attempt of {ask.chain}")
 
@@ -225,13 +230,14 @@ class Conductor:
 
     def _decide(self, result: AttemptResult) -> None:
         if result.end == "error":
-            if not self._running:
+            if not self._running and not self._asked:
                 self._raise_errors()
             return
         past = [one for one in self.results if one.end != "error"]
-        step = self._strategy.after(past, len(self._running))
+        running = len(self._running) + self._asked
+        step = self._strategy.after(past, running)
         if not isinstance(step, Choice):
-            if not step and not self._running:
+            if not step and not running:
                 raise InvalidOption(f"{self._strategy!r} asks nothing more and chooses nothing")
             self._next.extend(step)
             return
