@@ -229,19 +229,30 @@ class Conductor:
         return None
 
     def _decide(self, result: AttemptResult) -> None:
-        if result.end == "error":
-            if not self._running and not self._asked:
-                self._raise_errors()
-            return
         past = [one for one in self.results if one.end != "error"]
         running = len(self._running) + self._asked
+        if result.end == "error":
+            if not running:
+                self._choose_in_spite_of_errors(past)
+            return
         step = self._strategy.after(past, running)
         if not isinstance(step, Choice):
             if not step and not running:
                 raise InvalidOption(f"{self._strategy!r} asks nothing more and chooses nothing")
             self._next.extend(step)
             return
-        if all(one.number != step.number for one in past):
+        self._choose(step)
+
+    def _choose_in_spite_of_errors(self, past: Sequence[AttemptResult]) -> None:
+        """The last attempt failed: what has ended before it may be good enough."""
+        step = self._strategy.after(past, 0) if past else None
+        if isinstance(step, Choice) and step.success:
+            self._choose(step)
+        else:
+            self._raise_errors()
+
+    def _choose(self, step: Choice) -> None:
+        if all(one.number != step.number or one.end == "error" for one in self.results):
             raise InvalidOption(
                 f"{self._strategy!r} chose attempt {step.number}, which is not there"
             )
