@@ -119,16 +119,20 @@ class Conductor:
         Cancellation: every attempt is cancelled and has ended.
         """
         self._next.extend(self._strategy.begin(action, ctx))
+        if not self._next:
+            raise InvalidOption(f"{self._strategy!r} asks nothing to begin with")
         if not self._strategy.concurrent:
             while self._choice is None:
                 await self._attend(self._next.pop(), nursery, judges, hosts)
             return self._choice
-        with sole_error():
-            async with anyio.create_task_group() as tasks:
-                self._start_all(tasks, nursery, judges, hosts)
+        try:
+            with sole_error():
+                async with anyio.create_task_group() as tasks:
+                    self._start_all(tasks, nursery, judges, hosts)
+        finally:
+            for error in self._errors:
+                log.warning("an attempt failed, and others went on", exc_info=error)
         assert self._choice is not None
-        for error in self._errors:
-            log.warning("an attempt failed, and another one was chosen", exc_info=error)
         return self._choice
 
     def chosen(self, choice: Choice) -> AttemptResult:
@@ -266,9 +270,10 @@ class Conductor:
             self._raise_errors()
 
     def _raise_errors(self) -> None:
-        if len(self._errors) == 1:
-            raise self._errors[0]
-        raise ExceptionGroup("several attempts failed", self._errors)
+        errors, self._errors = self._errors, []
+        if len(errors) == 1:
+            raise errors[0]
+        raise ExceptionGroup("several attempts failed", errors)
 
     # --- one attempt -----------------------------------------------------------------------------
 
