@@ -278,7 +278,7 @@ class Showing:
     def validated(self, validations: Sequence[ValidationResult]) -> None:
         """The whole text has been judged."""
         self._validations = validations
-        if self._is_live:
+        if self._is_live and self._full_text is None:
             self.write_validation()
 
     @property
