@@ -191,9 +191,10 @@ class Lane:
                 verdict = await self._verdict(piece, backend, ctx)
                 if watchdog.cancel_called and verdict.success != "fail":
                     return piece  # late, though the call kept its cancellation to itself
-                if self.remembers and verdict.success != "fail":
+                goes_on = report(self, piece, verdict)
+                if self.remembers and (goes_on or verdict.success != "fail"):
                     self._states.append((piece.end, copy.copy(self.requirement)))
-                if not report(self, piece, verdict):
+                if not goes_on:
                     return None
         return piece
 

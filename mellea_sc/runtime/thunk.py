@@ -107,6 +107,7 @@ class ModelOutputThunk(Thunk):
         "_state",
         "_streamed",
         "_traceback",
+        "_unchecked",
         "_value",
         "_wake",
         "_withheld",
@@ -150,6 +151,7 @@ class ModelOutputThunk(Thunk):
         self._handed_out = False
         self._reading = False
         self._withheld = streamed
+        self._unchecked = False
         self._wake: anyio.Event | None = None
         self._room: anyio.Event | None = None
         self._scope: anyio.CancelScope | None = None
@@ -287,7 +289,7 @@ class ModelOutputThunk(Thunk):
         return self._take()
 
     def _take(self) -> str:
-        text = "".join(self._parts[self._read :])
+        text = "" if self._unchecked else "".join(self._parts[self._read :])
         self._read = len(self._parts)
         if self._room is not None:
             self._room.set()
@@ -391,10 +393,12 @@ class ModelOutputThunk(Thunk):
     def withhold(self) -> None:
         """Hand no text out before :meth:`hand_out`, or before all of it is there."""
         self._withheld, self._streamed = self._streamed, False
+        self._unchecked = True
 
     def hand_out(self) -> None:
         """Hand out what was withheld, and what comes."""
         self._streamed = self._withheld
+        self._unchecked = False
         if self._wake is not None:
             self._wake.set()
 

@@ -98,6 +98,8 @@ async def check_input(
     action: Component | Span,
     backend: Backend,
     ctx: Context,
+    *,
+    timeout: float = math.inf,
 ) -> list[ValidationResult]:
     """One verdict per precondition on what the model is asked, as it reads it.
 
@@ -106,6 +108,7 @@ async def check_input(
         action: What is asked; thunks in it are waited for.
         backend: For those that ask a model; bound to a scope of the caller's.
         ctx: The conversation before it; only its kind matters.
+        timeout: Seconds for each, unless the requirement has a timeout of its own.
 
     Raises:
         Exception: as of :func:`validate_all`.
@@ -114,4 +117,4 @@ async def check_input(
     """
     await settle(action)
     asked = ctx.without_items().add(ModelOutputThunk.computed(text_of(action)))
-    return await validate_all(preconditions, backend, asked)
+    return await validate_all(preconditions, backend, asked, timeout=timeout)

@@ -46,7 +46,7 @@ class Gate:
         hold_back: How many chunks that may be shown are not, until their attempt is accepted;
             ``math.inf``: all of them.
         may_retract: Whether released chunks may be retracted: then the tape of chunks, which cannot say
-            so, has those of the accepted attempt only.
+            so, has those of the last attempt only, at its end.
         concurrent: Whether several attempts may run at once: then none is shown before it is accepted.
         locked: Whether nothing is shown until :meth:`unlock`.
         on_error: Raises the run's error, if it has one that was not raised yet.
@@ -150,6 +150,8 @@ class Gate:
     def close(self) -> None:
         """The run has ended: what was not released never is, whoever reads on."""
         self.closed = True
+        if self.showing is not None:
+            self.showing.settle()
         self.chunks.end()
         self.events.end()
 
@@ -276,7 +278,7 @@ class Showing:
     def validated(self, validations: Sequence[ValidationResult]) -> None:
         """The whole text has been judged."""
         self._validations = validations
-        if self._is_live:
+        if self._is_live and self._full_text is None:
             self.write_validation()
 
     @property
@@ -298,8 +300,13 @@ class Showing:
 
     def end(self) -> None:
         """It is accepted, and all of it is shown."""
-        if self._gate.may_retract:
-            for text in filter(None, self._texts):
-                self._gate.chunks.write(text)
+        self.settle()
         self._write_done()
         self.write_validation()
+
+    def settle(self) -> None:
+        """What has been shown is not retracted any more: those readers have it who cannot be told so."""
+        texts, self._texts = self._texts, []
+        if self._gate.may_retract:
+            for text in filter(None, texts):
+                self._gate.chunks.write(text)

@@ -43,9 +43,12 @@ class Asked:
         """The thunk of it, not yet generating.
 
         Raises:
-            InvalidOption: an option or the format is not usable.
+            InvalidOption: the strategy, an option or the format is not usable.
         """
         nursery.check_usable()
+        strategy: object = self.strategy
+        if strategy is not None and not isinstance(strategy, SamplingStrategy):
+            raise InvalidOption(f"strategy must be a SamplingStrategy or None, not {strategy!r}")
         schema_of(self.format)
         options = merge_options(nursery.options, self.model_options)
         return ModelOutputThunk(nursery, name=describe(self.action), streamed=wants_stream(options))

@@ -115,7 +115,7 @@ class StreamChunkingResult:
         """The released chunks, in order, as they are released.
 
         Where another attempt may replace text that was released (a strategy that asks anew, without
-        ``hold_back``), they come when their attempt is accepted; :meth:`events` has them at once.
+        ``hold_back``), they come when no other attempt can follow; :meth:`events` has them at once.
 
         One reader: a second iteration raises :class:`~mellea_sc.StreamConsumed` at its first step.
         Ends when the run ends; after a failed check that is early, see :attr:`completed`.

@@ -90,6 +90,7 @@ class StreamRun:
         self._action = action
         self._limits = settings.limits
         self._preconditions = [copy.copy(one) for one in settings.preconditions]
+        self._input_timeout = settings.attempt.validator_timeout
         self._unmet: list[tuple[Requirement, PartialValidationResult]] = []
         self._hosts: set[Nursery] = set()
         self._keeper: Nursery | None = None
@@ -162,11 +163,13 @@ class StreamRun:
 
     async def _check_input(self, judges: Nursery, ctx: Context) -> None:
         async with opened_scope(judges) as backend:
-            verdicts = await check_input(self._preconditions, self._action, backend, ctx)
+            verdicts = await check_input(
+                self._preconditions, self._action, backend, ctx, timeout=self._input_timeout
+            )
         self._unmet = [
             (one, PartialValidationResult("fail", reason=verdict.reason, score=verdict.score))
             for one, verdict in zip(self._preconditions, verdicts, strict=True)
-            if not verdict
+            if not verdict and one.on_fail != "noop"
         ]
         self._gate.events.write(InputCheckEvent(not self._unmet, verdicts))
         if self._unmet:

@@ -7,6 +7,7 @@ from typing import Final
 
 from mellea_sc.core.base import Component, Context, Role, Span, Thunk, text_of
 from mellea_sc.stdlib.components.message import Message
+from mellea_sc.stdlib.context import ChatContext
 
 __all__ = ["GoingOn", "WithFeedback", "going_on"]
 
@@ -100,4 +101,8 @@ def going_on(
     """
     if prefills:
         return GoingOn(action, beginning.value), ctx
-    return Message("user", _GO_ON), ctx.add(action).add(beginning)
+    # whatever kind of context it is: one that forgets would not show what is to be gone on with
+    said: Context = ChatContext()
+    for item in [*ctx.view_for_generation(), action, beginning]:
+        said = said.add(item)
+    return Message("user", _GO_ON), said

@@ -124,8 +124,11 @@ class ByRequirement(PlannedStrategy):
             return Choice(last.number, False)
         if "retry" in said:
             return self._anew.after(past, running)
-        if "backtrack" in said:
-            return self._back.after(past, running)
+        if "backtrack" in said and self._back is not self._strategy:
+            step = self._back.after(past, running)
+            if not isinstance(step, Choice):
+                return step
+            # going back has come to its end, and others may be running, or be good already
         return self._strategy.after(past, running)
 
     async def weigh(self, result: AttemptResult, backend: Backend) -> float | None:

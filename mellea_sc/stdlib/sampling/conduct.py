@@ -90,6 +90,7 @@ class Conductor:
         self._stage = stage
         self._first_copies: list[Requirement] | None = [copy.copy(one) for one in requirements]
         self._running: dict[int, Attempt] = {}
+        self._asked = 0
         self._errors: list[BackendError] = []
         self._weighing: set[anyio.CancelScope] = set()
         self._choice: Choice | None = None
@@ -118,16 +119,20 @@ class Conductor:
         Cancellation: every attempt is cancelled and has ended.
         """
         self._next.extend(self._strategy.begin(action, ctx))
+        if not self._next:
+            raise InvalidOption(f"{self._strategy!r} asks nothing to begin with")
         if not self._strategy.concurrent:
             while self._choice is None:
                 await self._attend(self._next.pop(), nursery, judges, hosts)
             return self._choice
-        with sole_error():
-            async with anyio.create_task_group() as tasks:
-                self._start_all(tasks, nursery, judges, hosts)
+        try:
+            with sole_error():
+                async with anyio.create_task_group() as tasks:
+                    self._start_all(tasks, nursery, judges, hosts)
+        finally:
+            for error in self._errors:
+                log.warning("an attempt failed, and others went on", exc_info=error)
         assert self._choice is not None
-        for error in self._errors:
-            log.warning("an attempt failed, and another one was chosen", exc_info=error)
         return self._choice
 
     def chosen(self, choice: Choice) -> AttemptResult:
@@ -182,10 +187,14 @@ class Conductor:
         hosts: Collection[Nursery],
     ) -> None:
         async def attend(ask: Ask) -> None:
+            self._asked -= 1
+            if self._choice is not None:
+                return
             await self._attend(ask, nursery, judges, hosts)
             self._start_all(tasks, nursery, judges, hosts)
 
         asks, self._next = self._next, []
+        self._asked += len(asks)
         for ask in asks:
             tasks.start_soon(attend, ask, name=f"an attempt of {ask.chain}")
 
@@ -224,18 +233,30 @@ class Conductor:
         return None
 
     def _decide(self, result: AttemptResult) -> None:
-        if result.end == "error":
-            if not self._running:
-                self._raise_errors()
-            return
         past = [one for one in self.results if one.end != "error"]
-        step = self._strategy.after(past, len(self._running))
+        running = len(self._running) + self._asked
+        if result.end == "error":
+            if not running:
+                self._choose_in_spite_of_errors(past)
+            return
+        step = self._strategy.after(past, running)
         if not isinstance(step, Choice):
-            if not step and not self._running:
+            if not step and not running:
                 raise InvalidOption(f"{self._strategy!r} asks nothing more and chooses nothing")
             self._next.extend(step)
             return
-        if all(one.number != step.number for one in past):
+        self._choose(step)
+
+    def _choose_in_spite_of_errors(self, past: Sequence[AttemptResult]) -> None:
+        """The last attempt failed: what has ended before it may be good enough."""
+        step = self._strategy.after(past, 0) if past else None
+        if isinstance(step, Choice) and step.success:
+            self._choose(step)
+        else:
+            self._raise_errors()
+
+    def _choose(self, step: Choice) -> None:
+        if all(one.number != step.number or one.end == "error" for one in self.results):
             raise InvalidOption(
                 f"{self._strategy!r} chose attempt {step.number}, which is not there"
             )
@@ -249,9 +270,10 @@ class Conductor:
             self._raise_errors()
 
     def _raise_errors(self) -> None:
-        if len(self._errors) == 1:
-            raise self._errors[0]
-        raise ExceptionGroup("several attempts failed", self._errors)
+        errors, self._errors = self._errors, []
+        if len(errors) == 1:
+            raise errors[0]
+        raise ExceptionGroup("several attempts failed", errors)
 
     # --- one attempt -----------------------------------------------------------------------------
 

@@ -168,7 +168,9 @@ class PlannedStrategy(SamplingStrategy):
         """An attempt has ended: what to ask, or which attempt is kept.
 
         Args:
-            past: All that have ended, in the order of their ends; the last one is the news.
+            past: All that have ended, in the order of their ends; the last one is the news. Where the
+                last of several to end has failed by its backend, there is no news: then a good choice
+                counts, and anything else raises the error.
             running: How many are still running. Without any, nothing to ask means nothing to come:
                 then there has to be a choice.
         """

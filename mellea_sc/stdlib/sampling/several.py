@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections import Counter
@@ -10,8 +11,9 @@ from typing import TypeAlias
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Component, Context, Span
-from mellea_sc.core.errors import InvalidVerdict
+from mellea_sc.core.errors import InvalidOption, InvalidVerdict
 from mellea_sc.core.requirement import Requirement
+from mellea_sc.runtime.validation import validate_all
 from mellea_sc.stdlib.sampling.planned import Ask, AttemptResult, Choice, PlannedStrategy
 from mellea_sc.stdlib.sampling.repairing import check_count
 
@@ -101,7 +103,7 @@ class BestOfNStrategy(_Several):
         requirements: What must hold, besides what the call says.
 
     Raises:
-        InvalidOption: ``n`` is less than 1.
+        InvalidOption: ``n`` is less than 1, or the score neither a function nor a requirement.
         InvalidVerdict: when it is used: the score is not a number.
     """
 
@@ -115,6 +117,8 @@ class BestOfNStrategy(_Several):
         requirements: Sequence[Requirement] | None = None,
     ) -> None:
         super().__init__(n, requirements)
+        if score is not None and not isinstance(score, Requirement) and not callable(score):
+            raise InvalidOption(f"score must be a function or a Requirement, not {score!r}")
         self.score = score
 
     async def weigh(self, result: AttemptResult, backend: Backend) -> float:
@@ -126,7 +130,8 @@ class BestOfNStrategy(_Several):
         worth: object
         if isinstance(score, Requirement):
             asked = result.ask.context.add(result.ask.action)
-            verdict = await score.validate(backend, asked.add(result.thunk()))
+            judged = asked.add(result.thunk())
+            (verdict,) = await validate_all([copy.copy(score)], backend, judged)
             worth = float(verdict.result) if verdict.score is None else verdict.score
         else:
             worth = score(result.text)
@@ -158,7 +163,7 @@ class MajorityVotingStrategy(_Several):
         requirements: What must hold, besides what the call says; an answer that is not good has no vote.
 
     Raises:
-        InvalidOption: ``n`` is less than 1.
+        InvalidOption: ``n`` is less than 1, or the key not a function.
     """
 
     def __init__(
@@ -169,6 +174,8 @@ class MajorityVotingStrategy(_Several):
         requirements: Sequence[Requirement] | None = None,
     ) -> None:
         super().__init__(n, requirements)
+        if key is not None and not callable(key):
+            raise InvalidOption(f"key must be a function, not {key!r}")
         self.key = key or _what_it_says
 
     def after(self, past: Sequence[AttemptResult], running: int) -> Sequence[Ask] | Choice:
