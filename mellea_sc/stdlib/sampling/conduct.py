@@ -94,6 +94,7 @@ class Conductor:
         self._weighing: set[anyio.CancelScope] = set()
         self._choice: Choice | None = None
         self._next: list[Ask] = []
+        self._to_begin = 0
 
     async def run(
         self,
@@ -182,10 +183,13 @@ class Conductor:
         hosts: Collection[Nursery],
     ) -> None:
         async def attend(ask: Ask) -> None:
-            await self._attend(ask, nursery, judges, hosts)
-            self._start_all(tasks, nursery, judges, hosts)
+            self._to_begin -= 1
+            if self._choice is None:
+                await self._attend(ask, nursery, judges, hosts)
+                self._start_all(tasks, nursery, judges, hosts)
 
         asks, self._next = self._next, []
+        self._to_begin += len(asks)
         for ask in asks:
             tasks.start_soon(attend, ask, name=f"an attempt of {ask.chain}")
 
@@ -224,14 +228,15 @@ class Conductor:
         return None
 
     def _decide(self, result: AttemptResult) -> None:
+        running = len(self._running) + self._to_begin
         if result.end == "error":
-            if not self._running:
+            if not running:
                 self._raise_errors()
             return
         past = [one for one in self.results if one.end != "error"]
-        step = self._strategy.after(past, len(self._running))
+        step = self._strategy.after(past, running)
         if not isinstance(step, Choice):
-            if not step and not self._running:
+            if not step and not running:
                 raise InvalidOption(f"{self._strategy!r} asks nothing more and chooses nothing")
             self._next.extend(step)
             return
