@@ -39,9 +39,16 @@ class Edits:
         spans[first:last] = [(start, end, replacement)]
 
     def before(self, position: int) -> Edits:
-        """The edits that end there or before, for a text that goes on otherwise."""
+        """The edits as far as they come before it, for a text that goes on otherwise.
+
+        One that reaches over the position ends there: what stands in its place may have been shown.
+        """
         kept = Edits()
-        kept.spans = [span for span in self.spans if span[1] <= position]
+        kept.spans = [
+            (begin, min(end, position), replacement)
+            for begin, end, replacement in self.spans
+            if begin < position
+        ]
         return kept
 
     def applied_to(self, text: str, start: int = 0) -> str:
