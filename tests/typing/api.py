@@ -13,14 +13,21 @@ from typing import assert_never, assert_type
 import anyio
 
 from mellea_sc import (
+    Ask,
+    AttemptResult,
     Backend,
     BackendBusy,
     BackendError,
     BackendRejected,
+    BacktrackStrategy,
+    BaseSamplingStrategy,
+    BestOfNStrategy,
     BoundBackend,
+    BudgetExceeded,
     CBlock,
     ChatContext,
     ChatMessage,
+    Choice,
     ChunkEvent,
     ChunkingStrategy,
     CodeBlocks,
@@ -34,8 +41,11 @@ from mellea_sc import (
     GenerationInfo,
     GenerationRequest,
     Instruction,
+    LimitedBlock,
+    Limits,
     LLMJudge,
     LocalBackend,
+    MajorityVotingStrategy,
     MaxCharacters,
     MaxSentences,
     MaxWords,
@@ -45,6 +55,7 @@ from mellea_sc import (
     MObject,
     ModelOption,
     ModelOutputThunk,
+    MultiTurnStrategy,
     MustMatch,
     MustNotMatch,
     NoPII,
@@ -53,8 +64,13 @@ from mellea_sc import (
     OllamaBackend,
     OpenAIBackend,
     PartialValidationResult,
+    PlannedStrategy,
+    PreconditionFailed,
+    Prices,
     QuickCheckEvent,
+    RacingStrategy,
     RejectionSamplingStrategy,
+    RepairTemplateStrategy,
     Requirement,
     RetryEvent,
     SamplingResult,
@@ -62,17 +78,20 @@ from mellea_sc import (
     SentenceChunker,
     SessionClosed,
     SimpleContext,
+    Spent,
     StreamChunkingResult,
     StreamEvent,
     StreamingDoneEvent,
     StreamRequest,
     ThunkNotComputed,
+    Trace,
     Usage,
     UsageError,
     ValidationResult,
     ValidatorTimeout,
     ValidJSON,
     check,
+    limits,
     req,
     resolve_chunking,
     simple_validate,
@@ -283,6 +302,98 @@ async def streams(m: MelleaSession) -> StreamChunkingResult:
     return live
 
 
+# --- strategies, and what follows a fail --------------------------------------------------------------
+
+
+class Shorter(BaseSamplingStrategy):
+    """A repairing strategy of one's own, as it is written for Mellea."""
+
+    @staticmethod
+    def repair(
+        old_ctx: Context,
+        new_ctx: Context,
+        past_actions: Sequence[Component | str | CBlock | Thunk],
+        past_results: Sequence[Thunk],
+        past_val: Sequence[Sequence[tuple[Requirement, ValidationResult]]],
+    ) -> tuple[Component | str | CBlock | Thunk, Context]:
+        return Message("user", "Shorter, please."), new_ctx
+
+    @staticmethod
+    def select_from_failure(
+        sampled_actions: Sequence[Component | str | CBlock | Thunk],
+        sampled_results: Sequence[Thunk],
+        sampled_val: Sequence[Sequence[tuple[Requirement, ValidationResult]]],
+    ) -> int:
+        return -1
+
+
+class Twice(PlannedStrategy):
+    """A strategy of one's own that decides, and leaves the asking to the library."""
+
+    def begin(self, action: Component | str | CBlock | Thunk, context: Context) -> Sequence[Ask]:
+        return [Ask(action=action, context=context)]
+
+    def after(self, past: Sequence[AttemptResult], running: int) -> Sequence[Ask] | Choice:
+        last = past[-1]
+        assert_type(last.valid, bool)
+        assert_type(last.reasons, list[str])
+        assert_type(last.generation, GenerationInfo)
+        return Choice(last.number, last.valid) if len(past) == 2 else [last.ask]
+
+
+async def strategies(m: MelleaSession) -> None:
+    async def worth(text: str) -> float:
+        return float(len(text))
+
+    several: list[PlannedStrategy] = [
+        RejectionSamplingStrategy(loop_budget=3, concurrency_budget=2),
+        RepairTemplateStrategy(loop_budget=3),
+        MultiTurnStrategy(loop_budget=3, requirements=[MaxSentences(3)]),
+        BestOfNStrategy(3, score=len),
+        BestOfNStrategy(3, worth),
+        BestOfNStrategy(3, LLMJudge("How good is it?")),
+        MajorityVotingStrategy(5, key=str.strip),
+        RacingStrategy(3, budget=9),
+        BacktrackStrategy(tries=3, budget=12),
+        Shorter(loop_budget=2),
+        Twice(),
+    ]
+    for strategy in several:
+        assert_type(await m.ainstruct("x", strategy=strategy), ModelOutputThunk)
+        result = await m.stream("x", strategy=strategy, hold_back=2, preconditions=["is kind"])
+        assert_type(result.attempts, Sequence[AttemptResult])
+        assert_type(result.recorded_failures, list[tuple[Requirement, PartialValidationResult]])
+        assert_type(result.released, int)
+        assert_type(result.trace, Trace)
+        assert_type(str(result.trace.cause), str)
+        assert_type(result.trace.tokens.saved, int)
+        assert_type(result.trace.to_dict(), dict[str, object])
+    m.stream("x", strategy=SamplesItself())  # type: ignore[arg-type]
+    sampled = await m.ainstruct("x", strategy=several[0], return_sampling_results=True)
+    assert_type(sampled.trace, Trace | None)
+    Requirement("x", on_fail="fix", blocking=False, window=200, every=3)
+    Requirement("x", on_fail="ignore")  # type: ignore[arg-type]
+    PartialValidationResult("fail", replacement="[…]")
+
+
+async def spending(m: MelleaSession) -> None:
+    with limits(
+        tokens=1000, requests=3, seconds=9.5, cost=0.1, prices=Prices(prompt=1.0, completion=2.0)
+    ) as block:
+        thunk = await m.ainstruct("x", preconditions=["is kind"], limits=Limits(tokens=10))
+        m.stream("x", limits=Limits(seconds=3))
+        assert_type(block, LimitedBlock)
+        assert_type(block.spent, Spent)
+        assert_type(block.cost, float | None)
+    try:
+        await thunk
+    except BudgetExceeded as exceeded:
+        assert_type(exceeded.spent, Spent)
+        assert_type(exceeded.partial_text, str)
+    except PreconditionFailed as failed:
+        assert_type(failed.reasons, list[str])
+
+
 async def events(result: StreamChunkingResult) -> None:
     async for event in result.events():
         assert_type(event, StreamEvent)
@@ -453,7 +564,7 @@ class Table(Component):
         return "a | b"
 
 
-class Once(SamplingStrategy):
+class SamplesItself(SamplingStrategy):
     """A strategy of one's own."""
 
     async def sample(
@@ -482,7 +593,7 @@ async def what_users_write_is_accepted(m: MelleaSession) -> None:
     start_session(backend=Echo(), ctx=SimpleContext())
     start_session(backend=OpenAIBackend("a-model", base_url="http://127.0.0.1:8080", api_key="key"))
     m.stream(Table(), requirements=[AtMost(3)], chunking=Lines())
-    await m.aact(Table(), strategy=Once())
+    await m.aact(Table(), strategy=SamplesItself())
     assert_type(resolve_chunking("word"), ChunkingStrategy)
     with anyio.move_on_after(3) as scope:
         await m.achat("Hello.")
