@@ -134,3 +134,6 @@ class ByRequirement(PlannedStrategy):
     async def weigh(self, result: AttemptResult, backend: Backend) -> float | None:
         """As the strategy."""
         return await self._strategy.weigh(result, backend)
+
+    def __repr__(self) -> str:
+        return repr(self._strategy)
