@@ -125,7 +125,11 @@ class ByRequirement(PlannedStrategy):
         if "retry" in said:
             return self._anew.after(past, running)
         if "backtrack" in said:
-            return self._back.after(past, running)
+            step = self._back.after(past, running)
+            if self.concurrent and isinstance(step, Choice):
+                # one series has no position left; the others may still run, or be good
+                return self._strategy.after(past, running)
+            return step
         return self._strategy.after(past, running)
 
     async def weigh(self, result: AttemptResult, backend: Backend) -> float | None:
