@@ -15,6 +15,7 @@ consumer learns how it went.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
@@ -182,7 +183,7 @@ class StreamRun:
         chosen = self._conductor.chosen(choice)
         showing = self._gate.showing
         was_live = showing is not None and not self._gate.hold_back
-        if not choice.success and was_live and showing is not None:
+        if not choice.success and showing is not None and self._gate.hold_back < math.inf:
             # what was shown stays, whichever attempt the strategy finds the least bad
             chosen = self._conductor.chosen(Choice(showing.number, success=False))
         if chosen.completed and (choice.success or was_live):

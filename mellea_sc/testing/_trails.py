@@ -16,6 +16,7 @@ import attrs
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
+from mellea_sc.runtime.cutter import Grouped
 from mellea_sc.runtime.thunk import ModelOutputThunk
 from mellea_sc.stdlib.chunking import resolve_chunking
 from mellea_sc.stdlib.context import ChatContext
@@ -63,9 +64,11 @@ async def trail_of(
 
 
 def chunks_of(requirement: Requirement, deltas: Sequence[str], chunking: str | None) -> list[str]:
-    """The chunks that it would judge; of its own chunking, if it has one."""
+    """The pieces that it would judge: of its own chunking, if it has one, and so many at once as it says."""
     own = requirement.chunking
     strategy = resolve_chunking(chunking if own is None else own)
+    if requirement.every > 1:
+        strategy = Grouped(strategy, requirement.every)
     chunks = [chunk for delta in deltas for chunk in strategy.feed(delta)]
     return [*chunks, *strategy.flush()]
 
@@ -79,6 +82,9 @@ async def streamed(requirement: Requirement, chunk: str, backend: Backend) -> st
     verdict: object = await requirement.stream_validate(chunk, backend=backend, ctx=_ASKED)
     assert isinstance(verdict, PartialValidationResult), (
         f"stream_validate gave {verdict!r}, which is not a PartialValidationResult"
+    )
+    assert verdict.replacement is None or verdict.success == "fail", (
+        f"a {verdict.success!r} came with a replacement: only what fails is replaced"
     )
     return verdict.success
 

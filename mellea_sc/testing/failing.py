@@ -122,6 +122,10 @@ class FailingRequirement(Requirement):
             chunking=requirement.chunking,
             fail_open=requirement.fail_open,
             timeout=requirement.timeout,
+            on_fail=requirement.on_fail,
+            blocking=requirement.blocking,
+            window=requirement.window,
+            every=requirement.every,
         )
         self.role: Role = requirement.role
         self._requirement = requirement

@@ -193,6 +193,27 @@ async def _judge_in_turn(
             )
 
 
+async def _copies_go_on(subject: _Subject) -> None:
+    async with subject.judges() as backend:
+        for text in subject.texts:
+            usual = await trail_of(subject.make(), text, backend)
+            chunks = chunks_of(subject.make(), [text], "sentence")
+            verdicts = usual[: len(chunks)]
+            for at in sorted({0, len(verdicts) // 2, max(0, len(verdicts) - 1)}):
+                first = copy.copy(subject.make())
+                with about(text):
+                    for chunk in chunks[:at]:
+                        await streamed(first, chunk, backend)
+                    second = copy.copy(first)
+                    for one in (first, second):
+                        said = [await streamed(one, c, backend) for c in chunks[at : len(verdicts)]]
+                        assert said == list(verdicts[at:]), (
+                            f"after {at} chunks it was copied, and from there the "
+                            f"{'copy' if one is second else 'original'} said {said!r} where a new "
+                            f"requirement says {list(verdicts[at:])!r}"
+                        )
+
+
 async def _ignores_the_clock(subject: _Subject) -> None:
     usual = await subject.trails(subject.make)
     names = {parent.__module__ for parent in type(subject.make()).__mro__}
@@ -293,6 +314,7 @@ _PROMISES: Final[dict[str, _Check]] = {
     "it does not matter where the deltas were cut": _bears_any_cut,
     "a copy is a requirement of the same kind": _copies,
     "a copy shares no state with the original or another copy": _copies_are_independent,
+    "a copy made in the middle of a text goes on from there on its own": _copies_go_on,
     "the time that passes does not matter": _ignores_the_clock,
     "a call ends where it waits when it is cancelled": _stops,
     "a cancelled copy leaves nothing behind, and another one works": _is_cancelled_everywhere,

@@ -237,6 +237,28 @@ class CopiesShareOneChild(Good):
         return PartialValidationResult("unknown" if self.counter.count < 4 else "fail")
 
 
+class SharesWhatItGathers(Good):
+    """Copies of a new one are independent; copies made in the middle have one list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_kind: dict[str, list[str]] = {}
+
+    async def stream_validate(
+        self, chunk: str, *, backend: Backend, ctx: Context
+    ) -> PartialValidationResult:
+        chunks = self.by_kind.setdefault("all", [])
+        chunks.append(chunk)
+        return PartialValidationResult("unknown" if len(chunks) < 3 else "fail")
+
+
+class ReplacesWhatIsGood(Good):
+    async def stream_validate(
+        self, chunk: str, *, backend: Backend, ctx: Context
+    ) -> PartialValidationResult:
+        return PartialValidationResult("pass", replacement="better")
+
+
 class InTime(Good):
     clock: Callable[[], float] = staticmethod(lambda: time.monotonic())
 
@@ -340,6 +362,11 @@ class RemembersPrompts(Good):
         (Nested, "shares no state.*judging with a copy has changed by_kind"),
         (SharesItsCounter, "shares no state.*made after others had judged, said 'fail'"),
         (CopiesShareOneChild, "shares no state"),
+        (
+            SharesWhatItGathers,
+            "in the middle of a text.*after 1 chunks it was copied, and.*the copy",
+        ),
+        (ReplacesWhatIsGood, "stream_validate.. gives.*'pass' came with a replacement"),
         (InTime, "the time that passes.*with an hour between chunks, it said 'fail'"),
         (InTimeByName, "the time that passes.*with an hour between chunks, it said 'fail'"),
         (InTimeOfDay, "the time that passes.*with an hour between chunks, it said 'fail'"),

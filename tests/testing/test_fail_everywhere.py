@@ -107,6 +107,14 @@ async def test_a_requirement_fails_in_one_call_of_all_its_copies() -> None:
     assert failing.failed_at == "in validate of <MaxWords 'at most 3 words'>"
 
 
+async def test_a_wrapped_requirement_says_what_follows_its_fail_as_it_does_alone() -> None:
+    wrapped = FailingRequirement(
+        Requirement("short", on_fail="filter", blocking=False, window=3, every=2)
+    )
+    said = (wrapped.on_fail, wrapped.blocking, wrapped.window, wrapped.every)
+    assert said == ("filter", False, 3, 2)
+
+
 async def test_a_wrapped_requirement_judges_and_reads_as_it_does_alone() -> None:
     requirement = MaxWords(3)
     wrapped = FailingRequirement(requirement)
