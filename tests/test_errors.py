@@ -16,11 +16,13 @@ from mellea_sc import (
     BackendBusy,
     BackendError,
     BackendRejected,
+    BudgetExceeded,
     GenerationCancelled,
     GenerationRequest,
     MelleaError,
     Requirement,
     RunError,
+    Spent,
     StreamConsumed,
     Usage,
     UsageError,
@@ -39,6 +41,8 @@ def an(kind: type[MelleaError]) -> MelleaError:
     """An instance of a kind."""
     if issubclass(kind, BackendRejected):
         return kind("message", status=500, body="body")
+    if issubclass(kind, BudgetExceeded):
+        return kind("message", limit="tokens", allowed=1, spent=Spent())
     return kind("message")
 
 

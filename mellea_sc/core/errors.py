@@ -257,8 +257,8 @@ class BudgetExceeded(GenerationCancelled):
         spent: What had been used in the block, or by the call, that has the limit.
         partial_text: What the request that was cut had generated; where none was, the one before it.
         usage: The tokens that this request is known to have used, if the server had said so.
-        raised_by_block: Whether the block that has the limit raises this too, so that it is not
-            lost when nobody awaits the generation.
+        raised_elsewhere: Whether the block that has the limit, or what this generation was a part of,
+            raises one too, so that nothing is lost when nobody awaits the generation.
     """
 
     def __init__(
@@ -270,14 +270,14 @@ class BudgetExceeded(GenerationCancelled):
         spent: Spent,
         partial_text: str = "",
         usage: Usage | None = None,
-        raised_by_block: bool = False,
+        raised_elsewhere: bool = False,
     ) -> None:
         super().__init__(reason, partial_text=partial_text, usage=usage)
         self.args = (f"{reason}: {spent}",)
         self.limit = limit
         self.allowed = allowed
         self.spent = spent
-        self.raised_by_block = raised_by_block
+        self.raised_elsewhere = raised_elsewhere
 
 
 class DependencyFailed(RunError):

@@ -12,8 +12,8 @@
                                       exceeded cancels those of all that is under it
 
 What was used exactly is not exceeded. Whatever ends because a budget is exceeded raises a
-:class:`BudgetExceeded` of its own; as long as the block is open it raises one too, and then nobody has
-to be told of those of other tasks.
+:class:`BudgetExceeded` of its own; as long as the block is open, or it is a part of what ends for the same
+reason, these raise one too, and then its own need not be raised to somebody who did not ask.
 
 A budget may be debited from several threads at once: blocking calls run in one of their own.
 """
@@ -47,6 +47,7 @@ __all__ = [
     "latest_request",
     "one_for_all",
     "open_budgets",
+    "work_above",
 ]
 
 MILLION: Final = 1_000_000
@@ -125,13 +126,15 @@ class Budget:
     def admit(self, prompt: int, cost: float) -> bool:
         """Debit a request that is about to be sent, by an estimate; false: it is one too many."""
         with self._lock:
+            if self._exceeded is not None:
+                return False
             self._requests += 1
             self._prompt += prompt
             self._cost += cost
             over = self._over()
             if over is None and self._time.elapsed >= self._seconds:
                 over = "seconds"
-            if over is None and self._exceeded is None:
+            if over is None:
                 self._estimates += 1
                 self._running += 1
                 self._time.go_on()
@@ -139,8 +142,7 @@ class Budget:
             self._requests -= 1
             self._prompt -= prompt
             self._cost -= cost
-        if over is not None:
-            self.exceed(over)
+        self.exceed(over)
         return False
 
     def dismiss(self, prompt: int, cost: float) -> None:
@@ -221,26 +223,30 @@ class Budget:
         with self._lock:
             if self._exceeded is not None:
                 return
-            self._exceeded = _Excess(limit, cut or self._latest, raised_by_block=self._is_open)
+            self._exceeded = _Excess(limit, cut or self._latest, was_open=self._is_open)
             works = list(self._works)
         for work in works:
             work.cancel()
 
-    def error(self, cut: Request | None) -> BudgetExceeded:
+    def error(self, cut: Request | None, above: Work | None) -> BudgetExceeded:
         """That it was exceeded, for who is not its block.
 
         Args:
             cut: The request that was cut.
+            above: What the work that raises it is a part of.
         """
         assert self._exceeded is not None
-        return self._error(self._exceeded, cut, self._exceeded.raised_by_block)
+        told = self._exceeded.was_open or (above is not None and above.tells_of(self))
+        return self._error(self._exceeded, cut, told)
 
     def error_of_block(self) -> BudgetExceeded:
         """That it was exceeded, for its block."""
         assert self._exceeded is not None
         return self._error(self._exceeded, self._exceeded.cut, False)
 
-    def _error(self, excess: _Excess, cut: Request | None, raised_by_block: bool) -> BudgetExceeded:
+    def _error(
+        self, excess: _Excess, cut: Request | None, raised_elsewhere: bool
+    ) -> BudgetExceeded:
         allowed = getattr(self.limits, excess.limit)
         error = BudgetExceeded(
             f"more than {_REASONS[excess.limit].format(allowed)}",
@@ -249,7 +255,7 @@ class Budget:
             spent=self.spent,
             partial_text="" if cut is None else cut.text,
             usage=None if cut is None else cut.usage,
-            raised_by_block=raised_by_block,
+            raised_elsewhere=raised_elsewhere,
         )
         self._errors.add(error)
         return error
@@ -270,12 +276,12 @@ _REASONS: Final[Mapping[LimitName, str]] = {
 class _Excess:
     """That a budget was exceeded: by what, and whether its block was still open."""
 
-    __slots__ = ("cut", "limit", "raised_by_block")
+    __slots__ = ("cut", "limit", "was_open")
 
-    def __init__(self, limit: LimitName, cut: Request | None, *, raised_by_block: bool) -> None:
+    def __init__(self, limit: LimitName, cut: Request | None, *, was_open: bool) -> None:
         self.limit: LimitName = limit
         self.cut = cut
-        self.raised_by_block = raised_by_block
+        self.was_open = was_open
 
 
 class _Stopwatch:
@@ -329,6 +335,7 @@ class Work:
         self.above = _work.get()
         self.latest: Request | None = None
         """The request made last in it, or in what it has started."""
+        self._is_open = True
         self._loop = current_loop()
         self._scope = anyio.CancelScope()
         self._first = min(budgets, key=lambda budget: budget.deadline)
@@ -348,6 +355,7 @@ class Work:
     ) -> bool | None:
         for budget in self.budgets:
             budget.remove(self)
+        self._is_open = False
         return self._scope.__exit__(exc_type, exc, tb)
 
     def cancel(self) -> None:
@@ -356,6 +364,10 @@ class Work:
             self._scope.cancel("its limits were exceeded")
         else:
             call_soon_in(self._loop, self._scope.cancel)
+
+    def tells_of(self, budget: Budget) -> bool:
+        """Whether it raises an error too when the budget is exceeded."""
+        return self._is_open and budget in self.budgets
 
     def find_culprit(self) -> Budget | None:
         """The budget that has ended it, after it was left; a deadline that has passed exceeds its budget."""
@@ -381,13 +393,34 @@ def covered() -> Generator[None]:
         return
     work = Work(budgets)
     token = _work.set(work)
+    cut: Request | None = None
+    culprit: Budget | None = None
     try:
         with work:
             yield
+    except Exception as error:
+        match one_for_all(error):
+            case BudgetExceeded() as exceeded:
+                cut = _Cut(exceeded)
+                culprit = next((one for one in budgets if one.is_told_by(exceeded)), None)
+        if culprit is None:
+            raise
+    else:
+        cut = work.latest
+        culprit = work.find_culprit()
     finally:
         _work.reset(token)
-    if (culprit := work.find_culprit()) is not None:
-        raise culprit.error(work.latest)
+    if culprit is not None:
+        # an error of its own: what is a part of it has told that this one tells
+        raise culprit.error(cut, work.above) from None
+
+
+class _Cut:
+    """The request that an error tells of."""
+
+    def __init__(self, error: BudgetExceeded) -> None:
+        self.text: str = error.partial_text
+        self.usage: Usage | None = error.usage
 
 
 def began(request: Request) -> None:
@@ -396,6 +429,12 @@ def began(request: Request) -> None:
     while work is not None:
         work.latest = request
         work = work.above
+
+
+def work_above() -> Work | None:
+    """What the work of the running task is a part of."""
+    work = _work.get()
+    return None if work is None else work.above
 
 
 def latest_request() -> Request | None:
@@ -411,8 +450,8 @@ def one_for_all(error: Exception) -> Exception:
     match leaves_of(error):
         case [BudgetExceeded() as first, *others] if all(
             isinstance(other, BudgetExceeded)
-            and (other.limit, other.allowed, other.raised_by_block)
-            == (first.limit, first.allowed, first.raised_by_block)
+            and (other.limit, other.allowed, other.raised_elsewhere)
+            == (first.limit, first.allowed, first.raised_elsewhere)
             for other in others
         ):
             return first

@@ -171,7 +171,9 @@ def _raise_exceeded(budget: Budget, left: Exception | None) -> None:
     Nothing is raised if what the block has raised says it already.
     """
     if isinstance(left, ExceptionGroup):
-        left = cast("ExceptionGroup[Exception]", left).split(budget.is_told_by)[1]
+        left = cast("ExceptionGroup[Exception]", left).split(
+            lambda error: budget.is_told_by(error)
+        )[1]
     elif left is not None and budget.is_told_by(left):
         left = None
     if left is None or isinstance(left, BudgetExceeded):

@@ -16,7 +16,7 @@ from typing import Final
 
 from mellea_sc.core.backend import Backend, Delta, GenerationRequest, Usage
 from mellea_sc.core.spending import Prices
-from mellea_sc.runtime.budget import Budget, Work, began, latest_request, open_budgets
+from mellea_sc.runtime.budget import Budget, Work, began, latest_request, open_budgets, work_above
 
 __all__ = ["Account", "Metered", "metered"]
 
@@ -63,7 +63,7 @@ class Account:
             if not budget.admit(self._prompt, _cost(prices, self._prompt, 0)):
                 for other, its in self._shares[:index]:
                     other.dismiss(self._prompt, _cost(its, self._prompt, 0))
-                raise budget.error(latest_request())
+                raise budget.error(latest_request(), work_above())
         for budget, _ in self._shares:
             budget.began(self)
         began(self)
@@ -149,7 +149,7 @@ class Metered(Backend):
         finally:
             account.close()
         if (culprit := account.over or work.find_culprit()) is not None:
-            raise culprit.error(account)
+            raise culprit.error(account, work_above())
 
 
 class _Deltas:
@@ -167,7 +167,7 @@ class _Deltas:
     async def __anext__(self) -> Delta:
         account = self._account
         if account.over is not None:
-            raise account.over.error(account)
+            raise account.over.error(account, work_above())
         delta = await self._deltas.__anext__()
         account.take(delta)
         return delta

@@ -293,13 +293,13 @@ class Nursery:
             )
 
     def hold(self, owner: object, error: Exception) -> bool:
-        """Remember an error that nobody has observed yet; false: a block with limits raises it."""
-        is_raised = all(
-            isinstance(leaf, BudgetExceeded) and leaf.raised_by_block for leaf in leaves_of(error)
-        )
-        if not is_raised:
-            self._unobserved[owner] = error
-        return not is_raised
+        """Remember an error that nobody has observed yet; false: a limit was exceeded, and others say so."""
+        if all(
+            isinstance(one, BudgetExceeded) and one.raised_elsewhere for one in leaves_of(error)
+        ):
+            return False
+        self._unobserved[owner] = error
+        return True
 
     def observed(self, owner: object) -> None:
         """Somebody has been told of the owner's error."""

@@ -31,7 +31,7 @@ from mellea_sc.core.errors import (
     WrongEventLoop,
 )
 from mellea_sc.core.sampling import SamplingResult
-from mellea_sc.runtime.budget import covered, one_for_all
+from mellea_sc.runtime.budget import covered
 from mellea_sc.runtime.loops import running_loop
 from mellea_sc.runtime.nursery import Nursery
 
@@ -363,8 +363,8 @@ class ModelOutputThunk(Thunk):
                 await work(self)
                 self._value = "".join(self._parts)
                 self._state = _State.DONE
-        except Exception as raised:
-            self._error = error = one_for_all(raised)
+        except Exception as error:
+            self._error = error
             self._traceback = error.__traceback__
             is_cut = isinstance(error, BudgetExceeded)
             self._state = _State.CANCELLED if is_cut else _State.FAILED

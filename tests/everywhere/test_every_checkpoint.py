@@ -13,6 +13,7 @@ import pytest
 
 from mellea_sc import (
     Backend,
+    BudgetExceeded,
     CompletedEvent,
     Context,
     Instruction,
@@ -24,6 +25,7 @@ from mellea_sc import (
     StreamChunkingResult,
     ValidationResult,
     check,
+    limits,
     simple_validate,
     start_session,
     stream_with_chunking,
@@ -142,6 +144,27 @@ async def a_stream_that_fails(watched: Watched) -> None:
         assert not result.completed
 
 
+async def a_block_within_its_limits(watched: Watched) -> None:
+    async with watched.session() as m:
+        with limits(requests=20, seconds=3600) as spent:
+            result = await m.stream("Count.", requirements=[Judged("be kind")])
+            watched.runs.append(result)
+            await m.ainstruct("Count.", requirements=[Judged("be kind")])
+            await result.acomplete()
+    assert spent.requests == len(watched.backend.calls)
+
+
+async def a_block_that_exceeds_its_limits(watched: Watched) -> None:
+    async with watched.session() as m:
+        with pytest.raises(BudgetExceeded), limits(requests=2, tokens=10_000):
+            wanted = [check("never", simple_validate(lambda _: False)), Judged("be kind")]
+            thunks = [await m.ainstruct("Count.", requirements=wanted) for _ in range(2)]
+            await wait_for_all_mots(thunks)
+        for thunk in thunks:
+            await thunk.wait_finished()
+            assert thunk.cancelled
+
+
 async def leaving_a_session_with_work_in_it(watched: Watched) -> None:
     async with watched.session() as m:
         await m.ainstruct("Count.", requirements=[Judged("be kind")])
@@ -174,6 +197,8 @@ PROGRAMS = [
     a_streamed_thunk,
     a_stream_with_three_lanes,
     a_stream_that_fails,
+    a_block_within_its_limits,
+    a_block_that_exceeds_its_limits,
     leaving_a_session_with_work_in_it,
     a_bare_session,
     what_a_blocking_call_runs,
