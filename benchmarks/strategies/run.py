@@ -47,7 +47,7 @@ from mellea_sc.core.model_options import ModelOptions
 __all__ = ["STRATEGIES", "Counted", "WholeAttempts", "main", "measure_all"]
 
 BUDGET = 6
-MAX_TOKENS = 128
+MAX_TOKENS = 96
 TEMPERATURE = 0.7
 
 
@@ -97,8 +97,8 @@ STRATEGIES: dict[str, Callable[[], SamplingStrategy]] = {
     "whole attempts": lambda: WholeAttempts(BUDGET),
     "early abort": lambda: RejectionSamplingStrategy(loop_budget=BUDGET),
     "repair": lambda: RepairTemplateStrategy(loop_budget=BUDGET),
-    "backtrack": lambda: BacktrackStrategy(budget=BUDGET),
-    "race of 2": lambda: RacingStrategy(2, budget=BUDGET),
+    "backtrack": lambda: BacktrackStrategy(budget=BUDGET, feedback=False),
+    "backtrack, told why": lambda: BacktrackStrategy(budget=BUDGET, feedback=True),
     "race of 3": lambda: RacingStrategy(3, budget=BUDGET),
 }
 
@@ -201,7 +201,7 @@ async def measure_all(
                 run = await measure(m, counted, task, strategy)
                 runs.append(run)
                 print(
-                    f"{number + 1:>3} {strategy:<15} {run['tokens']:>4} tokens"
+                    f"{number + 1:>3} {strategy:<20} {run['tokens']:>4} tokens"
                     f" {run['seconds']:>6.1f} s {run['attempts']} {'valid' if run['valid'] else '-'}",
                     flush=True,
                 )
@@ -212,6 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.strategies", description=__doc__)
     add = parser.add_argument
     add("--tasks", type=int, help="of each kind, instead of eight")
+    add("--kinds", help="numbers from 1, with commas; those that are left out stay as they were")
     add("--strategies", help="names, with commas; all by default")
     add("--out", type=Path, default=Path(__file__).parents[1], help="where the results go")
     add("--report", action="store_true", help="write the page from results that are there")
@@ -220,11 +221,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.report:
         results = json.loads(path.read_text())
     else:
+        kinds = list(dict.fromkeys(task.kind for task in TASKS))
+        if given.kinds:
+            kinds = [kinds[int(number) - 1] for number in given.kinds.split(",")]
         tasks = [
             task
-            for kind in dict.fromkeys(task.kind for task in TASKS)
+            for kind in kinds
             for task in [one for one in TASKS if one.kind == kind][: given.tasks]
         ]
+        before = json.loads(path.read_text())["runs"] if path.exists() else []
         names = given.strategies.split(",") if given.strategies else list(STRATEGIES)
         results = {
             "machine": machine(),
@@ -238,7 +243,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "model": LocalBackend().model_id,
             },
         }
-        results["runs"] = anyio.run(measure_all, LocalBackend(), tasks, names)
+        runs = anyio.run(measure_all, LocalBackend(), tasks, names)
+        results["runs"] = [run for run in before if run["kind"] not in kinds] + runs
         path.write_text(json.dumps(results, indent=1) + "\n")
     write_report(results, given.out)
     print(f"written: {given.out / 'STRATEGIES.md'}")

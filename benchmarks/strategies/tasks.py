@@ -27,7 +27,7 @@ from mellea_sc.core.model_options import ModelOptions
 
 __all__ = ["KINDS", "TASKS", "AtLeastWords", "NoRepetition", "ShortSentences", "Task"]
 
-LEAST = 40
+LEAST = 30
 """Words: shorter answers are none. A small model that is told of a mistake may apologize in one sentence,
 which meets every other requirement."""
 
@@ -136,11 +136,11 @@ class Task:
 
 
 KINDS: dict[str, Callable[[], Requirement]] = {
-    "no digits": lambda: MustNotMatch(r"\d", "no digits: numbers are written as words"),
+    "no digits": lambda: MustNotMatch(r"\d"),
     "forbidden words": lambda: MustNotMatch(r"(?i)\b(essential|crucial|vital|important)"),
     "sentences of at most 25 words": lambda: ShortSentences(25),
     "no 4 words repeated": lambda: NoRepetition(4, check_only=True),
-    "at most 80 words": lambda: MaxWords(80),
+    "at most 60 words": lambda: MaxWords(60),
 }
 
 PROMPTS = {
@@ -180,7 +180,7 @@ PROMPTS = {
         Tell a story about a magic tree.
         Tell a story about two sisters.
         Tell a story about a robot that learns to paint.""",
-    "at most 80 words": """
+    "at most 60 words": """
         Describe a forest in autumn.
         Describe a busy market.
         Describe the work of a nurse.
