@@ -1,7 +1,8 @@
 """The prompts, and what must hold of the answers: five kinds of requirement, eight prompts of each.
 
 They are chosen so that a single answer of the embedded model is valid about half of the time, and
-fails, if it does, anywhere in it. Where the prompt says nothing of the requirement, the model cannot aim at it.
+fails, if it does, anywhere in it. Only the number of words is said in the prompt: told of the other ones, a
+model this small talks about them.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ class Task:
 KINDS: dict[str, Callable[[], Requirement]] = {
     "no digits": lambda: MustNotMatch(r"\d"),
     "forbidden words": lambda: MustNotMatch(r"(?i)\b(essential|crucial|vital|important)"),
-    "sentences of at most 25 words": lambda: ShortSentences(25),
+    "sentences of at most 25 words": lambda: ShortSentences(25, check_only=True),
     "no 4 words repeated": lambda: NoRepetition(4, check_only=True),
     "at most 60 words": lambda: MaxWords(60),
 }
