@@ -122,3 +122,10 @@ def nightly(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Side by side with the peers: writes benchmarks/REPORT.md; see benchmarks/README.md."""
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def strategies(session: nox.Session) -> None:
+    """What strategies cost on the embedded model: writes benchmarks/STRATEGIES.md."""
+    session.install("-e", ".[local]")
+    session.run("python", "-m", "benchmarks.strategies", *session.posargs)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Sequence
+from itertools import accumulate
 from typing import Literal, Protocol, TypeAlias
 
 import anyio
@@ -79,6 +80,7 @@ class Kept:
         edits: What was edited in it.
         noted: The fails in it that stopped nothing.
         judges: For each requirement up to where it has judged, and a copy that knows what it knew.
+        deltas: Where in the text each delta ends of which it was made.
     """
 
     text: str
@@ -86,6 +88,7 @@ class Kept:
     edits: Edits
     noted: Sequence[Failure]
     judges: Sequence[tuple[int, Requirement]]
+    deltas: Sequence[int] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -248,7 +251,14 @@ class Attempt:
                 lanes[index].state_at(after) if index in lanes else (0, copy.copy(requirement))
                 for index, requirement in enumerate(self.requirements)
             ],
+            deltas=[end for end in self._delta_ends() if end <= after],
         )
+
+    def _delta_ends(self) -> Sequence[int]:
+        ends = list(accumulate(map(len, self._parts)))
+        if self._kept is None:
+            return ends
+        return [*self._kept.deltas, *(end for end in ends if end > len(self._kept.text))]
 
     # --- its life ------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ __all__ = ["BacktrackStrategy", "ByRequirement"]
 class BacktrackStrategy(PlannedStrategy):
     """Keeps the chunks before the one that failed, and has the model go on from there.
 
-    The reason goes into the prompt. When a position has had its tries, the next one begins a chunk
+    When a position has had its tries, the next one begins a chunk
     further back, but never before text that a reader has been shown: so nothing is ever retracted.
     A text that fails only its final validation has no such position; it is asked for anew, if nothing
     of it was shown.
@@ -25,6 +25,7 @@ class BacktrackStrategy(PlannedStrategy):
     Args:
         tries: How often at each position.
         budget: How many attempts at most, over all.
+        feedback: Whether the reason of a fail goes into the prompt of the next attempt.
         requirements: What must hold, besides what the call says.
 
     Raises:
@@ -39,12 +40,14 @@ class BacktrackStrategy(PlannedStrategy):
         *,
         tries: int = 2,
         budget: int = 8,
+        feedback: bool = True,
         requirements: Sequence[Requirement] | None = None,
     ) -> None:
         check_count("tries", tries)
         check_count("budget", budget)
         self.tries = tries
         self.budget = budget
+        self.feedback = feedback
         self.requirements: list[Requirement] = list(requirements or ())
 
     @property
@@ -64,9 +67,10 @@ class BacktrackStrategy(PlannedStrategy):
         position = self._position(past)
         if position is None or len(past) >= self.budget:
             return Choice(last.number, False)
+        action = last.ask.action
         return [
             Ask(
-                action=WithFeedback(last.ask.action, last.reasons),
+                action=WithFeedback(action, last.reasons) if self.feedback else action,
                 context=last.ask.context,
                 reason="; ".join(last.reasons),
                 keep=position,

@@ -296,7 +296,7 @@ class Conductor:
                 ctx=ctx,
                 asked=ask.context.add(ask.action),
                 format=self._settings.format,
-                model_options=self._options(number, nursery.options),
+                model_options=self._options(number, nursery.options, kept),
             ),
             judging,
             self._stage.enter(number, ask, judging.ledger),
@@ -313,12 +313,19 @@ class Conductor:
         copies, self._first_copies = self._first_copies, None
         return [copy.copy(one) for one in self._requirements] if copies is None else copies
 
-    def _options(self, number: int, defaults: ModelOptions) -> ModelOptions | None:
+    def _options(
+        self, number: int, defaults: ModelOptions, kept: Kept | None
+    ) -> ModelOptions | None:
         given = self._settings.model_options
-        seed = merge_options(defaults, given).get(ModelOption.SEED)
-        if number == 1 or not isinstance(seed, int):
-            return given
-        return merge_options(given, {ModelOption.SEED: seed + number - 1})
+        known = merge_options(defaults, given)
+        seed, most = known.get(ModelOption.SEED), known.get(ModelOption.MAX_NEW_TOKENS)
+        if number > 1 and isinstance(seed, int):
+            given = merge_options(given, {ModelOption.SEED: seed + number - 1})
+        if kept is not None and isinstance(most, int):
+            # what is kept is a part of the answer; a delta has one token, or more
+            rest = max(1, most - len(kept.deltas))
+            given = merge_options(given, {ModelOption.MAX_NEW_TOKENS: rest})
+        return given
 
     def _result(
         self,

@@ -1,0 +1,1 @@
+"""What strategies cost on the embedded model: tokens and seconds until an answer is valid."""

@@ -1,0 +1,5 @@
+"""``python -m benchmarks.strategies``."""
+
+from benchmarks.strategies.run import main
+
+main()

@@ -1,0 +1,250 @@
+"""The harness: each task by each strategy, one run at a time, all that the model gives counted.
+
+Tokens are counted where they come from the backend: an answer that came to its end has as many as the
+server says, one that was aborted as many as there were deltas, which are one token each here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from benchmarks.run import machine
+from benchmarks.strategies.report import write_report
+from benchmarks.strategies.tasks import LEAST, TASKS, Task
+from mellea_sc import (
+    Backend,
+    BacktrackStrategy,
+    Component,
+    Context,
+    Delta,
+    GenerationRequest,
+    ModelOption,
+    RacingStrategy,
+    RejectionSamplingStrategy,
+    RepairTemplateStrategy,
+    Requirement,
+    SamplingResult,
+    SamplingStrategy,
+    start_session,
+)
+from mellea_sc.backends.local import LocalBackend
+from mellea_sc.core.backend import Format
+from mellea_sc.core.base import Span
+from mellea_sc.core.model_options import ModelOptions
+
+__all__ = ["STRATEGIES", "Counted", "WholeAttempts", "main", "measure_all"]
+
+BUDGET = 6
+MAX_TOKENS = 96
+TEMPERATURE = 0.7
+
+
+class WholeAttempts(SamplingStrategy):
+    """What others do: generate to the end, judge, and ask the same again."""
+
+    def __init__(self, loop_budget: int) -> None:
+        self.loop_budget = loop_budget
+
+    async def sample(
+        self,
+        action: Component | Span,
+        context: Context,
+        backend: Backend,
+        requirements: Sequence[Requirement],
+        *,
+        format: Format | None = None,
+        model_options: ModelOptions | None = None,
+    ) -> SamplingResult:
+        answers, verdicts, contexts = [], [], []
+        options = dict(model_options or {})
+        first_seed = options.get(ModelOption.SEED)
+        good = False
+        while not good and len(answers) < self.loop_budget:
+            if isinstance(first_seed, int):
+                options[ModelOption.SEED] = first_seed + len(answers)
+            answer, ctx = await backend.generate_from_context(
+                action, context, format=format, model_options=options
+            )
+            await answer.avalue()
+            found = [(one, await copy.copy(one).validate(backend, ctx)) for one in requirements]
+            good = all(verdict for _, verdict in found)
+            answers.append(answer)
+            verdicts.append(found)
+            contexts.append(ctx)
+        return SamplingResult(
+            result_index=len(answers) - 1 if good else 0,
+            success=good,
+            sample_generations=answers,
+            sample_validations=verdicts,
+            sample_actions=[action] * len(answers),
+            sample_contexts=contexts,
+        )
+
+
+STRATEGIES: dict[str, Callable[[], SamplingStrategy]] = {
+    "whole attempts": lambda: WholeAttempts(BUDGET),
+    "early abort": lambda: RejectionSamplingStrategy(loop_budget=BUDGET),
+    "repair": lambda: RepairTemplateStrategy(loop_budget=BUDGET),
+    "backtrack": lambda: BacktrackStrategy(budget=BUDGET, feedback=False),
+    "backtrack, told why": lambda: BacktrackStrategy(budget=BUDGET, feedback=True),
+    "race of 3": lambda: RacingStrategy(3, budget=BUDGET),
+}
+
+
+@dataclass
+class Count:
+    """What one request gave.
+
+    Args:
+        deltas: Those with text in them.
+        tokens: As the server says, if it came so far.
+    """
+
+    deltas: int = 0
+    tokens: int | None = None
+    prompt_tokens: int | None = None
+
+
+class Counted(Backend):
+    """Another backend whose deltas are counted.
+
+    Args:
+        inner: The other one.
+    """
+
+    def __init__(self, inner: Backend) -> None:
+        self._inner = inner
+        self.counts: list[Count] = []
+        self.provider = inner.provider
+        self.model_id = inner.model_id
+        self.prefills = inner.prefills
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncGenerator[Counted]:
+        async with self._inner.connected() as inner:
+            connected = copy.copy(self)
+            connected._inner = inner
+            yield connected
+
+    @asynccontextmanager
+    async def open(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
+        count = Count()
+        self.counts.append(count)
+        async with self._inner.open(request) as deltas:
+            yield _counted(deltas, count)
+
+
+async def _counted(deltas: AsyncIterator[Delta], count: Count) -> AsyncIterator[Delta]:
+    async for delta in deltas:
+        if delta.text:
+            count.deltas += 1
+        if delta.usage is not None:
+            count.tokens = delta.usage.completion_tokens
+            count.prompt_tokens = delta.usage.prompt_tokens
+        yield delta
+
+
+async def measure(m: Any, backend: Counted, task: Task, strategy: str) -> dict[str, Any]:
+    """One task by one strategy."""
+    backend.counts.clear()
+    begun = time.perf_counter()
+    result = await m.ainstruct(
+        task.prompt,
+        requirements=task.requirements(),
+        strategy=STRATEGIES[strategy](),
+        return_sampling_results=True,
+        model_options={
+            ModelOption.SEED: task.seed,
+            ModelOption.TEMPERATURE: TEMPERATURE,
+            ModelOption.MAX_NEW_TOKENS: MAX_TOKENS,
+        },
+    )
+    seconds = time.perf_counter() - begun
+    counts = backend.counts
+    return {
+        "kind": task.kind,
+        "prompt": task.prompt,
+        "seed": task.seed,
+        "strategy": strategy,
+        "valid": result.success,
+        "seconds": round(seconds, 3),
+        "tokens": sum(one.deltas if one.tokens is None else one.tokens for one in counts),
+        "attempts": len(result.sample_generations),
+        "by_attempt": [one.deltas if one.tokens is None else one.tokens for one in counts],
+        "aborted": sum(1 for one in counts if one.tokens is None),
+        "text": result.value,
+    }
+
+
+async def measure_all(
+    backend: Backend, tasks: Sequence[Task] = TASKS, strategies: Sequence[str] = tuple(STRATEGIES)
+) -> list[dict[str, Any]]:
+    """Every task by every strategy, the strategies in turns."""
+    runs: list[dict[str, Any]] = []
+    counted = Counted(backend)
+    async with start_session(backend=counted) as m:
+        await m.ainstruct("Say hello.", strategy=None, await_result=True)  # the engine is started
+        for number, task in enumerate(tasks):
+            for strategy in strategies:
+                run = await measure(m, counted, task, strategy)
+                runs.append(run)
+                print(
+                    f"{number + 1:>3} {strategy:<20} {run['tokens']:>4} tokens"
+                    f" {run['seconds']:>6.1f} s {run['attempts']} {'valid' if run['valid'] else '-'}",
+                    flush=True,
+                )
+    return runs
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks.strategies", description=__doc__)
+    add = parser.add_argument
+    add("--tasks", type=int, help="of each kind, instead of eight")
+    add("--kinds", help="numbers from 1, with commas; those that are left out stay as they were")
+    add("--strategies", help="names, with commas; all by default")
+    add("--out", type=Path, default=Path(__file__).parents[1], help="where the results go")
+    add("--report", action="store_true", help="write the page from results that are there")
+    given = parser.parse_args(arguments)
+    path = given.out / "strategies.json"
+    if given.report:
+        results = json.loads(path.read_text())
+    else:
+        kinds = list(dict.fromkeys(task.kind for task in TASKS))
+        if given.kinds:
+            kinds = [kinds[int(number) - 1] for number in given.kinds.split(",")]
+        tasks = [
+            task
+            for kind in kinds
+            for task in [one for one in TASKS if one.kind == kind][: given.tasks]
+        ]
+        before = json.loads(path.read_text())["runs"] if path.exists() else []
+        names = given.strategies.split(",") if given.strategies else list(STRATEGIES)
+        results = {
+            "machine": machine(),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "load_at_start": os.getloadavg()[0],
+            "settings": {
+                "budget": BUDGET,
+                "max_tokens": MAX_TOKENS,
+                "temperature": TEMPERATURE,
+                "least": LEAST,
+                "model": LocalBackend().model_id,
+            },
+        }
+        runs = anyio.run(measure_all, LocalBackend(), tasks, names)
+        results["runs"] = [run for run in before if run["kind"] not in kinds] + runs
+        path.write_text(json.dumps(results, indent=1) + "\n")
+    write_report(results, given.out)
+    print(f"written: {given.out / 'STRATEGIES.md'}")
