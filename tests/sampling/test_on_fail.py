@@ -123,7 +123,7 @@ async def test_a_filtered_chunk_has_an_event_and_keeps_the_count() -> None:
 
 
 async def test_what_was_filtered_is_not_judged_again_after_going_back() -> None:
-    backend = ScriptedBackend(sentences("A curse.", "Fine.", "An oath."), "Good.")
+    backend = ScriptedBackend(sentences("Fine.", "A curse.", "An oath."), "Good.")
     filters = Without("curse", on_fail="filter")
     async with start_session(backend=backend) as m:
         result = await m.stream(

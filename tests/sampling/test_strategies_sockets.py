@@ -74,14 +74,15 @@ async def test_after_a_win_the_losers_connections_are_closed(kind: str, call: st
 
 
 async def test_after_a_fail_the_attempt_is_closed_and_the_next_one_asked(kind: str) -> None:
-    async with assert_no_leaks(), ModelServer([LONG, Answer("Good.")]) as server:
-        async with start_session(backend=connect(kind, server)) as m:
-            thunk = await m.ainstruct(
-                "?", requirements=[Without("w4.")], strategy=BacktrackStrategy()
-            )
-            assert (await thunk).endswith("w3. Good.")
-            # the chunk is known to be whole with its space, and one more may have been under way
-            await closed(server.requests[0], 6)
+    async with (
+        assert_no_leaks(),
+        ModelServer([LONG, Answer("Good.")]) as server,
+        start_session(backend=connect(kind, server)) as m,
+    ):
+        thunk = await m.ainstruct("?", requirements=[Without("w4.")], strategy=BacktrackStrategy())
+        assert (await thunk).endswith("w3. Good.")
+        # the chunk is known to be whole with its space, and one more may have been under way
+        await closed(server.requests[0], 6)
 
 
 @pytest.mark.parametrize("call", ["instruct", "stream"])
@@ -91,29 +92,35 @@ async def test_after_a_failing_precondition_every_candidate_is_closed(kind: str,
         await anyio.sleep(0.1)
         return ValidationResult(False)
 
-    async with assert_no_leaks(), ModelServer(LONG) as server:
-        async with start_session(backend=connect(kind, server)) as m:
-            given = [Requirement("input", judge)]
-            strategy = RacingStrategy(3)
-            if call == "instruct":
-                thunk = await m.ainstruct("?", preconditions=given, strategy=strategy)
-                await thunk.wait_finished()
-                assert thunk.error is not None
-                with pytest.raises(type(thunk.error)):
-                    await thunk
-            else:
-                await (await m.stream("?", preconditions=given, strategy=strategy)).acomplete()
-            for request, sent in [(one, one.deltas_sent) for one in server.requests]:
-                await closed(request, sent)
+    async with (
+        assert_no_leaks(),
+        ModelServer(LONG) as server,
+        start_session(backend=connect(kind, server)) as m,
+    ):
+        given = [Requirement("input", judge)]
+        strategy = RacingStrategy(3)
+        if call == "instruct":
+            thunk = await m.ainstruct("?", preconditions=given, strategy=strategy)
+            await thunk.wait_finished()
+            assert thunk.error is not None
+            with pytest.raises(type(thunk.error)):
+                await thunk
+        else:
+            await (await m.stream("?", preconditions=given, strategy=strategy)).acomplete()
+        for request, sent in [(one, one.deltas_sent) for one in server.requests]:
+            await closed(request, sent)
 
 
 async def test_after_a_cancel_every_candidate_is_closed(kind: str) -> None:
-    async with assert_no_leaks(), ModelServer(LONG) as server:
-        async with start_session(backend=connect(kind, server)) as m:
-            thunk = await m.ainstruct("?", requirements=[is_("Good.")], strategy=RacingStrategy(3))
-            with anyio.fail_after(5):
-                await server.wait_for(3)
-            thunk.cancel()
-            await thunk.wait_finished()
-            for request, sent in [(one, one.deltas_sent) for one in server.requests]:
-                await closed(request, sent)
+    async with (
+        assert_no_leaks(),
+        ModelServer(LONG) as server,
+        start_session(backend=connect(kind, server)) as m,
+    ):
+        thunk = await m.ainstruct("?", requirements=[is_("Good.")], strategy=RacingStrategy(3))
+        with anyio.fail_after(5):
+            await server.wait_for(3)
+        thunk.cancel()
+        await thunk.wait_finished()
+        for request, sent in [(one, one.deltas_sent) for one in server.requests]:
+            await closed(request, sent)
