@@ -16,7 +16,7 @@ from typing import Literal
 import anyio
 import attrs
 import pytest
-from hypothesis import event, given
+from hypothesis import event, example, given
 from hypothesis import strategies as st
 from stream_help import read_chunks, read_events
 from test_stream_model import pieces
@@ -477,7 +477,44 @@ def _quiet() -> Iterator[None]:
     log.disabled = False
 
 
+NO_AX = Judge(
+    word="ax",
+    allowed=0,
+    on_fail=None,
+    blocking=True,
+    chunking=None,
+    every=1,
+    window=0,
+    delay=None,
+    final=None,
+)
+HELD_BACK = Program(
+    kind="reject",
+    budget=2,
+    answers=[["ok it ax "], ["my my my my ax "]],
+    pause=None,
+    chunking="word",
+    judges=[NO_AX],
+    hold_back=1,
+    lookahead=None,
+    readers=[],
+)
+AN_EDIT_REACHES_OVER = Program(
+    kind="back",
+    budget=3,
+    answers=[["ok bx my ", "ax so. it"], ["it. bx ok."]],
+    pause=1,
+    chunking="word",
+    judges=[attrs.evolve(NO_AX, delay=1), attrs.evolve(NO_AX, word="bx", every=2, on_fail="fix")],
+    hold_back=False,
+    lookahead=None,
+    readers=["events"],
+)
+
+
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
+@example(program=HELD_BACK, seed=None)
+@example(program=AN_EDIT_REACHES_OVER, seed=None)
 @given(program=programs(), seed=st.none() | st.integers(0, 9))
 def test_a_stream_with_a_strategy_agrees_with_the_model(
     loop: LoopName, program: Program, seed: int | None
