@@ -33,7 +33,7 @@ from mellea_sc.stdlib.events import (
     StreamEvent,
     StreamingDoneEvent,
 )
-from mellea_sc.stdlib.sampling.planned import Ask
+from mellea_sc.stdlib.sampling.plan import Ask
 
 __all__ = ["Gate", "Showing"]
 

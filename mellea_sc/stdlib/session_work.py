@@ -21,7 +21,7 @@ from mellea_sc.runtime.nursery import Nursery, sole_error
 from mellea_sc.runtime.thunk import ModelOutputThunk, Work
 from mellea_sc.runtime.validation import check_input, validate_all
 from mellea_sc.stdlib.components import Query, Transform
-from mellea_sc.stdlib.sampling.planned import reasons_in
+from mellea_sc.stdlib.sampling.plan import reasons_in
 from mellea_sc.stdlib.turns import Turn
 
 __all__ = ["Asked", "judge", "work_for"]

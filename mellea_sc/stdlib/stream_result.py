@@ -13,7 +13,7 @@ from mellea_sc.core.trace import Trace
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
 from mellea_sc.stdlib.events import StreamEvent
 from mellea_sc.stdlib.gate import Gate
-from mellea_sc.stdlib.sampling.planned import AttemptResult
+from mellea_sc.stdlib.sampling.plan import AttemptResult
 
 __all__ = ["StreamChunkingResult"]
 

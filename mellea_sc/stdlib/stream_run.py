@@ -34,10 +34,10 @@ from mellea_sc.runtime.thunk import GenerationInfo
 from mellea_sc.runtime.validation import check_input
 from mellea_sc.stdlib.events import CompletedEvent, ErrorEvent, InputCheckEvent
 from mellea_sc.stdlib.gate import Gate
-from mellea_sc.stdlib.sampling.backtracking import ByRequirement
+from mellea_sc.stdlib.sampling.by_requirement import ByRequirement
 from mellea_sc.stdlib.sampling.conduct import Conductor
 from mellea_sc.stdlib.sampling.judges import AttemptSettings
-from mellea_sc.stdlib.sampling.planned import AttemptResult, Choice, PlannedStrategy
+from mellea_sc.stdlib.sampling.plan import AttemptResult, Choice, Plan
 from mellea_sc.stdlib.sampling.tracing import cause_of_error, named
 from mellea_sc.stdlib.stream_result import StreamChunkingResult
 from mellea_sc.stdlib.turns import Turn
@@ -58,7 +58,7 @@ class StreamSettings:
         attempt: How attempts are made.
     """
 
-    strategy: PlannedStrategy | None
+    strategy: Plan | None
     preconditions: Sequence[Requirement]
     limits: Limits | None
     lookahead: int | None

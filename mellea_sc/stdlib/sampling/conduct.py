@@ -37,9 +37,9 @@ from mellea_sc.runtime.ledger import Chunk, Ledger
 from mellea_sc.runtime.nursery import Nursery, sole_error
 from mellea_sc.runtime.thunk import ModelOutputThunk
 from mellea_sc.stdlib.components.feedback import going_on
-from mellea_sc.stdlib.sampling.backtracking import ByRequirement
+from mellea_sc.stdlib.sampling.by_requirement import ByRequirement
 from mellea_sc.stdlib.sampling.judges import AttemptSettings, check_chunkings, judging_of
-from mellea_sc.stdlib.sampling.planned import Ask, AttemptResult, Choice, PlannedStrategy
+from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, Plan
 from mellea_sc.stdlib.sampling.tracing import trace_of
 
 __all__ = ["Conductor", "Stage", "sample"]
@@ -75,7 +75,7 @@ class Conductor:
 
     def __init__(
         self,
-        strategy: PlannedStrategy,
+        strategy: Plan,
         requirements: Sequence[Requirement],
         settings: AttemptSettings,
         stage: Stage,
@@ -380,7 +380,7 @@ class _Unseen:
 
 
 async def sample(
-    strategy: PlannedStrategy,
+    strategy: Plan,
     action: Component | Span,
     context: Context,
     backend: BoundBackend,

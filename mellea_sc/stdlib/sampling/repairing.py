@@ -11,34 +11,25 @@ from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.stdlib.components.feedback import WithFeedback
 from mellea_sc.stdlib.components.message import Message
 from mellea_sc.stdlib.context import SimpleContext
-from mellea_sc.stdlib.sampling.planned import (
+from mellea_sc.stdlib.requirements import reqify
+from mellea_sc.stdlib.sampling.plan import (
     Ask,
     AttemptResult,
     Choice,
-    PlannedStrategy,
+    check_count,
     reasons_in,
 )
+from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 
 __all__ = [
     "BaseSamplingStrategy",
     "MultiTurnStrategy",
     "RejectionSamplingStrategy",
     "RepairTemplateStrategy",
-    "check_count",
 ]
 
 Actions = Sequence[Component | Span]
 Verdicts = Sequence[Sequence[tuple[Requirement, ValidationResult]]]
-
-
-def check_count(name: str, value: object) -> None:
-    """Check an argument that says how many.
-
-    Raises:
-        InvalidOption: it is not a whole number of at least 1.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidOption(f"{name} must be at least 1, not {value!r}")
 
 
 class BaseSamplingStrategy(PlannedStrategy):
@@ -61,13 +52,13 @@ class BaseSamplingStrategy(PlannedStrategy):
         *,
         loop_budget: int = 1,
         concurrency_budget: int = 1,
-        requirements: Sequence[Requirement] | None = None,
+        requirements: Sequence[Requirement | str] | None = None,
     ) -> None:
         check_count("loop_budget", loop_budget)
         check_count("concurrency_budget", concurrency_budget)
         self.loop_budget = loop_budget
         self.concurrency_budget = concurrency_budget
-        self.requirements: list[Requirement] = list(requirements or ())
+        self.requirements: list[Requirement] = [reqify(one) for one in requirements or ()]
         self.concurrent = concurrency_budget > 1
         self.asks_anew = loop_budget > 1
 

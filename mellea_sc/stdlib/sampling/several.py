@@ -14,8 +14,9 @@ from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import InvalidOption, InvalidVerdict
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.validation import validate_all
-from mellea_sc.stdlib.sampling.planned import Ask, AttemptResult, Choice, PlannedStrategy
-from mellea_sc.stdlib.sampling.repairing import check_count
+from mellea_sc.stdlib.requirements import reqify
+from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, check_count
+from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 
 __all__ = ["BestOfNStrategy", "MajorityVotingStrategy", "RacingStrategy", "Score"]
 
@@ -32,10 +33,10 @@ class _Several(PlannedStrategy):
     concurrent = True
     asks_anew = False
 
-    def __init__(self, n: int, requirements: Sequence[Requirement] | None) -> None:
+    def __init__(self, n: int, requirements: Sequence[Requirement | str] | None) -> None:
         check_count("n", n)
         self.n = n
-        self.requirements: list[Requirement] = list(requirements or ())
+        self.requirements: list[Requirement] = [reqify(one) for one in requirements or ()]
 
     @property
     def own_requirements(self) -> Sequence[Requirement]:
@@ -71,7 +72,7 @@ class RacingStrategy(_Several):
         n: int = 3,
         *,
         budget: int | None = None,
-        requirements: Sequence[Requirement] | None = None,
+        requirements: Sequence[Requirement | str] | None = None,
     ) -> None:
         super().__init__(n, requirements)
         self.budget = 2 * n if budget is None else budget
@@ -114,7 +115,7 @@ class BestOfNStrategy(_Several):
         n: int = 3,
         score: Score | None = None,
         *,
-        requirements: Sequence[Requirement] | None = None,
+        requirements: Sequence[Requirement | str] | None = None,
     ) -> None:
         super().__init__(n, requirements)
         if score is not None and not isinstance(score, Requirement) and not callable(score):
@@ -171,7 +172,7 @@ class MajorityVotingStrategy(_Several):
         n: int = 5,
         key: Callable[[str], Hashable] | None = None,
         *,
-        requirements: Sequence[Requirement] | None = None,
+        requirements: Sequence[Requirement | str] | None = None,
     ) -> None:
         super().__init__(n, requirements)
         if key is not None and not callable(key):

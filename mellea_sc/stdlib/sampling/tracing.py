@@ -9,7 +9,7 @@ from mellea_sc.core.requirement import Requirement
 from mellea_sc.core.trace import Cause, CauseKind, TokenCount, Trace
 from mellea_sc.runtime.attempt import Attempt
 from mellea_sc.runtime.thunk import ModelOutputThunk
-from mellea_sc.stdlib.sampling.planned import Ask, reasons_in
+from mellea_sc.stdlib.sampling.plan import Ask, reasons_in
 
 __all__ = ["cause_of_error", "trace_of", "useful_characters"]
 

@@ -1,0 +1,142 @@
+"""What follows a fail where a requirement says so, and what goes on from good text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mellea_sc.core.backend import Backend
+from mellea_sc.core.base import Component, Context, Span
+from mellea_sc.core.requirement import OnFail, Requirement
+from mellea_sc.stdlib.components.feedback import WithFeedback
+from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, Once, Plan, check_count
+
+__all__ = ["Again", "Backtracking", "ByRequirement"]
+
+
+class Again(Once):
+    """A second attempt, with the reasons why the first one was rejected."""
+
+    asks_anew = True
+
+    def after(self, past: Sequence[AttemptResult], running: int) -> Sequence[Ask] | Choice:
+        """The second attempt, or the last one."""
+        last = past[-1]
+        begun = sum(1 for one in past if one.ask.chain == last.ask.chain and not one.ask.keep)
+        if last.valid or begun > 1:
+            return Choice(last.number, last.valid)
+        return [
+            Ask(
+                action=WithFeedback(last.ask.action, last.reasons),
+                context=last.ask.context,
+                reason="; ".join(last.reasons),
+                chain=last.ask.chain,
+            )
+        ]
+
+
+class Backtracking(Plan):
+    """Keeps the chunks before the one that failed, and goes on from there.
+
+    Args:
+        tries: How often at each position.
+        budget: How many attempts at most, over all.
+        feedback: Whether the reason of a fail goes into the prompt of the next attempt.
+
+    Raises:
+        InvalidOption: a number is less than 1.
+    """
+
+    goes_on = True
+    asks_anew = False
+
+    def __init__(self, *, tries: int = 2, budget: int = 8, feedback: bool = True) -> None:
+        check_count("tries", tries)
+        check_count("budget", budget)
+        self.tries = tries
+        self.budget = budget
+        self.feedback = feedback
+
+    def begin(self, action: Component | Span, context: Context) -> Sequence[Ask]:
+        """One attempt."""
+        return [Ask(action=action, context=context)]
+
+    def after(self, past: Sequence[AttemptResult], running: int) -> Sequence[Ask] | Choice:
+        """The rest of the text anew, from the last good position that has tries left."""
+        last = past[-1]
+        if last.valid:
+            return Choice(last.number, True)
+        position = self._position(past)
+        if position is None or len(past) >= self.budget:
+            return Choice(last.number, False)
+        action = last.ask.action
+        return [
+            Ask(
+                action=WithFeedback(action, last.reasons) if self.feedback else action,
+                context=last.ask.context,
+                reason="; ".join(last.reasons),
+                keep=position,
+                of=last.number,
+                chain=last.ask.chain,
+            )
+        ]
+
+    def _position(self, past: Sequence[AttemptResult]) -> int | None:
+        last = past[-1]
+        if last.completed:
+            return None if last.released else 0
+        again = [one for one in past if one.ask.chain == last.ask.chain and one.ask.of]
+        for position in range(last.failed_at, last.released - 1, -1):
+            begun_there = sum(1 for one in again if one.ask.keep == position)
+            if begun_there < self.tries:
+                return position
+        return None
+
+
+class ByRequirement(Plan):
+    """What a requirement says of its fail goes before what the strategy would do.
+
+    Args:
+        strategy: Decides where requirements do not; ``None``: one attempt.
+        requirements: What is judged.
+    """
+
+    def __init__(self, strategy: Plan | None, requirements: Sequence[Requirement]) -> None:
+        said = {requirement.on_fail for requirement in requirements}
+        self._strategy: Plan = strategy or Once()
+        self._anew: Plan = Again()
+        self._back: Plan = Backtracking()
+        if strategy is not None:
+            if strategy.goes_on:
+                self._back = strategy
+            else:
+                self._anew = strategy
+        self.concurrent: bool = self._strategy.concurrent
+        self.weighs: bool = self._strategy.weighs
+        self.goes_on: bool = self._strategy.goes_on or "backtrack" in said
+        self.asks_anew: bool = self._strategy.asks_anew or "retry" in said
+
+    def begin(self, action: Component | Span, context: Context) -> Sequence[Ask]:
+        """As the strategy."""
+        return self._strategy.begin(action, context)
+
+    def after(self, past: Sequence[AttemptResult], running: int) -> Sequence[Ask] | Choice:
+        """As the requirements say that have failed, the strictest first; else as the strategy."""
+        last = past[-1]
+        said: set[OnFail | None] = {requirement.on_fail for requirement, _ in last.rejected}
+        if "stop" in said:
+            return Choice(last.number, False)
+        if "retry" in said:
+            return self._anew.after(past, running)
+        if "backtrack" in said and self._back is not self._strategy:
+            step = self._back.after(past, running)
+            if not isinstance(step, Choice):
+                return step
+            # going back has come to its end, and others may be running, or be good already
+        return self._strategy.after(past, running)
+
+    async def weigh(self, result: AttemptResult, backend: Backend) -> float | None:
+        """As the strategy."""
+        return await self._strategy.weigh(result, backend)
+
+    def __repr__(self) -> str:
+        return repr(self._strategy)
