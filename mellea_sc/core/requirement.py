@@ -87,7 +87,7 @@ class PartialValidationResult:
     success: PartialVerdict = attrs.field(validator=_is_verdict)
     reason: str | None = attrs.field(default=None, kw_only=True)
     score: float | None = attrs.field(default=None, kw_only=True)
-    replacement: str | None = attrs.field(default=None, kw_only=True)
+    replacement: str | None = attrs.field(default=None, kw_only=True, repr=False)
 
     def as_bool(self) -> bool:
         """Whether the verdict is ``"pass"``."""

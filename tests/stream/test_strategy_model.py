@@ -263,9 +263,19 @@ def asks_next(program: Program, past: Sequence[AttemptResult]) -> int | None:
     if "retry" in said and kind not in ("reject", "repair"):
         kind, budget = "repair", 2
     elif "retry" not in said and "backtrack" in said and kind != "back":
-        kind, budget = "back", 8
-    if kind != "back":
+        if (place := goes_back(past, 8)) is not None:
+            return place
+        # otherwise the strategy decides
+    if kind == "back":
+        return goes_back(past, budget)
+    if kind in ("reject", "repair"):
         return 0 if sum(not one.ask.keep for one in past) < budget else None
+    return None
+
+
+def goes_back(past: Sequence[AttemptResult], budget: int) -> int | None:
+    """How many chunks backtracking keeps; ``None``: it has come to its end."""
+    last = past[-1]
     if len(past) >= budget:
         return None
     if last.completed:

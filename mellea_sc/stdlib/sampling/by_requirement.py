@@ -13,10 +13,12 @@ from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, Once, Pla
 __all__ = ["Again", "Backtracking", "ByRequirement"]
 
 
-class Again(Once):
+class Again(Plan):
     """A second attempt, with the reasons why the first one was rejected."""
 
-    asks_anew = True
+    def begin(self, action: Component | Span, context: Context) -> Sequence[Ask]:
+        """The first one."""
+        return [Ask(action=action, context=context)]
 
     def after(self, past: Sequence[AttemptResult], running: int) -> Sequence[Ask] | Choice:
         """The second attempt, or the last one."""
