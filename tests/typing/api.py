@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import assert_never, assert_type
+from typing import Literal, assert_never, assert_type
 
 import anyio
 
@@ -18,6 +18,7 @@ from mellea_sc import (
     BackendError,
     BackendRejected,
     BoundBackend,
+    BudgetExceeded,
     CBlock,
     ChatContext,
     ChatMessage,
@@ -33,6 +34,8 @@ from mellea_sc import (
     GenerationInfo,
     GenerationRequest,
     Instruction,
+    LimitedBlock,
+    Limits,
     LocalBackend,
     MaxSentences,
     MaxWords,
@@ -46,6 +49,7 @@ from mellea_sc import (
     OllamaBackend,
     OpenAIBackend,
     PartialValidationResult,
+    Prices,
     QuickCheckEvent,
     RejectionSamplingStrategy,
     Requirement,
@@ -55,6 +59,7 @@ from mellea_sc import (
     SentenceChunker,
     SessionClosed,
     SimpleContext,
+    Spent,
     StreamChunkingResult,
     StreamEvent,
     StreamingDoneEvent,
@@ -65,6 +70,7 @@ from mellea_sc import (
     ValidationResult,
     ValidatorTimeout,
     check,
+    limits,
     req,
     resolve_chunking,
     simple_validate,
@@ -465,6 +471,28 @@ async def what_users_write_is_accepted(m: MelleaSession) -> None:
     with anyio.move_on_after(3) as scope:
         await m.achat("Hello.")
     assert_type(scope.cancelled_caught, bool)
+
+
+# --- limits ---------------------------------------------------------------------------------------------------
+
+
+async def with_limits(m: MelleaSession) -> int:
+    with limits(
+        tokens=3, requests=2, seconds=0.5, cost=1, prices={"m": Prices(prompt=1, completion=2.5)}
+    ) as block:
+        assert_type(block, LimitedBlock)
+        assert_type((block.tokens, block.seconds, block.cost), tuple[int, float, float | None])
+        assert_type(block.spent, Spent)
+        await m.achat("Hello.")
+    assert_type(Limits(requests=1).tokens, int | None)
+    limits(3)  # type: ignore[call-arg]
+    try:
+        with limits():
+            return 1
+    except BudgetExceeded as error:
+        assert_type(error.limit, Literal["tokens", "requests", "seconds", "cost"])
+        assert_type((error.spent, error.partial_text, error.usage), tuple[Spent, str, Usage | None])
+    return 2
 
 
 # --- the testing kit ------------------------------------------------------------------------------------------
