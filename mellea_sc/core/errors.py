@@ -274,10 +274,10 @@ class BudgetExceeded(GenerationCancelled):
     ) -> None:
         super().__init__(reason, partial_text=partial_text, usage=usage)
         self.args = (f"{reason}: {spent}",)
-        self.limit = limit
-        self.allowed = allowed
-        self.spent = spent
-        self.raised_elsewhere = raised_elsewhere
+        self.limit: LimitName = limit
+        self.allowed: float = allowed
+        self.spent: Spent = spent
+        self.raised_elsewhere: bool = raised_elsewhere
 
 
 class DependencyFailed(RunError):

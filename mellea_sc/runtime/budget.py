@@ -399,10 +399,10 @@ def covered() -> Generator[None]:
         with work:
             yield
     except Exception as error:
-        match one_for_all(error):
-            case BudgetExceeded() as exceeded:
-                cut = _Cut(exceeded)
-                culprit = next((one for one in budgets if one.is_told_by(exceeded)), None)
+        exceeded = one_for_all(error)
+        if isinstance(exceeded, BudgetExceeded):
+            cut = _Cut(exceeded)
+            culprit = next((one for one in budgets if one.is_told_by(exceeded)), None)
         if culprit is None:
             raise
     else:

@@ -254,6 +254,17 @@ async def test_whoever_reads_on_without_a_checkpoint_gets_no_further_delta() -> 
     assert backend.calls[0].deltas_sent == 2
 
 
+async def test_no_request_is_sent_under_a_budget_that_is_exceeded() -> None:
+    backend = ScriptedBackend(["a", "b"])
+    async with start_session(backend=backend) as m:
+        with pytest.raises(BudgetExceeded), limits(tokens=1), anyio.CancelScope(shield=True):
+            for _ in range(2):
+                with pytest.raises(BudgetExceeded):
+                    async with m.backend.open(request(ASKED)) as deltas:
+                        await deltas.__anext__()
+    assert len(backend.calls) == 1
+
+
 async def test_whoever_stops_reading_at_the_delta_too_many_is_told_all_the_same() -> None:
     backend = ScriptedBackend(["a", "b"])
     async with start_session(backend=backend) as m:
