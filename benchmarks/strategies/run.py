@@ -212,8 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.strategies", description=__doc__)
     add = parser.add_argument
     add("--tasks", type=int, help="of each kind, instead of eight")
-    add("--kinds", help="numbers from 1, with commas; those that are left out stay as they were")
-    add("--strategies", help="names, with commas; all by default")
+    add("--kinds", help="numbers from 1, with commas; all by default")
+    add("--strategies", help="names, with commas; what is left out stays as it was")
     add("--out", type=Path, default=Path(__file__).parents[1], help="where the results go")
     add("--report", action="store_true", help="write the page from results that are there")
     given = parser.parse_args(arguments)
@@ -244,7 +244,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             },
         }
         runs = anyio.run(measure_all, LocalBackend(), tasks, names)
-        results["runs"] = [run for run in before if run["kind"] not in kinds] + runs
+        results["runs"] = sorted(
+            [run for run in before if run["kind"] not in kinds or run["strategy"] not in names]
+            + runs,
+            key=lambda run: (run["seed"], list(STRATEGIES).index(run["strategy"])),
+        )
         path.write_text(json.dumps(results, indent=1) + "\n")
     write_report(results, given.out)
     print(f"written: {given.out / 'STRATEGIES.md'}")

@@ -46,3 +46,13 @@ async def test_without_feedback_the_prompt_stays_the_same() -> None:
     assert {one.messages[0].content for one in requests} == {"Count."}
     requests, _ = await asked(BacktrackStrategy(feedback=True))
     assert "match" in requests[1].messages[0].content
+
+
+async def test_at_the_beginning_it_is_asked_anew_as_long_as_the_budget_lasts() -> None:
+    backend = ScriptedBackend("1.", "2.", "3.", "4.", "Five.")
+    async with start_session(backend=backend) as m:
+        strategy = BacktrackStrategy(tries=1, budget=5)
+        rules = [MustNotMatch(r"\d", window=1)]
+        async with m.stream("Count.", requirements=rules, strategy=strategy) as result:
+            await result.acomplete()
+    assert result.full_text == "Five."
