@@ -140,7 +140,7 @@ KINDS: dict[str, Callable[[], Requirement]] = {
     "no digits": lambda: MustNotMatch(r"\d"),
     "forbidden words": lambda: MustNotMatch(r"(?i)\b(essential|crucial|vital|important)"),
     "sentences of at most 25 words": lambda: ShortSentences(25, check_only=True),
-    "no 4 words repeated": lambda: NoRepetition(4, check_only=True),
+    "no 3 words repeated": lambda: NoRepetition(3, check_only=True),
     "at most 60 words": lambda: MaxWords(60),
 }
 
@@ -172,7 +172,7 @@ PROMPTS = {
         Explain how the heart pumps blood.
         Explain how a bicycle stays upright.
         Explain how plants use sunlight.""",
-    "no 4 words repeated": """
+    "no 3 words repeated": """
         Tell a story about a dragon who is afraid of fire.
         Tell a story about a lost dog.
         Tell a story about an old lighthouse.
