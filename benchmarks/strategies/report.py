@@ -46,6 +46,12 @@ def write_report(results: Mapping[str, Any], out: Path) -> None:
         f"## Over all {len({run['seed'] for run in runs})} prompts\n",
         *table(runs),
     ]
+    hard = {run["seed"] for run in runs if run["strategy"] == BASE and run["attempts"] > 1}
+    if hard:
+        parts += [
+            f"## Over the {len(hard)} of them whose first attempt is not valid\n",
+            *table([run for run in runs if run["seed"] in hard]),
+        ]
     if READING.exists():
         parts += ["## Reading\n", READING.read_text()]
     for kind in dict.fromkeys(run["kind"] for run in runs):

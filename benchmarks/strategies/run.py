@@ -98,7 +98,7 @@ STRATEGIES: dict[str, Callable[[], SamplingStrategy]] = {
     "early abort": lambda: RejectionSamplingStrategy(loop_budget=BUDGET),
     "repair": lambda: RepairTemplateStrategy(loop_budget=BUDGET),
     "backtrack": lambda: BacktrackStrategy(budget=BUDGET, feedback=False),
-    "backtrack, told why": lambda: BacktrackStrategy(budget=BUDGET, feedback=True),
+    "backtrack with reason": lambda: BacktrackStrategy(budget=BUDGET, feedback=True),
     "race of 3": lambda: RacingStrategy(3, budget=BUDGET),
 }
 
@@ -201,7 +201,7 @@ async def measure_all(
                 run = await measure(m, counted, task, strategy)
                 runs.append(run)
                 print(
-                    f"{number + 1:>3} {strategy:<20} {run['tokens']:>4} tokens"
+                    f"{number + 1:>3} {strategy:<21} {run['tokens']:>4} tokens"
                     f" {run['seconds']:>6.1f} s {run['attempts']} {'valid' if run['valid'] else '-'}",
                     flush=True,
                 )

@@ -1,8 +1,8 @@
-"""The prompts, and what must hold of the answers: five kinds of requirement, eight prompts of each.
+"""The prompts, and what must hold of the answers: four kinds of requirement, eight prompts of each.
 
 They are chosen so that a single answer of the embedded model is valid about half of the time, and
-fails, if it does, anywhere in it. Only the number of words is said in the prompt: told of the other ones, a
-model this small talks about them.
+fails, if it does, anywhere in it. The prompt says nothing of it: a model this small, told of it, talks
+about it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import ClassVar, cast
 from mellea_sc import (
     Backend,
     Context,
-    MaxWords,
     MustNotMatch,
     PartialValidationResult,
     Requirement,
@@ -141,7 +140,6 @@ KINDS: dict[str, Callable[[], Requirement]] = {
     "forbidden words": lambda: MustNotMatch(r"(?i)\b(essential|crucial|vital|important)"),
     "sentences of at most 25 words": lambda: ShortSentences(25, check_only=True),
     "no 3 words repeated": lambda: NoRepetition(3, check_only=True),
-    "at most 60 words": lambda: MaxWords(60),
 }
 
 PROMPTS = {
@@ -181,15 +179,6 @@ PROMPTS = {
         Tell a story about a magic tree.
         Tell a story about two sisters.
         Tell a story about a robot that learns to paint.""",
-    "at most 60 words": """
-        Describe a forest in autumn.
-        Describe a busy market.
-        Describe the work of a nurse.
-        Describe a thunderstorm.
-        Describe what an astronomer does.
-        Describe the taste of an orange.
-        Describe a quiet library.
-        Describe a good friend.""",
 }
 
 TASKS = [
