@@ -1,4 +1,4 @@
-"""The prompts, and what must hold of the answers: four kinds of requirement, eight prompts of each.
+"""The prompts, and what must hold of the answers: five kinds of requirement, eight prompts of each.
 
 They are chosen so that a single answer of the embedded model is valid about half of the time, and
 fails, if it does, anywhere in it. The prompt says nothing of it: a model this small, told of it, talks
@@ -140,6 +140,7 @@ KINDS: dict[str, Callable[[], Requirement]] = {
     "forbidden words": lambda: MustNotMatch(r"(?i)\b(essential|crucial|vital|important)"),
     "sentences of at most 25 words": lambda: ShortSentences(25, check_only=True),
     "no 3 words repeated": lambda: NoRepetition(3, check_only=True),
+    "no sentence begins with He or She": lambda: MustNotMatch(r"\b(He|She)\b"),
 }
 
 PROMPTS = {
@@ -179,6 +180,15 @@ PROMPTS = {
         Tell a story about a magic tree.
         Tell a story about two sisters.
         Tell a story about a robot that learns to paint.""",
+    "no sentence begins with He or She": """
+        Tell a story about a girl who finds a key.
+        Tell a story about a king who cannot sleep.
+        Tell a story about a baker and a thief.
+        Tell a story about a boy who builds a boat.
+        Tell a story about a teacher on her first day.
+        Tell a story about a farmer and the rain.
+        Tell a story about a nurse in the war.
+        Tell a story about a sailor who comes home.""",
 }
 
 TASKS = [
