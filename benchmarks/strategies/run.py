@@ -244,10 +244,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             },
         }
         runs = anyio.run(measure_all, LocalBackend(), tasks, names)
+        kept = [
+            run
+            for run in before
+            if (run["kind"] not in kinds or run["strategy"] not in names)
+            and run["strategy"] in STRATEGIES
+        ]
         results["runs"] = sorted(
-            [run for run in before if run["kind"] not in kinds or run["strategy"] not in names]
-            + runs,
-            key=lambda run: (run["seed"], list(STRATEGIES).index(run["strategy"])),
+            kept + runs, key=lambda run: (run["seed"], list(STRATEGIES).index(run["strategy"]))
         )
         path.write_text(json.dumps(results, indent=1) + "\n")
     write_report(results, given.out)

@@ -26,8 +26,7 @@ class BacktrackStrategy(PlannedStrategy):
         tries: How often at each position but the beginning.
         budget: How many attempts at most, over all.
         feedback: Whether the reason of a fail goes into the prompt of the next attempt. Without it a
-            model needs a temperature above 0 to answer otherwise than before; very small models are
-            better asked without.
+            model needs a temperature above 0 to answer otherwise than before.
         requirements: What must hold, besides what the call says.
 
     Raises:
