@@ -18,8 +18,8 @@ Written by `python -m benchmarks.strategies` (or `nox -s strategies`), on the em
 tokens it generates, over all attempts, until an answer meets its requirement or the budget is spent.
 
 - **The same budget** means: at most {budget} generations, each of at most {max_tokens} tokens; so the most that a call
-  can cost is the same for all. Where attempts end early they cost less than that, and go on from what is
-  there: with the tokens of whole attempts they could make more of them.
+  can cost is the same for all. An attempt that ends early costs less, and still counts as one: with the tokens
+  of whole attempts there could be more of them.
 - *whole attempts*: generates to the end, judges, asks the same again, as others do. *early abort*:
   `RejectionSamplingStrategy`; *repair*: `RepairTemplateStrategy`; *backtrack*: `BacktrackStrategy`; *race of n*: `RacingStrategy(n)`.
 - Every prompt has a seed, and every further attempt the next one: the first attempt of whole attempts and that
@@ -46,6 +46,12 @@ def write_report(results: Mapping[str, Any], out: Path) -> None:
         f"## Over all {len({run['seed'] for run in runs})} prompts\n",
         *table(runs),
     ]
+    hard = {run["seed"] for run in runs if run["strategy"] == BASE and run["attempts"] > 1}
+    if hard:
+        parts += [
+            f"## Over the {len(hard)} of them whose first attempt is not valid\n",
+            *table([run for run in runs if run["seed"] in hard]),
+        ]
     if READING.exists():
         parts += ["## Reading\n", READING.read_text()]
     for kind in dict.fromkeys(run["kind"] for run in runs):

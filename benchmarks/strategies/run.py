@@ -98,7 +98,7 @@ STRATEGIES: dict[str, Callable[[], SamplingStrategy]] = {
     "early abort": lambda: RejectionSamplingStrategy(loop_budget=BUDGET),
     "repair": lambda: RepairTemplateStrategy(loop_budget=BUDGET),
     "backtrack": lambda: BacktrackStrategy(budget=BUDGET, feedback=False),
-    "backtrack, told why": lambda: BacktrackStrategy(budget=BUDGET, feedback=True),
+    "backtrack with reason": lambda: BacktrackStrategy(budget=BUDGET, feedback=True),
     "race of 3": lambda: RacingStrategy(3, budget=BUDGET),
 }
 
@@ -201,7 +201,7 @@ async def measure_all(
                 run = await measure(m, counted, task, strategy)
                 runs.append(run)
                 print(
-                    f"{number + 1:>3} {strategy:<20} {run['tokens']:>4} tokens"
+                    f"{number + 1:>3} {strategy:<21} {run['tokens']:>4} tokens"
                     f" {run['seconds']:>6.1f} s {run['attempts']} {'valid' if run['valid'] else '-'}",
                     flush=True,
                 )
@@ -212,8 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.strategies", description=__doc__)
     add = parser.add_argument
     add("--tasks", type=int, help="of each kind, instead of eight")
-    add("--kinds", help="numbers from 1, with commas; those that are left out stay as they were")
-    add("--strategies", help="names, with commas; all by default")
+    add("--kinds", help="numbers from 1, with commas; all by default")
+    add("--strategies", help="names, with commas; what is left out stays as it was")
     add("--out", type=Path, default=Path(__file__).parents[1], help="where the results go")
     add("--report", action="store_true", help="write the page from results that are there")
     given = parser.parse_args(arguments)
@@ -244,7 +244,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             },
         }
         runs = anyio.run(measure_all, LocalBackend(), tasks, names)
-        results["runs"] = [run for run in before if run["kind"] not in kinds] + runs
+        kept = [
+            run
+            for run in before
+            if (run["kind"] not in kinds or run["strategy"] not in names)
+            and run["strategy"] in STRATEGIES
+        ]
+        results["runs"] = sorted(
+            kept + runs, key=lambda run: (run["seed"], list(STRATEGIES).index(run["strategy"]))
+        )
         path.write_text(json.dumps(results, indent=1) + "\n")
     write_report(results, given.out)
     print(f"written: {given.out / 'STRATEGIES.md'}")

@@ -1,8 +1,8 @@
 """The prompts, and what must hold of the answers: five kinds of requirement, eight prompts of each.
 
 They are chosen so that a single answer of the embedded model is valid about half of the time, and
-fails, if it does, anywhere in it. Only the number of words is said in the prompt: told of the other ones, a
-model this small talks about them.
+fails, if it does, anywhere in it. The prompt says nothing of it: a model this small, told of it, talks
+about it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import ClassVar, cast
 from mellea_sc import (
     Backend,
     Context,
-    MaxWords,
     MustNotMatch,
     PartialValidationResult,
     Requirement,
@@ -140,8 +139,8 @@ KINDS: dict[str, Callable[[], Requirement]] = {
     "no digits": lambda: MustNotMatch(r"\d"),
     "forbidden words": lambda: MustNotMatch(r"(?i)\b(essential|crucial|vital|important)"),
     "sentences of at most 25 words": lambda: ShortSentences(25, check_only=True),
-    "no 4 words repeated": lambda: NoRepetition(4, check_only=True),
-    "at most 60 words": lambda: MaxWords(60),
+    "no 3 words repeated": lambda: NoRepetition(3, check_only=True),
+    "no sentence begins with He or She": lambda: MustNotMatch(r"\b(He|She)\b"),
 }
 
 PROMPTS = {
@@ -172,7 +171,7 @@ PROMPTS = {
         Explain how the heart pumps blood.
         Explain how a bicycle stays upright.
         Explain how plants use sunlight.""",
-    "no 4 words repeated": """
+    "no 3 words repeated": """
         Tell a story about a dragon who is afraid of fire.
         Tell a story about a lost dog.
         Tell a story about an old lighthouse.
@@ -181,15 +180,15 @@ PROMPTS = {
         Tell a story about a magic tree.
         Tell a story about two sisters.
         Tell a story about a robot that learns to paint.""",
-    "at most 60 words": """
-        Describe a forest in autumn.
-        Describe a busy market.
-        Describe the work of a nurse.
-        Describe a thunderstorm.
-        Describe what an astronomer does.
-        Describe the taste of an orange.
-        Describe a quiet library.
-        Describe a good friend.""",
+    "no sentence begins with He or She": """
+        Tell a story about a girl who finds a key.
+        Tell a story about a king who cannot sleep.
+        Tell a story about a baker and a thief.
+        Tell a story about a boy who builds a boat.
+        Tell a story about a teacher on her first day.
+        Tell a story about a farmer and the rain.
+        Tell a story about a nurse in the war.
+        Tell a story about a sailor who comes home.""",
 }
 
 TASKS = [

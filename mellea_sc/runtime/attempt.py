@@ -334,6 +334,8 @@ class Attempt:
         self._begins = kept.text[-1:].isspace()
 
     async def _finish(self, judging: Backend) -> None:
+        if self._begins:  # nothing came after the white space at the end of what was kept
+            self._parts = [self.text_so_far.rstrip()]
         text = self.ledger.edits.applied_to(self.text_so_far)
         self._audience.generated(text)
         if self.requirements:

@@ -46,3 +46,23 @@ async def test_without_feedback_the_prompt_stays_the_same() -> None:
     assert {one.messages[0].content for one in requests} == {"Count."}
     requests, _ = await asked(BacktrackStrategy(feedback=True))
     assert "match" in requests[1].messages[0].content
+
+
+async def test_at_the_beginning_it_is_asked_anew_as_long_as_the_budget_lasts() -> None:
+    backend = ScriptedBackend("1.", "2.", "3.", "4.", "Five.")
+    async with start_session(backend=backend) as m:
+        strategy = BacktrackStrategy(tries=1, budget=5)
+        rules = [MustNotMatch(r"\d", window=1)]
+        async with m.stream("Count.", requirements=rules, strategy=strategy) as result:
+            await result.acomplete()
+    assert result.full_text == "Five."
+
+
+async def test_an_answer_that_is_at_its_end_already_has_no_white_space_there() -> None:
+    backend = ScriptedBackend("One two.\n\nThree 4.", [])
+    async with start_session(backend=backend) as m:
+        rules = [MustNotMatch(r"\d", window=1)]
+        async with m.stream("Count.", requirements=rules, strategy=BacktrackStrategy()) as result:
+            await result.acomplete()
+    assert result.completed
+    assert result.full_text == "One two."

@@ -282,7 +282,8 @@ def goes_back(past: Sequence[AttemptResult], budget: int) -> int | None:
         return None if last.released else 0
     tried = Counter(one.ask.keep for one in past if one.ask.of)
     places = range(last.failed_at, last.released - 1, -1)
-    return next((place for place in places if tried[place] < 2), None)
+    anew = None if last.released else 0
+    return next((place for place in places if tried[place] < 2), anew)
 
 
 # --- a run of it ---------------------------------------------------------------------------------

@@ -15,14 +15,16 @@ __all__ = ["BacktrackStrategy"]
 class BacktrackStrategy(Backtracking, PlannedStrategy):
     """Keeps the chunks before the one that failed, and has the model go on from there.
 
-    When a position has had its tries, the next one begins a chunk further back, but never before text
-    that a reader has been shown: so nothing is ever retracted. A text that fails only its final validation has no such position; it is asked for anew, if nothing
-    of it was shown.
+    When a position has had its tries, the next attempt begins a chunk further back, but never before
+    text that a reader has been shown: so nothing is ever retracted. Further back than the beginning
+    is nothing: from there it is asked anew, as long as the budget lasts. So is a text that fails only its
+    final validation, if nothing of it was shown.
 
     Args:
-        tries: How often at each position.
+        tries: How often at each position but the beginning.
         budget: How many attempts at most, over all.
-        feedback: Whether the reason of a fail goes into the prompt of the next attempt.
+        feedback: Whether the reason of a fail goes into the prompt of the next attempt. Without it a
+            model needs a temperature above 0 to answer otherwise than before.
         requirements: What must hold, besides what the call says.
 
     Raises:

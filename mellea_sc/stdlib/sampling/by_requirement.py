@@ -40,7 +40,7 @@ class Backtracking(Plan):
     """Keeps the chunks before the one that failed, and goes on from there.
 
     Args:
-        tries: How often at each position.
+        tries: How often at each position but the beginning.
         budget: How many attempts at most, over all.
         feedback: Whether the reason of a fail goes into the prompt of the next attempt.
 
@@ -91,7 +91,7 @@ class Backtracking(Plan):
             begun_there = sum(1 for one in again if one.ask.keep == position)
             if begun_there < self.tries:
                 return position
-        return None
+        return None if last.released else 0
 
 
 class ByRequirement(Plan):
