@@ -263,9 +263,9 @@ def asks_next(program: Program, past: Sequence[AttemptResult]) -> int | None:
     if "retry" in said and kind not in ("reject", "repair"):
         kind, budget = "repair", 2
     elif "retry" not in said and "backtrack" in said and kind != "back":
-        if (place := goes_back(past, 8)) is not None:
+        place = goes_back(past, 8)
+        if place is not None:  # otherwise the strategy decides
             return place
-        # otherwise the strategy decides
     if kind == "back":
         return goes_back(past, budget)
     if kind in ("reject", "repair"):
