@@ -231,7 +231,7 @@ async def test_wrong_arguments_are_refused(wrong: Callable[[], object]) -> None:
 
 
 async def test_going_back_that_comes_to_its_end_does_not_end_the_race() -> None:
-    bad = [sentences("A curse.", delay=0.1) for _ in range(7)]
+    bad = [sentences("A curse.", delay=0.1) for _ in range(8)]
     backend = ScriptedBackend(bad[0], slow("Good.", 9), *bad[1:])
     async with start_session(backend=backend) as m:
         requirement = Without("curse", on_fail="backtrack")
