@@ -100,7 +100,7 @@ class _Opening:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool | None:
-        return await self._opened.__aexit__(exc_type, exc, tb)
+        return await self._opened.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - bounds itself
 
     async def _attempt(self) -> AsyncIterator[Delta]:
         opened = self._backend.open(self._request)
