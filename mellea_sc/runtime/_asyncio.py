@@ -9,17 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from functools import partial
 from typing import Final
 
-__all__ = [
-    "call_after_first_steps",
-    "clock",
-    "from_other_threads",
-    "is_being_cancelled",
-    "running_loop",
-    "spawn_root",
-]
+__all__ = ["call_after_first_steps", "clock", "is_being_cancelled", "running_loop", "spawn_root"]
 
 _roots: Final[set[asyncio.Task[None]]] = set()
 """The loop holds its tasks weakly; this keeps the roots alive until they are done."""
@@ -36,11 +28,6 @@ def running_loop() -> object | None:
 def clock() -> Callable[[], float]:
     """The running loop's clock."""
     return asyncio.get_running_loop().time
-
-
-def from_other_threads(function: Callable[[], object]) -> Callable[[], object]:
-    """A function that has the running loop call this one, for threads that do not run the loop."""
-    return partial(asyncio.get_running_loop().call_soon_threadsafe, function)
 
 
 def is_being_cancelled() -> bool:

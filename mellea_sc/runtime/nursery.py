@@ -396,8 +396,7 @@ class AdoptedNursery:
 
     async def ready(self) -> Nursery:
         """The nursery, as soon as tasks can be started in it."""
-        if not self._entered.is_set():
-            await self._entered.wait()
+        await self._entered.wait()
         return self.nursery
 
     async def _root(self) -> None:

@@ -6,15 +6,13 @@ import asyncio
 import sys
 import threading
 from contextlib import ExitStack
-from contextvars import ContextVar
 
 import pytest
 
 from mellea_sc import Backend, Context, SamplingResult, SamplingStrategy, start_session
 from mellea_sc.core.base import Component, Span
-from mellea_sc.core.errors import SessionClosed
 from mellea_sc.core.requirement import Requirement
-from mellea_sc.runtime.portal import SyncPortal, _close, _Desk
+from mellea_sc.runtime.portal import _close
 from mellea_sc.testing import ScriptedBackend
 
 
@@ -78,63 +76,3 @@ async def test_a_strategy_of_ones_own_is_asked_even_without_requirements() -> No
         assert thunk.generation.attempts == 2
         assert thunk.sampling is not None
         assert thunk.sampling.value == "Second."
-
-
-def test_an_exit_in_a_blocking_call_is_raised_to_its_caller_alone() -> None:
-    async def leave() -> None:
-        raise SystemExit(3)
-
-    async def stay() -> str:
-        return "here"
-
-    owner = type("Owner", (), {})()
-    portal = SyncPortal(owner)
-    with pytest.raises(SystemExit):
-        portal.call(leave)
-    assert portal.call(stay) == "here"
-    portal.close()
-
-
-def test_a_blocking_call_that_comes_while_the_thread_ends_is_refused() -> None:
-    async def desk() -> _Desk:
-        return _Desk()
-
-    async def never() -> None:
-        raise AssertionError
-
-    closed = asyncio.run(desk())
-    closed.close()
-    portal = SyncPortal(type("Owner", (), {})())
-    portal._desk = closed
-    with pytest.raises(SessionClosed):
-        portal.call(never)
-
-
-def test_calls_that_have_come_before_the_thread_ends_are_made() -> None:
-    made: list[int] = []
-
-    async def main() -> None:
-        desk = _Desk()
-
-        async def make() -> None:
-            made.append(1)
-
-        desk.submit(make)
-        desk.close()
-        await desk.serve()
-
-    asyncio.run(main())
-    assert made == [1]
-
-
-def test_a_blocking_call_keeps_the_context_of_its_caller() -> None:
-    here: ContextVar[str] = ContextVar("here", default="elsewhere")
-
-    async def where() -> str:
-        return here.get()
-
-    owner = type("Owner", (), {})()
-    portal = SyncPortal(owner)
-    here.set("at the caller's")
-    assert portal.call(where) == "at the caller's"
-    portal.close()
