@@ -116,6 +116,15 @@ def nightly(session: nox.Session) -> None:
     """The long runs: many more examples of every property."""
     session.install("-e", EVERYTHING)
     session.run("pytest", *session.posargs, env={"HYPOTHESIS_PROFILE": "nightly"})
+    out = Path(session.create_tmp()) / "soak"
+    session.run("python", "-m", "benchmarks.soak", "--seconds", "3600", "--out", str(out))
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Five minutes of a hundred sessions with cancels, fails and faults; see benchmarks/README.md."""
+    session.install("-e", ".[trio]")
+    session.run("python", "-m", "benchmarks.soak", *session.posargs)
 
 
 @nox.session

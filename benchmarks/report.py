@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -27,8 +28,9 @@ def write_report(results: Mapping[str, Any], out: Path) -> None:
     parts = [HEAD, *conditions(results), "## What was to be reached\n", *goals(rows, results)]
     for row in rows:
         parts += row_section(row, results[row.number], out)
-    parts += ["## Versions\n", *versions(results)]
+    parts += [*soak_section(out), "## Versions\n", *versions(results)]
     (out / "REPORT.md").write_text("\n".join(parts).rstrip() + "\n")
+    (out / "SUMMARY.md").write_text(summary(results).rstrip() + "\n")
 
 
 def conditions(results: Mapping[str, Any]) -> list[str]:
@@ -39,7 +41,7 @@ def conditions(results: Mapping[str, Any]) -> list[str]:
     ]
     if any(result["quick"] for result in results.values()):
         lines.append("- **Some rows are from a quick run: their sizes are too small to compare.**")
-    lines += [f"- not measured: {name}, which {reason}" for name, reason in NOT_MEASURED.items()]
+    lines += [f"- {name} {reason}" for name, reason in NOT_MEASURED.items()]
     return [*lines, ""]
 
 
@@ -158,6 +160,28 @@ def growth_plot(row: Row, cells: Sequence[Mapping[str, Any]], out: Path) -> list
     (out / "plots" / name).write_text(plot(series, y_label=f"{metric.unit} {metric.name}"))
     alt = f"{metric.name} of each contestant by size, {group or row.title}"
     return [f"![{alt}](plots/{name})\n"]
+
+
+def soak_section(out: Path) -> list[str]:
+    if not (out / "soak.json").exists():
+        return []
+    found = json.loads((out / "soak.json").read_text())
+    done = (
+        f"{found['sessions']} sessions at a time for {found['seconds']:.0f} s on {found['loop']}, with"
+        " random cancels, failing checks and faults of the server, over both protocols:"
+        f" {found['done']:,} sessions, {found['lost_count']} with another outcome than asked for.\n"
+    )
+    head = ["| | last fifth in terms of the second | |", "|---|---|---|"]
+    lines = ["## Soak\n", done, *head]
+    for name, (ratio, is_flat) in found["verdicts"].items():
+        lines.append(f"| {name} | {number(ratio)} | {'flat' if is_flat else '**not flat**'} |")
+    return [*lines, "", "![Memory, descriptors and throughput over time](plots/soak.svg)\n"]
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """The block for the project's README: what was to be reached, and where we stand."""
+    rows = [row for row in ROWS if row.number in results]
+    return "\n".join([*conditions(results)[:1], "", *goals(rows, results)])
 
 
 def versions(results: Mapping[str, Any]) -> list[str]:

@@ -409,7 +409,10 @@ ROWS = [
             ),
             Goal("at most 20 MiB", lambda at: at.median("ours-alone", "", "", "installed"), 20),
         ],
-        contestants=("ours-alone", "m8", "m7", "openai", "pydantic-ai", "agents", "bare-alone"),
+        contestants=(
+            *("ours-alone", "m8", "m7", "openai", "pydantic-ai", "agents"),
+            *("guardrails", "nemo", "bare-alone"),
+        ),
         note="The import of what a program with a checked stream needs; files are compiled and in the"
         " page cache. Bare httpx imports asyncio, to compare. Sizes are without compiled files.",
     ),

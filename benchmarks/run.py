@@ -32,6 +32,7 @@ EXPONENTS = 1.0, 2.2
 def main(arguments: Sequence[str] | None = None) -> None:
     given = parse(arguments)
     environments = Environments(given.environments)
+    given.out.mkdir(parents=True, exist_ok=True)
     results = given.out / "results.json"
     known = json.loads(results.read_text()) if results.exists() else {}
     wanted = given.rows.split(",") if given.rows else [row.number for row in ROWS]

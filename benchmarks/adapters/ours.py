@@ -31,38 +31,41 @@ def run(main, *args):
 
 
 def source(make):
-    """A backend that answers with the deltas that ``make()``, an async generator function, gives."""
+    """A backend whose deltas are those of ``make()``, an async generator function."""
     from contextlib import asynccontextmanager
 
-    from mellea_sc import Backend, Delta
+    from mellea_sc import Backend
 
     class Source(Backend):
         @asynccontextmanager
         async def open(self, request):
-            async def deltas():
-                async for text in make():
-                    yield Delta(text)
-
-            yield deltas()
+            yield make()
 
     return Source()
 
 
 def at_once(texts):
+    from mellea_sc import Delta
+
     async def deltas():
         for text in texts:
-            yield text
+            yield Delta(text)
 
     return source(deltas)
 
 
 def paced(texts, pace):
-    import anyio
+    from mellea_sc import Delta
+
+    if LOOP == "trio":  # as the other contestants: the loop's own sleep
+        from trio import sleep
+    else:
+        from asyncio import sleep
 
     async def deltas():
         for text in texts:
-            await anyio.sleep(pace)
-            yield text
+            await sleep(pace)
+            yield Delta(text)
 
     return source(deltas)
 
@@ -246,11 +249,11 @@ def fail_while_sibling_sleeps():
 def backend_error_after(deltas):
     import anyio
 
-    from mellea_sc import start_session
+    from mellea_sc import Delta, start_session
 
     async def breaking(count):
         for text in sentences(count):
-            yield text
+            yield Delta(text)
         raise ConnectionResetError("the source broke")
 
     async def judge(index, chunk):

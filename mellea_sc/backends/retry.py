@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -60,24 +61,58 @@ class Retrying(Backend):
         async with self._backend.connected() as backend:
             yield type(self)(backend, attempts=self._attempts, budget=self._budget)
 
-    @asynccontextmanager
-    async def open(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
+    def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
         """Open a generation; see :meth:`Backend.open`.
 
         Raises:
-            BackendBusy: the server still was, when attempts or budget were used up.
+            BackendBusy: on entering: the server still was, when attempts or budget were used up.
 
         Cancellation: ends the waiting between attempts at once.
         """
-        async with AsyncExitStack() as stack:
-            yield await self._enter(stack, request)
+        return _Opening(self._backend, request, self._attempts, self._budget)
 
-    async def _enter(
-        self, stack: AsyncExitStack, request: GenerationRequest
-    ) -> AsyncIterator[Delta]:
-        import stamina
 
+class _Opening:
+    """One generation: asked for on entering, as often as it takes."""
+
+    __slots__ = ("_attempts", "_backend", "_budget", "_opened", "_request")
+
+    _opened: AbstractAsyncContextManager[AsyncIterator[Delta]]
+
+    def __init__(
+        self, backend: Backend, request: GenerationRequest, attempts: int, budget: float
+    ) -> None:
+        self._backend = backend
+        self._request = request
+        self._attempts = attempts
+        self._budget = budget
+
+    async def __aenter__(self) -> AsyncIterator[Delta]:
         deadline = anyio.current_time() + self._budget
+        try:
+            return await self._attempt()
+        except BackendBusy as error:
+            refusal = error
+        return await self._attempt_again(refusal, deadline)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> bool | None:
+        return await self._opened.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - bounds itself
+
+    async def _attempt(self) -> AsyncIterator[Delta]:
+        opened = self._backend.open(self._request)
+        deltas = await opened.__aenter__()
+        self._opened = opened
+        return deltas
+
+    async def _attempt_again(self, refusal: BackendBusy, deadline: float) -> AsyncIterator[Delta]:
+        """All attempts but the first, which was refused."""
+        import stamina  # only here: most servers are never busy
+
         wait = FIRST_WAIT
 
         def seconds_to_wait(error: Exception) -> float | bool:
@@ -92,11 +127,13 @@ class Retrying(Backend):
         async for attempt in stamina.retry_context(
             on=seconds_to_wait, attempts=self._attempts, timeout=None
         ):
-            try:
-                return await stack.enter_async_context(self._backend.open(request))
-            except BackendBusy:
-                # Only this goes in there: an attempt holds on to whatever leaves it, and a
-                # cancellation must not be held.
-                with attempt:
-                    raise
+            if attempt.num > 1:
+                try:
+                    return await self._attempt()
+                except BackendBusy as error:
+                    refusal = error
+            # Only this goes in there: an attempt holds on to whatever leaves it, and a
+            # cancellation must not be held.
+            with attempt:
+                raise refusal
         raise AssertionError("the last attempt raises")

@@ -27,21 +27,35 @@ async def wait_for_all_mots(mots: Iterable[ModelOutputThunk]) -> None:
     thunks = list(dict.fromkeys(mots))
     for thunk in thunks:
         thunk.check_loop()
+    left = len(thunks)
     failed: ModelOutputThunk | None = None
+    settled = anyio.Event()
 
-    async def wait(thunk: ModelOutputThunk) -> None:
-        nonlocal failed
-        await thunk.wait_for_value()
-        if failed is None and (thunk.error is not None or thunk.cancelled):
+    def ended(thunk: ModelOutputThunk) -> None:
+        nonlocal left, failed
+        left -= 1
+        if failed is None and thunk.has_no_value:
             failed = thunk
-            waiting.cancel_scope.cancel("another thunk has failed")
+        if not left or failed is not None:
+            settled.set()
 
-    async with anyio.create_task_group() as waiting:
+    try:
         for thunk in thunks:
-            waiting.start_soon(wait, thunk)
+            thunk.relieve()
+            thunk.when_finished(ended)
+        if thunks:
+            await settled.wait()
+        # who is cancelled together with the generations is cancelled, and sees no failure
+        await anyio.lowlevel.checkpoint()
+    finally:
+        if left:
+            for thunk in thunks:
+                thunk.never_mind(ended)
     if failed is not None:
         await _cancel_all(thunks)
         await failed.avalue()
+    for thunk in thunks:
+        thunk.was_awaited()
 
 
 async def _cancel_all(thunks: list[ModelOutputThunk]) -> None:

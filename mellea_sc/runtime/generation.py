@@ -15,7 +15,6 @@ the source never has to wait itself. The wait for each delta is bounded; the wai
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Protocol
@@ -37,7 +36,7 @@ from mellea_sc.core.base import Component, Context, Span, pending_thunks
 from mellea_sc.core.errors import BackendError, BackendTimeout, DependencyFailed, SessionClosed
 from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout, wants_stream
 from mellea_sc.core.prompt import messages_for
-from mellea_sc.runtime.loops import clock, stray_cancellation_as
+from mellea_sc.runtime.loops import clock, is_stray_cancellation
 from mellea_sc.runtime.metering import metered
 from mellea_sc.runtime.nursery import Nursery, sole_error
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
@@ -85,25 +84,21 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
     backend = metered(await nursery.connection())
     async with nursery.slot():
         now = clock()
-        watchdog = anyio.CancelScope()
+        limit = nursery.limit(timeout)
         seen = 0
         first: float | None = None
-        started = armed = now()
+        started = now()
         sink.generation = attrs.evolve(
             sink.generation, model=backend.model_id, provider=backend.provider
         )
         try:
-            stray = BackendError(
-                f"{backend.provider} ({backend.model_id}) raised a cancellation that nobody asked for"
-            )
-            with watchdog, stray_cancellation_as(stray):
-                watchdog.deadline = started + timeout
+            with limit:
                 async with backend.open(request) as deltas:
                     async for delta in deltas:
                         if (text := delta.text) and sink.write(text):
-                            watchdog.deadline = math.inf
+                            limit.pause()
                             await sink.room()
-                            armed = -math.inf
+                            limit.resume()
                         if first is None and text:
                             first = now() - started
                             sink.generation = attrs.evolve(
@@ -114,13 +109,17 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
                         seen += 1
                         if not seen % TURN:
                             await anyio.lowlevel.checkpoint()
-                        if (moment := now()) - armed >= RESOLUTION:
-                            watchdog.deadline = moment + timeout
-                            armed = moment
+                        limit.since = now()
+        except anyio.get_cancelled_exc_class():
+            if not is_stray_cancellation():
+                raise
+            raise BackendError(  # noqa: ASYNC104 - nobody has asked for it
+                f"{backend.provider} ({backend.model_id}) raised a cancellation that nobody asked for"
+            ) from None
         finally:
             total = now() - started
             sink.generation = attrs.evolve(sink.generation, total_time=total)
-    if watchdog.cancelled_caught:
+    if limit.was_exceeded:
         what = "the next delta" if seen else "the first delta"
         raise BackendTimeout(
             f"{backend.provider} ({backend.model_id}) did not send {what} within {timeout:g} s; "

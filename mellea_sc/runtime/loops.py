@@ -6,8 +6,9 @@ trio is imported only where the program has imported it before: a program that r
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
+from types import TracebackType
 
 import anyio
 
@@ -15,9 +16,11 @@ from mellea_sc.core.errors import UsageError
 from mellea_sc.runtime import _asyncio
 
 __all__ = [
+    "after_first_steps",
     "call_soon_in",
     "clock",
     "current_loop",
+    "is_stray_cancellation",
     "or_else",
     "pass_on_interrupt",
     "running_loop",
@@ -95,19 +98,39 @@ def pass_on_interrupt() -> None:
         _trio.pass_on_interrupt()
 
 
-@contextmanager
-def stray_cancellation_as(error: Exception) -> Generator[None]:
+def stray_cancellation_as(error: Exception) -> AbstractContextManager[None]:
     """Raise an error where somebody else's code raises a cancellation that nobody has asked for.
 
     Under asyncio the exception of a cancelled future can come out of any code that awaits one. Let
     through, it would look as if the task itself had been cancelled, and its task group would follow.
     """
-    try:
-        yield
-    except anyio.get_cancelled_exc_class():
-        if _is_trio() or _asyncio.is_being_cancelled():
-            raise
-        raise error from None  # noqa: ASYNC104 - nobody has asked for it
+    return _StrayCancellation(error)
+
+
+class _StrayCancellation:
+    __slots__ = ("_error",)
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        if exc is None or not isinstance(exc, anyio.get_cancelled_exc_class()):
+            return
+        if is_stray_cancellation():
+            raise self._error from None
+
+
+def is_stray_cancellation() -> bool:
+    """Whether the cancellation that has just been caught is one that nobody has asked for."""
+    return not (_is_trio() or _asyncio.is_being_cancelled())
 
 
 def or_else(
@@ -135,8 +158,17 @@ def or_else(
         if not has_begun:
             never_began()
 
-    _asyncio.call_after_first_steps(check)
+    after_first_steps(check)
     return begin
+
+
+def after_first_steps(check: Callable[[], None]) -> None:
+    """Call a function when every task that is started now has taken its first step, or will never.
+
+    Under trio it is not called: there, every task takes its first step.
+    """
+    if not _is_trio():
+        _asyncio.call_after_first_steps(check)
 
 
 def _is_trio() -> bool:

@@ -2,7 +2,8 @@
 
 A nursery holds two task groups, one inside the other::
 
-    hosts                     what generations need: the backend's connections, opened at first use
+    hosts                     what generations need: the backend's connections, opened at first use, and
+      │                       the watch over how long is waited for them
       └─ tasks                the generations, runs and validations, each in a cancel scope of its own
 
 Leaving it normally *joins*: producers that wait for a reader are let go, every task runs to its end,
@@ -46,6 +47,8 @@ from mellea_sc.runtime.loops import (
     running_loop,
     spawn_root,
 )
+from mellea_sc.runtime.slots import Slots
+from mellea_sc.runtime.watch import Limit, Watch
 
 __all__ = [
     "CLEANUP_TIMEOUT",
@@ -129,13 +132,12 @@ class Nursery:
         self.draining: bool = False
         self.cancel_reason: str | None = None
         self.is_open: bool = False
-        self._closing = anyio.Event()
         self._link: _Link | None = None
         self._parked: set[Parked] = set()
         self._unobserved: dict[object, Exception] = {}
         self._cancelled = False
-        self._slots = None if max_concurrency is None else anyio.Semaphore(max_concurrency)
-        self._waiting_for_slots = 0
+        self._slots = Slots(max_concurrency, self.relieve)
+        self._watch = Watch()
 
     # --- its life -------------------------------------------------------------------------
 
@@ -327,36 +329,21 @@ class Nursery:
 
     # --- what generations need --------------------------------------------------------------
 
-    @asynccontextmanager
-    async def slot(self) -> AsyncGenerator[None]:
-        """A place among the ``max_concurrency`` requests in flight.
-
-        While it waits for one, producers that wait for slow readers are let go: they may be what
-        holds the places, and their reader may be what waits here.
-
-        Cancellation: a waiting request gives up its turn and has cost nothing.
-        """
-        if self._slots is None:
-            yield
-            return
-        try:
-            self._slots.acquire_nowait()
-        except anyio.WouldBlock:
-            self._waiting_for_slots += 1
-            try:
-                self.relieve()
-                await self._slots.acquire()
-            finally:
-                self._waiting_for_slots -= 1
-        try:
-            yield
-        finally:
-            self._slots.release()
+    def slot(self) -> AbstractAsyncContextManager[None]:
+        """A place among the ``max_concurrency`` requests in flight; see :class:`Slots`."""
+        return self._slots
 
     @property
     def is_short_of_slots(self) -> bool:
         """Whether requests wait for a place among those in flight."""
-        return self._waiting_for_slots > 0
+        return self._slots.is_short
+
+    def limit(self, seconds: float) -> Limit:
+        """A bound on each of the waits for what the connections bring; see :class:`Limit`.
+
+        It holds while :meth:`connection` has been given to somebody.
+        """
+        return self._watch.limit(seconds)
 
     async def connection(self) -> Backend:
         """The backend with its connections open; they are opened by the first who asks.
@@ -382,7 +369,7 @@ class Nursery:
             with link.scope:
                 async with self.backend.connected() as link.backend:
                     link.settled.set()
-                    await self._closing.wait()
+                    await self._watch.run()
         except Exception as error:  # noqa: BLE001 - handed to whoever asked for the connections
             if link.settled.is_set():
                 self.hold(link, error)
@@ -397,7 +384,7 @@ class Nursery:
             link.settled.set()
 
     def _close_link(self) -> None:
-        self._closing.set()
+        self._watch.close()
         if (link := self._link) is not None:
             if link.settled.is_set():
                 link.scope.deadline = anyio.current_time() + CLEANUP_TIMEOUT

@@ -32,7 +32,7 @@ from mellea_sc.core.errors import (
 )
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.runtime.budget import covered
-from mellea_sc.runtime.loops import running_loop
+from mellea_sc.runtime.loops import after_first_steps, running_loop
 from mellea_sc.runtime.nursery import Nursery
 
 __all__ = ["GenerationInfo", "ModelOutputThunk", "Work"]
@@ -74,6 +74,9 @@ class GenerationInfo:
         )
 
 
+NOTHING_KNOWN: Final = GenerationInfo()
+
+
 class _State(Enum):
     RUNNING = "generating"
     DONE = "computed"
@@ -96,6 +99,7 @@ class ModelOutputThunk(Thunk):
         "_error",
         "_finished",
         "_handed_out",
+        "_never_began",
         "_nursery",
         "_parts",
         "_read",
@@ -110,6 +114,7 @@ class ModelOutputThunk(Thunk):
         "_unchecked",
         "_value",
         "_wake",
+        "_when_finished",
         "_withheld",
         "generation",
         "name",
@@ -133,7 +138,7 @@ class ModelOutputThunk(Thunk):
         generation: GenerationInfo | None = None,
     ) -> None:
         self.name: str = name
-        self.generation = generation or GenerationInfo()
+        self.generation = generation or NOTHING_KNOWN
         self.sampling = None
         self.parsed_repr = None
         self._nursery = nursery
@@ -156,6 +161,8 @@ class ModelOutputThunk(Thunk):
         self._room: anyio.Event | None = None
         self._scope: anyio.CancelScope | None = None
         self._finished: anyio.Event | None = None
+        self._when_finished: list[Callable[[ModelOutputThunk], None]] | None = None
+        self._never_began: Callable[[], None] | None = None
 
     @classmethod
     def computed(cls, text: str, *, generation: GenerationInfo | None = None) -> ModelOutputThunk:
@@ -220,8 +227,8 @@ class ModelOutputThunk(Thunk):
         return self._state is _State.CANCELLED
 
     @property
-    def _has_no_value(self) -> bool:
-        """Whether it has ended without one."""
+    def has_no_value(self) -> bool:
+        """Whether it has failed or was cancelled."""
         return self._state in (_State.FAILED, _State.CANCELLED)
 
     async def avalue(self) -> str:
@@ -247,9 +254,13 @@ class ModelOutputThunk(Thunk):
         if has_to_wait:
             self.relieve()
             await self.wait_finished()
-        if not has_to_wait or self._has_no_value:
+        if not has_to_wait or self.has_no_value:
             # Whoever is cancelled together with the generation is cancelled, and sees no failure.
             await anyio.lowlevel.checkpoint()
+        self.was_awaited()
+
+    def was_awaited(self) -> None:
+        """Somebody has waited for the text: it need not be read any more."""
         self._awaited = True
 
     async def astream(self) -> str:
@@ -284,7 +295,7 @@ class ModelOutputThunk(Thunk):
             finally:
                 self._reading = False
                 self._wake = None
-            if self._has_no_value:
+            if self.has_no_value:
                 await anyio.lowlevel.checkpoint()  # as in wait_for_value()
         return self._take()
 
@@ -295,7 +306,7 @@ class ModelOutputThunk(Thunk):
             self._room.set()
         if self._state is _State.DONE:
             self._handed_out = True
-        elif self._has_no_value and not text:
+        elif self.has_no_value and not text:
             self._raise_failure()
         return text
 
@@ -346,18 +357,21 @@ class ModelOutputThunk(Thunk):
             never_began: Called if the work was dropped before it began.
         """
         assert self._nursery is not None
-
-        def dropped() -> None:
-            self._finish()
-            never_began()
-
+        self._nursery.check_usable()
         self._scope = anyio.CancelScope()
-        self._finished = anyio.Event()
-        self._nursery.start(self._run, work, name=self.name, tasks=tasks, never_began=dropped)
+        self._never_began = never_began
+        tasks.start_soon(self._run, work, name=self.name)
+        after_first_steps(self._check_begun)
+
+    def _check_begun(self) -> None:
+        if self._never_began is not None:
+            self._finish()
+            self._never_began()
 
     async def _run(self, work: Work) -> None:
         assert self._scope is not None
         assert self._nursery is not None
+        self._never_began = None
         try:
             with self._scope, covered():
                 await work(self)
@@ -374,10 +388,11 @@ class ModelOutputThunk(Thunk):
             self._finish()
 
     def _finish(self) -> None:
-        assert self._finished is not None
         if self._state is _State.RUNNING:
             self._state = _State.CANCELLED
-        self._finished.set()
+        for call in self._when_finished or ():
+            call(self)
+        self._when_finished = None
         if self._wake is not None:
             self._wake.set()
 
@@ -429,9 +444,26 @@ class ModelOutputThunk(Thunk):
 
         Cancellation: only the waiting ends.
         """
-        if self._finished is not None and not self._finished.is_set():
+        if self._state is _State.RUNNING:
             self.check_loop()
+            if self._finished is None:
+                self._finished = finished = anyio.Event()
+                self.when_finished(lambda _: finished.set())
             await self._finished.wait()
+
+    def when_finished(self, call: Callable[[ModelOutputThunk], None]) -> None:
+        """Call a function, with this thunk, when the generation has ended; at once if it has."""
+        if self._state is not _State.RUNNING:
+            call(self)
+        elif self._when_finished is None:
+            self._when_finished = [call]
+        else:
+            self._when_finished.append(call)
+
+    def never_mind(self, call: Callable[[ModelOutputThunk], None]) -> None:
+        """Do not call a function any more that :meth:`when_finished` was given."""
+        if self._when_finished is not None and call in self._when_finished:
+            self._when_finished.remove(call)
 
     def check_loop(self) -> None:
         """Raise unless it can be waited for here.

@@ -118,16 +118,15 @@ class Conversation:
             UsageError: this is called from inside a turn of this conversation.
         """
         self.check_outside()
+        if not self._in_order:
+            return _FreeTurn(self)
         turn = _QueuedTurn(self, relieve)
-        if self._in_order:
-            if self._line:
-                log.warning(OVERLAP)
-                for earlier in self._line:
-                    earlier.relieve()
-            self._line.append(turn)
-            self._line[0].head.set()
-        else:
-            turn.head.set()
+        if self._line:
+            log.warning(OVERLAP)
+            for earlier in self._line:
+                earlier.relieve()
+        self._line.append(turn)
+        self._line[0].head.set()
         return turn
 
     async def settled(self) -> Context:
@@ -151,6 +150,30 @@ class Conversation:
             if self._line:
                 self._line[0].head.set()
         turn.left.set()
+
+
+@attrs.frozen
+class _FreeTurn:
+    """A turn that waits for no other, and that no other waits for."""
+
+    _conversation: Conversation
+
+    async def __aenter__(self) -> Context:
+        return self._conversation.ctx
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        return
+
+    def commit(self, ctx: Context) -> None:
+        self._conversation.ctx = ctx
+
+    def give_up(self) -> None:
+        """Nobody waits for it."""
 
 
 @attrs.define(eq=False)

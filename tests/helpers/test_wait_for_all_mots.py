@@ -117,6 +117,16 @@ async def test_cancelling_the_waiting_leaves_the_generations() -> None:
         assert [thunk.value for thunk in thunks] == ["done"] * 2
 
 
+async def test_waiting_that_was_cancelled_leaves_nothing_behind() -> None:
+    async with start_session(backend=backend()) as m:
+        thunks = [await m.ainstruct("1"), await m.ainstruct("9")]
+        for seconds in (0.1, 2):
+            with anyio.move_on_after(seconds) as scope:
+                await wait_for_all_mots(thunks)
+            assert scope.cancelled_caught
+        assert [thunk._when_finished for thunk in thunks] == [None, []]
+
+
 async def test_a_failure_that_comes_with_a_cancellation_is_not_lost() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         async with start_session(backend=backend()) as m:

@@ -1,0 +1,127 @@
+"""Limits of waits, which one task looks after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+
+import anyio
+import pytest
+
+from mellea_sc.runtime.watch import Limit, Watch
+from mellea_sc.testing import run_virtual
+from mellea_sc.testing._steps import watch_steps
+
+LOOPS = pytest.mark.parametrize("loop", ["asyncio", "trio"])
+Program = Callable[[Watch], Awaitable[None]]
+
+
+def watched(loop: str, program: Program) -> float:
+    """Run a program beside a watch; when it ended."""
+
+    async def main() -> float:
+        watch = Watch()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch.run)
+            await program(watch)
+            ended = anyio.current_time()
+            watch.close()
+        return ended
+
+    return run_virtual(main, backend=loop)
+
+
+def about(seconds: float) -> object:
+    return pytest.approx(seconds, abs=0.002)
+
+
+@LOOPS
+def test_a_wait_that_takes_too_long_is_cancelled_and_others_are_not(loop: str) -> None:
+    ended: dict[float, float] = {}
+
+    async def wait(watch: Watch, seconds: float) -> None:
+        begun = anyio.current_time()
+        with watch.limit(seconds) as limit:
+            await anyio.sleep(5)
+        assert limit.was_exceeded is (seconds < 5)
+        ended[seconds] = anyio.current_time() - begun
+
+    async def program(watch: Watch) -> None:
+        async with anyio.create_task_group() as tasks:
+            for seconds in (3, math.inf, 1, 6, 2):  # also a limit before the one that is slept for
+                tasks.start_soon(wait, watch, seconds)
+                await anyio.sleep(0.1)
+
+    watched(loop, program)
+    assert ended == {1: about(1), 2: about(2), 3: about(3), 6: about(5), math.inf: about(5)}
+
+
+@LOOPS
+def test_a_wait_that_begins_anew_has_all_of_its_time_again(loop: str) -> None:
+    async def program(watch: Watch) -> None:
+        with watch.limit(1) as limit:
+            for _ in range(10):
+                await anyio.sleep(0.9)
+                limit.since = watch.now()
+            await anyio.sleep(2)
+        assert limit.was_exceeded
+
+    assert watched(loop, program) == about(10)
+
+
+@LOOPS
+def test_a_limit_that_pauses_is_not_exceeded(loop: str) -> None:
+    async def program(watch: Watch) -> None:
+        with watch.limit(1) as limit:
+            limit.pause()
+            await anyio.sleep(7)
+            limit.resume()
+            await anyio.sleep(2)
+        assert limit.was_exceeded
+
+    assert watched(loop, program) == about(8)
+
+
+@LOOPS
+def test_a_cleanup_after_a_limit_keeps_nobody_busy(loop: str) -> None:
+    async def clean_up(limit: Limit) -> None:
+        with limit:
+            try:
+                await anyio.sleep(5)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(5)
+
+    async def program(watch: Watch) -> None:
+        steps = 0
+
+        def stepped() -> None:
+            nonlocal steps
+            steps += 1
+
+        with watch_steps(stepped):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(clean_up, watch.limit(1))
+        assert steps < 20
+
+    assert watched(loop, program) == about(6)
+
+
+@LOOPS
+def test_a_watch_without_limits_is_due_for_nothing(loop: str) -> None:
+    async def program(watch: Watch) -> None:
+        with watch.limit(100):
+            await anyio.sleep(1)
+        assert watch._nap.deadline == math.inf
+
+    assert watched(loop, program) == about(1)
+
+
+@LOOPS
+def test_a_watch_that_was_closed_before_it_began_ends_at_once(loop: str) -> None:
+    async def main() -> None:
+        watch = Watch()
+        watch.close()
+        await watch.run()
+
+    run_virtual(main, backend=loop)
