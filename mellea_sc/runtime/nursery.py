@@ -444,7 +444,8 @@ class AdoptedNursery:
         Raises:
             ExceptionGroup: of the errors that nobody observed.
 
-        Cancellation: the tasks are cancelled, and their cleanup is waited for.
+        Cancellation: the tasks are cancelled, and their cleanup is waited for; errors go before, as in
+        a task group.
         """
         self._leave.set()
         try:
@@ -453,10 +454,14 @@ class AdoptedNursery:
             self.nursery.cancel("closing the session was cancelled")
             with anyio.CancelScope(shield=True):
                 await self._left.wait()
+            self._raise_outcome()
             raise
+        self._raise_outcome()
+
+    def _raise_outcome(self) -> None:
         if self._outcome is not None:
             outcome, self._outcome = self._outcome, None
-            raise outcome
+            raise outcome from None
 
 
 @contextmanager

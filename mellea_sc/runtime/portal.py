@@ -10,23 +10,20 @@ import concurrent.futures
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
-from typing import Final, TypeVar
+from contextlib import suppress
+from typing import TypeVar
 
 import anyio
-import anyio.from_thread
 
 from mellea_sc.core.errors import SyncCallInEventLoop
 from mellea_sc.runtime.budget import covered
+from mellea_sc.runtime.loop_thread import PATIENCE, LoopThread
 from mellea_sc.runtime.loops import running_loop
-from mellea_sc.runtime.nursery import CLEANUP_TIMEOUT
+from mellea_sc.runtime.nursery import log_unobserved
 
-__all__ = ["PATIENCE", "SyncPortal", "refuse_in_event_loop"]
+__all__ = ["SyncPortal", "refuse_in_event_loop"]
 
 T = TypeVar("T")
-
-PATIENCE: Final = 2 * CLEANUP_TIMEOUT
-"""Seconds to wait for the cleanup of an interrupted call's async half, or of the whole thread."""
 
 
 def refuse_in_event_loop(what: str, instead: str) -> None:
@@ -51,26 +48,32 @@ class SyncPortal:
     def __init__(self, owner: object) -> None:
         self._owner = weakref.ref(owner)
         self._lock = threading.Lock()
-        self._portal: anyio.from_thread.BlockingPortal | None = None
+        self._thread: LoopThread | None = None
         self._stop: Callable[[], object] = lambda: None
 
     @property
     def is_running(self) -> bool:
         """Whether the thread has been started and not ended."""
-        return self._portal is not None
+        return self._thread is not None and not self._thread.ended.done()
 
     def call(self, function: Callable[[], Awaitable[T]]) -> T:
         """Run an async function in the thread and wait for what it returns.
 
         Raises:
             Exception: as the function raised it.
-            KeyboardInterrupt: Ctrl-C; the function has been cancelled and has cleaned up.
+            SystemExit: raised in the function or beside it; the thread has ended.
+            KeyboardInterrupt: Ctrl-C; the function has been cancelled and has cleaned up. What it has
+                raised itself is logged.
         """
         with self._lock:
-            portal = self._portal or self._start()
+            thread = self._thread
+            if thread is None or thread.ended.done():
+                thread = self._start()
+            portal = thread.portal
         ended = threading.Event()
         scope: anyio.CancelScope | None = None
         given_up = False
+        failure: list[BaseException] = []
 
         async def run() -> T:
             nonlocal scope
@@ -79,6 +82,9 @@ class SyncPortal:
                     if given_up:
                         scope.cancel("the call was interrupted")
                     return await function()
+                except Exception as error:
+                    failure.append(error)
+                    raise
                 finally:
                     ended.set()
             raise concurrent.futures.CancelledError
@@ -94,33 +100,39 @@ class SyncPortal:
         try:
             # Ctrl-C may come in here as well, when the function is running already
             future = portal.start_task_soon(run)
-            return future.result()
-        except BaseException:
+            return thread.result(future)
+        except BaseException as error:
             if future is None or not future.done():
                 given_up = True
-                portal.start_task_soon(give_up)
-                ended.wait(PATIENCE)
+                with suppress(RuntimeError):  # the loop has ended
+                    portal.start_task_soon(give_up)
+                    ended.wait(PATIENCE)
+            if error not in failure:
+                log_unobserved("an interrupted call", failure)
             raise
 
-    def _start(self) -> anyio.from_thread.BlockingPortal:
-        stack = ExitStack()
-        self._portal = stack.enter_context(
-            anyio.from_thread.start_blocking_portal(name="mellea_sc sync calls")
-        )
-        self._stop = weakref.finalize(self._owner(), _close, stack)
-        return self._portal
+    def _start(self) -> LoopThread:
+        thread = LoopThread("mellea_sc sync calls")
+        try:
+            thread.start()
+            self._stop = weakref.finalize(self._owner(), _end, thread)
+            self._thread = thread
+        except BaseException:
+            thread.end()
+            raise
+        return thread
 
     def close(self) -> None:
         """End the thread and wait for that; its event loop cancels and joins what is left in it."""
         with self._lock:
-            self._portal = None
+            self._thread = None
             stop = self._stop
         stop()
 
 
-def _close(stack: ExitStack) -> None:
+def _end(thread: LoopThread) -> None:
     if running_loop() is None:
-        stack.close()
+        thread.end()
     else:
         # collected inside an event loop, perhaps the very one that is to end: it must not wait here
-        threading.Thread(target=stack.close, daemon=True).start()
+        threading.Thread(target=thread.end, daemon=True).start()

@@ -20,9 +20,10 @@ from mellea_sc.core.backend import Backend
 from mellea_sc.core.errors import InvalidOption, SessionClosed
 from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.runtime.generation import BoundBackend, Place
+from mellea_sc.runtime.loop_thread import PATIENCE
 from mellea_sc.runtime.loops import current_loop, running_loop
 from mellea_sc.runtime.nursery import AdoptedNursery, Nursery, OnError, log_unobserved
-from mellea_sc.runtime.portal import PATIENCE, SyncPortal, refuse_in_event_loop
+from mellea_sc.runtime.portal import SyncPortal, refuse_in_event_loop
 
 __all__ = ["SessionScope"]
 
@@ -126,7 +127,8 @@ class SessionScope:
         Raises:
             ExceptionGroup: of the errors that nobody observed.
 
-        Cancellation: what is running is cancelled too, and its cleanup is waited for.
+        Cancellation: what is running is cancelled too, and its cleanup is waited for; errors that nobody
+        observed go before.
         """
         try:
             await self._end_here()

@@ -6,6 +6,7 @@
     clock.py                    virtual time, and a repeatable order of tasks, on both event loops
     leaks.py                    nothing is left behind
     everywhere.py               a program cancelled at every checkpoint, or failing at every point
+    interrupting.py             a blocking program with a Ctrl-C at every step
     failing.py                  a backend or a requirement that fails at one point
     conformance.py              does a backend keep its promises?
     requirement_conformance.py  does a requirement keep its promises?
@@ -23,6 +24,7 @@ from mellea_sc.testing.clock import Deadlock, LoopName, run_virtual, virtual_bac
 from mellea_sc.testing.conformance import check_backend
 from mellea_sc.testing.everywhere import cancel_everywhere, fail_everywhere
 from mellea_sc.testing.failing import FailingBackend, FailingRequirement, InjectedError
+from mellea_sc.testing.interrupting import interrupt_everywhere
 from mellea_sc.testing.leaks import Leak, Leaked, LeakKind, assert_no_leaks
 from mellea_sc.testing.requirement_conformance import check_requirement
 from mellea_sc.testing.scripted import (
@@ -66,6 +68,7 @@ __all__ = [
     "check_backend",
     "check_requirement",
     "fail_everywhere",
+    "interrupt_everywhere",
     "is_judge_request",
     "run_virtual",
     "virtual_backend",

@@ -5,15 +5,18 @@ The one place that hooks into the schedulers of asyncio and trio.
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Callable, Coroutine, Generator
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["watch_steps"]
+__all__ = ["watch_steps", "watch_steps_elsewhere"]
 
 AnyCoroutine: TypeAlias = Coroutine[object, object, object]
 
@@ -72,6 +75,50 @@ def _watch_asyncio(after_step: Callable[[], None]) -> Generator[None]:
         yield
     finally:
         loop.set_task_factory(before)
+
+
+@contextmanager
+def watch_steps_elsewhere(
+    after_step: Callable[[asyncio.AbstractEventLoop], None],
+) -> Generator[Sequence[asyncio.Task[object]]]:
+    """Call a function whenever a task in another thread is suspended or has ended.
+
+    Watched are the asyncio loops that are made within the block. The function is called in the loop's
+    thread, and given the loop.
+
+    Yields:
+        The tasks that were started, as they are started.
+    """
+    import asyncio
+
+    here = threading.get_ident()
+    loops: weakref.WeakSet[asyncio.BaseEventLoop] = weakref.WeakSet()
+    tasks: list[asyncio.Task[object]] = []
+    Loop = asyncio.BaseEventLoop  # noqa: N806 # it is a class
+    make, start = Loop.__init__, Loop.create_task
+
+    @functools.wraps(make)
+    def init(self: asyncio.BaseEventLoop) -> None:
+        make(self)
+        loops.add(self)
+
+    @functools.wraps(start)
+    def create_task(self: asyncio.BaseEventLoop, coroutine: Any, **options: Any) -> Any:
+        if self not in loops or threading.get_ident() == here:
+            return start(self, coroutine, **options)
+        counted: Any = _Counted(coroutine, lambda: after_step(self))
+        task: asyncio.Task[object] = start(self, counted, **options)
+        task.add_done_callback(lambda _: after_step(self))
+        tasks.append(task)
+        return task
+
+    setattr(Loop, "__init__", init)  # noqa: B010 # a plain assignment is an error to type checkers
+    setattr(Loop, "create_task", create_task)  # noqa: B010
+    try:
+        yield tasks
+    finally:
+        setattr(Loop, "__init__", make)  # noqa: B010
+        setattr(Loop, "create_task", start)  # noqa: B010
 
 
 class _Counted(Coroutine[object, object, object]):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final, Literal, TypeAlias
 
 import anyio
@@ -15,10 +15,10 @@ import attrs
 
 from mellea_sc.testing._origins import Origins, suspended_in, watch_origins
 from mellea_sc.testing._processes import child_processes, describe_descriptor, open_descriptors
-from mellea_sc.testing._tasks import all_tasks
+from mellea_sc.testing._tasks import TaskView, all_tasks
 from mellea_sc.testing._threads import innermost_place, is_idle
 
-__all__ = ["Leak", "LeakKind", "Leaked", "assert_no_leaks"]
+__all__ = ["Leak", "LeakKind", "Leaked", "assert_no_leaks", "assert_no_leaks_of_threads"]
 
 LeakKind: TypeAlias = Literal[
     "task", "async generator", "memory stream", "thread", "file descriptor", "child process"
@@ -86,11 +86,36 @@ async def assert_no_leaks() -> AsyncGenerator[None]:
             raise Leaked(leaks)
 
 
+@contextmanager
+def assert_no_leaks_of_threads(tasks: Callable[[], Sequence[TaskView]]) -> Generator[None]:
+    """The blocking half of :func:`assert_no_leaks`, for a program that runs event loops in other threads.
+
+    Args:
+        tasks: Those of these loops that are still there.
+
+    Raises:
+        Leaked: something is left. When the block raises anything itself, that is raised, with a note.
+    """
+    with watch_origins() as origins:
+        before = _Inventory(origins, tasks)
+        try:
+            yield
+        except BaseException as error:
+            if leaks := before.left_behind_after_a_while():
+                error.add_note(str(Leaked(leaks)))
+            raise
+        if leaks := before.left_behind_after_a_while():
+            raise Leaked(leaks)
+
+
 class _Inventory:
     """What was there at some time, by identity."""
 
-    def __init__(self, origins: Origins) -> None:
+    def __init__(
+        self, origins: Origins, all_tasks: Callable[[], Sequence[TaskView]] = all_tasks
+    ) -> None:
         self._origins = origins
+        self._all_tasks = all_tasks
         self._tasks = {view.task for view in all_tasks()}
         self._threads = {thread for thread in threading.enumerate() if not is_idle(thread)}
         self._descriptors = open_descriptors()
@@ -115,8 +140,16 @@ class _Inventory:
             leaks = tuple(self._new())
         return leaks
 
+    def left_behind_after_a_while(self) -> tuple[Leak, ...]:
+        """The same where no event loop runs: nothing here has to be given a step."""
+        until = time.monotonic() + _REAL_SECONDS
+        while (leaks := tuple(self._new())) and time.monotonic() < until:
+            gc.collect()
+            time.sleep(0.01)
+        return leaks
+
     def _new(self) -> Iterator[Leak]:
-        for view in all_tasks():
+        for view in self._all_tasks():
             if view.task not in self._tasks:
                 yield Leak("task", str(view).removeprefix("task "))
         for reference, where in list(self._origins.generators.values()):

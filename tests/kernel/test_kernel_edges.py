@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from contextlib import ExitStack
 
 import pytest
 
 from mellea_sc import Backend, Context, SamplingResult, SamplingStrategy, start_session
 from mellea_sc.core.base import Component, Span
 from mellea_sc.core.requirement import Requirement
-from mellea_sc.runtime.portal import _close
+from mellea_sc.runtime.loop_thread import LoopThread
+from mellea_sc.runtime.portal import _end
 from mellea_sc.testing import ScriptedBackend
 
 
@@ -32,10 +32,13 @@ def test_where_trio_was_never_imported_a_session_runs_on_asyncio(
 async def test_a_thread_of_blocking_calls_collected_in_an_event_loop_is_ended_beside_it() -> None:
     ended_in: list[threading.Thread] = []
     ended = threading.Event()
-    stack = ExitStack()
-    stack.callback(ended.set)
-    stack.callback(lambda: ended_in.append(threading.current_thread()))
-    _close(stack)
+
+    class Watched(LoopThread):
+        def end(self) -> None:
+            ended_in.append(threading.current_thread())
+            ended.set()
+
+    _end(Watched("never started"))
     assert ended.wait(5)
     assert ended_in != [threading.current_thread()]
 

@@ -439,3 +439,17 @@ def test_the_loop_may_end_at_any_moment_of_another_tasks_work(
         return task
 
     assert asyncio.run(main()).cancelled()
+
+
+@pytest.mark.anyio
+async def test_an_aclose_that_is_cancelled_still_raises_what_nobody_observed() -> None:
+    backend = ScriptedBackend(Fail(BackendError("forgotten")), ["some ", Stall()])
+    m = start_session(backend=backend)
+    for _ in range(2):
+        await m.ainstruct("?")
+    await anyio.wait_all_tasks_blocked()
+    with pytest.raises(ExceptionGroup) as caught, anyio.CancelScope() as scope:
+        scope.cancel()
+        await m.aclose()
+    assert [str(error) for error in caught.value.exceptions] == ["forgotten"]
+    assert [call.outcome for call in backend.calls] == ["error", "cancelled"]

@@ -525,3 +525,31 @@ def test_a_close_that_is_interrupted_cancels_what_it_waited_for() -> None:
     timer.join()
     assert backend.calls[0].outcome == "cancelled"
     assert not threads()
+
+
+# --- the thread -------------------------------------------------------------------------------------------
+
+
+def test_an_event_loop_that_cannot_be_made_is_the_calls_error_and_leaves_no_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_loop(*_: object) -> None:
+        raise OSError("too many open files")
+
+    with start_session(backend=quick()) as m:
+        with monkeypatch.context() as patch:
+            patch.setattr(anyio, "run", no_loop)
+            with pytest.raises(OSError, match="too many open files"):
+                m.instruct("?")
+        assert not threads()
+        assert str(m.instruct("?")) == "done"
+
+
+def test_an_exit_in_what_a_call_runs_is_raised_by_the_call_and_ends_the_thread() -> None:
+    def leave(_: object) -> ValidationResult:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit) as caught, start_session(backend=quick()) as m:
+        m.instruct("?", requirements=[Requirement("leave", leave)])
+    assert caught.value.code == 3
+    assert not threads()

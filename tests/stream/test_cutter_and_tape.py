@@ -39,6 +39,11 @@ def test_chunks_stand_where_they_are_in_the_text() -> None:
     assert chunks[0].start < chunks[1].start < chunks[2].start
 
 
+def test_equal_chunks_of_one_delta_stand_one_after_the_other() -> None:
+    cutter = Cutter(Told(["a", "a"]))
+    assert [(chunk.start, chunk.end) for chunk in cutter.feed("a b a")] == [(0, 1), (4, 5)]
+
+
 @pytest.mark.parametrize("wrong", ["not there", "One.", "w. Two"])
 def test_a_chunk_that_does_not_stand_in_the_text_after_the_last_one_is_an_error(wrong: str) -> None:
     cutter = Cutter(Told(["One."], [wrong]))

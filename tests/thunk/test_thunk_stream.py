@@ -467,3 +467,11 @@ async def test_a_long_text_costs_steps_of_the_loop_in_proportion_to_its_waits_no
 
     await anyio.to_thread.run_sync(run)
     assert steps < 300
+
+
+async def test_without_stream_the_text_comes_whole_also_to_who_asks_in_the_middle() -> None:
+    async with start_session(backend=ScriptedBackend(["some ", Pause(1), "text"])) as m:
+        thunk = await m.ainstruct("?")
+        await anyio.sleep(0.5)
+        assert thunk.text_so_far == "some "
+        assert await thunk.astream() == "some text"

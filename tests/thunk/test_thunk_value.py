@@ -551,3 +551,15 @@ async def test_the_time_of_a_failed_and_of_a_cancelled_generation_is_known() -> 
         async with cancelled:
             pass
     assert cancelled.generation.total_time == pytest.approx(3)
+
+
+async def test_a_block_that_is_left_early_says_so_and_a_failed_thunk_shows_it() -> None:
+    async with start_session(backend=ScriptedBackend([Stall()], Fail(BackendError("bad")))) as m:
+        async with await m.ainstruct("?") as left:
+            pass
+        with pytest.raises(GenerationCancelled, match="its block was left"):
+            await left
+        failed = await m.ainstruct("?")
+        with pytest.raises(BackendError):
+            await failed
+        assert repr(failed).startswith("<ModelOutputThunk failed: ")

@@ -109,6 +109,7 @@ from mellea_sc.testing import (
     check_backend,
     check_requirement,
     fail_everywhere,
+    interrupt_everywhere,
     run_virtual,
 )
 
@@ -614,6 +615,7 @@ async def kit() -> None:
 
     async with assert_no_leaks():
         assert_type(await cancel_everywhere(program, max_points=3), int)
+    assert_type(interrupt_everywhere(list, after_each=print, max_points=3), int)
     backend = ScriptedBackend("one", ["two ", "words"], judge=lambda _: True)
     assert_type(
         await fail_everywhere(with_errors, backend=lambda: backend, requirements=[AtMost(3)]), int
