@@ -25,7 +25,7 @@ import threading
 import time
 import weakref
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -380,17 +380,21 @@ class Work:
         return self._first
 
 
-@contextmanager
-def covered() -> Generator[None]:
+def covered() -> AbstractContextManager[None]:
     """Around what a task does: it ends when a budget that the task is under is exceeded.
 
     Raises:
         BudgetExceeded: it did.
     """
     budgets = open_budgets.get()
-    if not budgets:
-        yield
-        return
+    return _covered(budgets) if budgets else _FREE
+
+
+_FREE: Final = nullcontext()
+
+
+@contextmanager
+def _covered(budgets: tuple[Budget, ...]) -> Generator[None]:
     work = Work(budgets)
     token = _work.set(work)
     cut: Request | None = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import Token
 from types import TracebackType
-from typing import Self, cast
+from typing import Final, Self, cast
 
 from mellea_sc.core.errors import BudgetExceeded, InvalidOption
 from mellea_sc.core.spending import Limits, Prices, Spent
@@ -62,7 +62,10 @@ def limited(limits: Limits | None) -> AbstractContextManager[object]:
     Raises:
         InvalidOption: these are no limits.
     """
-    return nullcontext() if limits is None else LimitedBlock(limits)
+    return _UNLIMITED if limits is None else LimitedBlock(limits)
+
+
+_UNLIMITED: Final = nullcontext()
 
 
 class LimitedBlock:
