@@ -273,7 +273,7 @@ class BudgetExceeded(GenerationCancelled):
         raised_elsewhere: bool = False,
     ) -> None:
         super().__init__(reason, partial_text=partial_text, usage=usage)
-        self.args = (f"{reason}: {spent}",)
+        self.args: tuple[object, ...] = (f"{reason}: {spent}",)
         self.limit: LimitName = limit
         self.allowed: float = allowed
         self.spent: Spent = spent
@@ -294,7 +294,7 @@ class PreconditionFailed(RunError):
 
     def __init__(self, message: str, *, reasons: Sequence[str] = ()) -> None:
         super().__init__(message)
-        self.reasons = list(reasons)
+        self.reasons: list[str] = list(reasons)
 
 
 class ValidatorTimeout(RunError, TimeoutError):

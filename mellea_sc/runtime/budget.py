@@ -332,7 +332,7 @@ class Work:
 
     def __init__(self, budgets: tuple[Budget, ...]) -> None:
         self.budgets = budgets
-        self.above = _work.get()
+        self.above: Work | None = _work.get()
         self.latest: Request | None = None
         """The request made last in it, or in what it has started."""
         self._is_open = True

@@ -8,6 +8,7 @@ first limit could be exceeded, looks which ones are, and sleeps on. So most limi
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
@@ -25,7 +26,7 @@ class Watch:
     """The limits of one nursery, and the task that looks after them."""
 
     def __init__(self) -> None:
-        self.now = clock()
+        self.now: Callable[[], float] = clock()
         self._limits: set[Limit] = set()
         self._nap = anyio.CancelScope()
         self._life = anyio.CancelScope()
@@ -84,7 +85,7 @@ class Limit:
     def __init__(self, watch: Watch, seconds: float) -> None:
         self._watch = watch
         self._scope = anyio.CancelScope()
-        self.seconds = seconds
+        self.seconds: float = seconds
 
     @property
     def due(self) -> float:

@@ -67,12 +67,12 @@ class Gate:
         self.showing: Showing | None = None
         self.hold_back: float = math.inf if concurrent else hold_back
         self.may_retract: bool = may_retract and self.hold_back < math.inf
-        self.closed = False
-        self.written = 0
+        self.closed: bool = False
+        self.written: int = 0
         self._shows_several = concurrent
         self._all: dict[int, Showing] = {}
         self._lookahead = lookahead
-        self.locked = locked
+        self.locked: bool = locked
         self.waiting: anyio.Event | None = None
         self._unlocked = anyio.Event()
         self._chunks_read = 0

@@ -116,9 +116,9 @@ class LLMJudge(Requirement):
             every=1 if every is None else every,
         )
         self.prompt = prompt
-        self.threshold = float(threshold)
+        self.threshold: float = float(threshold)
         self.backend = backend
-        self.judges_running = every is not None
+        self.judges_running: bool = every is not None
 
     async def stream_validate(
         self, chunk: str, *, backend: Backend, ctx: Context

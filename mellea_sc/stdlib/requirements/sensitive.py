@@ -57,7 +57,7 @@ class _Nothing(Watched):
             on_fail=on_fail,
             blocking=blocking,
         )
-        self.kinds = frozenset(kinds)
+        self.kinds: frozenset[str] = frozenset(kinds)
 
 
 class NoPII(_Nothing):

@@ -59,8 +59,8 @@ class BaseSamplingStrategy(PlannedStrategy):
         self.loop_budget = loop_budget
         self.concurrency_budget = concurrency_budget
         self.requirements: list[Requirement] = [reqify(one) for one in requirements or ()]
-        self.concurrent = concurrency_budget > 1
-        self.asks_anew = loop_budget > 1
+        self.concurrent: bool = concurrency_budget > 1
+        self.asks_anew: bool = loop_budget > 1
 
     @property
     def own_requirements(self) -> Sequence[Requirement]:

@@ -75,7 +75,7 @@ class RacingStrategy(_Several):
         requirements: Sequence[Requirement | str] | None = None,
     ) -> None:
         super().__init__(n, requirements)
-        self.budget = 2 * n if budget is None else budget
+        self.budget: int = 2 * n if budget is None else budget
         check_count("budget", self.budget)
 
     def begin(self, action: Component | Span, context: Context) -> Sequence[Ask]:
@@ -177,7 +177,7 @@ class MajorityVotingStrategy(_Several):
         super().__init__(n, requirements)
         if key is not None and not callable(key):
             raise InvalidOption(f"key must be a function, not {key!r}")
-        self.key = key or _what_it_says
+        self.key: Callable[[str], Hashable] = key or _what_it_says
 
     def after(self, past: Sequence[AttemptResult], running: int) -> Sequence[Ask] | Choice:
         """The majority's, as soon as it is certain."""
