@@ -22,7 +22,8 @@ chunkings again, and not through validators that have judged it: each goes on wi
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Literal, Protocol, TypeAlias
 
@@ -79,7 +80,8 @@ class Kept:
         chunks: Its chunks.
         edits: What was edited in it.
         noted: The fails in it that stopped nothing.
-        judges: For each requirement up to where it has judged, and a copy that knows what it knew.
+        states: For each requirement, given a position: up to where it had judged there, at most, and a
+            copy that knows what it knew then.
         deltas: Where in the text each delta ends of which it was made.
     """
 
@@ -87,8 +89,15 @@ class Kept:
     chunks: Sequence[Chunk]
     edits: Edits
     noted: Sequence[Failure]
-    judges: Sequence[tuple[int, Requirement]]
+    states: Sequence[Callable[[int], tuple[int, Requirement]]]
     deltas: Sequence[int] = ()
+
+    def pieces(self) -> Iterator[str]:
+        """The text in pieces that end where its chunks do."""
+        at = 0
+        for end in [*(chunk.end for chunk in self.chunks), len(self.text)]:
+            yield self.text[at:end]
+            at = end
 
 
 @attrs.frozen(kw_only=True)
@@ -246,9 +255,9 @@ class Attempt:
             text=text[:after],
             chunks=self._chunks[:count],
             edits=self.ledger.edits.before(after),
-            noted=[failure for failure in self.ledger.noted if failure.chunk_index < count],
-            judges=[
-                lanes[index].state_at(after) if index in lanes else (0, copy.copy(requirement))
+            noted=[failure for failure in self.ledger.noted if failure.end <= after],
+            states=[
+                lanes[index].state_at if index in lanes else partial(_as_it_is, requirement)
                 for index, requirement in enumerate(self.requirements)
             ],
             deltas=[end for end in self._delta_ends() if end <= after],
@@ -282,11 +291,11 @@ class Attempt:
         now = self._now = clock()
         self.started_at = now()
         try:
+            self._begin()
             with self._race:
                 async with opened_scope(judges, started=self._judge_began) as judging:
                     with sole_error():
                         async with anyio.create_task_group() as tasks:
-                            self._begin()
                             self._lanes.start(tasks, judging, self.asking.asked)
                             await self._produce(nursery)
                     await self.room()
@@ -318,19 +327,16 @@ class Attempt:
 
     def _begin(self) -> None:
         kept = self._kept
-        lanes = {lane.index for lane in self._judging.lanes}
+        lanes = {lane.index: lane for lane in self._judging.lanes}
         for index in range(self.ledger.lanes):
-            if index not in lanes:
+            if index in lanes:
+                self.ledger.passed(index, lanes[index].judged)
+            else:
                 self.ledger.ended(index)
         if kept is None:
             return
-        for index, (judged, _) in enumerate(kept.judges):
-            if index in lanes:
-                self.ledger.passed(index, judged)
-        at = 0
-        for end in [*(chunk.end for chunk in kept.chunks), len(kept.text)]:
-            self.write(kept.text[at:end])
-            at = end
+        for piece in kept.pieces():
+            self.write(piece)
         self._begins = kept.text[-1:].isspace()
 
     async def _finish(self, judging: Backend) -> None:
@@ -406,6 +412,11 @@ class Attempt:
         self._audience.open()
         if any(host.is_short_of_slots for host in self._hosts):
             self._lanes.relieve()
+
+
+def _as_it_is(requirement: Requirement, _: int) -> tuple[int, Requirement]:
+    """The state of a requirement that does not look at running text."""
+    return 0, copy.copy(requirement)
 
 
 def _never() -> float:

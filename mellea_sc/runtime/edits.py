@@ -1,12 +1,13 @@
 """What is left out of a running text, or stands in place of a piece of it. No tasks, no I/O.
 
 Places are positions in the text as it was generated. Edits that overlap become one: all that any of
-them covers is gone, and what stands there is the replacement of the one that begins first.
+them covers is gone, and what stands there is the replacement, if they have the same one; otherwise
+nothing, for what one of them puts in another one may not want. So it does not matter which came first.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 
 __all__ = ["Edits"]
 
@@ -25,18 +26,19 @@ class Edits:
     def add(self, start: int, end: int, replacement: str) -> None:
         """Put a replacement, perhaps an empty one, in the place of ``[start, end)``."""
         spans = self.spans
-        first = bisect_left(spans, start, key=lambda span: span[1])
-        while first < len(spans) and spans[first][1] <= start:
-            first += 1
-        last = first
+        first = last = self._first_after(start)
         while last < len(spans) and spans[last][0] < end:
             last += 1
         if overlapping := spans[first:last]:
-            if overlapping[0][0] <= start:
-                replacement = overlapping[0][2]
+            if any(other != replacement for _, _, other in overlapping):
+                replacement = ""
             start = min(start, overlapping[0][0])
             end = max(end, overlapping[-1][1])
         spans[first:last] = [(start, end, replacement)]
+
+    def _first_after(self, position: int) -> int:
+        """The index of the first edit that ends after a position."""
+        return bisect_right(self.spans, position, key=_end_of)
 
     def before(self, position: int) -> Edits:
         """The edits as far as they come before it, for a text that goes on otherwise.
@@ -66,9 +68,10 @@ class Edits:
         stop = start + len(text)
         parts: list[str] = []
         at = start
-        for begin, end, replacement in self.spans:
-            if end <= start or begin >= stop:
-                continue
+        for number in range(self._first_after(start), len(self.spans)):
+            begin, end, replacement = self.spans[number]
+            if begin >= stop:
+                break
             parts.append(text[at - start : max(begin, at) - start])
             if begin >= start:
                 parts.append(replacement)
@@ -78,3 +81,7 @@ class Edits:
                     at += 1
         parts.append(text[at - start :])
         return "".join(parts)
+
+
+def _end_of(span: tuple[int, int, str]) -> int:
+    return span[1]

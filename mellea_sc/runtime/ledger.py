@@ -81,11 +81,19 @@ class Chunk:
 
 @attrs.frozen
 class Failure:
-    """A lane's fail: which lane, the verdict, and the index of the chunk in which the piece begins."""
+    """A lane's fail.
+
+    Args:
+        lane: Which lane.
+        verdict: The verdict.
+        chunk_index: The index of the chunk in which the piece begins.
+        end: Where in the text the piece ends.
+    """
 
     lane: int
     verdict: PartialValidationResult
     chunk_index: int
+    end: int = attrs.field(default=0, eq=False)
 
 
 class Ledger:
@@ -167,7 +175,7 @@ class Ledger:
         return self._pass(lane, piece.end)
 
     def _stops(self, lane: int, piece: Chunk, verdict: PartialValidationResult) -> bool:
-        failure = Failure(lane, verdict, bisect_right(self._ends, piece.start))
+        failure = Failure(lane, verdict, bisect_right(self._ends, piece.start), piece.end)
         rule = self._rules[lane]
         replacement = "" if rule.on_fail is OnPiece.LEAVE_OUT else verdict.replacement
         if rule.on_fail is OnPiece.CANCEL or (

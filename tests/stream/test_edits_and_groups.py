@@ -24,14 +24,20 @@ spans = st.tuples(st.integers(0, 9), st.integers(1, 5), st.sampled_from(["", "X"
 
 
 def reference(edits: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
-    """The spans that are left: what overlaps is one, with the replacement of the first to begin."""
+    """The spans that are left: what overlaps is one, with the replacement of all, or with none."""
     left: list[tuple[int, int, str]] = []
     for start, end, replacement in edits:
         meets = [one for one in left if one[0] < end and start < one[1]]
-        first = min([*meets, (start, end, replacement)], key=lambda one: one[0])
         whole = [*meets, (start, end, replacement)]
         left = [one for one in left if one not in meets]
-        left.append((first[0], max(one[1] for one in whole), first[2]))
+        said = {one[2] for one in whole}
+        left.append(
+            (
+                min(one[0] for one in whole),
+                max(one[1] for one in whole),
+                replacement if len(said) == 1 else "",
+            )
+        )
     return sorted(left)
 
 
@@ -50,6 +56,21 @@ def test_edits_are_made_character_by_character(
         inside = next((span for span in left if span[0] <= at < span[1]), None)
         shown += TEXT[at] if inside is None else inside[2] * (inside[0] == at)
     assert edits.applied_to(TEXT[start:end], start) == shown
+
+
+@given(
+    st.lists(spans, max_size=8).flatmap(
+        lambda added: st.tuples(st.just(added), st.permutations(added))
+    )
+)
+def test_it_does_not_matter_which_edit_came_first(
+    orders: tuple[list[tuple[int, int, str]], list[tuple[int, int, str]]],
+) -> None:
+    one, other = Edits(), Edits()
+    for edits, order in zip((one, other), orders, strict=True):
+        for span in order:
+            edits.add(*span)
+    assert one.spans == other.spans
 
 
 @given(st.lists(spans, max_size=8), st.lists(st.integers(0, 10), max_size=4))

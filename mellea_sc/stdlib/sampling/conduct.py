@@ -38,7 +38,12 @@ from mellea_sc.runtime.nursery import Nursery, sole_error
 from mellea_sc.runtime.thunk import ModelOutputThunk
 from mellea_sc.stdlib.components.feedback import going_on
 from mellea_sc.stdlib.sampling.by_requirement import ByRequirement
-from mellea_sc.stdlib.sampling.judges import AttemptSettings, check_chunkings, judging_of
+from mellea_sc.stdlib.sampling.judges import (
+    AttemptSettings,
+    check_chunkings,
+    judging_of,
+    states_at_end_of,
+)
 from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, Plan
 from mellea_sc.stdlib.sampling.tracing import trace_of
 
@@ -279,8 +284,9 @@ class Conductor:
 
     def _make(self, ask: Ask, nursery: Nursery) -> Attempt:
         kept = self.attempts[ask.of - 1].kept(ask.keep) if ask.keep else None
-        copies = self._copies(kept)
-        judging = judging_of(copies, self._settings, kept=kept, remembers=self._strategy.goes_on)
+        judging = judging_of(
+            self._states(kept), self._settings, kept=kept, remembers=self._strategy.goes_on
+        )
         number = len(self.attempts) + 1
         action, ctx = ask.action, ask.context
         if kept is not None:
@@ -307,11 +313,13 @@ class Conductor:
         self.asks.append(ask)
         return attempt
 
-    def _copies(self, kept: Kept | None) -> list[Requirement]:
+    def _states(self, kept: Kept | None) -> list[tuple[int, Requirement]]:
         if kept is not None:
-            return [requirement for _, requirement in kept.judges]
+            return states_at_end_of(kept, self._requirements, self._settings)
         copies, self._first_copies = self._first_copies, None
-        return [copy.copy(one) for one in self._requirements] if copies is None else copies
+        if copies is None:
+            copies = [copy.copy(one) for one in self._requirements]
+        return [(0, requirement) for requirement in copies]
 
     def _options(
         self, number: int, defaults: ModelOptions, kept: Kept | None

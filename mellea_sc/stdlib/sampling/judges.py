@@ -18,7 +18,7 @@ from mellea_sc.runtime.lanes import Lane
 from mellea_sc.runtime.ledger import Ledger, OnPiece, Rule
 from mellea_sc.stdlib.chunking import resolve_chunking
 
-__all__ = ["AttemptSettings", "check_chunkings", "judging_of"]
+__all__ = ["AttemptSettings", "check_chunkings", "judging_of", "states_at_end_of"]
 
 DEFAULT_LANE_BUFFER: Final = 16
 
@@ -60,8 +60,24 @@ def check_chunkings(requirements: Sequence[Requirement], settings: AttemptSettin
         _own_cutter(requirement, settings)
 
 
+def states_at_end_of(
+    kept: Kept, requirements: Sequence[Requirement], settings: AttemptSettings
+) -> list[tuple[int, Requirement]]:
+    """Up to where each requirement has judged a beginning that is kept, and a copy from then.
+
+    A piece counts only if the beginning alone is enough to cut it: one that ended where it did because
+    of what came next may go on otherwise now.
+    """
+    states: list[tuple[int, Requirement]] = []
+    for requirement, state_at in zip(requirements, kept.states, strict=True):
+        cutter = _own_cutter(requirement, settings)
+        cut = kept.chunks if cutter is None else [p for t in kept.pieces() for p in cutter.feed(t)]
+        states.append(state_at(cut[-1].end if cut else 0))
+    return states
+
+
 def judging_of(
-    requirements: Sequence[Requirement],
+    states: Sequence[tuple[int, Requirement]],
     settings: AttemptSettings,
     *,
     kept: Kept | None,
@@ -70,11 +86,12 @@ def judging_of(
     """The judges of one attempt.
 
     Args:
-        requirements: The copies that judge it.
+        states: The copies that judge it, each with up to where it has judged already.
         settings: How it is made.
         kept: What it begins with.
         remembers: Whether another attempt may go on from inside this one.
     """
+    requirements = [requirement for _, requirement in states]
     lanes = [
         Lane(
             index,
@@ -82,10 +99,10 @@ def judging_of(
             _own_cutter(requirement, settings),
             settings.validator_timeout if requirement.timeout is None else requirement.timeout,
             settings.lane_buffer,
-            judged=0 if kept is None else kept.judges[index][0],
+            judged=judged,
             remembers=remembers,
         )
-        for index, requirement in enumerate(requirements)
+        for index, (judged, requirement) in enumerate(states)
         if _looks_at_running_text(requirement)
     ]
     ledger = Ledger(
@@ -95,7 +112,7 @@ def judging_of(
             for requirement in requirements
         ],
         edits=None if kept is None else kept.edits,
-        noted=() if kept is None else kept.noted,
+        noted=() if kept is None else [f for f in kept.noted if f.end <= states[f.lane][0]],
     )
     return Judging(
         requirements=requirements,
