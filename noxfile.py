@@ -127,6 +127,19 @@ def soak(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.soak", *session.posargs)
 
 
+@nox.session(python=PYTHONS[0])
+def mutation(session: nox.Session) -> None:
+    """Break the kernel on purpose: `-- FILE …` takes some of the files of [tool.mutmut].
+
+    Fails on a survivor that tests/mutation/survivors.toml does not explain.
+    """
+    session.install("-e", EVERYTHING, *group("mutation"))
+    mutants = [path.removesuffix(".py").replace("/", ".") + ".*" for path in session.posargs]
+    quick = {"HYPOTHESIS_PROFILE": "mutation", "MELLEA_SC_SEED": "1"}
+    session.run("mutmut", "run", "--max-children", "2", *mutants, env=quick)
+    session.run("python", "tests/mutation/survivors.py", *mutants)
+
+
 @nox.session
 def bench(session: nox.Session) -> None:
     """Side by side with the peers: writes benchmarks/REPORT.md; see benchmarks/README.md."""

@@ -9,6 +9,9 @@ from hypothesis import settings
 
 settings.register_profile("ci", max_examples=200, deadline=None, print_blob=True)
 settings.register_profile("nightly", parent=settings.get_profile("ci"), max_examples=10_000)
+settings.register_profile(
+    "mutation", parent=settings.get_profile("ci"), max_examples=25, derandomize=True, database=None
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 

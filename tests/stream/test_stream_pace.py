@@ -20,8 +20,10 @@ from stream_help import (
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import CBlock, Context
+from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import BackendTimeout, ModelError, StreamConsumed
 from mellea_sc.core.model_options import ModelOption
+from mellea_sc.core.requirement import PartialValidationResult, Requirement
 from mellea_sc.stdlib.chunking import RawChunker
 from mellea_sc.stdlib.context import SimpleContext
 from mellea_sc.stdlib.events import ChunkEvent
@@ -381,3 +383,59 @@ async def test_4_2_a_request_that_waits_lets_an_unread_run_go() -> None:
         assert not result.ended.is_set()
         assert str(await m.achat("!")) is not None
         assert result.ended.is_set()
+
+
+class FirstWordOnly(ChunkingStrategy):
+    """Gives the first word and drops the rest."""
+
+    def __init__(self) -> None:
+        self.given = False
+
+    def feed(self, delta: str) -> list[str]:
+        word, space, _ = delta.partition(" ")
+        if self.given or not space:
+            return []
+        self.given = True
+        return [word]
+
+    def flush(self) -> list[str]:
+        return []
+
+
+async def test_4_2_a_requirement_whose_own_chunking_drops_the_rest_has_passed_all_at_the_end() -> (
+    None
+):
+    requirement = Requirement("the first word", chunking=FirstWordOnly())
+    async with start_session(
+        backend=ScriptedBackend(["One two. ", "Three four."], judge=lambda _: True)
+    ) as m:
+        async with m.stream("?", requirements=[requirement]) as result:
+            with anyio.fail_after(5):
+                assert [chunk async for chunk in result.astream()] == ["One two.", "Three four."]
+        assert result.full_text == "One two. Three four."
+
+
+class StuckAtOnce(Requirement):
+    """Never gets past its first piece."""
+
+    async def stream_validate(
+        self, chunk: str, *, backend: Backend, ctx: Context
+    ) -> PartialValidationResult:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+
+class PassesAll(Requirement):
+    async def stream_validate(
+        self, chunk: str, *, backend: Backend, ctx: Context
+    ) -> PartialValidationResult:
+        return PartialValidationResult("pass")
+
+
+async def test_4_3_a_full_lane_with_a_chunking_of_its_own_slows_the_producer_too() -> None:
+    backend = ScriptedBackend(["word "] * 200)
+    lanes = [StuckAtOnce("a", chunking="word"), PassesAll("b", chunking="word")]
+    async with start_session(backend=backend) as m:
+        async with m.stream("?", requirements=lanes, lane_buffer=2):
+            await anyio.wait_all_tasks_blocked()
+            assert backend.calls[0].deltas_sent < 20

@@ -475,3 +475,11 @@ async def test_without_stream_the_text_comes_whole_also_to_who_asks_in_the_middl
         await anyio.sleep(0.5)
         assert thunk.text_so_far == "some "
         assert await thunk.astream() == "some text"
+
+
+async def test_2_6_a_block_that_is_left_before_the_first_delta_waits_for_no_reader() -> None:
+    deltas = ["x"] * (3 * MAX_UNREAD)
+    with anyio.fail_after(5):
+        async with start_session(backend=ScriptedBackend(deltas)) as m:
+            thunk = await m.ainstruct("?", model_options={ModelOption.STREAM: True})
+    assert thunk.value == "x" * len(deltas)
