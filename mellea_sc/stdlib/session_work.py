@@ -50,6 +50,7 @@ class Asked:
         if strategy is not None and not isinstance(strategy, SamplingStrategy):
             raise InvalidOption(f"strategy must be a SamplingStrategy or None, not {strategy!r}")
         schema_of(self.format)
+        limited(self.limits)
         options = merge_options(nursery.options, self.model_options)
         return ModelOutputThunk(nursery, name=describe(self.action), streamed=wants_stream(options))
 

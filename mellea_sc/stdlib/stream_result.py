@@ -63,7 +63,7 @@ class StreamChunkingResult:
     error: Exception | None
     """The error that ended the run. Reading it does not count as having observed it."""
     cancelled: bool
-    """Whether the run was cancelled from outside: by :meth:`cancel`, its block or its session."""
+    """Whether the run was cancelled from outside: by :meth:`cancel`, its block, its session or a limit."""
 
     def __init__(self, run: Inside, gate: Gate) -> None:
         self.completed = False

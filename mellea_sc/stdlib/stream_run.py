@@ -23,10 +23,12 @@ import anyio
 import attrs
 
 from mellea_sc.core.base import Component, Context, Span
+from mellea_sc.core.errors import BudgetExceeded
 from mellea_sc.core.requirement import PartialValidationResult, Requirement
 from mellea_sc.core.spending import Limits
 from mellea_sc.core.trace import Cause, Trace
 from mellea_sc.runtime.attempt import Attempt
+from mellea_sc.runtime.budget import covered, one_for_all
 from mellea_sc.runtime.generation import opened_scope
 from mellea_sc.runtime.limits import limited
 from mellea_sc.runtime.nursery import Nursery, parked, sole_error
@@ -130,7 +132,7 @@ class StreamRun:
         self._keeper = keeper
         result = self.result
         try:
-            with result.scope:
+            with result.scope, covered(), limited(self._limits):
                 async with backend as nursery:
                     # who may have to go on without the reader: the session, and who has the connections
                     self._hosts = {host for host in (nursery, keeper) if host is not None}
@@ -141,10 +143,15 @@ class StreamRun:
                             async with validation_backend as judges:
                                 await self._answer(nursery, judges, ctx)
         except Exception as error:  # noqa: BLE001 - kept for whoever reads or awaits the run
-            result.error = error
+            result.error = one_for_all(error)
         finally:
-            self._end()
-        if result.error is not None and keeper is not None and keeper.on_error == "cancel":
+            is_held = self._end()
+        if (
+            result.error is not None
+            and keeper is not None
+            and keeper.on_error == "cancel"
+            and is_held
+        ):
             raise result.error
 
     def never_began(self) -> None:
@@ -153,14 +160,13 @@ class StreamRun:
         self._end()
 
     async def _answer(self, nursery: Nursery, judges: Nursery, ctx: Context) -> None:
-        with limited(self._limits):
-            if not self._preconditions:
+        if not self._preconditions:
+            await self._attempt(nursery, judges, ctx)
+            return
+        with self._answering, sole_error():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._check_input, judges, ctx, name="preconditions")
                 await self._attempt(nursery, judges, ctx)
-                return
-            with self._answering, sole_error():
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._check_input, judges, ctx, name="preconditions")
-                    await self._attempt(nursery, judges, ctx)
 
     async def _check_input(self, judges: Nursery, ctx: Context) -> None:
         async with opened_scope(judges) as backend:
@@ -195,14 +201,16 @@ class StreamRun:
             self._gate.reject(chosen.number)
         self._chosen = chosen
 
-    def _end(self) -> None:
+    def _end(self) -> bool:
+        """Say how it went; whether its error is kept for whoever observes it."""
         result, conductor = self.result, self._conductor
         attempt = self._shown_attempt()
         if result.error is None and self._chosen is None and not self._unmet:
             # cancelled while the text before an error was still being judged
             result.error = conductor.error
+        is_held = False
         if result.error is not None and self._keeper is not None:
-            self._keeper.hold(self, result.error)
+            is_held = self._keeper.hold(self, result.error)
         result.streaming_failures = self._unmet
         if attempt is not None and not self._unmet:
             result.streaming_failures = attempt.failures
@@ -210,6 +218,7 @@ class StreamRun:
             result.final_validations = attempt.validations
         if result.error is not None:
             result.completed = False
+            result.cancelled = isinstance(result.error, BudgetExceeded)
             name = type(result.error).__name__
             self._gate.events.write(ErrorEvent(name, _message_of(result.error)))
         elif self._chosen is None and not result.streaming_failures:
@@ -219,6 +228,7 @@ class StreamRun:
         self._gate.events.write(CompletedEvent(result.completed, result.full_text, attempts))
         result.ended.set()
         self._gate.close()
+        return is_held
 
     # --- what its result asks --------------------------------------------------------------------
 
