@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -54,3 +55,25 @@ async def answer(backend: Backend, request: GenerationRequest | None = None) -> 
 
 def text(deltas: list[Delta]) -> str:
     return "".join(delta.text for delta in deltas)
+
+
+def overlook_late_readiness() -> None:
+    """Let the running asyncio loop overlook that a cancelled wait for a unix socket was ready as well.
+
+    anyio's unix streams set a future when the socket is ready, also where the wait was cancelled in the
+    same turn of the loop, and the loop's exception handler is told (akin to anyio's issue 1267).
+    Nothing is lost by that: the wait is over either way.
+    """
+    loop = asyncio.get_running_loop()
+    told = loop.get_exception_handler()
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        late = isinstance(context.get("exception"), asyncio.InvalidStateError)
+        if late and "set_result" in repr(context.get("handle")):
+            return
+        if told is None:
+            loop.default_exception_handler(context)
+        else:
+            told(loop, context)
+
+    loop.set_exception_handler(handle)

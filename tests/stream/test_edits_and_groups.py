@@ -211,3 +211,42 @@ def test_a_window_reaches_over_raw_deltas(data: st.DataObject, window: int) -> N
     assert "".join(chunk.text for chunk in chunks) == text
     for one in chunks:
         assert one.before == text[max(0, one.start - window) : one.start]
+
+
+def test_white_space_goes_with_what_is_left_out_between_white_space_and_with_nothing_else() -> None:
+    glued, replaced = Edits(), Edits()
+    glued.add(1, 2, "")
+    assert glued.applied_to("ab cd") == "a cd"
+    replaced.add(2, 4, "X ")
+    assert replaced.applied_to("a bc d") == "a X  d"
+
+
+def test_what_another_text_edited_and_noted_goes_on() -> None:
+    edits = Edits()
+    edits.add(0, 1, "X")
+    ledger = Ledger(1, [Rule(OnPiece.RECORD)], edits=edits)
+    ledger.cut(Chunk("ab", 0, 2))
+    ledger.judged(0, Chunk("ab", 0, 2), PartialValidationResult("fail"))
+    assert ledger.edits is edits
+    assert [(one.lane, one.chunk_index, one.end) for one in ledger.noted] == [(0, 0, 2)]
+
+
+def test_a_lane_whose_last_piece_ends_before_the_chunk_has_its_verdict_on_the_chunk() -> None:
+    ledger = Ledger(2, [Rule(), Rule(blocking=False)])
+    ledger.cut(Chunk("abcd", 0, 4))
+    for lane in (0, 1):
+        ledger.judged(lane, Chunk("abc", 0, 3), PASS)
+        ledger.ended(lane)
+    assert ledger.verdicts_on(0) == [PASS, UNKNOWN]
+
+
+def test_an_advisory_lane_is_told_that_another_one_has_failed() -> None:
+    ledger = Ledger(2, [Rule(), Rule(blocking=False)])
+    assert ledger.judged(1, Chunk("a", 0, 1), PASS) is Move.HOLD
+    assert ledger.judged(0, Chunk("a", 0, 1), PartialValidationResult("fail")) is Move.CANCEL
+    assert ledger.judged(1, Chunk("b", 1, 2), PASS) is Move.CANCEL
+
+
+def test_a_window_is_never_longer_than_it_was_asked_to_be() -> None:
+    chunks = cut_by(Cutter(resolve_chunking("word"), 3), ["ab cd ef ", "gh ij"])
+    assert [one.before for one in chunks] == ["", "ab ", "cd ", "ef ", "gh "]
