@@ -193,7 +193,7 @@ class Attempt:
         self._begins = False
         self._errors: list[Exception] = []
         self._race = anyio.CancelScope()
-        self._now: Callable[[], float] = _never
+        self._now: Callable[[], float] = clock()
         self._hosts: Collection[Nursery] = ()
         self._lanes = Lanes(
             judging.main,
@@ -288,7 +288,7 @@ class Attempt:
         options = merge_options(nursery.options, self.asking.model_options)
         limit = options.get(ModelOption.MAX_NEW_TOKENS)
         self.token_limit = limit if isinstance(limit, int) else None
-        now = self._now = clock()
+        now = self._now
         self.started_at = now()
         try:
             self._begin()
@@ -417,7 +417,3 @@ class Attempt:
 def _as_it_is(requirement: Requirement, _: int) -> tuple[int, Requirement]:
     """The state of a requirement that does not look at running text."""
     return 0, copy.copy(requirement)
-
-
-def _never() -> float:
-    return 0.0
