@@ -73,7 +73,6 @@ def lowest(session: nox.Session) -> None:
         "lowest-direct",
         "-e",
         EVERYTHING,
-        *group("test"),
         external=True,
     )
     session.run("pytest", "-m", "not model", *session.posargs)
