@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import signal
@@ -10,10 +11,12 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
+from anyio.from_thread import BlockingPortal
 
 from mellea_sc import (
     BackendError,
@@ -29,6 +32,7 @@ from mellea_sc import (
     start_session,
 )
 from mellea_sc.core.sampling import SamplingResult
+from mellea_sc.runtime.loop_thread import LoopThread
 from mellea_sc.testing import Fail, Pause, Script, ScriptedBackend, Stall, Step
 
 PAIRS = ["instruct", "chat", "act", "validate", "query", "transform"]
@@ -552,4 +556,100 @@ def test_an_exit_in_what_a_call_runs_is_raised_by_the_call_and_ends_the_thread()
     with pytest.raises(SystemExit) as caught, start_session(backend=quick()) as m:
         m.instruct("?", requirements=[Requirement("leave", leave)])
     assert caught.value.code == 3
+    assert not threads()
+
+
+def test_a_thread_that_cannot_be_started_is_the_calls_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with start_session(backend=quick()) as m:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", no_thread)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                m.instruct("?")
+        assert str(m.instruct("?")) == "done"
+    assert not threads()
+
+
+def test_ctrl_c_before_the_first_step_of_a_call_asks_the_model_nothing() -> None:
+    backend = quick()
+    held, submitted, released = threading.Event(), threading.Event(), threading.Event()
+
+    async def hold_the_loop() -> None:
+        loop = asyncio.get_running_loop()
+        call_soon_threadsafe = loop.call_soon_threadsafe
+
+        def counted(*args: Any, **options: Any) -> object:
+            try:
+                return call_soon_threadsafe(*args, **options)
+            finally:
+                (released if submitted.is_set() else submitted).set()
+
+        vars(loop)["call_soon_threadsafe"] = counted
+        held.set()
+        released.wait(10)
+        del vars(loop)["call_soon_threadsafe"]
+
+    def interrupt() -> None:
+        submitted.wait(10)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with start_session(backend=backend) as m:
+        holder = threading.Thread(target=m.run_blocking, args=[hold_the_loop])
+        helper = threading.Thread(target=interrupt)
+        holder.start()
+        helper.start()
+        held.wait(10)
+        with pytest.raises(KeyboardInterrupt):
+            m.instruct("?")
+        holder.join()
+        helper.join()
+        assert not backend.calls
+        assert str(m.instruct("?")) == "done"
+    assert not threads()
+
+
+def test_ctrl_c_just_before_a_call_is_handed_over_leaves_the_session_usable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handed_over = BlockingPortal.start_task_soon
+    interrupts = iter([True])
+
+    def interrupted(*args: Any, **options: Any) -> object:
+        if next(interrupts, False):
+            raise KeyboardInterrupt
+        return handed_over(*args, **options)
+
+    backend = quick()
+    with start_session(backend=backend) as m:
+        monkeypatch.setattr(BlockingPortal, "start_task_soon", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            m.instruct("?")
+        assert not backend.calls
+        assert str(m.instruct("?")) == "done"
+    assert not threads()
+
+
+def test_ctrl_c_before_the_loop_of_a_thread_runs_ends_the_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ending = threading.Event()
+    run = anyio.run
+
+    class Watched(LoopThread):
+        def _join(self, timeout: float | None = None) -> None:
+            ending.set()
+            super()._join(timeout)
+
+    def late(main: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        ending.wait(10)
+        run(main)
+
+    monkeypatch.setattr(anyio, "run", late)
+    with pytest.raises(KeyboardInterrupt):
+        Watched(THREAD).start()
     assert not threads()
