@@ -95,7 +95,7 @@ class LoopThread:
     async def _main(self) -> None:
         async with anyio.from_thread.BlockingPortal() as portal:
             self._portal.set_result(portal)
-            if self._wanted:  # pragma: no branch - not so only where Ctrl-C hits the thread's start
+            if self._wanted:
                 await portal.sleep_until_stopped()
 
     def _stop(self) -> None:

@@ -91,7 +91,7 @@ class SyncPortal:
 
         async def give_up() -> None:  # noqa: ASYNC124 - the portal wants one
             # comes after the first step of run(), if that was submitted at all
-            if scope is None:  # pragma: no cover - Ctrl-C came before the call was submitted
+            if scope is None:
                 ended.set()
             else:
                 scope.cancel("the call was interrupted")
