@@ -28,12 +28,10 @@ from itertools import accumulate
 from typing import Literal, Protocol, TypeAlias
 
 import anyio
-import anyio.lowlevel
 import attrs
 
 from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import Component, Context, Span
-from mellea_sc.core.errors import BudgetExceeded, SessionClosed
 from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.runtime.cutter import Cutter
@@ -42,7 +40,7 @@ from mellea_sc.runtime.generation import opened_scope, pump, request_for
 from mellea_sc.runtime.lanes import Lane, Lanes
 from mellea_sc.runtime.ledger import Chunk, Failure, Ledger
 from mellea_sc.runtime.loops import clock
-from mellea_sc.runtime.nursery import Nursery, parked, sole_error
+from mellea_sc.runtime.nursery import Nursery, cancellation_first, parked, sole_error
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
 from mellea_sc.runtime.validation import validate_all
 
@@ -364,9 +362,7 @@ class Attempt:
             )
             await pump(nursery, request, self)
         except Exception as error:  # noqa: BLE001 - it ends the text, and is raised after the text
-            if isinstance(error, SessionClosed | BudgetExceeded):
-                # who is cancelled with its session is cancelled, and sees no error
-                await anyio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC120 - that is the point
+            await cancellation_first(error)  # noqa: ASYNC120 - that is the point
             self._errors.append(error)
         try:
             self._lanes.end()

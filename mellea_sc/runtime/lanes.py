@@ -31,17 +31,14 @@ from typing import Final
 
 import anyio
 import anyio.abc
-import anyio.lowlevel
 import attrs
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import (
-    BudgetExceeded,
     InvalidVerdict,
     RunError,
-    SessionClosed,
     ValidatorTimeout,
 )
 from mellea_sc.core.requirement import PartialValidationResult, Requirement
@@ -49,6 +46,7 @@ from mellea_sc.runtime.cutter import Cutter
 from mellea_sc.runtime.generation import RESOLUTION
 from mellea_sc.runtime.ledger import UNKNOWN, Chunk, Ledger, Move
 from mellea_sc.runtime.loops import clock, stray_cancellation_as
+from mellea_sc.runtime.nursery import cancellation_first
 from mellea_sc.runtime.thunk import ModelOutputThunk
 
 __all__ = ["Lane", "Lanes"]
@@ -213,9 +211,7 @@ class Lane:
                     f"PartialValidationResult, not {verdict!r}"
                 )
         except Exception as error:
-            if isinstance(error, SessionClosed | BudgetExceeded):
-                # who is cancelled with its session is cancelled, and sees no error
-                await anyio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC120 - that is the point
+            await cancellation_first(error)  # noqa: ASYNC120 - that is the point
             if not self.requirement.fail_open:
                 raise
             log.warning("an error in %r counts as unknown", self.requirement, exc_info=True)

@@ -56,6 +56,7 @@ __all__ = [
     "Nursery",
     "OnError",
     "Parked",
+    "cancellation_first",
     "current_nursery",
     "leaves_of",
     "log_unobserved",
@@ -462,6 +463,15 @@ class AdoptedNursery:
         if self._outcome is not None:
             outcome, self._outcome = self._outcome, None
             raise outcome from None
+
+
+async def cancellation_first(error: Exception) -> None:
+    """Where an error is caught that may only tell of the caller's own cancellation: be cancelled, then.
+
+    Who is cancelled together with its session, or by a limit, is cancelled and sees no error.
+    """
+    if isinstance(error, SessionClosed | BudgetExceeded):
+        await anyio.lowlevel.checkpoint_if_cancelled()
 
 
 @contextmanager

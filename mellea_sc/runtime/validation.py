@@ -8,22 +8,19 @@ from collections.abc import Sequence
 from typing import Final
 
 import anyio
-import anyio.lowlevel
 
 from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import Component, Context, Span, text_of
 from mellea_sc.core.errors import (
-    BudgetExceeded,
     InvalidVerdict,
     RunError,
-    SessionClosed,
     ValidatorTimeout,
 )
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.runtime.generation import settle
 from mellea_sc.runtime.loops import stray_cancellation_as
-from mellea_sc.runtime.nursery import sole_error
+from mellea_sc.runtime.nursery import cancellation_first, sole_error
 from mellea_sc.runtime.thunk import ModelOutputThunk
 
 __all__ = ["check_input", "validate_all"]
@@ -77,9 +74,7 @@ async def validate_all(
                 return
             raise ValidatorTimeout(f"validate of {requirement!r} did not return within {limit:g} s")
         except Exception as error:
-            if isinstance(error, SessionClosed | BudgetExceeded):
-                # who is cancelled with its session is cancelled, and sees no error
-                await anyio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC120 - that is the point
+            await cancellation_first(error)  # noqa: ASYNC120 - that is the point
             if not requirement.fail_open:
                 raise
             log.warning("an error in %r counts as passed", requirement, exc_info=True)
