@@ -39,7 +39,7 @@ from mellea_sc.stdlib.gate import Gate
 from mellea_sc.stdlib.sampling.by_requirement import ByRequirement
 from mellea_sc.stdlib.sampling.conduct import Conductor
 from mellea_sc.stdlib.sampling.judges import AttemptSettings
-from mellea_sc.stdlib.sampling.plan import AttemptResult, Choice, Plan
+from mellea_sc.stdlib.sampling.plan import AttemptResult, Choice, Plan, is_rejected
 from mellea_sc.stdlib.sampling.tracing import cause_of_error, named
 from mellea_sc.stdlib.stream_result import StreamChunkingResult
 from mellea_sc.stdlib.turns import Turn
@@ -176,7 +176,7 @@ class StreamRun:
         self._unmet = [
             (one, PartialValidationResult("fail", reason=verdict.reason, score=verdict.score))
             for one, verdict in zip(self._preconditions, verdicts, strict=True)
-            if not verdict and one.on_fail != "noop"
+            if is_rejected(one, verdict)
         ]
         self._gate.events.write(InputCheckEvent(not self._unmet, verdicts))
         if self._unmet:

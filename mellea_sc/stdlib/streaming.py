@@ -55,7 +55,7 @@ from mellea_sc.stdlib.sampling.judges import DEFAULT_LANE_BUFFER, AttemptSetting
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 from mellea_sc.stdlib.stream_result import StreamChunkingResult
 from mellea_sc.stdlib.stream_run import StreamRun, StreamSettings
-from mellea_sc.stdlib.turns import FixedTurn, Turn
+from mellea_sc.stdlib.turns import Conversation, Turn
 
 __all__ = [
     "ChunkEvent",
@@ -138,7 +138,7 @@ def stream_with_chunking(
     def prepare() -> StreamRun:
         return prepare_run(
             action,
-            lambda _: FixedTurn(ctx),
+            Conversation(ctx, in_order=False).take_turn,
             requirements=requirements,
             chunking=chunking,
             format=format,
@@ -195,7 +195,7 @@ def prepare_run(
     schema_of(format)
     merge_options(model_options)
     limited(limits)
-    own = () if strategy is None else strategy.own_requirements
+    own = () if strategy is None else strategy.requirements
     return StreamRun(
         action,
         turn,

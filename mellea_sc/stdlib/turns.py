@@ -20,7 +20,7 @@ import attrs
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import UsageError
 
-__all__ = ["Conversation", "FixedTurn", "Turn"]
+__all__ = ["Conversation", "Turn"]
 
 log: Final = logging.getLogger("mellea_sc")
 
@@ -53,34 +53,6 @@ class Turn(Protocol):
     def give_up(self) -> None:
         """Leave the line without having begun."""
         ...
-
-
-@attrs.frozen
-class FixedTurn:
-    """A turn in a conversation that nobody else goes on with.
-
-    Args:
-        ctx: The conversation before it.
-    """
-
-    ctx: Context
-
-    async def __aenter__(self) -> Context:
-        return self.ctx
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        return
-
-    def commit(self, ctx: Context) -> None:
-        """Nobody goes on with it."""
-
-    def give_up(self) -> None:
-        """Nobody waits for it."""
 
 
 class Conversation:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mellea_sc.core.requirement import Requirement
-from mellea_sc.stdlib.requirements import reqify
 from mellea_sc.stdlib.sampling.by_requirement import Backtracking
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 
@@ -39,10 +38,5 @@ class BacktrackStrategy(Backtracking, PlannedStrategy):
         feedback: bool = True,
         requirements: Sequence[Requirement | str] | None = None,
     ) -> None:
-        super().__init__(tries=tries, budget=budget, feedback=feedback)
-        self.requirements: list[Requirement] = [reqify(one) for one in requirements or ()]
-
-    @property
-    def own_requirements(self) -> Sequence[Requirement]:
-        """The strategy's own."""
-        return self.requirements
+        Backtracking.__init__(self, tries=tries, budget=budget, feedback=feedback)
+        PlannedStrategy.__init__(self, requirements)

@@ -16,10 +16,6 @@ __all__ = ["Again", "Backtracking", "ByRequirement"]
 class Again(Plan):
     """A second attempt, with the reasons why the first one was rejected."""
 
-    def begin(self, action: Component | Span, context: Context) -> Sequence[Ask]:
-        """The first one."""
-        return [Ask(action=action, context=context)]
-
     def after(self, past: Sequence[AttemptResult], running: int) -> Sequence[Ask] | Choice:
         """The second attempt, or the last one."""
         last = past[-1]
@@ -30,7 +26,7 @@ class Again(Plan):
             Ask(
                 action=WithFeedback(last.ask.action, last.reasons),
                 context=last.ask.context,
-                reason="; ".join(last.reasons),
+                reason=last.reason,
                 chain=last.ask.chain,
             )
         ]
@@ -58,10 +54,6 @@ class Backtracking(Plan):
         self.budget = budget
         self.feedback = feedback
 
-    def begin(self, action: Component | Span, context: Context) -> Sequence[Ask]:
-        """One attempt."""
-        return [Ask(action=action, context=context)]
-
     def after(self, past: Sequence[AttemptResult], running: int) -> Sequence[Ask] | Choice:
         """The rest of the text anew, from the last good position that has tries left."""
         last = past[-1]
@@ -75,7 +67,7 @@ class Backtracking(Plan):
             Ask(
                 action=WithFeedback(action, last.reasons) if self.feedback else action,
                 context=last.ask.context,
-                reason="; ".join(last.reasons),
+                reason=last.reason,
                 keep=position,
                 of=last.number,
                 chain=last.ask.chain,

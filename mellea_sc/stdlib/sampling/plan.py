@@ -19,7 +19,16 @@ from mellea_sc.core.requirement import PartialValidationResult, Requirement, Val
 from mellea_sc.runtime.attempt import AttemptEnd
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
 
-__all__ = ["Ask", "AttemptResult", "Choice", "Once", "Plan", "check_count", "reasons_in"]
+__all__ = [
+    "Ask",
+    "AttemptResult",
+    "Choice",
+    "Once",
+    "Plan",
+    "check_count",
+    "is_rejected",
+    "reasons_in",
+]
 
 
 @attrs.frozen(kw_only=True)
@@ -90,7 +99,7 @@ class AttemptResult:
         return [
             (requirement, verdict)
             for requirement, verdict in self.validations
-            if _is_rejected(requirement, verdict)
+            if is_rejected(requirement, verdict)
         ]
 
     @property
@@ -102,6 +111,11 @@ class AttemptResult:
     def reasons(self) -> list[str]:
         """Why it was rejected, one line for each requirement that it does not meet."""
         return reasons_in(self.rejected)
+
+    @property
+    def reason(self) -> str:
+        """All of these in one line."""
+        return "; ".join(self.reasons)
 
     @property
     def verdicts(self) -> Sequence[tuple[Requirement, ValidationResult]]:
@@ -124,11 +138,12 @@ def reasons_in(verdicts: Sequence[tuple[Requirement, ValidationResult]]) -> list
     return [
         verdict.reason or requirement.format_for_llm() or repr(requirement)
         for requirement, verdict in verdicts
-        if _is_rejected(requirement, verdict)
+        if is_rejected(requirement, verdict)
     ]
 
 
-def _is_rejected(requirement: Requirement, verdict: ValidationResult) -> bool:
+def is_rejected(requirement: Requirement, verdict: ValidationResult) -> bool:
+    """Whether a verdict counts against an answer: one that is only recorded does not."""
     return not verdict and requirement.on_fail != "noop"
 
 
@@ -152,9 +167,9 @@ class Plan(abc.ABC):
     asks_anew: bool = True
     """Whether an attempt may take the place of text that an earlier one has shown."""
 
-    @abc.abstractmethod
     def begin(self, action: Component | Span, context: Context) -> Sequence[Ask]:
-        """What to ask first; several at once if it is concurrent."""
+        """What to ask first, by default one attempt; several at once if it is concurrent."""
+        return [Ask(action=action, context=context)]
 
     @abc.abstractmethod
     def after(self, past: Sequence[AttemptResult], running: int) -> Sequence[Ask] | Choice:
@@ -182,10 +197,6 @@ class Once(Plan):
     """One attempt, whatever becomes of it."""
 
     asks_anew = False
-
-    def begin(self, action: Component | Span, context: Context) -> Sequence[Ask]:
-        """The one."""
-        return [Ask(action=action, context=context)]
 
     def after(self, past: Sequence[AttemptResult], running: int) -> Choice:
         """The one."""

@@ -11,6 +11,7 @@ from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.runtime.generation import BoundBackend
+from mellea_sc.stdlib.requirements import reqify
 from mellea_sc.stdlib.sampling.conduct import sample
 from mellea_sc.stdlib.sampling.plan import Plan
 
@@ -20,18 +21,22 @@ __all__ = ["PlannedStrategy"]
 class PlannedStrategy(Plan, SamplingStrategy):
     """A strategy that decides, and leaves the asking to the library.
 
-    A subclass gives :meth:`begin` and :meth:`after`, and keeps no state: all it needs to know is handed
-    to it each time.
+    A subclass gives :meth:`after`, and :meth:`begin` where it does not begin with one attempt. It keeps
+    no state: all it needs to know is handed to it each time.
+
+    Args:
+        requirements: What must hold, besides what a call says.
     """
 
-    @property
-    def own_requirements(self) -> Sequence[Requirement]:
-        """What must hold, besides what a call says."""
-        return ()
+    requirements: Sequence[Requirement] = ()
+    """What must hold, besides what a call says."""
+
+    def __init__(self, requirements: Sequence[Requirement | str] | None = None) -> None:
+        self.requirements = [reqify(one) for one in requirements or ()]
 
     def is_needed(self, requirements: Sequence[Requirement]) -> bool:
         """Whether there is anything to do beyond a single generation, which could stream its text."""
-        return bool(requirements or self.own_requirements)
+        return bool(requirements or self.requirements)
 
     async def sample(
         self,
@@ -54,7 +59,7 @@ class PlannedStrategy(Plan, SamplingStrategy):
             action,
             context,
             backend,
-            [*self.own_requirements, *requirements],
+            [*self.requirements, *requirements],
             format=format,
             model_options=model_options,
         )

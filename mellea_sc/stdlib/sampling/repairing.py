@@ -11,7 +11,6 @@ from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.stdlib.components.feedback import WithFeedback
 from mellea_sc.stdlib.components.message import Message
 from mellea_sc.stdlib.context import SimpleContext
-from mellea_sc.stdlib.requirements import reqify
 from mellea_sc.stdlib.sampling.plan import (
     Ask,
     AttemptResult,
@@ -54,18 +53,13 @@ class BaseSamplingStrategy(PlannedStrategy):
         concurrency_budget: int = 1,
         requirements: Sequence[Requirement | str] | None = None,
     ) -> None:
+        super().__init__(requirements)
         check_count("loop_budget", loop_budget)
         check_count("concurrency_budget", concurrency_budget)
         self.loop_budget = loop_budget
         self.concurrency_budget = concurrency_budget
-        self.requirements: list[Requirement] = [reqify(one) for one in requirements or ()]
         self.concurrent: bool = concurrency_budget > 1
         self.asks_anew: bool = loop_budget > 1
-
-    @property
-    def own_requirements(self) -> Sequence[Requirement]:
-        """The strategy's own."""
-        return self.requirements
 
     @staticmethod
     @abc.abstractmethod
@@ -118,8 +112,7 @@ class BaseSamplingStrategy(PlannedStrategy):
                 [one.thunk() for one in series],
                 [one.verdicts for one in series],
             )
-            reason = "; ".join(last.reasons)
-            return [Ask(action=action, context=context, reason=reason, chain=last.ask.chain)]
+            return [Ask(action=action, context=context, reason=last.reason, chain=last.ask.chain)]
         if running:
             return ()
         tried = sorted(past, key=lambda one: one.number)

@@ -14,7 +14,6 @@ from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import InvalidOption, InvalidVerdict
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.validation import validate_all
-from mellea_sc.stdlib.requirements import reqify
 from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, check_count
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 
@@ -34,14 +33,9 @@ class _Several(PlannedStrategy):
     asks_anew = False
 
     def __init__(self, n: int, requirements: Sequence[Requirement | str] | None) -> None:
+        super().__init__(requirements)
         check_count("n", n)
         self.n = n
-        self.requirements: list[Requirement] = [reqify(one) for one in requirements or ()]
-
-    @property
-    def own_requirements(self) -> Sequence[Requirement]:
-        """The strategy's own."""
-        return self.requirements
 
     def is_needed(self, requirements: Sequence[Requirement]) -> bool:
         """Whether there is more than one attempt, or anything to judge."""
@@ -89,8 +83,9 @@ class RacingStrategy(_Several):
             return Choice(last.number, True)
         if len(past) + running < self.budget:
             ask = last.ask
-            reason = "; ".join(last.reasons)
-            return [Ask(action=ask.action, context=ask.context, reason=reason, chain=ask.chain)]
+            return [
+                Ask(action=ask.action, context=ask.context, reason=last.reason, chain=ask.chain)
+            ]
         return () if running else Choice(_least_bad(past).number, False)
 
 
