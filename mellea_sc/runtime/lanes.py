@@ -7,7 +7,7 @@
                         ├──chunk──> lane 0: overflow ─> bounded memory object stream ─> task 0 ─┐
                         └──chunk──> lane 1: …                                                   ├─> ledger
          own Cutter ──────piece──> lane 2: …  (a requirement with a chunking of its own)      ─┘     │
-                                                                            the callbacks <─────────────┘
+                                                                            release(), cancel() <───────┘
 
 A lane takes a piece, awaits its requirement's ``stream_validate`` and writes the verdict into the
 ledger. Lanes do not wait for one another: one may be as far ahead of another as the channel is long.
@@ -15,8 +15,11 @@ A piece that finds its channel full stays in the lane's overflow, and the produc
 :meth:`Lanes.room` until every overflow is empty; one delta can bring many pieces at once, so the
 overflow holds at most those, unless the producer was let go.
 
-The tasks are started in a task group of the run's. A fail is data: the lane reports it and ends. An
-error is raised out of the lane's task, and cancels the task group.
+A lane that does not block (an advisory one) never makes the producer wait. One that remembers keeps a
+copy of its requirement from after each piece, so that another text can go on from there.
+
+The tasks are started in a task group of the attempt's. A fail is data: the lane reports it, and ends if
+the ledger says CANCEL. An error is raised out of the lane's task, and cancels the task group.
 """
 
 from __future__ import annotations

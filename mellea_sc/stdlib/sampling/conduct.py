@@ -1,11 +1,11 @@
-"""Asking what a planned strategy says: attempts in tasks of their own, judged while they run.
+"""Asking what a plan says: attempts in tasks of their own, judged while they run.
 
 ::
 
-    strategy.begin() ──Ask──> Attempt (race, lanes, final validation) ──AttemptResult──┐
-         ^                                                                             │
-         └──Ask── strategy.after() <───────────────────────────────────────────────────┘
-                        └──Choice──> every attempt that still runs is stopped: connection, validators
+    plan.begin() ──Ask──> Attempt (race, lanes, final validation) ──AttemptResult──┐
+         ^                                                                         │
+         └──Ask── plan.after() <───────────────────────────────────────────────────┘
+                     └──Choice──> every attempt that still runs is stopped: connection, validators
 
 Attempts that come one after the other run in the caller's task; several at once in a task group of
 the conductor's, which has ended when :meth:`Conductor.run` returns. Of several at once one may fail by
