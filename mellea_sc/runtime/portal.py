@@ -11,13 +11,13 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import anyio
 
-from mellea_sc.core.errors import SyncCallInEventLoop
+from mellea_sc.core.errors import SessionClosed, SyncCallInEventLoop
 from mellea_sc.runtime.budget import covered
-from mellea_sc.runtime.loop_thread import PATIENCE, LoopThread
+from mellea_sc.runtime.loop_thread import LOOK_AGAIN, PATIENCE, LoopThread
 from mellea_sc.runtime.loops import running_loop
 from mellea_sc.runtime.nursery import log_unobserved
 
@@ -62,6 +62,8 @@ class SyncPortal:
         Raises:
             Exception: as the function raised it.
             SystemExit: raised in the function or beside it; the thread has ended.
+            SessionClosed: the thread was ended before the function.
+            concurrent.futures.CancelledError: the function has cancelled its own task.
             KeyboardInterrupt: Ctrl-C; the function has been cancelled and has cleaned up. What it has
                 raised itself is logged.
         """
@@ -69,47 +71,19 @@ class SyncPortal:
             thread = self._thread
             if thread is None or thread.ended.done():
                 thread = self._start()
-            portal = thread.portal
-        ended = threading.Event()
-        scope: anyio.CancelScope | None = None
-        given_up = False
-        failure: list[BaseException] = []
-
-        async def run() -> T:
-            nonlocal scope
-            with anyio.CancelScope() as scope, covered():
-                try:
-                    if given_up:
-                        scope.cancel("the call was interrupted")
-                    return await function()
-                except Exception as error:
-                    failure.append(error)
-                    raise
-                finally:
-                    ended.set()
-            raise concurrent.futures.CancelledError
-
-        async def give_up() -> None:  # noqa: ASYNC124 - the portal wants one
-            # comes after the first step of run(), if that was submitted at all
-            if scope is None:
-                ended.set()
-            else:
-                scope.cancel("the call was interrupted")
-
-        future: concurrent.futures.Future[T] | None = None
+        call = _Call(function)
         try:
             # Ctrl-C may come in here as well, when the function is running already
-            future = portal.start_task_soon(run)
-            return thread.result(future)
-        except BaseException as error:
-            if future is None or not future.done():
-                given_up = True
-                with suppress(RuntimeError):  # the loop has ended
-                    portal.start_task_soon(give_up)
-                    ended.wait(PATIENCE)
-            if error not in failure:
-                log_unobserved("an interrupted call", failure)
+            thread.submit(call.run)
+            thread.wait(call.ended)
+        except BaseException:
+            if not call.ended.is_set():
+                call.is_given_up = True
+                thread.submit(call.give_up)
+                thread.wait(call.ended, PATIENCE)
+            log_unobserved("an interrupted call", call.failure)
             raise
+        return call.result(thread)
 
     def _start(self) -> LoopThread:
         thread = LoopThread("mellea_sc sync calls")
@@ -128,6 +102,50 @@ class SyncPortal:
             self._thread = None
             stop = self._stop
         stop()
+
+
+class _Call(Generic[T]):
+    """One call, on its way from the thread that waits for it to the event loop and back."""
+
+    def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
+        self._function = function
+        self._scope: anyio.CancelScope | None = None
+        self._returned: list[T] = []
+        self.failure: list[BaseException] = []
+        self.ended = threading.Event()
+        self.is_given_up = False
+
+    async def run(self) -> None:
+        """Do it, in the event loop. An exit goes through, ends the loop, and thus the wait for it."""
+        with anyio.CancelScope() as self._scope, covered():
+            try:
+                if self.is_given_up:
+                    self._scope.cancel("the call was interrupted")
+                self._returned.append(await self._function())
+            except Exception as error:  # noqa: BLE001 # raised in the thread that waits
+                self.failure.append(error)
+            except anyio.get_cancelled_exc_class():
+                self.ended.set()
+                raise
+        self.ended.set()
+
+    async def give_up(self) -> None:  # noqa: ASYNC124 - a task of its own
+        """Cancel it, in the event loop, after the first step of :meth:`run` if that was submitted at all."""
+        if self._scope is None:
+            self.ended.set()
+        else:
+            self._scope.cancel("the call was interrupted")
+
+    def result(self, thread: LoopThread) -> T:
+        """What has come of it, in the thread that has waited."""
+        if self._returned:
+            return self._returned[0]
+        if self.failure:
+            raise self.failure.pop()  # a call that held its error would be held by the error's frames
+        with suppress(TimeoutError):  # it was cancelled: perhaps because the loop is ending
+            thread.ended.result(LOOK_AGAIN)
+            raise SessionClosed("the session's thread of blocking calls has ended meanwhile")
+        raise concurrent.futures.CancelledError
 
 
 def _end(thread: LoopThread) -> None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["interrupt_everywhere"]
 
-_RAISED_WITHIN: Final = 5.0  # seconds
+_SENT_AGAIN: Final = 0.05  # seconds; a signal just before a wait begins does not end that wait
+_SENT_AT_MOST: Final = 100  # times
 _ANSWERED_WITHIN: Final = (
     0.1  # seconds; a thread that cleans up without its event loop does not answer
 )
@@ -75,6 +76,7 @@ class _Run:
         self._point = point
         self._interrupt = KeyboardInterrupt()
         self._raised = threading.Event()
+        self._surplus = 0
         self._caller = threading.get_ident()
 
     def of(self, program: Callable[[], object], after_each: Callable[[], None] | None) -> _Run:
@@ -115,7 +117,9 @@ class _Run:
             if self.sent and not self._raised.is_set():
                 self._raised.set()
                 raise self._interrupt
-            if callable(before):
+            if self._surplus:
+                self._surplus -= 1
+            elif callable(before):
                 before(number, frame)
 
         signal.signal(signal.SIGINT, handle)
@@ -140,6 +144,10 @@ class _Run:
         vars(loop)["call_soon_threadsafe"] = telling
         self.sent = True
         signal.pthread_kill(self._caller, signal.SIGINT)
-        if self._raised.wait(_RAISED_WITHIN):
-            told.wait(_ANSWERED_WITHIN)
+        for _ in range(_SENT_AT_MOST):
+            if self._raised.wait(_SENT_AGAIN):
+                told.wait(_ANSWERED_WITHIN)
+                break
+            self._surplus += 1
+            signal.pthread_kill(self._caller, signal.SIGINT)
         del vars(loop)["call_soon_threadsafe"]

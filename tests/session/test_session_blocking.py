@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
+import math
 import signal
 import subprocess
 import sys
@@ -16,7 +16,6 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from anyio.from_thread import BlockingPortal
 
 from mellea_sc import (
     BackendError,
@@ -316,10 +315,20 @@ class Started(ScriptedBackend):
         return ["some ", Stall()]
 
 
+def interrupt_main_thread() -> None:
+    """Send this process's main thread what Ctrl-C sends.
+
+    A signal to the process may be handled in the thread that sends it, and then wakes no other from its wait.
+    """
+    ident = threading.main_thread().ident
+    assert ident is not None
+    signal.pthread_kill(ident, signal.SIGINT)
+
+
 def interrupt(backend: Started) -> threading.Thread:
     def run() -> None:
         assert backend.begun.wait(10)
-        os.kill(os.getpid(), signal.SIGINT)
+        interrupt_main_thread()
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -522,7 +531,7 @@ def test_a_close_that_is_interrupted_cancels_what_it_waited_for() -> None:
 
     m = start_session(backend=backend)
     m.run_blocking(lambda: start(m))
-    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    timer = threading.Timer(0.2, interrupt_main_thread)
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         m.close()
@@ -577,6 +586,7 @@ def test_a_thread_that_cannot_be_started_is_the_calls_error(
 def test_ctrl_c_before_the_first_step_of_a_call_asks_the_model_nothing() -> None:
     backend = quick()
     held, submitted, released = threading.Event(), threading.Event(), threading.Event()
+    in_time: list[bool] = []
 
     async def hold_the_loop() -> None:
         loop = asyncio.get_running_loop()
@@ -590,12 +600,12 @@ def test_ctrl_c_before_the_first_step_of_a_call_asks_the_model_nothing() -> None
 
         vars(loop)["call_soon_threadsafe"] = counted
         held.set()
-        released.wait(10)
+        in_time.append(released.wait(10))
         del vars(loop)["call_soon_threadsafe"]
 
     def interrupt() -> None:
-        submitted.wait(10)
-        os.kill(os.getpid(), signal.SIGINT)
+        assert submitted.wait(10)
+        interrupt_main_thread()
 
     with start_session(backend=backend) as m:
         holder = threading.Thread(target=m.run_blocking, args=[hold_the_loop])
@@ -607,6 +617,7 @@ def test_ctrl_c_before_the_first_step_of_a_call_asks_the_model_nothing() -> None
             m.instruct("?")
         holder.join()
         helper.join()
+        assert in_time == [True]
         assert not backend.calls
         assert str(m.instruct("?")) == "done"
     assert not threads()
@@ -615,7 +626,7 @@ def test_ctrl_c_before_the_first_step_of_a_call_asks_the_model_nothing() -> None
 def test_ctrl_c_just_before_a_call_is_handed_over_leaves_the_session_usable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    handed_over = BlockingPortal.start_task_soon
+    handed_over = LoopThread.submit
     interrupts = iter([True])
 
     def interrupted(*args: Any, **options: Any) -> object:
@@ -625,7 +636,7 @@ def test_ctrl_c_just_before_a_call_is_handed_over_leaves_the_session_usable(
 
     backend = quick()
     with start_session(backend=backend) as m:
-        monkeypatch.setattr(BlockingPortal, "start_task_soon", interrupted)
+        monkeypatch.setattr(LoopThread, "submit", interrupted)
         with pytest.raises(KeyboardInterrupt):
             m.instruct("?")
         assert not backend.calls
@@ -640,13 +651,13 @@ def test_ctrl_c_before_the_loop_of_a_thread_runs_ends_the_thread(
     run = anyio.run
 
     class Watched(LoopThread):
-        def _join(self, timeout: float | None = None) -> None:
+        def _join(self, timeout: float = math.inf) -> None:
             ending.set()
             super()._join(timeout)
 
     def late(main: Any) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        ending.wait(10)
+        interrupt_main_thread()
+        assert ending.wait(10)
         run(main)
 
     monkeypatch.setattr(anyio, "run", late)

@@ -13,24 +13,20 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import start_blocking_portal
 
 from mellea_sc.runtime.loop_thread import LoopThread
+from mellea_sc.runtime.portal import SyncPortal
 from mellea_sc.testing import Leaked, interrupt_everywhere
 
 
 def blocking(function: Callable[[], Awaitable[object]]) -> None:
     """Run a function in a loop of another thread, and cancel it when this one is interrupted."""
-    thread = LoopThread("a blocking program")
-    thread.start()
+    portal = SyncPortal(function)
     try:
-        future = thread.portal.start_task_soon(function)
-        try:
-            future.result()
-        finally:
-            future.cancel()
+        portal.call(function)
     finally:
-        thread.end()
+        portal.close()
 
 
 def test_every_step_is_reached_in_some_run() -> None:
@@ -38,8 +34,8 @@ def test_every_step_is_reached_in_some_run() -> None:
 
     async def steps() -> None:
         for step in range(1, 4):
-            # a task may take one more step before the cancellation comes: none may skip a number
-            for _ in range(3):
+            # a task takes a few more steps before the cancellation comes: none may skip a number
+            for _ in range(12):
                 await anyio.lowlevel.checkpoint()
             reached[-1] = step
 
@@ -106,15 +102,27 @@ def test_an_error_in_an_interrupted_run_is_raised_as_itself_with_its_step() -> N
 
 
 def test_a_thread_and_its_tasks_that_are_left_behind_are_found() -> None:
-    left: list[tuple[LoopThread, BlockingPortal]] = []
+    left: list[LoopThread] = []
+
+    async def forgotten() -> None:
+        await anyio.sleep_forever()
+
+    async def end_the_loop() -> None:
+        raise LookupError
 
     def program() -> None:
         thread = LoopThread("a blocking program")
         thread.start()
-        portal = thread.portal
-        left.append((thread, portal))
-        portal.start_task_soon(anyio.sleep_forever, name="forgotten")
-        portal.start_task_soon(anyio.lowlevel.checkpoint).result()
+        left.append(thread)
+        thread.submit(forgotten)
+        ended = threading.Event()
+
+        async def other() -> None:
+            await anyio.lowlevel.checkpoint()
+            ended.set()
+
+        thread.submit(other)
+        thread.wait(ended)
 
     try:
         with pytest.raises(Leaked) as caught:
@@ -123,8 +131,8 @@ def test_a_thread_and_its_tasks_that_are_left_behind_are_found() -> None:
         assert kinds == {"task", "thread", "file descriptor"}
         assert "forgotten" in str(caught.value)
     finally:
-        for thread, portal in left:
-            portal.start_task_soon(portal.stop, True)
+        for thread in left:
+            thread.submit(end_the_loop)
             thread.end()
 
 
