@@ -37,7 +37,7 @@ from mellea_sc.core.requirement import PartialValidationResult, Requirement, Val
 from mellea_sc.runtime.cutter import Cutter
 from mellea_sc.runtime.edits import Edits
 from mellea_sc.runtime.generation import opened_scope, pump, request_for
-from mellea_sc.runtime.lanes import Lane, Lanes
+from mellea_sc.runtime.lanes import Known, Lane, Lanes
 from mellea_sc.runtime.ledger import Chunk, Failure, Ledger
 from mellea_sc.runtime.loops import clock
 from mellea_sc.runtime.nursery import Nursery, cancellation_first, parked, sole_error
@@ -78,8 +78,7 @@ class Kept:
         chunks: Its chunks.
         edits: What was edited in it.
         noted: The fails in it that stopped nothing.
-        states: For each requirement, given a position: up to where it had judged there, at most, and a
-            copy that knows what it knew then.
+        known: For each requirement, given a position: what it knew about the text up to there.
         deltas: Where in the text each delta ends of which it was made.
     """
 
@@ -87,7 +86,7 @@ class Kept:
     chunks: Sequence[Chunk]
     edits: Edits
     noted: Sequence[Failure]
-    states: Sequence[Callable[[int], tuple[int, Requirement]]]
+    known: Sequence[Callable[[int], Known]]
     deltas: Sequence[int] = ()
 
     def pieces(self) -> Iterator[str]:
@@ -252,10 +251,10 @@ class Attempt:
         return Kept(
             text=text[:after],
             chunks=self._chunks[:count],
-            edits=self.ledger.edits.before(after),
+            edits=self.ledger.edits.before(end),
             noted=[failure for failure in self.ledger.noted if failure.end <= after],
-            states=[
-                lanes[index].state_at if index in lanes else partial(_as_it_is, requirement)
+            known=[
+                lanes[index].known_at if index in lanes else partial(_as_it_is, requirement)
                 for index, requirement in enumerate(self.requirements)
             ],
             deltas=[end for end in self._delta_ends() if end <= after],
@@ -328,7 +327,7 @@ class Attempt:
         lanes = {lane.index: lane for lane in self._judging.lanes}
         for index in range(self.ledger.lanes):
             if index in lanes:
-                self.ledger.passed(index, lanes[index].judged)
+                self.ledger.passed(index, lanes[index].known.judged)
             else:
                 self.ledger.ended(index)
         if kept is None:
@@ -410,6 +409,6 @@ class Attempt:
             self._lanes.relieve()
 
 
-def _as_it_is(requirement: Requirement, _: int) -> tuple[int, Requirement]:
-    """The state of a requirement that does not look at running text."""
-    return 0, copy.copy(requirement)
+def _as_it_is(requirement: Requirement, _: int) -> Known:
+    """What a requirement knows that does not look at running text."""
+    return Known(0, copy.copy(requirement))

@@ -52,9 +52,24 @@ from mellea_sc.runtime.loops import clock, stray_cancellation_as
 from mellea_sc.runtime.nursery import cancellation_first
 from mellea_sc.runtime.thunk import ModelOutputThunk
 
-__all__ = ["Lane", "Lanes"]
+__all__ = ["Known", "Lane", "Lanes"]
 
 log: Final = logging.getLogger("mellea_sc")
+
+
+@attrs.frozen
+class Known:
+    """What a requirement knows about the beginning of a text.
+
+    Args:
+        judged: Up to where in the text it has judged.
+        requirement: A copy that knows it.
+        past: What it knew before that, likewise, for a text that goes on from further back.
+    """
+
+    judged: int
+    requirement: Requirement
+    past: Sequence[tuple[int, Requirement]] = ()
 
 
 @attrs.define(eq=False)
@@ -63,25 +78,22 @@ class Lane:
 
     Args:
         index: Its number in the ledger.
-        requirement: The copy that judges this text.
+        known: The requirement, and up to where it has judged this text.
         cutter: Its own chunking; ``None``: the main one's chunks.
         timeout: Seconds that one call may take; may be infinite.
         buffer: How many pieces its channel holds.
-        judged: Up to where in the text the requirement has judged already.
         remembers: Whether it keeps what the requirement knew after each piece, so that another text
             can go on from there.
     """
 
     index: int
-    requirement: Requirement
+    known: Known
     cutter: Cutter | None
     timeout: float
     buffer: int
-    judged: int = 0
     remembers: bool = False
-    _states: list[tuple[int, Requirement]] = attrs.field(
-        factory=list[tuple[int, Requirement]], init=False
-    )
+    requirement: Requirement = attrs.field(init=False)
+    _states: list[tuple[int, Requirement]] = attrs.field(init=False)
     overflow: deque[Chunk] = attrs.field(factory=deque[Chunk], init=False)
     _send: MemoryObjectSendStream[Chunk] = attrs.field(init=False)
     _receive: MemoryObjectReceiveStream[Chunk] = attrs.field(init=False)
@@ -89,18 +101,20 @@ class Lane:
 
     def __attrs_post_init__(self) -> None:
         self._send, self._receive = anyio.create_memory_object_stream[Chunk](self.buffer)
+        self.requirement = self.known.requirement
+        self._states = [*self.known.past]
         if self.remembers:
-            self._states.append((self.judged, copy.copy(self.requirement)))
+            self._states.append((self.known.judged, copy.copy(self.requirement)))
 
-    def state_at(self, position: int) -> tuple[int, Requirement]:
-        """How far the requirement had judged at a position, at most, and a copy of it from then."""
-        at = bisect_right(self._states, position, key=_place_of) - 1
-        judged, requirement = self._states[at]
-        return judged, copy.copy(requirement)
+    def known_at(self, position: int) -> Known:
+        """What the requirement knew about the text up to a position; of a lane that remembers."""
+        past = self._states[: bisect_right(self._states, position, key=_place_of)]
+        judged, requirement = past.pop()
+        return Known(judged, copy.copy(requirement), past)
 
     def offer(self, piece: Chunk) -> bool:
         """Give the lane a piece; false when its channel is full and the producer should wait."""
-        if piece.end <= self.judged:
+        if piece.end <= self.known.judged:
             return True
         if not self.overflow:
             try:

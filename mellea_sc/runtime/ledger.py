@@ -13,7 +13,8 @@ The rules:
    releasable any more, whatever arrives later. Later fails are still written down, for they are known.
 4. A ``"fail"`` that by its lane's rule leaves the piece out, puts a replacement in its place or is
    only recorded passes the piece, and is noted. A replacement that the verdict does not give
-   cannot be put in: then rule 3 holds.
+   cannot be put in: then rule 3 holds. No edit reaches back to what has been shown of the text, by an
+   attempt before this one.
 5. A lane whose text has ended has passed all of it.
 6. Each chunk comes with one verdict per lane: that on the piece which covers the chunk's end.
 7. An advisory lane, one that does not block, is late by right: where it has no verdict yet, its
@@ -117,10 +118,13 @@ class Ledger:
         "lanes",
         "noted",
         "releasable",
+        "shown",
     )
 
     releasable: int
     """How many chunks, from the first one on, may be shown."""
+    shown: int
+    """Up to where the text has been shown, as far as edits have to know."""
     noted: list[Failure]
     """The fails that did not stop anything, in the order in which they came."""
     edits: Edits
@@ -136,6 +140,7 @@ class Ledger:
     ) -> None:
         self.lanes: int = lanes
         self.releasable = 0
+        self.shown = 0
         self.noted = list(noted)
         self.edits = Edits() if edits is None else edits
         self._rules: Sequence[Rule] = rules if rules is not None else [Rule()] * lanes
@@ -185,7 +190,9 @@ class Ledger:
             return True
         self.noted.append(failure)
         if rule.on_fail is not OnPiece.RECORD and rule.blocking and replacement is not None:
-            self.edits.add(piece.start, piece.end, replacement)
+            start = max(piece.start, self.shown)
+            if start < piece.end:
+                self.edits.add(start, piece.end, replacement)
         return False
 
     def passed(self, lane: int, position: int) -> Move:

@@ -209,7 +209,7 @@ class Showing:
         """Take the next chunk of the main chunking."""
         if self._shown_before:
             self._shown_before -= 1
-            self.position = self._began_at = chunk.end
+            self._ledger.shown = self.position = self._began_at = chunk.end
         else:
             self._waiting.append(chunk)
 

@@ -223,9 +223,8 @@ class Expected:
     fails: dict[int, int]  # by lane: the chunk in which its first failing piece begins
     edits: Sequence[Edit]
     may_show: int  # chunks that no blocking lane has failed or not passed
-    perhaps: Sequence[
-        Edit
-    ] = ()  # of what was kept: made if that lane was as far when another one failed
+    raw: Sequence[Edit] = ()  # the edits, whatever was shown before
+    perhaps: Sequence[Edit] = ()  # of what was kept, if that lane was so far when another failed
 
     def edited(self, start: int, end: int) -> set[str]:
         """What may be shown of a piece."""
@@ -239,12 +238,19 @@ class Expected:
             shown += self.text[at] if inside is None else inside[2] * (inside[0] == at)
         return squeezed(shown)
 
-    def reaching_over(self, position: int) -> list[Edit]:
-        """What may be edited of the text before a position by an edit that reaches over it."""
-        edits = [*self.edits, *self.perhaps]
-        return [(a, min(b, position), to) for a, b, to in edits if a < position < b] + [
-            edit for edit in self.perhaps if edit[1] <= position
-        ]
+    def after(self, before: Expected, keep: int, released: int) -> Expected:
+        """The same where so many chunks of another text are kept, of which so many had been shown."""
+        kept = before.chunks[keep - 1][1]
+        shown = before.chunks[min(keep, released) - 1][1] if released else 0
+        made = dict(zip(before.raw, before.edits, strict=True))
+        edits: list[Edit] = []
+        for raw in self.raw:
+            start, end, to = raw
+            as_it_was = raw in made and end <= kept
+            edits.append(made[raw] if as_it_was else (max(start, min(shown, end)), end, to))
+        reaching = [*before.edits, *before.perhaps]
+        perhaps = [(start, min(end, kept), to) for start, end, to in reaching if start < kept]
+        return attrs.evolve(self, edits=edits, perhaps=[one for one in perhaps if one not in edits])
 
 
 def squeezed(text: str) -> str:
@@ -267,7 +273,8 @@ def model(program: Program, text: str) -> Expected:
             before = one.end
             if one.fails and judge.blocking and judge.on_fail in EDITS:
                 edits.append((one.start, one.end, "" if judge.on_fail == "filter" else "#"))
-    return Expected(text, chunks, fails, edits, sum(end <= passed for _, end in chunks))
+    may_show = sum(end <= passed for _, end in chunks)
+    return Expected(text, chunks, fails, edits, may_show, raw=edits)
 
 
 def asks_next(program: Program, past: Sequence[AttemptResult]) -> int | None:
@@ -363,9 +370,10 @@ async def run(program: Program) -> Ran:
 def check_attempts(program: Program, ran: Ran) -> dict[int, Expected]:
     """Every attempt has ended as its text lets it; gives what its whole text brings about."""
     expected: dict[int, Expected] = {}
+    released = {one.number: one.released for one in ran.result.attempts}
     for one in sorted(ran.result.attempts, key=lambda one: one.number):
         answer = "".join(program.answers[(one.number - 1) % len(program.answers)])
-        nothing_came, perhaps = False, list[Edit]()
+        nothing_came = False
         if one.ask.keep:
             before = expected[one.ask.of]
             after = [start for start, _ in before.chunks][one.ask.keep :]
@@ -374,8 +382,10 @@ def check_attempts(program: Program, ran: Ran) -> dict[int, Expected]:
                 answer = answer.lstrip()
                 nothing_came = not answer
             answer = kept + answer
-            perhaps = before.reaching_over(len(kept))
-        mine = expected[one.number] = attrs.evolve(model(program, answer), perhaps=perhaps)
+        mine = model(program, answer)
+        if one.ask.keep:
+            mine = mine.after(before, one.ask.keep, released[one.ask.of])
+        expected[one.number] = mine
         assert answer.startswith(one.generated)
         failed = {r.judge.word: r for r, _ in one.failures if isinstance(r, Judged)}
         lanes = [n for n in mine.fails if program.judges[n].word in failed]
@@ -549,9 +559,28 @@ SHOWN_AS_NOTHING = attrs.evolve(
         attrs.evolve(NO_AX, on_fail="backtrack"),
     ],
 )
+FURTHER_BACK_THAN_THE_LAST = attrs.evolve(
+    NOTHING_CAME,
+    answers=[["ok bx"], ["ok bx"], ["bx ok"], ["ok cx."]],
+    judges=[
+        attrs.evolve(NO_AX, word="bx", on_fail="backtrack"),
+        attrs.evolve(NO_AX, word="cx", on_fail="backtrack", every=2),
+    ],
+    hold_back=True,
+)
+SHOWN_BEFORE_THE_EDIT = attrs.evolve(
+    NOTHING_CAME,
+    answers=[["ok cx."], ["so. ok \n\n cx."]],
+    judges=[
+        attrs.evolve(NO_AX, word="cx", on_fail="filter", chunking="paragraph"),
+        attrs.evolve(NO_AX, word="cx", on_fail="backtrack", chunking="sentence"),
+    ],
+)
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
+@example(program=FURTHER_BACK_THAN_THE_LAST, seed=None)
+@example(program=SHOWN_BEFORE_THE_EDIT, seed=None)
 @example(program=SHOWN_AS_NOTHING, seed=None)
 @example(program=NOTHING_CAME, seed=None)
 @example(program=HELD_BACK, seed=None)

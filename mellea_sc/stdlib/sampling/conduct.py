@@ -33,6 +33,7 @@ from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.core.trace import Cause, Trace
 from mellea_sc.runtime.attempt import Asking, Attempt, Audience, Kept
 from mellea_sc.runtime.generation import BoundBackend, describe, opened_scope, parsed
+from mellea_sc.runtime.lanes import Known
 from mellea_sc.runtime.ledger import Chunk, Ledger
 from mellea_sc.runtime.nursery import Nursery, sole_error
 from mellea_sc.runtime.thunk import ModelOutputThunk
@@ -42,7 +43,7 @@ from mellea_sc.stdlib.sampling.judges import (
     AttemptSettings,
     check_chunkings,
     judging_of,
-    states_at_end_of,
+    known_at_end_of,
 )
 from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, Plan
 from mellea_sc.stdlib.sampling.tracing import trace_of
@@ -285,7 +286,7 @@ class Conductor:
     def _make(self, ask: Ask, nursery: Nursery) -> Attempt:
         kept = self.attempts[ask.of - 1].kept(ask.keep) if ask.keep else None
         judging = judging_of(
-            self._states(kept), self._settings, kept=kept, remembers=self._strategy.goes_on
+            self._known(kept), self._settings, kept=kept, remembers=self._strategy.goes_on
         )
         number = len(self.attempts) + 1
         action, ctx = ask.action, ask.context
@@ -313,13 +314,13 @@ class Conductor:
         self.asks.append(ask)
         return attempt
 
-    def _states(self, kept: Kept | None) -> list[tuple[int, Requirement]]:
+    def _known(self, kept: Kept | None) -> list[Known]:
         if kept is not None:
-            return states_at_end_of(kept, self._requirements, self._settings)
+            return known_at_end_of(kept, self._requirements, self._settings)
         copies, self._first_copies = self._first_copies, None
         if copies is None:
             copies = [copy.copy(one) for one in self._requirements]
-        return [(0, requirement) for requirement in copies]
+        return [Known(0, requirement) for requirement in copies]
 
     def _options(
         self, number: int, defaults: ModelOptions, kept: Kept | None

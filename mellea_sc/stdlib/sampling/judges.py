@@ -14,11 +14,11 @@ from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import OnFail, Requirement
 from mellea_sc.runtime.attempt import Judging, Kept
 from mellea_sc.runtime.cutter import Cutter, Grouped
-from mellea_sc.runtime.lanes import Lane
+from mellea_sc.runtime.lanes import Known, Lane
 from mellea_sc.runtime.ledger import Ledger, OnPiece, Rule
 from mellea_sc.stdlib.chunking import resolve_chunking
 
-__all__ = ["AttemptSettings", "check_chunkings", "judging_of", "states_at_end_of"]
+__all__ = ["AttemptSettings", "check_chunkings", "judging_of", "known_at_end_of"]
 
 DEFAULT_LANE_BUFFER: Final = 16
 
@@ -60,24 +60,24 @@ def check_chunkings(requirements: Sequence[Requirement], settings: AttemptSettin
         _own_cutter(requirement, settings)
 
 
-def states_at_end_of(
+def known_at_end_of(
     kept: Kept, requirements: Sequence[Requirement], settings: AttemptSettings
-) -> list[tuple[int, Requirement]]:
-    """Up to where each requirement has judged a beginning that is kept, and a copy from then.
+) -> list[Known]:
+    """What each requirement knows about a beginning that is kept.
 
     A piece counts only if the beginning alone is enough to cut it: one that ended where it did because
     of what came next may go on otherwise now.
     """
-    states: list[tuple[int, Requirement]] = []
-    for requirement, state_at in zip(requirements, kept.states, strict=True):
+    known: list[Known] = []
+    for requirement, known_at in zip(requirements, kept.known, strict=True):
         cutter = _own_cutter(requirement, settings)
         cut = kept.chunks if cutter is None else [p for t in kept.pieces() for p in cutter.feed(t)]
-        states.append(state_at(cut[-1].end if cut else 0))
-    return states
+        known.append(known_at(cut[-1].end if cut else 0))
+    return known
 
 
 def judging_of(
-    states: Sequence[tuple[int, Requirement]],
+    known: Sequence[Known],
     settings: AttemptSettings,
     *,
     kept: Kept | None,
@@ -86,23 +86,22 @@ def judging_of(
     """The judges of one attempt.
 
     Args:
-        states: The copies that judge it, each with up to where it has judged already.
+        known: The copies that judge it, each with what it knows already.
         settings: How it is made.
         kept: What it begins with.
         remembers: Whether another attempt may go on from inside this one.
     """
-    requirements = [requirement for _, requirement in states]
+    requirements = [one.requirement for one in known]
     lanes = [
         Lane(
             index,
-            requirement,
+            one,
             _own_cutter(requirement, settings),
             settings.validator_timeout if requirement.timeout is None else requirement.timeout,
             settings.lane_buffer,
-            judged=judged,
             remembers=remembers,
         )
-        for index, (judged, requirement) in enumerate(states)
+        for index, (one, requirement) in enumerate(zip(known, requirements, strict=True))
         if _looks_at_running_text(requirement)
     ]
     ledger = Ledger(
@@ -112,7 +111,7 @@ def judging_of(
             for requirement in requirements
         ],
         edits=None if kept is None else kept.edits,
-        noted=() if kept is None else [f for f in kept.noted if f.end <= states[f.lane][0]],
+        noted=() if kept is None else [f for f in kept.noted if f.end <= known[f.lane].judged],
     )
     return Judging(
         requirements=requirements,
