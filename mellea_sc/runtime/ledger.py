@@ -190,9 +190,9 @@ class Ledger:
             return True
         self.noted.append(failure)
         if rule.on_fail is not OnPiece.RECORD and rule.blocking and replacement is not None:
-            start = max(piece.start, self.shown)
-            if start < piece.end:
-                self.edits.add(start, piece.end, replacement)
+            not_shown = piece.text[max(0, self.shown - piece.start) :].lstrip()
+            if not_shown:
+                self.edits.add(piece.end - len(not_shown), piece.end, replacement)
         return False
 
     def passed(self, lane: int, position: int) -> Move:

@@ -234,23 +234,40 @@ class Expected:
     def _edited(self, start: int, end: int, edits: Sequence[Edit]) -> str:
         shown = ""
         for at in range(start, end):
-            inside = next((e for e in edits if e[0] <= at < e[1]), None)
+            inside = next((e for e in united(edits) if e[0] <= at < e[1]), None)
             shown += self.text[at] if inside is None else inside[2] * (inside[0] == at)
         return squeezed(shown)
 
     def after(self, before: Expected, keep: int, released: int) -> Expected:
         """The same where so many chunks of another text are kept, of which so many had been shown."""
         kept = before.chunks[keep - 1][1]
-        shown = before.chunks[min(keep, released) - 1][1] if released else 0
+        shown = min(keep, released)
+        first = self.chunks[shown][0] if shown < len(self.chunks) else len(self.text)
         made = dict(zip(before.raw, before.edits, strict=True))
         edits: list[Edit] = []
         for raw in self.raw:
             start, end, to = raw
             as_it_was = raw in made and end <= kept
-            edits.append(made[raw] if as_it_was else (max(start, min(shown, end)), end, to))
+            if as_it_was:
+                edits.append(made[raw])
+            elif end > first or not shown:
+                edits.append((max(start, first) if shown else start, end, to))
+            else:
+                edits.append((end, end, ""))  # all of it was shown
         reaching = [*before.edits, *before.perhaps]
         perhaps = [(start, min(end, kept), to) for start, end, to in reaching if start < kept]
         return attrs.evolve(self, edits=edits, perhaps=[one for one in perhaps if one not in edits])
+
+
+def united(edits: Sequence[Edit]) -> list[Edit]:
+    """The edits, all of one lane, with those that overlap as one."""
+    result: list[Edit] = []
+    for start, end, to in sorted(edits):
+        if result and start < result[-1][1]:
+            start, before, _ = result.pop()
+            end = max(end, before)
+        result.append((start, end, to))
+    return result
 
 
 def squeezed(text: str) -> str:
@@ -576,9 +593,18 @@ SHOWN_BEFORE_THE_EDIT = attrs.evolve(
         attrs.evolve(NO_AX, word="cx", on_fail="backtrack", chunking="sentence"),
     ],
 )
+SHOWN_AS_ANOTHER_TEXT = attrs.evolve(
+    NOTHING_CAME,
+    answers=[["ax cx."], ["ok ok"]],
+    judges=[
+        attrs.evolve(NO_AX, word="cx", on_fail="backtrack"),
+        attrs.evolve(NO_AX, on_fail="fix", chunking="sentence"),
+    ],
+)
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
+@example(program=SHOWN_AS_ANOTHER_TEXT, seed=None)
 @example(program=FURTHER_BACK_THAN_THE_LAST, seed=None)
 @example(program=SHOWN_BEFORE_THE_EDIT, seed=None)
 @example(program=SHOWN_AS_NOTHING, seed=None)
