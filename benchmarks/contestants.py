@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CONTESTANTS", "NOT_MEASURED", "Contestant", "Environments"]
+__all__ = ["CONTESTANTS", "Contestant", "Environments"]
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parent
@@ -53,11 +53,6 @@ CONTESTANTS = {
     "bare": Contestant("bare loop (the limit)", "bare", OURS),
     "bare-httpx": Contestant("bare httpx (the limit)", "bare", OURS),
     "bare-alone": Contestant("bare httpx", "bare", ("httpx",)),
-}
-
-NOT_MEASURED = {
-    "guardrails-ai": "is measured in row 9 alone: its validators judge a stream of its own making",
-    "nemoguardrails": "is measured in row 9 alone: its rails are configured, and judge in batches of tokens",
 }
 
 

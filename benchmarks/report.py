@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.contestants import CONTESTANTS, NOT_MEASURED
+from benchmarks.contestants import CONTESTANTS
 from benchmarks.plots import Series, plot
 from benchmarks.rows import ROWS, Goal, Look, Metric, Row
 
@@ -41,7 +41,6 @@ def conditions(results: Mapping[str, Any]) -> list[str]:
     ]
     if any(result["quick"] for result in results.values()):
         lines.append("- **Some rows are from a quick run: their sizes are too small to compare.**")
-    lines += [f"- {name} {reason}" for name, reason in NOT_MEASURED.items()]
     return [*lines, ""]
 
 

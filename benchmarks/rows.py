@@ -12,7 +12,7 @@ Measured = Mapping[str, float]
 
 OURS = ("ours", "ours-uvloop", "ours-trio")
 ALL = (*OURS, "m8", "m7", "bare")
-CLIENTS = ("openai", "pydantic-ai", "agents", "bare-httpx")
+CLIENTS = ("openai", "pydantic-ai", "agents", "guardrails", "nemo", "bare-httpx")
 
 
 @dataclass(frozen=True)
@@ -425,15 +425,19 @@ ROWS = [
             seconds("seconds", "time"),
             Metric("memory", "MB", lambda m: m["memory"] / 1e6),
         ],
-        contestants=("ours-alone", "m8", "m7", "openai", "pydantic-ai", "agents", "bare-alone"),
+        contestants=(
+            *("ours-alone", "m8", "m7", "openai", "pydantic-ai", "agents"),
+            *("guardrails", "nemo", "bare-alone"),
+        ),
     ),
     Row(
         "10",
         "Streams over HTTP at the same time, 200 deltas each, with two trivial requirements each",
         "wire",
         [
-            Case("200 streams", {"protocol": p, "streams": 200, "deltas": 200}, group=p)
+            Case(f"{n} streams", {"protocol": p, "streams": n, "deltas": 200}, size=n, group=p)
             for p in ("openai", "ollama")
+            for n in (20, 200)
         ],
         [
             RATE,
@@ -461,7 +465,8 @@ ROWS = [
         contestants=(*OURS, "m8", "m7", *CLIENTS),
         note="CPU is that of the measured process, without the server's. openai, pydantic-ai-slim and"
         " openai-agents have no checks of running text: theirs are made by hand between two deltas,"
-        " and so are those of bare httpx.",
+        " and so are those of bare httpx. The rails of nemoguardrails judge batches of twelve tokens"
+        " here, as long as the sentences; guardrails-ai asks through LiteLLM.",
         quick=[
             Case("20 streams", {"protocol": p, "streams": 20, "deltas": 50}, group=p)
             for p in ("openai", "ollama")

@@ -250,3 +250,21 @@ def test_an_advisory_lane_is_told_that_another_one_has_failed() -> None:
 def test_a_window_is_never_longer_than_it_was_asked_to_be() -> None:
     chunks = cut_by(Cutter(resolve_chunking("word"), 3), ["ab cd ef ", "gh ij"])
     assert [one.before for one in chunks] == ["", "ab ", "cd ", "ef ", "gh "]
+
+
+def test_no_edit_reaches_back_to_what_was_shown() -> None:
+    ledger = Ledger(1, [Rule(OnPiece.REPLACE)])
+    ledger.cut(Chunk("so.", 0, 3))
+    ledger.cut(Chunk("ok", 4, 6))
+    ledger.shown = 3
+    fail = PartialValidationResult("fail", replacement="#")
+    assert ledger.judged(0, Chunk("so. ok", 0, 6), fail) is Move.RELEASE
+    assert ledger.edits.spans == [(4, 6, "#")]
+
+
+def test_a_piece_that_was_shown_whole_is_not_edited() -> None:
+    ledger = Ledger(1, [Rule(OnPiece.LEAVE_OUT)])
+    ledger.cut(Chunk("so.", 0, 3))
+    ledger.shown = 3
+    assert ledger.judged(0, Chunk("so.", 0, 3), PartialValidationResult("fail")) is Move.RELEASE
+    assert ledger.edits.spans == []
