@@ -123,8 +123,9 @@ class Requirement(Component):
             and without one the run stops. ``"stop"``: it stops whatever the strategy. ``"retry"``:
             another attempt from the beginning. ``"backtrack"``: from the last good chunk.
             ``"filter"``: the piece is left out. ``"fix"``: the verdict's ``replacement`` stands in
-            its place (without one, as ``None``). ``"noop"``: it is only recorded. How many attempts
-            there are is the strategy's to say, without one two, and eight for going back.
+            its place (without one, as ``None``). What an attempt before has shown of the piece stays.
+            ``"noop"``: it is only recorded. How many attempts there are is the strategy's to say,
+            without one two, and eight for going back.
         blocking: Whether text waits for this requirement's verdict. One that does not block is
             advisory: it may judge late, and what it fails may have been shown.
         window: So many characters of the text before each piece are handed to
