@@ -13,7 +13,10 @@ Every public name can be imported from here; its module is imported when the nam
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from mellea_sc._lazy import importing
 
 if TYPE_CHECKING:
     from mellea_sc.backends.local import LocalBackend
@@ -401,16 +404,7 @@ _ROOMS = {
         "stream_with_chunking",
     ),
 }
-_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
-
-
-def __getattr__(name: str) -> object:
-    if (room := _ROOM_OF.get(name)) is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = globals()[name] = getattr(import_module(room), name)
-    return value
+__getattr__: Callable[[str], object] = importing(__name__, _ROOMS)
 
 
 def __dir__() -> list[str]:

@@ -8,11 +8,13 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import mellea_sc
 import mellea_sc.testing
+from mellea_sc.stdlib import requirements
 
 HEAVY = {
     "click",
@@ -31,10 +33,13 @@ HEAVY = {
     "trio",
 }
 
+ROOM_OF = {name: room for room, names in mellea_sc._ROOMS.items() for name in names}
 
-def type_checkers_imports() -> dict[str, str]:
+
+def type_checkers_imports(package: ModuleType = mellea_sc) -> dict[str, str]:
     """What type checkers import: for each name its room."""
-    tree = ast.parse(Path(mellea_sc.__file__).read_text(encoding="utf-8"))
+    assert package.__file__ is not None
+    tree = ast.parse(Path(package.__file__).read_text(encoding="utf-8"))
     [block] = [
         node
         for node in tree.body
@@ -51,15 +56,22 @@ def type_checkers_imports() -> dict[str, str]:
 @pytest.mark.parametrize("name", mellea_sc.__all__)
 def test_a_public_name_can_be_imported_and_is_that_of_its_room(name: str) -> None:
     value = getattr(mellea_sc, name)
-    room = mellea_sc._ROOM_OF[name]
+    room = ROOM_OF[name]
     assert getattr(importlib.import_module(room), name) is value
     assert name in dir(mellea_sc)
 
 
 def test_type_checkers_and_the_interpreter_import_the_same_names_from_the_same_rooms() -> None:
-    assert type_checkers_imports() == mellea_sc._ROOM_OF
-    assert sorted(mellea_sc._ROOM_OF) == sorted(mellea_sc.__all__)
+    assert type_checkers_imports() == ROOM_OF
+    assert sorted(ROOM_OF) == sorted(mellea_sc.__all__)
     assert len(set(mellea_sc.__all__)) == len(mellea_sc.__all__)
+
+
+def test_requirements_are_imported_from_where_type_checkers_see_them() -> None:
+    rooms = type_checkers_imports(requirements)
+    assert sorted(rooms) == sorted(requirements.__all__)
+    for name, room in rooms.items():
+        assert getattr(requirements, name) is getattr(importlib.import_module(room), name)
 
 
 def test_every_error_is_public() -> None:
@@ -141,5 +153,6 @@ def test_importing_the_package_alone_imports_nothing_of_it() -> None:
         check=True,
         timeout=60,
     ).stdout.split()
-    assert [name for name in loaded if name.startswith("mellea_sc")] == ["mellea_sc"]
+    ours = [name for name in loaded if name.startswith("mellea_sc")]
+    assert ours == ["mellea_sc", "mellea_sc._lazy"]
     assert "anyio" not in loaded

@@ -94,9 +94,9 @@ class GenerationRequest:
     json_schema: JsonSchema | None = None
 
 
-@attrs.frozen
+@attrs.define
 class Delta:
-    """The next piece of an answer.
+    """The next piece of an answer: a value, though not frozen, for one is made for each token.
 
     Args:
         text: New text; may be empty.

@@ -8,6 +8,7 @@ cancels all tasks that are left and waits for them).
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Final
@@ -34,8 +35,11 @@ def running_loop() -> object | None:
 
 
 def clock() -> Callable[[], float]:
-    """The running loop's clock."""
-    return asyncio.get_running_loop().time
+    """The running loop's clock; for asyncio's own loops without the call of theirs around it."""
+    loop = asyncio.get_running_loop()
+    if getattr(loop.time, "__func__", None) is asyncio.BaseEventLoop.time:
+        return time.monotonic
+    return loop.time
 
 
 def is_being_cancelled() -> bool:

@@ -248,10 +248,12 @@ class Showing:
     @property
     def is_full(self) -> bool:
         """Whether a chunk that may be shown waits for the reader."""
-        gate, releasable = self._gate, self._ledger.releasable
+        releasable = self._ledger.releasable
+        if self.released >= releasable:
+            return False
+        gate = self._gate
         return (
-            self.released < releasable
-            and not gate.has_room()
+            not gate.has_room()
             and self is gate.showing
             and not gate.locked
             and self.released < releasable - gate.hold_back

@@ -28,7 +28,7 @@ from mellea_sc.runtime.portal import refuse_in_event_loop
 from mellea_sc.runtime.thunk import ModelOutputThunk
 from mellea_sc.stdlib.components import Instruction, Message, Query, Transform
 from mellea_sc.stdlib.context import ChatContext, SimpleContext
-from mellea_sc.stdlib.requirements import reqify
+from mellea_sc.stdlib.requirements.making import reqify
 from mellea_sc.stdlib.sampling import PlannedStrategy, RejectionSamplingStrategy
 from mellea_sc.stdlib.sampling.judges import DEFAULT_LANE_BUFFER
 from mellea_sc.stdlib.session_scope import SessionScope

@@ -50,7 +50,7 @@ from mellea_sc.stdlib.events import (
     StreamEvent,
     StreamingDoneEvent,
 )
-from mellea_sc.stdlib.requirements import reqify
+from mellea_sc.stdlib.requirements.making import reqify
 from mellea_sc.stdlib.sampling.judges import DEFAULT_LANE_BUFFER, AttemptSettings
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 from mellea_sc.stdlib.stream_result import StreamChunkingResult

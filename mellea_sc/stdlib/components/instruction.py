@@ -8,7 +8,7 @@ from mellea_sc.core.base import CBlock, Component, Span, text_of
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.stdlib.components._template import check_template, fill
-from mellea_sc.stdlib.requirements import reqify
+from mellea_sc.stdlib.requirements.making import reqify
 
 __all__ = ["Instruction"]
 

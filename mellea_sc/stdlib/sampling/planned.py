@@ -11,7 +11,7 @@ from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.runtime.generation import BoundBackend
-from mellea_sc.stdlib.requirements import reqify
+from mellea_sc.stdlib.requirements.making import reqify
 from mellea_sc.stdlib.sampling.conduct import sample
 from mellea_sc.stdlib.sampling.plan import Plan
 
