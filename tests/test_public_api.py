@@ -153,6 +153,6 @@ def test_importing_the_package_alone_imports_nothing_of_it() -> None:
         check=True,
         timeout=60,
     ).stdout.split()
-    ours = [name for name in loaded if name.startswith("mellea_sc")]
-    assert ours == ["mellea_sc", "mellea_sc._lazy"]
+    ours = {name for name in loaded if name.startswith("mellea_sc")}
+    assert ours == {"mellea_sc", "mellea_sc._lazy"}
     assert "anyio" not in loaded
