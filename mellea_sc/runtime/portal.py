@@ -117,16 +117,16 @@ class _Call(Generic[T]):
 
     async def run(self) -> None:
         """Do it, in the event loop. An exit goes through, ends the loop, and thus the wait for it."""
-        with anyio.CancelScope() as self._scope, covered():
-            try:
+        try:
+            with anyio.CancelScope() as self._scope, covered():
                 if self.is_given_up:
                     self._scope.cancel("the call was interrupted")
                 self._returned.append(await self._function())
-            except Exception as error:  # noqa: BLE001 # raised in the thread that waits
-                self.failure.append(error)
-            except anyio.get_cancelled_exc_class():
-                self.ended.set()
-                raise
+        except Exception as error:  # noqa: BLE001 # raised in the thread that waits
+            self.failure.append(error)
+        except anyio.get_cancelled_exc_class():
+            self.ended.set()
+            raise
         self.ended.set()
 
     async def give_up(self) -> None:  # noqa: ASYNC124 - a task of its own
@@ -138,10 +138,10 @@ class _Call(Generic[T]):
 
     def result(self, thread: LoopThread) -> T:
         """What has come of it, in the thread that has waited."""
-        if self._returned:
-            return self._returned[0]
         if self.failure:
             raise self.failure.pop()  # a call that held its error would be held by the error's frames
+        if self._returned:
+            return self._returned[0]
         with suppress(TimeoutError):  # it was cancelled: perhaps because the loop is ending
             thread.ended.result(LOOK_AGAIN)
             raise SessionClosed("the session's thread of blocking calls has ended meanwhile")
