@@ -191,6 +191,8 @@ def versions(results: Mapping[str, Any]) -> list[str]:
         "openai": ("openai", "httpx"),
         "pydantic-ai": ("pydantic-ai-slim", "openai"),
         "agents": ("openai-agents", "openai"),
+        "guardrails": ("guardrails-ai", "litellm"),
+        "nemo": ("nemoguardrails", "httpx"),
     }
     installed: dict[str, Mapping[str, str]] = {}
     for result in results.values():

@@ -106,8 +106,7 @@ def measure_case(
     asked = list(names)
     for name in names:
         if (expected := predicted(name, case, smaller)) > given.limit:
-            about = f", about {expected:.0f} s each" if math.isfinite(expected) else ""
-            results[name] = {"cannot": f"left out{about}"}
+            results[name] = {"cannot": why_not(name, expected, smaller)}
             asked.remove(name)
     spent = dict.fromkeys(asked, 0.0)
     for turn in range(given.repeat):
@@ -125,6 +124,14 @@ def measure_case(
             if "measured" not in answer or spent[name] > given.limit:
                 asked.remove(name)
     return {name: results[name] for name in names}
+
+
+def why_not(name: str, expected: float, smaller: Sequence[Mapping[str, Any]]) -> str:
+    """Why a measurement is not made: what kept the contestant from a smaller one, or how long it would take."""
+    if math.isfinite(expected):
+        return f"left out, about {expected:.0f} s each"
+    reasons = (cell["results"].get(name, {}).get("cannot") for cell in smaller)
+    return next((str(reason) for reason in reasons if reason), "left out")
 
 
 def predicted(name: str, case: Case, smaller: Sequence[Mapping[str, Any]]) -> float:

@@ -106,3 +106,9 @@ def test_the_first_program_prints_on_the_embedded_model_what_the_readme_says() -
 def test_the_readme_shows_the_commands_that_ci_runs() -> None:
     for marker in ("main job", "tests"):
         assert re.search(rf"<!-- the {marker} -->\n```sh\n[^\n]+\n```", README)
+
+
+def test_the_readme_shows_what_was_measured_last() -> None:
+    shown = README.split("<!-- measured -->\n")[1].split("<!-- /measured -->")[0]
+    summary = Path(__file__).parent.parent / "benchmarks" / "SUMMARY.md"
+    assert shown.strip() == summary.read_text().strip()
