@@ -125,8 +125,13 @@ class _Call(Generic[T]):
         except Exception as error:  # noqa: BLE001 # raised in the thread that waits
             self.failure.append(error)
         except anyio.get_cancelled_exc_class():
-            self.ended.set()
+            self._end()
             raise
+        self._end()
+
+    def _end(self) -> None:
+        # who waits may forget the session at once, and this task is not over yet: it must not hold it
+        del self._function
         self.ended.set()
 
     async def give_up(self) -> None:  # noqa: ASYNC124 - a task of its own
