@@ -1,6 +1,7 @@
-"""What a client library without checks can do: read answers as they come, over HTTP.
+"""What a client library can do: read answers as they come, over HTTP.
 
-The checks of the wire rows are made by hand, between two deltas, as in the bare adapter.
+Where it has no checks of its own, those of the wire rows are made by hand, between two deltas, as in the
+bare adapter.
 """
 
 # ruff: noqa: ARG001 - judges have the parameters that their callers give
@@ -12,7 +13,7 @@ import time
 
 from adapters._work import PACE, Cannot, Stopwatch, peak_rss, run_asyncio, wire_server, words
 
-__all__ = ["CANNOT", "Client"]
+__all__ = ["CANNOT", "CheckingClient", "Client"]
 
 CANNOT = "it has no checks of running text and no thunks"
 
@@ -80,3 +81,13 @@ class Client:
 
         with wire_server(words(deltas)) as server:
             return run_asyncio(self.loop, main)
+
+
+class CheckingClient(Client):
+    """A client that has its own checks: the texts that come out of it have passed them."""
+
+    async def checked(self, client):
+        chunks = 0
+        async for text in self.texts(client):
+            chunks += bool(text)
+        return chunks

@@ -20,7 +20,7 @@ __all__ = ["CANNOT", "LOOP", "first_answer", "import_cost"]
 def client(checks=0):
     # what would go out to other hosts: LiteLLM's price list, and telemetry
     os.environ.update(LITELLM_LOCAL_MODEL_COST_MAP="True", OTEL_SDK_DISABLED="true")
-    from adapters._client import Client
+    from adapters._client import CheckingClient
     from guardrails import AsyncGuard
     from guardrails.validators import PassResult, Validator, register_validator
 
@@ -49,14 +49,7 @@ def client(checks=0):
         async for outcome in said:
             yield outcome.validated_output or ""
 
-    class Guarded(Client):
-        async def checked(self, url):
-            chunks = 0
-            async for text in texts(url):
-                chunks += bool(text)
-            return chunks
-
-    return Guarded(LOOP, str, texts)
+    return CheckingClient(LOOP, str, texts)
 
 
 def import_cost():

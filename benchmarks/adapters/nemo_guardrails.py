@@ -1,7 +1,8 @@
 """NeMo Guardrails: rails around its own client, with output rails that judge batches of tokens.
 
 Its rails are configured, and judge in batches of so many tokens: of twelve here, as long as a sentence of
-the text, and before the text is shown, which they do not by default. It does the rows over HTTP alone: there is no thunk, and no fail that is data.
+the text, and before the text is shown, which they do not by default. It does the rows over HTTP alone:
+there is no thunk, and no fail that is data.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ define flow trivial two
 
 
 def client(checks=False):
-    from adapters._client import Client
+    from adapters._client import CheckingClient
     from nemoguardrails import LLMRails, RailsConfig
     from nemoguardrails.actions.rail_outcome import RailOutcome
 
@@ -60,14 +61,7 @@ def client(checks=False):
         async for text in rails.stream_async(messages=[{"role": "user", "content": "Say it."}]):
             yield text
 
-    class Railed(Client):
-        async def checked(self, rails):
-            chunks = 0
-            async for text in texts(rails):
-                chunks += bool(text)
-            return chunks
-
-    return Railed(LOOP, open_client, texts)
+    return CheckingClient(LOOP, open_client, texts)
 
 
 def import_cost():
