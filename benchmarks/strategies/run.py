@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -142,11 +142,14 @@ class Counted(Backend):
     async def open(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
         count = Count()
         self.counts.append(count)
-        async with self._inner.open(request) as deltas:
-            yield _counted(deltas, count)
+        async with (
+            self._inner.open(request) as deltas,
+            aclosing(_counted(deltas, count)) as counted,
+        ):
+            yield counted
 
 
-async def _counted(deltas: AsyncIterator[Delta], count: Count) -> AsyncIterator[Delta]:
+async def _counted(deltas: AsyncIterator[Delta], count: Count) -> AsyncGenerator[Delta]:
     async for delta in deltas:
         if delta.text:
             count.deltas += 1
