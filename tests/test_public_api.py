@@ -145,6 +145,17 @@ def test_importing_is_cheap(statement: str) -> None:
     assert not imported_by(statement) & HEAVY
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from mellea_sc import start_session, stream_with_chunking, Requirement, Instruction, limits",
+        "from mellea_sc import OpenAIBackend, start_session as s; s(backend=OpenAIBackend('m'))",
+    ],
+)
+def test_no_event_loop_is_imported_before_one_runs(statement: str) -> None:
+    assert not imported_by(statement) & {"asyncio", "trio"}
+
+
 def test_importing_the_package_alone_imports_nothing_of_it() -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", "import mellea_sc, sys; print(*sys.modules)"],

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 import anyio
 import anyio.abc
 
-from mellea_sc.runtime._asyncio import call_soon_in, running_loop
+from mellea_sc.runtime.loops import call_soon_in, running_loop
 from mellea_sc.runtime.nursery import CLEANUP_TIMEOUT
 
 __all__ = ["LOOK_AGAIN", "PATIENCE", "LoopThread"]

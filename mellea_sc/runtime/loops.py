@@ -1,6 +1,7 @@
 """Which event loop is running, and what only that one can say.
 
-trio is imported only where the program has imported it before: a program that runs under trio has.
+trio and asyncio are each imported only where the program has imported it before: one that runs under it
+has, and importing asyncio takes a program under trio as long as importing this library.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from types import TracebackType
 import anyio
 
 from mellea_sc.core.errors import UsageError
-from mellea_sc.runtime import _asyncio
 
 __all__ = [
     "after_first_steps",
@@ -36,7 +36,11 @@ def running_loop() -> object | None:
 
         if (token := _trio.running_loop()) is not None:
             return token
-    return _asyncio.running_loop()
+    if "asyncio" in sys.modules:
+        from mellea_sc.runtime import _asyncio
+
+        return _asyncio.running_loop()
+    return None
 
 
 def current_loop() -> object:
@@ -56,6 +60,8 @@ def clock() -> Callable[[], float]:
         from mellea_sc.runtime import _trio
 
         return _trio.clock()
+    from mellea_sc.runtime import _asyncio
+
     return _asyncio.clock()
 
 
@@ -71,6 +77,8 @@ def spawn_root(function: Callable[[], Coroutine[object, object, None]], name: st
 
         _trio.spawn_root(function, name)
     else:
+        from mellea_sc.runtime import _asyncio
+
         _asyncio.spawn_root(function, name)
 
 
@@ -81,10 +89,14 @@ def call_soon_in(loop: object, function: Callable[[], object]) -> None:
         loop: The token of the loop, see :func:`running_loop`.
         function: Must not raise.
     """
-    if not _asyncio.call_soon_in(loop, function):
-        from mellea_sc.runtime import _trio
+    if "asyncio" in sys.modules:
+        from mellea_sc.runtime import _asyncio
 
-        _trio.call_soon_in(loop, function)
+        if _asyncio.call_soon_in(loop, function):
+            return
+    from mellea_sc.runtime import _trio
+
+    _trio.call_soon_in(loop, function)
 
 
 def pass_on_interrupt() -> None:
@@ -130,7 +142,11 @@ class _StrayCancellation:
 
 def is_stray_cancellation() -> bool:
     """Whether the cancellation that has just been caught is one that nobody has asked for."""
-    return not (_is_trio() or _asyncio.is_being_cancelled())
+    if _is_trio():
+        return False
+    from mellea_sc.runtime import _asyncio
+
+    return not _asyncio.is_being_cancelled()
 
 
 def or_else(
@@ -168,6 +184,8 @@ def after_first_steps(check: Callable[[], None]) -> None:
     Under trio it is not called: there, every task takes its first step.
     """
     if not _is_trio():
+        from mellea_sc.runtime import _asyncio
+
         _asyncio.call_after_first_steps(check)
 
 
