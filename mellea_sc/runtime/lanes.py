@@ -4,16 +4,18 @@
 
     write(delta) ──> Cutter ──chunk──> ledger.cut()                      the main chunking
                         │
-                        ├──chunk──> lane 0: overflow ─> bounded memory object stream ─> task 0 ─┐
-                        └──chunk──> lane 1: …                                                   ├─> ledger
-         own Cutter ──────piece──> lane 2: …  (a requirement with a chunking of its own)      ─┘     │
-                                                                            release(), cancel() <───────┘
+                        ├──chunk──> lane 0: batch ──> memory object stream ──> task 0 ─┐
+                        └──chunk──> lane 1: …                                          ├─> ledger
+         own Cutter ──────piece──> lane 2: …  (a requirement with its own chunking)  ─┘     │
+                                                                   release(), cancel() <───────┘
 
-A lane takes a piece, awaits its requirement's ``stream_validate`` and writes the verdict into the
-ledger. Lanes do not wait for one another: one may be as far ahead of another as the channel is long.
-A piece that finds its channel full stays in the lane's overflow, and the producer waits in
-:meth:`Lanes.room` until every overflow is empty; one delta can bring many pieces at once, so the
-overflow holds at most those, unless the producer was let go.
+A lane takes what is there as one batch, awaits its requirement's ``stream_validate`` for piece after
+piece of it and writes the verdicts into the ledger. A batch is on its way as soon as it has a piece, and
+grows until it is taken: a lane that keeps up has batches of one piece.
+
+Lanes do not wait for one another: one may be as far ahead of another as its buffer is long. While more
+pieces wait for a lane than its buffer holds, the producer waits in :meth:`Lanes.room`. One delta can
+bring many pieces at once; only they go beyond the buffer, unless the producer was let go.
 
 A lane that does not block (an advisory one) never makes the producer wait. One that remembers keeps a
 copy of its requirement from after each piece, so that another text can go on from there.
@@ -81,7 +83,7 @@ class Lane:
         known: The requirement, and up to where it has judged this text.
         cutter: Its own chunking; ``None``: the main one's chunks.
         timeout: Seconds that one call may take; may be infinite.
-        buffer: How many pieces its channel holds.
+        buffer: How many pieces may wait for it before the producer does.
         remembers: Whether it keeps what the requirement knew after each piece, so that another text
             can go on from there.
     """
@@ -94,13 +96,13 @@ class Lane:
     remembers: bool = False
     requirement: Requirement = attrs.field(init=False)
     _states: list[tuple[int, Requirement]] = attrs.field(init=False)
-    overflow: deque[Chunk] = attrs.field(factory=deque[Chunk], init=False)
-    _send: MemoryObjectSendStream[Chunk] = attrs.field(init=False)
-    _receive: MemoryObjectReceiveStream[Chunk] = attrs.field(init=False)
-    _ending: bool = attrs.field(default=False, init=False)
+    _batch: deque[Chunk] = attrs.field(factory=deque[Chunk], init=False)
+    _taken: deque[Chunk] = attrs.field(factory=deque[Chunk], init=False)
+    _send: MemoryObjectSendStream[deque[Chunk]] = attrs.field(init=False)
+    _receive: MemoryObjectReceiveStream[deque[Chunk]] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._send, self._receive = anyio.create_memory_object_stream[Chunk](self.buffer)
+        self._send, self._receive = anyio.create_memory_object_stream[deque[Chunk]](1)
         self.requirement = self.known.requirement
         self._states = [*self.known.past]
         if self.remembers:
@@ -112,41 +114,29 @@ class Lane:
         judged, requirement = past.pop()
         return Known(judged, copy.copy(requirement), past)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether more pieces wait for it than its buffer holds."""
+        return len(self._batch) + len(self._taken) > self.buffer
+
     def offer(self, piece: Chunk) -> bool:
-        """Give the lane a piece; false when its channel is full and the producer should wait."""
+        """Give the lane a piece; true when the producer should wait."""
         if piece.end <= self.known.judged:
-            return True
-        if not self.overflow:
-            try:
-                self._send.send_nowait(piece)
-            except anyio.WouldBlock:
-                pass
-            else:
-                return True
-        self.overflow.append(piece)
-        return not self.requirement.blocking
+            return False
+        batch = self._batch
+        batch.append(piece)
+        if len(batch) == 1:
+            self._send.send_nowait(batch)
+        return len(batch) + len(self._taken) > self.buffer and self.requirement.blocking
 
     def end(self) -> None:
         """No piece comes after those already given."""
-        self._ending = True
-        if not self.overflow:
-            self._send.close()
+        self._send.close()
 
     def close(self) -> None:
         """Forget what has not been judged."""
         self._send.close()
         self._receive.close()
-
-    def refill(self) -> None:
-        """Move what fits from the overflow into the channel."""
-        try:
-            while self.overflow:
-                self._send.send_nowait(self.overflow[0])
-                self.overflow.popleft()
-        except anyio.WouldBlock:
-            return
-        if self._ending:
-            self._send.close()
 
     async def judge(
         self,
@@ -178,62 +168,65 @@ class Lane:
         report: Callable[[Lane, Chunk, PartialValidationResult], bool],
         caught_up: Callable[[], None],
     ) -> Chunk | None:
-        now = clock()
+        requirement, now = self.requirement, clock()
         armed = -math.inf
         piece: Chunk | None = None
         stray = RunError(
-            f"stream_validate of {self.requirement!r} raised a cancellation that nobody asked for"
+            f"stream_validate of {requirement!r} raised a cancellation that nobody asked for"
         )
         with anyio.CancelScope() as watchdog, stray_cancellation_as(stray):
             while True:
-                try:
-                    piece = self._receive.receive_nowait()
-                except anyio.WouldBlock:
-                    watchdog.deadline, armed = math.inf, -math.inf
+                if not self._taken:
                     try:
-                        piece = await self._receive.receive()
+                        self._receive.receive_nowait()
+                    except anyio.WouldBlock:
+                        watchdog.deadline, armed = math.inf, -math.inf
+                        try:
+                            await self._receive.receive()
+                        except anyio.EndOfStream:
+                            return None
                     except anyio.EndOfStream:
                         return None
-                except anyio.EndOfStream:
-                    return None
-                if self.overflow:
-                    self.refill()
-                    if not self.overflow:
-                        caught_up()
+                    self._taken, self._batch = self._batch, deque()
+                piece = self._taken.popleft()
+                if len(self._taken) + len(self._batch) == self.buffer:
+                    caught_up()
                 if (moment := now()) - armed >= RESOLUTION:
                     watchdog.deadline = moment + self.timeout
                     armed = moment
-                verdict = await self._verdict(piece, backend, ctx)
+                try:
+                    verdict: object = await requirement.stream_validate(
+                        piece.text,
+                        backend=backend,
+                        ctx=_with_window(ctx, piece) if requirement.window else ctx,
+                    )
+                    if not isinstance(verdict, PartialValidationResult):
+                        raise InvalidVerdict(
+                            f"stream_validate of {requirement!r} must return a "
+                            f"PartialValidationResult, not {verdict!r}"
+                        )
+                except Exception as error:  # noqa: BLE001 - raised again, unless it is to be forgiven
+                    verdict = await self._unknown_after(error)
                 if watchdog.cancel_called and verdict.success != "fail":
                     return piece  # late, though the call kept its cancellation to itself
                 goes_on = report(self, piece, verdict)
                 if self.remembers and (goes_on or verdict.success != "fail"):
-                    self._states.append((piece.end, copy.copy(self.requirement)))
+                    self._states.append((piece.end, copy.copy(requirement)))
                 if not goes_on:
                     return None
         return piece
 
-    async def _verdict(
-        self, piece: Chunk, backend: Backend, ctx: Context
-    ) -> PartialValidationResult:
-        if self.requirement.window:
-            ctx = ctx.add(ModelOutputThunk.computed(piece.before))
-        try:
-            verdict: object = await self.requirement.stream_validate(
-                piece.text, backend=backend, ctx=ctx
-            )
-            if not isinstance(verdict, PartialValidationResult):
-                raise InvalidVerdict(
-                    f"stream_validate of {self.requirement!r} must return a "
-                    f"PartialValidationResult, not {verdict!r}"
-                )
-        except Exception as error:
-            await cancellation_first(error)  # noqa: ASYNC120 - that is the point
-            if not self.requirement.fail_open:
-                raise
-            log.warning("an error in %r counts as unknown", self.requirement, exc_info=True)
-            return UNKNOWN
-        return verdict
+    async def _unknown_after(self, error: Exception) -> PartialValidationResult:
+        """The verdict where the requirement fails open; otherwise the error is raised."""
+        await cancellation_first(error)
+        if not self.requirement.fail_open:
+            raise error
+        log.warning("an error in %r counts as unknown", self.requirement, exc_info=error)
+        return UNKNOWN
+
+
+def _with_window(ctx: Context, piece: Chunk) -> Context:
+    return ctx.add(ModelOutputThunk.computed(piece.before))
 
 
 def _place_of(state: tuple[int, Requirement]) -> int:
@@ -290,7 +283,8 @@ class Lanes:
 
     def _report(self, lane: Lane, piece: Chunk, verdict: PartialValidationResult) -> bool:
         move = self._ledger.judged(lane.index, piece, verdict)
-        self._tell(move)
+        if move is not Move.HOLD:
+            self._tell(move)
         return move is not Move.CANCEL
 
     def _tell(self, move: Move) -> None:
@@ -302,14 +296,14 @@ class Lanes:
     # --- the producer's side ------------------------------------------------------------------
 
     def feed(self, delta: str) -> bool:
-        """Cut a delta and give the pieces to the lanes; true when one of them is full."""
+        """Cut a delta and give the pieces to the lanes; true when the producer should wait for one."""
         full = False
         self._cutting = True
         for chunk in self._main.feed(delta):
             full |= self._take(chunk)
         for lane, cutter in self._own_lanes:
             for piece in cutter.feed(delta):
-                full |= not lane.offer(piece)
+                full |= lane.offer(piece)
         self._cutting = False
         return full and not self._relieved
 
@@ -336,12 +330,12 @@ class Lanes:
         self._tell(self._ledger.cut(chunk))
         full = False
         for lane in self._main_lanes:
-            full |= not lane.offer(chunk)
+            full |= lane.offer(chunk)
         return full
 
     async def room(self) -> None:
-        """Wait until every lane that blocks has its pieces in its channel."""
-        while not self._relieved and any(lane.overflow for lane in self._blocking):
+        """Wait until no lane that blocks is behind."""
+        while not self._relieved and any(lane.is_behind for lane in self._blocking):
             self._room = anyio.Event()
             await self._room.wait()
         self._room = None

@@ -38,6 +38,7 @@ from mellea_sc.runtime.edits import Edits
 __all__ = ["Chunk", "Failure", "Ledger", "Move", "OnPiece", "Rule"]
 
 UNKNOWN: Final = PartialValidationResult("unknown")
+PLAIN: Final = {"unknown": UNKNOWN, "pass": PartialValidationResult("pass")}
 
 
 class Move(Enum):
@@ -70,9 +71,12 @@ class Rule:
     blocking: bool = True
 
 
-@attrs.frozen
+@attrs.define
 class Chunk:
-    """A piece of the text, where it stands in it, and as much of the text before it as was asked for."""
+    """A piece of the text, where it stands in it, and as much of the text before it as was asked for.
+
+    A value, though not frozen, for one may be made for each token.
+    """
 
     text: str
     start: int
@@ -176,7 +180,7 @@ class Ledger:
         """A lane has a verdict on the next piece of its own."""
         if verdict.success == "fail" and self._stops(lane, piece, verdict):
             return Move.CANCEL
-        self._verdicts[lane].append((piece.end, verdict))
+        self._verdicts[lane].append((piece.end, _shared(verdict)))
         return self._pass(lane, piece.end)
 
     def _stops(self, lane: int, piece: Chunk, verdict: PartialValidationResult) -> bool:
@@ -224,9 +228,11 @@ class Ledger:
         last = UNKNOWN
         while verdicts:
             at, last = verdicts[0]
-            if at >= end:
+            if at > end:
                 return last
             verdicts.popleft()
+            if at == end:
+                return last
         return last if self._rules[lane].blocking else UNKNOWN
 
     def _pass(self, lane: int, position: float) -> Move:
@@ -247,3 +253,18 @@ class Ledger:
         while self.releasable < len(ends) and ends[self.releasable] <= frontier:
             self.releasable += 1
         return Move.RELEASE if self.releasable > before else Move.HOLD
+
+
+def _shared(verdict: PartialValidationResult) -> PartialValidationResult:
+    """The verdict; one object for all that say nothing more than "pass" or "unknown", as most do.
+
+    Events keep one verdict per lane and chunk.
+    """
+    if (
+        verdict.reason is None
+        and verdict.score is None
+        and verdict.replacement is None
+        and type(verdict) is PartialValidationResult
+    ):
+        return PLAIN.get(verdict.success, verdict)
+    return verdict

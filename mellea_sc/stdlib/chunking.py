@@ -50,18 +50,20 @@ class _BoundaryChunker(ChunkingStrategy):
             return ()
         window = self._tail + delta
         self._pending.append(delta)
-        if not self._end.search(window):
+        boundary = self._end.search(window)
+        if boundary is None:
             self._tail = window[-self._reach :]
             return ()
         text = "".join(self._pending)
+        before = len(text) - len(window)  # text ends with window, and no boundary lies before it
         chunks: list[str] = []
         start = 0
-        # text ends with window, and no boundary lies before it
-        search_from = max(0, len(text) - len(window))
-        for match in self._end.finditer(text, search_from):
-            if chunk := text[start : match.end()].strip():
+        while boundary is not None:
+            end = before + boundary.end()
+            if chunk := text[start:end].strip():
                 chunks.append(chunk)
-            start = match.end()
+            start = end
+            boundary = self._end.search(window, boundary.end())
         rest = text[start:]
         self._pending = [rest] if rest else []
         self._tail = rest[-self._reach :]
