@@ -236,14 +236,13 @@ class Ledger:
         return last if self._rules[lane].blocking else UNKNOWN
 
     def _pass(self, lane: int, position: float) -> Move:
-        if not self._rules[lane].blocking:
-            return Move.CANCEL if self._failures else Move.HOLD
-        before = self._passed[lane]
-        self._passed[lane] = position
-        if before > self._frontier:
-            return Move.CANCEL if self._failures else Move.HOLD
-        self._frontier = min(self._passed)
-        return self._advance()
+        if self._rules[lane].blocking:
+            before = self._passed[lane]
+            self._passed[lane] = position
+            if before == self._frontier and (frontier := min(self._passed)) > before:
+                self._frontier = frontier
+                return self._advance()
+        return Move.CANCEL if self._failures else Move.HOLD
 
     def _advance(self) -> Move:
         if self._failures:

@@ -7,7 +7,7 @@ when there is nothing. What has been read is forgotten.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Generic, TypeVar
 
 import anyio
@@ -100,5 +100,5 @@ class TapeReader(Generic[T]):
     def __aiter__(self) -> TapeReader[T]:
         return self
 
-    async def __anext__(self) -> T:
-        return await self._tape.next(self)
+    def __anext__(self) -> Coroutine[object, object, T]:
+        return self._tape.next(self)
