@@ -43,7 +43,7 @@ class Tape(Generic[T]):
         self._on_end = on_end
         self._items: deque[T] = deque()
         self._ended = False
-        self._reader: TapeReader[T] | None = None
+        self._reader: object | None = None
         self._wake: anyio.Event | None = None
 
     def write(self, item: T) -> None:
@@ -67,8 +67,8 @@ class Tape(Generic[T]):
         """An iteration of the items; the first one that takes a step is the reader."""
         return TapeReader(self)
 
-    async def next(self, reader: TapeReader[T]) -> T:
-        """The next item, for the one reader."""
+    async def next(self, reader: object) -> T:
+        """The next item, for the one reader: the first who asks."""
         if self._reader is None:
             self._reader = reader
         if self._reader is not reader or self._wake is not None:

@@ -53,7 +53,7 @@ class StreamEvent:
         timestamp: When, in seconds since the epoch.
     """
 
-    timestamp: float = attrs.field(factory=time.time, init=False)
+    timestamp: float = attrs.field(factory=time.time, kw_only=True)
 
 
 @attrs.frozen

@@ -23,14 +23,12 @@ from mellea_sc.core.requirement import ValidationResult
 from mellea_sc.runtime.attempt import Attempt
 from mellea_sc.runtime.ledger import Chunk, Ledger
 from mellea_sc.runtime.tape import Tape
+from mellea_sc.stdlib.event_tape import EventTape, Shown
 from mellea_sc.stdlib.events import (
-    ChunkEvent,
-    FilteredEvent,
     FullValidationEvent,
     QuickCheckEvent,
     RetractEvent,
     RetryEvent,
-    StreamEvent,
     StreamingDoneEvent,
 )
 from mellea_sc.stdlib.sampling.plan import Ask
@@ -63,7 +61,7 @@ class Gate:
         on_error: Callable[[], None],
     ) -> None:
         self.chunks: Tape[str] = Tape("astream()", on_read=self._chunk_was_read, on_end=on_error)
-        self.events: Tape[StreamEvent] = Tape("events()", on_read=self._event_was_read)
+        self.events: EventTape = EventTape(self._chunk_event_was_read)
         self.showing: Showing | None = None
         self.hold_back: float = math.inf if concurrent else hold_back
         self.may_retract: bool = may_retract and self.hold_back < math.inf
@@ -160,9 +158,9 @@ class Gate:
         if self._lookahead is not None:
             self._go_on()
 
-    def _event_was_read(self, event: StreamEvent) -> None:
-        if self._lookahead is not None and isinstance(event, ChunkEvent):
-            self._chunk_events_read += 1
+    def _chunk_event_was_read(self) -> None:
+        self._chunk_events_read += 1
+        if self._lookahead is not None:
             self._go_on()
 
     def _go_on(self) -> None:
@@ -225,9 +223,7 @@ class Showing:
 
     def _release(self, chunk: Chunk) -> None:
         gate, ledger, index = self._gate, self._ledger, self.released
-        write = gate.events.write
-        if ledger.lanes:
-            write(QuickCheckEvent(index, self.number, True, ledger.verdicts_on(index)))
+        verdicts = ledger.verdicts_on(index) if ledger.lanes else None
         text = chunk.text
         if ledger.edits.spans:
             text = ledger.edits.applied_to(text, chunk.start)
@@ -237,11 +233,9 @@ class Showing:
             self._texts.append(text)
         elif text:
             gate.chunks.write(text)
+        gate.events.write(Shown(text, index, self.number, verdicts))
         if text:
-            write(ChunkEvent(text, index, self.number))
             gate.written += 1
-        else:
-            write(FilteredEvent(index, self.number))
         self.released += 1
         self.position = chunk.end
 
