@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import anyio
 import anyio.lowlevel
 import pytest
@@ -312,6 +315,23 @@ async def test_an_await_of_a_computed_thunk_is_a_checkpoint() -> None:
 
 
 # --- cancelling ----------------------------------------------------------------------------------------
+
+
+async def test_a_cancelled_one_is_freed_with_its_last_reference() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with start_session(backend=ScriptedBackend(lambda _: ["some ", Stall()])) as m:
+            thunk = await m.ainstruct("?")
+            await anyio.wait_all_tasks_blocked()
+            thunk.cancel()
+            await thunk.wait_for_value()
+            await anyio.wait_all_tasks_blocked()
+            reference = weakref.ref(thunk)
+            del thunk
+            assert reference() is None
+    finally:
+        gc.enable()
 
 
 @BOTH
