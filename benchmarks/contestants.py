@@ -51,6 +51,7 @@ CONTESTANTS = {
     "guardrails": Contestant("guardrails-ai", "guardrails_ai", ("guardrails-ai",)),
     "nemo": Contestant("nemoguardrails", "nemo_guardrails", ("nemoguardrails",)),
     "bare": Contestant("bare loop (the limit)", "bare", OURS),
+    "bare-anyio": Contestant("bare anyio, a scoped task each", "bare_anyio", OURS),
     "bare-httpx": Contestant("bare httpx (the limit)", "bare", OURS),
     "bare-alone": Contestant("bare httpx", "bare", ("httpx",)),
 }

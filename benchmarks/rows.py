@@ -375,7 +375,9 @@ ROWS = [
                 6,
             ),
         ],
-        note="Memory is the process's growth at its peak, over the number of generations.",
+        contestants=(*ALL, "bare-anyio"),
+        note="Memory is the process's growth at its peak, over the number of generations. Bare anyio is"
+        " what the design itself costs, a task of a task group in a cancel scope, before it does anything.",
         quick=[Case("100 thunks", {"thunks": 100, "deltas": 20}, size=100)],
     ),
     Row(

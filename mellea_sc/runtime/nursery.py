@@ -415,7 +415,8 @@ class AdoptedNursery:
 
     async def ready(self) -> Nursery:
         """The nursery, as soon as tasks can be started in it."""
-        await self._entered.wait()
+        if not self._entered.is_set():
+            await self._entered.wait()
         return self.nursery
 
     async def _root(self) -> None:
