@@ -42,6 +42,28 @@ def test_a_chunk_waits_for_every_lane() -> None:
     assert ledger.verdicts_on(0) == [PASS, UNKNOWN]
 
 
+class Explained(PartialValidationResult):
+    """A verdict of a user's own."""
+
+
+def test_every_verdict_is_told_as_it_was_given() -> None:
+    given = [
+        UNKNOWN,
+        PASS,
+        PartialValidationResult("unknown", reason="why"),
+        PartialValidationResult("pass", score=0.5),
+        PartialValidationResult("pass", replacement="y"),
+        Explained("pass"),
+    ]
+    ledger = Ledger(len(given))
+    ledger.cut(chunk(0, 3))
+    for lane, verdict in enumerate(given):
+        ledger.judged(lane, chunk(0, 3), verdict)
+    told = ledger.verdicts_on(0)
+    assert told == given
+    assert [type(verdict) for verdict in told] == [type(verdict) for verdict in given]
+
+
 def test_verdicts_may_come_before_the_chunk_is_cut() -> None:
     ledger = Ledger(1)
     assert ledger.judged(0, chunk(0, 3), PASS) is Move.HOLD

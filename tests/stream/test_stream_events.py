@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import anyio
 import pytest
 from stream_help import Check, always, by_chunk, kinds, read_chunks, read_events, session
@@ -23,6 +25,20 @@ from mellea_sc.stdlib.session import start_session
 from mellea_sc.testing.scripted import Fail, Pause, Script, ScriptedBackend, Stall
 
 pytestmark = pytest.mark.anyio
+
+
+async def test_an_event_has_the_time_when_it_happened_whenever_it_is_read() -> None:
+    m, _ = session("One. ", "Two.  ")
+    began = time.time()
+    async with m:
+        result = await m.stream("?", requirements=[Check(always("pass"))])
+        await result.acomplete()
+    ended = time.time()
+    times = [event.timestamp for event in await read_events(result)]
+    assert len(times) == 7
+    assert times == sorted(times)
+    assert began <= times[0]
+    assert times[-1] <= ended
 
 
 async def test_4_10_a_natural_end_with_the_missions_names_and_fields() -> None:
