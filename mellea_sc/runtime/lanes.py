@@ -98,6 +98,7 @@ class Lane:
     _states: list[tuple[int, Requirement]] = attrs.field(init=False)
     _batch: deque[Chunk] = attrs.field(factory=deque[Chunk], init=False)
     _taken: deque[Chunk] = attrs.field(factory=deque[Chunk], init=False)
+    _armed: float = attrs.field(default=-math.inf, init=False)
     _send: MemoryObjectSendStream[deque[Chunk]] = attrs.field(init=False)
     _receive: MemoryObjectReceiveStream[deque[Chunk]] = attrs.field(init=False)
 
@@ -142,63 +143,61 @@ class Lane:
         self,
         backend: Backend,
         ctx: Context,
-        report: Callable[[Lane, Chunk, PartialValidationResult], bool],
+        ledger: Ledger,
+        tell: Callable[[Move], None],
         caught_up: Callable[[], None],
     ) -> None:
-        """Judge piece after piece until the text ends or ``report`` says that it was the last.
+        """Judge piece after piece until the text ends or the ledger says CANCEL.
+
+        Args:
+            backend: For the requirement.
+            ctx: For the requirement.
+            ledger: Where the verdicts go.
+            tell: Told what the ledger says.
+            caught_up: Called when no more pieces wait than the buffer holds.
 
         Raises:
             ValidatorTimeout: a call took longer than the timeout.
             InvalidVerdict: a call returned something else than a verdict.
             Exception: as the validator raised it.
         """
-        while piece := await self._judge_until_timeout(backend, ctx, report, caught_up):
+        while piece := await self._judge_until_timeout(backend, ctx, ledger, tell, caught_up):
             late = ValidatorTimeout(
                 f"stream_validate of {self.requirement!r} did not return within {self.timeout:g} s"
             )
             if not self.requirement.fail_open:
                 raise late
             log.warning("an error in %r counts as unknown", self.requirement, exc_info=late)
-            report(self, piece, UNKNOWN)
+            tell(ledger.judged(self.index, piece, UNKNOWN))
 
     async def _judge_until_timeout(
         self,
         backend: Backend,
         ctx: Context,
-        report: Callable[[Lane, Chunk, PartialValidationResult], bool],
+        ledger: Ledger,
+        tell: Callable[[Move], None],
         caught_up: Callable[[], None],
     ) -> Chunk | None:
         requirement, now = self.requirement, clock()
-        armed = -math.inf
+        stream_validate, windowed = requirement.stream_validate, requirement.window > 0
         piece: Chunk | None = None
         stray = RunError(
             f"stream_validate of {requirement!r} raised a cancellation that nobody asked for"
         )
+        self._armed = -math.inf
         with anyio.CancelScope() as watchdog, stray_cancellation_as(stray):
-            while True:
-                if not self._taken:
-                    try:
-                        self._receive.receive_nowait()
-                    except anyio.WouldBlock:
-                        watchdog.deadline, armed = math.inf, -math.inf
-                        try:
-                            await self._receive.receive()
-                        except anyio.EndOfStream:
-                            return None
-                    except anyio.EndOfStream:
-                        return None
-                    self._taken, self._batch = self._batch, deque()
+            while self._taken or await self._take(watchdog):
                 piece = self._taken.popleft()
                 if len(self._taken) + len(self._batch) == self.buffer:
                     caught_up()
-                if (moment := now()) - armed >= RESOLUTION:
+                if (moment := now()) - self._armed >= RESOLUTION:
                     watchdog.deadline = moment + self.timeout
-                    armed = moment
+                    self._armed = moment
                 try:
-                    verdict: object = await requirement.stream_validate(
+                    verdict: object = await stream_validate(
                         piece.text,
                         backend=backend,
-                        ctx=_with_window(ctx, piece) if requirement.window else ctx,
+                        ctx=_with_window(ctx, piece) if windowed else ctx,
                     )
                     if not isinstance(verdict, PartialValidationResult):
                         raise InvalidVerdict(
@@ -209,12 +208,30 @@ class Lane:
                     verdict = await self._unknown_after(error)
                 if watchdog.cancel_called and verdict.success != "fail":
                     return piece  # late, though the call kept its cancellation to itself
-                goes_on = report(self, piece, verdict)
-                if self.remembers and (goes_on or verdict.success != "fail"):
+                move = ledger.judged(self.index, piece, verdict)
+                if move is not Move.HOLD:
+                    tell(move)
+                if self.remembers and (move is not Move.CANCEL or verdict.success != "fail"):
                     self._states.append((piece.end, copy.copy(requirement)))
-                if not goes_on:
+                if move is Move.CANCEL:
                     return None
+            return None
         return piece
+
+    async def _take(self, watchdog: anyio.CancelScope) -> bool:
+        """Take the batch that is there, or wait for one as long as it takes; false: the text has ended."""
+        try:
+            self._receive.receive_nowait()
+        except anyio.WouldBlock:
+            watchdog.deadline, self._armed = math.inf, -math.inf
+            try:
+                await self._receive.receive()
+            except anyio.EndOfStream:
+                return False
+        except anyio.EndOfStream:
+            return False
+        self._taken, self._batch = self._batch, deque()
+        return True
 
     async def _unknown_after(self, error: Exception) -> PartialValidationResult:
         """The verdict where the requirement fails open; otherwise the error is raised."""
@@ -276,16 +293,10 @@ class Lanes:
             )
 
     async def _run(self, lane: Lane, backend: Backend, ctx: Context) -> None:
-        await lane.judge(backend, ctx, self._report, self._caught_up)
+        await lane.judge(backend, ctx, self._ledger, self._tell, self._caught_up)
         # a lane whose text was not cut to its end has not judged the rest of it
         if not self._ledger.failed and not self._cutting:
             self._tell(self._ledger.ended(lane.index))
-
-    def _report(self, lane: Lane, piece: Chunk, verdict: PartialValidationResult) -> bool:
-        move = self._ledger.judged(lane.index, piece, verdict)
-        if move is not Move.HOLD:
-            self._tell(move)
-        return move is not Move.CANCEL
 
     def _tell(self, move: Move) -> None:
         if move is Move.RELEASE:

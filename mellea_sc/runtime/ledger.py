@@ -210,7 +210,13 @@ class Ledger:
     def verdicts_on(self, index: int) -> list[PartialValidationResult]:
         """One verdict per lane on a releasable chunk; to be asked once for each, in order."""
         end = self._ends[index]
-        return [self._covering(lane, end) for lane in range(self.lanes)]
+        return [
+            # most verdicts are on the chunk itself
+            verdicts.popleft()[1]
+            if verdicts and verdicts[0][0] == end
+            else self._covering(lane, end)
+            for lane, verdicts in enumerate(self._verdicts)
+        ]
 
     def verdicts_on_failure(self) -> list[PartialValidationResult]:
         """One verdict per lane on the chunk that failed: ``"unknown"`` where a lane has not got that far."""
@@ -228,11 +234,9 @@ class Ledger:
         last = UNKNOWN
         while verdicts:
             at, last = verdicts[0]
-            if at > end:
+            if at >= end:
                 return last
             verdicts.popleft()
-            if at == end:
-                return last
         return last if self._rules[lane].blocking else UNKNOWN
 
     def _pass(self, lane: int, position: float) -> Move:
