@@ -293,7 +293,7 @@ class Attempt:
                 async with opened_scope(judges, started=self._judge_began) as judging:
                     with sole_error():
                         async with anyio.create_task_group() as tasks:
-                            self._lanes.start(tasks, judging, self.asking.asked)
+                            self._lanes.start(tasks, judging, self.asking.asked, nursery.limit)
                             await self._produce(nursery)
                     await self.room()
                     if not self._errors and not self.ledger.failed:

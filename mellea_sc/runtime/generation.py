@@ -46,9 +46,6 @@ __all__ = ["BoundBackend", "Place", "Sink", "opened_scope", "pump", "settle"]
 TURN: Final = 128
 """How many deltas are handed over before other tasks get a turn, from a source that never waits."""
 
-RESOLUTION: Final = 0.001
-"""Seconds by which a deadline may be early: it is moved at most so often, not for every delta."""
-
 
 class Sink(Protocol):
     """Where generated text goes."""

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -48,11 +47,11 @@ from mellea_sc.core.errors import (
 )
 from mellea_sc.core.requirement import PartialValidationResult, Requirement
 from mellea_sc.runtime.cutter import Cutter
-from mellea_sc.runtime.generation import RESOLUTION
 from mellea_sc.runtime.ledger import UNKNOWN, Chunk, Ledger, Move
 from mellea_sc.runtime.loops import clock, stray_cancellation_as
 from mellea_sc.runtime.nursery import cancellation_first
 from mellea_sc.runtime.thunk import ModelOutputThunk
+from mellea_sc.runtime.watch import Limit
 
 __all__ = ["Known", "Lane", "Lanes"]
 
@@ -98,7 +97,6 @@ class Lane:
     _states: list[tuple[int, Requirement]] = attrs.field(init=False)
     _batch: deque[Chunk] = attrs.field(factory=deque[Chunk], init=False)
     _taken: deque[Chunk] = attrs.field(factory=deque[Chunk], init=False)
-    _armed: float = attrs.field(default=-math.inf, init=False)
     _send: MemoryObjectSendStream[deque[Chunk]] = attrs.field(init=False)
     _receive: MemoryObjectReceiveStream[deque[Chunk]] = attrs.field(init=False)
 
@@ -143,6 +141,7 @@ class Lane:
         self,
         backend: Backend,
         ctx: Context,
+        limit: Callable[[float], Limit],
         ledger: Ledger,
         tell: Callable[[Move], None],
         caught_up: Callable[[], None],
@@ -152,6 +151,7 @@ class Lane:
         Args:
             backend: For the requirement.
             ctx: For the requirement.
+            limit: Bounds the requirement's calls.
             ledger: Where the verdicts go.
             tell: Told what the ledger says.
             caught_up: Called when no more pieces wait than the buffer holds.
@@ -161,7 +161,9 @@ class Lane:
             InvalidVerdict: a call returned something else than a verdict.
             Exception: as the validator raised it.
         """
-        while piece := await self._judge_until_timeout(backend, ctx, ledger, tell, caught_up):
+        while piece := await self._judge_until_timeout(
+            backend, ctx, limit(self.timeout), ledger, tell, caught_up
+        ):
             late = ValidatorTimeout(
                 f"stream_validate of {self.requirement!r} did not return within {self.timeout:g} s"
             )
@@ -174,6 +176,7 @@ class Lane:
         self,
         backend: Backend,
         ctx: Context,
+        limit: Limit,
         ledger: Ledger,
         tell: Callable[[Move], None],
         caught_up: Callable[[], None],
@@ -184,15 +187,12 @@ class Lane:
         stray = RunError(
             f"stream_validate of {requirement!r} raised a cancellation that nobody asked for"
         )
-        self._armed = -math.inf
-        with anyio.CancelScope() as watchdog, stray_cancellation_as(stray):
-            while self._taken or await self._take(watchdog):
+        with limit, stray_cancellation_as(stray):
+            while self._taken or await self._take(limit):
                 piece = self._taken.popleft()
                 if len(self._taken) + len(self._batch) == self.buffer:
                     caught_up()
-                if (moment := now()) - self._armed >= RESOLUTION:
-                    watchdog.deadline = moment + self.timeout
-                    self._armed = moment
+                limit.since = now()
                 try:
                     verdict: object = await stream_validate(
                         piece.text,
@@ -206,7 +206,7 @@ class Lane:
                         )
                 except Exception as error:  # noqa: BLE001 - raised again, unless it is to be forgiven
                     verdict = await self._unknown_after(error)
-                if watchdog.cancel_called and verdict.success != "fail":
+                if limit.is_exceeded and verdict.success != "fail":
                     return piece  # late, though the call kept its cancellation to itself
                 move = ledger.judged(self.index, piece, verdict)
                 if move is not Move.HOLD:
@@ -218,16 +218,17 @@ class Lane:
             return None
         return piece
 
-    async def _take(self, watchdog: anyio.CancelScope) -> bool:
+    async def _take(self, limit: Limit) -> bool:
         """Take the batch that is there, or wait for one as long as it takes; false: the text has ended."""
         try:
             self._receive.receive_nowait()
         except anyio.WouldBlock:
-            watchdog.deadline, self._armed = math.inf, -math.inf
+            limit.pause()
             try:
                 await self._receive.receive()
             except anyio.EndOfStream:
                 return False
+            limit.resume()
         except anyio.EndOfStream:
             return False
         self._taken, self._batch = self._batch, deque()
@@ -285,15 +286,22 @@ class Lanes:
         self._relieved = False
         self._room: anyio.Event | None = None
 
-    def start(self, tasks: anyio.abc.TaskGroup, backend: Backend, ctx: Context) -> None:
-        """Start a task for each lane."""
+    def start(
+        self,
+        tasks: anyio.abc.TaskGroup,
+        backend: Backend,
+        ctx: Context,
+        limit: Callable[[float], Limit],
+    ) -> None:
+        """Start a task for each lane; ``limit`` bounds each call of a requirement's."""
         for lane in self._lanes:
-            tasks.start_soon(
-                self._run, lane, backend, ctx, name=f"lane {lane.index}: {lane.requirement!r}"
-            )
+            name = f"lane {lane.index}: {lane.requirement!r}"
+            tasks.start_soon(self._run, lane, backend, ctx, limit, name=name)
 
-    async def _run(self, lane: Lane, backend: Backend, ctx: Context) -> None:
-        await lane.judge(backend, ctx, self._ledger, self._tell, self._caught_up)
+    async def _run(
+        self, lane: Lane, backend: Backend, ctx: Context, limit: Callable[[float], Limit]
+    ) -> None:
+        await lane.judge(backend, ctx, limit, self._ledger, self._tell, self._caught_up)
         # a lane whose text was not cut to its end has not judged the rest of it
         if not self._ledger.failed and not self._cutting:
             self._tell(self._ledger.ended(lane.index))

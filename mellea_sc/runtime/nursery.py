@@ -2,8 +2,8 @@
 
 A nursery holds two task groups, one inside the other::
 
-    hosts                     what generations need: the backend's connections, opened at first use, and
-      │                       the watch over how long is waited for them
+    hosts                     what tasks need: the backend's connections, and the watch over how long is
+      │                       waited for deltas and verdicts; each from its first use on
       └─ tasks                the generations, runs and validations, each in a cancel scope of its own
 
 Leaving it normally *joins*: producers that wait for a reader are let go, every task runs to its end,
@@ -95,6 +95,7 @@ class _Link:
     """A backend's connections: being opened, open, or failed."""
 
     settled: anyio.Event = attrs.field(factory=anyio.Event)
+    given_up: anyio.Event = attrs.field(factory=anyio.Event)
     scope: anyio.CancelScope = attrs.field(factory=lambda: anyio.CancelScope(shield=True))
     backend: Backend | None = None
     error: Exception | None = None
@@ -340,10 +341,10 @@ class Nursery:
         return self._slots.is_short
 
     def limit(self, seconds: float) -> Limit:
-        """A bound on each of the waits for what the connections bring; see :class:`Limit`.
-
-        It holds while :meth:`connection` has been given to somebody.
-        """
+        """A bound on each of the waits within a block; see :class:`Limit`."""
+        if not self._watch.is_running:
+            self._watch.is_running = True
+            self._hosts.start_soon(self._watch.run, name=f"watch of {self.name}")
         return self._watch.limit(seconds)
 
     async def connection(self) -> Backend:
@@ -370,7 +371,7 @@ class Nursery:
             with link.scope:
                 async with self.backend.connected() as link.backend:
                     link.settled.set()
-                    await self._watch.run()
+                    await link.given_up.wait()
         except Exception as error:  # noqa: BLE001 - handed to whoever asked for the connections
             if link.settled.is_set():
                 self.hold(link, error)
@@ -387,6 +388,7 @@ class Nursery:
     def _close_link(self) -> None:
         self._watch.close()
         if (link := self._link) is not None:
+            link.given_up.set()
             if link.settled.is_set():
                 link.scope.deadline = anyio.current_time() + CLEANUP_TIMEOUT
             else:

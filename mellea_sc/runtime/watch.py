@@ -1,8 +1,9 @@
 """Bounded waits: one timer for all the waits of a nursery, however often each of them begins anew.
 
-The wait for a delta is bounded, and begins anew with every delta. A timer for each wait would have to
-be set and cleared as often; here a wait begins anew by an assignment, and one task sleeps until the
-first limit could be exceeded, looks which ones are, and sleeps on. So most limits never meet a timer.
+The wait for a delta is bounded, and begins anew with every delta; so is that for a validator, with every
+piece that it judges. A timer for each wait would have to be set and cleared as often; here a wait begins
+anew by an assignment, and one task sleeps until the first limit could be exceeded, looks which ones are,
+and sleeps on. So most limits never meet a timer.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class Watch:
 
     def __init__(self) -> None:
         self.now: Callable[[], float] = clock()
+        self.is_running: bool = False
+        """Whether somebody has seen to it that :meth:`run` does."""
         self._limits: set[Limit] = set()
         self._nap = anyio.CancelScope()
         self._life = anyio.CancelScope()
@@ -77,15 +80,18 @@ class Limit:
         seconds: How long each wait may take.
     """
 
-    __slots__ = ("_scope", "_watch", "seconds", "since")
+    __slots__ = ("_scope", "_watch", "is_exceeded", "seconds", "since")
 
     since: float
     """When the wait began; set it to begin anew."""
+    is_exceeded: bool
+    """Whether a wait has taken too long, and was cancelled."""
 
     def __init__(self, watch: Watch, seconds: float) -> None:
         self._watch = watch
         self._scope = anyio.CancelScope()
         self.seconds: float = seconds
+        self.is_exceeded = False
 
     @property
     def due(self) -> float:
@@ -123,4 +129,5 @@ class Limit:
     def exceed(self) -> None:
         """Cancel the wait: it has taken too long."""
         self.pause()
+        self.is_exceeded = True
         self._scope.cancel("it took too long")
