@@ -342,10 +342,13 @@ class Nursery:
 
     def limit(self, seconds: float) -> Limit:
         """A bound on each of the waits within a block; see :class:`Limit`."""
+        self._start_watch()
+        return self._watch.limit(seconds)
+
+    def _start_watch(self) -> None:
         if not self._watch.is_running:
             self._watch.is_running = True
             self._hosts.start_soon(self._watch.run, name=f"watch of {self.name}")
-        return self._watch.limit(seconds)
 
     async def connection(self) -> Backend:
         """The backend with its connections open; they are opened by the first who asks.
@@ -357,6 +360,7 @@ class Nursery:
         """
         link = self._link
         if link is None:
+            self._start_watch()  # not later: what asyncio starts just before it ends has no first step
             link = self._link = _Link()
             self._hosts.start_soon(self._host, link, name=f"connections of {self.name}")
         if link.backend is None:

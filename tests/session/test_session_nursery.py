@@ -86,6 +86,16 @@ async def test_a_stream_of_a_bare_backend_belongs_to_the_current_session() -> No
 
 
 @pytest.mark.anyio
+async def test_a_limit_holds_without_connections() -> None:
+    async with Nursery(ScriptedBackend()) as nursery:
+        began = anyio.current_time()
+        with nursery.limit(2) as limit:
+            await anyio.sleep(60)
+        assert limit.is_exceeded
+        assert anyio.current_time() - began == pytest.approx(2, abs=0.01)
+
+
+@pytest.mark.anyio
 async def test_a_nursery_can_be_cancelled_before_it_is_entered() -> None:
     nursery = Nursery(ScriptedBackend())
     nursery.cancel("enough")
