@@ -122,11 +122,10 @@ class Lane:
         """Give the lane a piece; true when the producer should wait."""
         if piece.end <= self.known.judged:
             return False
-        batch = self._batch
-        batch.append(piece)
-        if len(batch) == 1:
-            self._send.send_nowait(batch)
-        return len(batch) + len(self._taken) > self.buffer and self.requirement.blocking
+        self._batch.append(piece)
+        if len(self._batch) == 1:
+            self._send.send_nowait(self._batch)
+        return self.is_behind and self.requirement.blocking
 
     def end(self) -> None:
         """No piece comes after those already given."""
@@ -209,11 +208,11 @@ class Lane:
                 if limit.is_exceeded and verdict.success != "fail":
                     return piece  # late, though the call kept its cancellation to itself
                 move = ledger.judged(self.index, piece, verdict)
-                if move is not Move.HOLD:
+                if move != "hold":
                     tell(move)
-                if self.remembers and (move is not Move.CANCEL or verdict.success != "fail"):
+                if self.remembers and (move != "cancel" or verdict.success != "fail"):
                     self._states.append((piece.end, copy.copy(requirement)))
-                if move is Move.CANCEL:
+                if move == "cancel":
                     return None
             return None
         return piece
@@ -307,9 +306,9 @@ class Lanes:
             self._tell(self._ledger.ended(lane.index))
 
     def _tell(self, move: Move) -> None:
-        if move is Move.RELEASE:
+        if move == "release":
             self._release()
-        elif move is Move.CANCEL:
+        elif move == "cancel":
             self._cancel()
 
     # --- the producer's side ------------------------------------------------------------------

@@ -27,8 +27,7 @@ import math
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
-from enum import Enum
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import attrs
 
@@ -41,21 +40,12 @@ UNKNOWN: Final = PartialValidationResult("unknown")
 PLAIN: Final = {"unknown": UNKNOWN, "pass": PartialValidationResult("pass")}
 
 
-class Move(Enum):
-    """What to do now."""
-
-    HOLD = "hold"
-    RELEASE = "release"
-    CANCEL = "cancel"
+Move: TypeAlias = Literal["hold", "release", "cancel"]
+"""What to do now."""
 
 
-class OnPiece(Enum):
-    """What a lane's fail does."""
-
-    CANCEL = "cancel"
-    LEAVE_OUT = "leave out"
-    REPLACE = "replace"
-    RECORD = "record"
+OnPiece: TypeAlias = Literal["cancel", "leave out", "replace", "record"]
+"""What a lane's fail does."""
 
 
 @attrs.frozen
@@ -67,7 +57,7 @@ class Rule:
         blocking: Whether text waits for its verdicts.
     """
 
-    on_fail: OnPiece = OnPiece.CANCEL
+    on_fail: OnPiece = "cancel"
     blocking: bool = True
 
 
@@ -179,21 +169,19 @@ class Ledger:
     def judged(self, lane: int, piece: Chunk, verdict: PartialValidationResult) -> Move:
         """A lane has a verdict on the next piece of its own."""
         if verdict.success == "fail" and self._stops(lane, piece, verdict):
-            return Move.CANCEL
+            return "cancel"
         self._verdicts[lane].append((piece.end, _shared(verdict)))
         return self._pass(lane, piece.end)
 
     def _stops(self, lane: int, piece: Chunk, verdict: PartialValidationResult) -> bool:
         failure = Failure(lane, verdict, bisect_right(self._ends, piece.start), piece.end)
         rule = self._rules[lane]
-        replacement = "" if rule.on_fail is OnPiece.LEAVE_OUT else verdict.replacement
-        if rule.on_fail is OnPiece.CANCEL or (
-            rule.on_fail is OnPiece.REPLACE and replacement is None
-        ):
+        replacement = "" if rule.on_fail == "leave out" else verdict.replacement
+        if rule.on_fail == "cancel" or (rule.on_fail == "replace" and replacement is None):
             self._failures.setdefault(lane, failure)
             return True
         self.noted.append(failure)
-        if rule.on_fail is not OnPiece.RECORD and rule.blocking and replacement is not None:
+        if rule.on_fail != "record" and rule.blocking and replacement is not None:
             not_shown = piece.text[max(0, self.shown - piece.start) :].lstrip()
             if not_shown:
                 self.edits.add(piece.end - len(not_shown), piece.end, replacement)
@@ -210,13 +198,7 @@ class Ledger:
     def verdicts_on(self, index: int) -> list[PartialValidationResult]:
         """One verdict per lane on a releasable chunk; to be asked once for each, in order."""
         end = self._ends[index]
-        return [
-            # most verdicts are on the chunk itself
-            verdicts.popleft()[1]
-            if verdicts and verdicts[0][0] == end
-            else self._covering(lane, end)
-            for lane, verdicts in enumerate(self._verdicts)
-        ]
+        return [self._covering(lane, end) for lane in range(self.lanes)]
 
     def verdicts_on_failure(self) -> list[PartialValidationResult]:
         """One verdict per lane on the chunk that failed: ``"unknown"`` where a lane has not got that far."""
@@ -246,16 +228,16 @@ class Ledger:
             if before == self._frontier and (frontier := min(self._passed)) > before:
                 self._frontier = frontier
                 return self._advance()
-        return Move.CANCEL if self._failures else Move.HOLD
+        return "cancel" if self._failures else "hold"
 
     def _advance(self) -> Move:
         if self._failures:
-            return Move.CANCEL
+            return "cancel"
         before = self.releasable
         ends, frontier = self._ends, self._frontier
         while self.releasable < len(ends) and ends[self.releasable] <= frontier:
             self.releasable += 1
-        return Move.RELEASE if self.releasable > before else Move.HOLD
+        return "release" if self.releasable > before else "hold"
 
 
 def _shared(verdict: PartialValidationResult) -> PartialValidationResult:

@@ -13,9 +13,8 @@ a prompt, waits for a free request or leaves the session lets the producer go.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from enum import Enum
 from types import TracebackType
-from typing import Final, Self, TypeAlias
+from typing import Final, Literal, Self, TypeAlias
 
 import anyio
 import anyio.abc
@@ -77,11 +76,7 @@ class GenerationInfo:
 NOTHING_KNOWN: Final = GenerationInfo()
 
 
-class _State(Enum):
-    RUNNING = "generating"
-    DONE = "computed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
+_State: TypeAlias = Literal["generating", "computed", "failed", "cancelled"]
 
 
 class ModelOutputThunk(Thunk):
@@ -143,7 +138,7 @@ class ModelOutputThunk(Thunk):
         self.parsed_repr = None
         self._nursery = nursery
         self._streamed = streamed
-        self._state = _State.RUNNING
+        self._state: _State = "generating"
         self._parts: list[str] = []
         self._read = 0
         self._value: str | None = None
@@ -169,7 +164,7 @@ class ModelOutputThunk(Thunk):
         """A thunk whose text is there."""
         thunk = cls(None, generation=generation)
         thunk._value = thunk.parsed_repr = text
-        thunk._state = _State.DONE
+        thunk._state = "computed"
         return thunk
 
     # --- what a user asks ------------------------------------------------------------------
@@ -179,7 +174,7 @@ class ModelOutputThunk(Thunk):
 
         So a loop that reads :meth:`astream` until this is true misses nothing.
         """
-        if self._state is not _State.DONE:
+        if self._state != "computed":
             return False
         return (
             not self._streamed
@@ -209,7 +204,7 @@ class ModelOutputThunk(Thunk):
         return self.value
 
     def __repr__(self) -> str:
-        return f"<ModelOutputThunk {self._state.value}: {self.name}>"
+        return f"<ModelOutputThunk {self._state}: {self.name}>"
 
     @property
     def text_so_far(self) -> str:
@@ -224,12 +219,12 @@ class ModelOutputThunk(Thunk):
     @property
     def cancelled(self) -> bool:
         """Whether it was cancelled."""
-        return self._state is _State.CANCELLED
+        return self._state == "cancelled"
 
     @property
     def has_no_value(self) -> bool:
         """Whether it has failed or was cancelled."""
-        return self._state in (_State.FAILED, _State.CANCELLED)
+        return self._state in ("failed", "cancelled")
 
     async def avalue(self) -> str:
         """Wait for the whole text and return it; ``await thunk`` is the same.
@@ -250,7 +245,7 @@ class ModelOutputThunk(Thunk):
 
         Cancellation: only the waiting ends.
         """
-        has_to_wait = self._state is _State.RUNNING
+        has_to_wait = self._state == "generating"
         if has_to_wait:
             self.relieve()
             await self.wait_finished()
@@ -283,11 +278,11 @@ class ModelOutputThunk(Thunk):
             await anyio.lowlevel.checkpoint()
             return self.value
         self._started_reading = self._streamed
-        if self._state is _State.RUNNING and (not self._streamed or self._read == len(self._parts)):
+        if self._state == "generating" and (not self._streamed or self._read == len(self._parts)):
             self.check_loop()
             self._reading = True
             try:
-                while self._state is _State.RUNNING and (
+                while self._state == "generating" and (
                     not self._streamed or self._read == len(self._parts)
                 ):
                     self._wake = anyio.Event()
@@ -304,7 +299,7 @@ class ModelOutputThunk(Thunk):
         self._read = len(self._parts)
         if self._room is not None:
             self._room.set()
-        if self._state is _State.DONE:
+        if self._state == "computed":
             self._handed_out = True
         elif self.has_no_value and not text:
             self._raise_failure()
@@ -320,7 +315,7 @@ class ModelOutputThunk(Thunk):
         Raises:
             WrongEventLoop: it is being generated in another event loop.
         """
-        if self._state is _State.RUNNING and self._scope is not None:
+        if self._state == "generating" and self._scope is not None:
             self.check_loop()
             self._reason = reason
             self._scope.cancel(reason)
@@ -335,7 +330,7 @@ class ModelOutputThunk(Thunk):
         tb: TracebackType | None,
     ) -> None:
         """Cancel the generation if it is still running, and wait for its cleanup."""
-        if self._state is _State.RUNNING:
+        if self._state == "generating":
             self.cancel("its block was left")
             with anyio.CancelScope(shield=True):
                 await self.wait_finished()
@@ -376,20 +371,20 @@ class ModelOutputThunk(Thunk):
             with self._scope, covered():
                 await work(self)
                 self._value = "".join(self._parts)
-                self._state = _State.DONE
+                self._state = "computed"
         except Exception as error:
             self._error = error
             self._traceback = error.__traceback__
             is_cut = isinstance(error, BudgetExceeded)
-            self._state = _State.CANCELLED if is_cut else _State.FAILED
+            self._state = "cancelled" if is_cut else "failed"
             if self._nursery.hold(self, error) and self._nursery.on_error == "cancel":
                 raise
         finally:
             self._finish()
 
     def _finish(self) -> None:
-        if self._state is _State.RUNNING:
-            self._state = _State.CANCELLED
+        if self._state == "generating":
+            self._state = "cancelled"
         for call in self._when_finished or ():
             call(self)
         self._when_finished = None
@@ -444,7 +439,7 @@ class ModelOutputThunk(Thunk):
 
         Cancellation: only the waiting ends.
         """
-        if self._state is _State.RUNNING:
+        if self._state == "generating":
             self.check_loop()
             if self._finished is None:
                 self._finished = finished = anyio.Event()
@@ -453,7 +448,7 @@ class ModelOutputThunk(Thunk):
 
     def when_finished(self, call: Callable[[ModelOutputThunk], None]) -> None:
         """Call a function, with this thunk, when the generation has ended; at once if it has."""
-        if self._state is not _State.RUNNING:
+        if self._state != "generating":
             call(self)
         elif self._when_finished is None:
             self._when_finished = [call]
@@ -471,7 +466,7 @@ class ModelOutputThunk(Thunk):
         Raises:
             WrongEventLoop: it is being generated in another event loop.
         """
-        if self._state is not _State.RUNNING:
+        if self._state != "generating":
             return
         if self._nursery is not None and self._nursery.loop is not running_loop():
             raise WrongEventLoop(f"{self!r} is being generated in another event loop")
@@ -481,7 +476,7 @@ class ModelOutputThunk(Thunk):
             assert self._nursery is not None
             self._nursery.observed(self)
             raise self._error.with_traceback(self._traceback)
-        if self._state is _State.CANCELLED:
+        if self._state == "cancelled":
             reason = self._reason
             if reason is None and self._nursery is not None:
                 reason = self._nursery.cancel_reason

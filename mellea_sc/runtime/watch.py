@@ -65,8 +65,6 @@ class Watch:
     def remove(self, limit: Limit) -> None:
         """A wait is over."""
         self._limits.discard(limit)
-        if not self._limits:
-            self._nap.deadline = math.inf
 
     def _first_due(self) -> float:
         return min((limit.due for limit in self._limits), default=math.inf)

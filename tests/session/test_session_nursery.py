@@ -82,7 +82,7 @@ async def test_a_stream_of_a_bare_backend_belongs_to_the_current_session() -> No
     assert backend.calls[0].outcome == "cancelled"
 
 
-# --- cancelled before it began ------------------------------------------------------------------------------
+# --- bounded waits ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
@@ -93,6 +93,9 @@ async def test_a_limit_holds_without_connections() -> None:
             await anyio.sleep(60)
         assert limit.is_exceeded
         assert anyio.current_time() - began == pytest.approx(2, abs=0.01)
+
+
+# --- cancelled before it began ------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio

@@ -27,17 +27,17 @@ def chunk(start: int, end: int) -> Chunk:
 
 def test_without_lanes_a_chunk_is_releasable_at_once() -> None:
     ledger = Ledger(0)
-    assert ledger.cut(chunk(0, 3)) is Move.RELEASE
-    assert ledger.cut(chunk(4, 7)) is Move.RELEASE
+    assert ledger.cut(chunk(0, 3)) == "release"
+    assert ledger.cut(chunk(4, 7)) == "release"
     assert ledger.releasable == 2
     assert ledger.verdicts_on(0) == []
 
 
 def test_a_chunk_waits_for_every_lane() -> None:
     ledger = Ledger(2)
-    assert ledger.cut(chunk(0, 3)) is Move.HOLD
-    assert ledger.judged(0, chunk(0, 3), PASS) is Move.HOLD
-    assert ledger.judged(1, chunk(0, 3), UNKNOWN) is Move.RELEASE
+    assert ledger.cut(chunk(0, 3)) == "hold"
+    assert ledger.judged(0, chunk(0, 3), PASS) == "hold"
+    assert ledger.judged(1, chunk(0, 3), UNKNOWN) == "release"
     assert ledger.releasable == 1
     assert ledger.verdicts_on(0) == [PASS, UNKNOWN]
 
@@ -66,16 +66,16 @@ def test_every_verdict_is_told_as_it_was_given() -> None:
 
 def test_verdicts_may_come_before_the_chunk_is_cut() -> None:
     ledger = Ledger(1)
-    assert ledger.judged(0, chunk(0, 3), PASS) is Move.HOLD
-    assert ledger.cut(chunk(0, 5)) is Move.HOLD
-    assert ledger.judged(0, chunk(3, 6), PASS) is Move.RELEASE
+    assert ledger.judged(0, chunk(0, 3), PASS) == "hold"
+    assert ledger.cut(chunk(0, 5)) == "hold"
+    assert ledger.judged(0, chunk(3, 6), PASS) == "release"
 
 
 def test_one_verdict_may_release_many_chunks() -> None:
     ledger = Ledger(1)
     for at in range(3):
         ledger.cut(chunk(at * 3, at * 3 + 2))
-    assert ledger.judged(0, chunk(0, 5), PASS) is Move.RELEASE
+    assert ledger.judged(0, chunk(0, 5), PASS) == "release"
     assert ledger.releasable == 2
 
 
@@ -83,18 +83,18 @@ def test_a_lane_that_is_behind_no_other_releases_nothing() -> None:
     ledger = Ledger(2)
     ledger.cut(chunk(0, 3))
     ledger.cut(chunk(3, 6))
-    assert ledger.judged(0, chunk(0, 3), PASS) is Move.HOLD
-    assert ledger.judged(0, chunk(3, 6), PASS) is Move.HOLD
-    assert ledger.judged(1, chunk(0, 3), PASS) is Move.RELEASE
+    assert ledger.judged(0, chunk(0, 3), PASS) == "hold"
+    assert ledger.judged(0, chunk(3, 6), PASS) == "hold"
+    assert ledger.judged(1, chunk(0, 3), PASS) == "release"
     assert ledger.releasable == 1
 
 
 def test_a_lane_whose_text_has_ended_has_passed_all_of_it() -> None:
     ledger = Ledger(2)
     ledger.cut(chunk(0, 3))
-    assert ledger.ended(0) is Move.HOLD
-    assert ledger.ended(1) is Move.RELEASE
-    assert ledger.cut(chunk(3, 4)) is Move.RELEASE
+    assert ledger.ended(0) == "hold"
+    assert ledger.ended(1) == "release"
+    assert ledger.cut(chunk(3, 4)) == "release"
     assert ledger.verdicts_on(1) == [UNKNOWN, UNKNOWN]
 
 
@@ -102,13 +102,13 @@ def test_after_a_fail_nothing_becomes_releasable() -> None:
     ledger = Ledger(3)
     ledger.cut(chunk(0, 3))
     assert not ledger.failed
-    assert ledger.judged(0, chunk(0, 3), FAIL) is Move.CANCEL
+    assert ledger.judged(0, chunk(0, 3), FAIL) == "cancel"
     assert ledger.failed
-    assert ledger.judged(1, chunk(0, 3), PASS) is Move.CANCEL
-    assert ledger.judged(2, chunk(0, 3), PASS) is Move.CANCEL
-    assert ledger.judged(2, chunk(3, 6), PASS) is Move.CANCEL
-    assert ledger.cut(chunk(3, 6)) is Move.CANCEL
-    assert ledger.ended(1) is Move.CANCEL
+    assert ledger.judged(1, chunk(0, 3), PASS) == "cancel"
+    assert ledger.judged(2, chunk(0, 3), PASS) == "cancel"
+    assert ledger.judged(2, chunk(3, 6), PASS) == "cancel"
+    assert ledger.cut(chunk(3, 6)) == "cancel"
+    assert ledger.ended(1) == "cancel"
     assert ledger.releasable == 0
 
 
@@ -182,9 +182,9 @@ class LedgerAgreement(RuleBasedStateMachine):
 
     def told(self, move: Move) -> None:
         if self.failed:
-            assert move is Move.CANCEL
+            assert move == "cancel"
         else:
-            assert move is (Move.RELEASE if self.ledger.releasable > self.seen else Move.HOLD)
+            assert move == ("release" if self.ledger.releasable > self.seen else "hold")
         for index in range(self.seen, self.ledger.releasable):
             assert len(self.ledger.verdicts_on(index)) == self.lanes
         self.seen = self.ledger.releasable

@@ -43,9 +43,9 @@ class AttemptSettings:
 
 
 _ON_PIECE: Final[dict[OnFail | None, OnPiece]] = {
-    "filter": OnPiece.LEAVE_OUT,
-    "fix": OnPiece.REPLACE,
-    "noop": OnPiece.RECORD,
+    "filter": "leave out",
+    "fix": "replace",
+    "noop": "record",
 }
 
 
@@ -107,7 +107,7 @@ def judging_of(
     ledger = Ledger(
         len(requirements),
         [
-            Rule(_ON_PIECE.get(requirement.on_fail, OnPiece.CANCEL), requirement.blocking)
+            Rule(_ON_PIECE.get(requirement.on_fail, "cancel"), requirement.blocking)
             for requirement in requirements
         ],
         edits=None if kept is None else kept.edits,
