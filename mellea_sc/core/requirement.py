@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, get_args
 
 import attrs
 
@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 PartialVerdict: TypeAlias = Literal["pass", "fail", "unknown"]
+_VERDICTS: Final = get_args(PartialVerdict)
 
 
 @attrs.frozen
@@ -66,12 +67,7 @@ class ValidationResult:
         return self.result
 
 
-def _is_verdict(_instance: object, _attribute: object, value: object) -> None:
-    if value not in ("pass", "fail", "unknown"):
-        raise InvalidOption(f'success must be "pass", "fail" or "unknown", not {value!r}')
-
-
-@attrs.frozen
+@attrs.frozen(slots=False, init=False)
 class PartialValidationResult:
     """The verdict on a running answer, as far as one chunk tells.
 
@@ -84,10 +80,27 @@ class PartialValidationResult:
             judged, where the requirement says ``on_fail="fix"``.
     """
 
-    success: PartialVerdict = attrs.field(validator=_is_verdict)
-    reason: str | None = attrs.field(default=None, kw_only=True)
-    score: float | None = attrs.field(default=None, kw_only=True)
-    replacement: str | None = attrs.field(default=None, kw_only=True, repr=False)
+    success: PartialVerdict
+    reason: str | None = None
+    score: float | None = None
+    replacement: str | None = attrs.field(default=None, repr=False)
+
+    def __init__(
+        self,
+        success: PartialVerdict,
+        *,
+        reason: str | None = None,
+        score: float | None = None,
+        replacement: str | None = None,
+    ) -> None:
+        if success not in _VERDICTS:
+            raise InvalidOption(f'success must be "pass", "fail" or "unknown", not {success!r}')
+        # by hand, for one is made for each piece and requirement: attrs would take twice the time
+        fields = self.__dict__
+        fields["success"] = success
+        fields["reason"] = reason
+        fields["score"] = score
+        fields["replacement"] = replacement
 
     def as_bool(self) -> bool:
         """Whether the verdict is ``"pass"``."""
