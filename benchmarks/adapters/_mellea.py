@@ -89,6 +89,28 @@ class Source(Backend):
         raise NotImplementedError
 
 
+def judged(judging):
+    """A class of requirements that are judged by the method of that name."""
+
+    async def judge_chunk(self, chunk, *, backend, ctx):
+        if self.judge is None:
+            return PartialValidationResult("unknown")
+        self.index += 1
+        return PartialValidationResult(await self.judge(self.index, chunk) or "unknown")
+
+    class Judged(Requirement):
+        def __init__(self, judge):
+            super().__init__("it is fine")
+            self.judge = judge
+            self.index = -1
+
+        async def validate(self, backend, ctx, *, format=None, model_options=None):
+            return ValidationResult(True)
+
+    setattr(Judged, judging, judge_chunk)
+    return Judged
+
+
 async def at_once(texts):
     for text in texts:
         yield text
@@ -114,7 +136,7 @@ class Adapter:
     def __init__(self, loop, queue_of, judging, stream):
         self.loop = loop
         self.queue_of = queue_of
-        self.judging = judging
+        self.judged = judged(judging)
         self.stream = stream
 
     def run(self, main, *args):
@@ -127,21 +149,7 @@ class Adapter:
         return MelleaSession(self.source(make, *args), SimpleContext())
 
     def requirement(self, judge=None):
-        async def judge_chunk(self, chunk, *, backend, ctx):
-            if judge is None:
-                return PartialValidationResult("unknown")
-            self.index += 1
-            return PartialValidationResult(await judge(self.index, chunk) or "unknown")
-
-        async def validate(self, backend, ctx, *, format=None, model_options=None):
-            return ValidationResult(True)
-
-        kind = type(
-            "Judged",
-            (Requirement,),
-            {self.judging: judge_chunk, "validate": validate, "index": -1},
-        )
-        return kind("it is fine")
+        return self.judged(judge)
 
     def checked(self, backend, requirements, chunking="sentence"):
         return self.stream(

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from functools import partial
+from functools import cache, partial
 
 from adapters._work import (
     CALL,
@@ -70,23 +70,32 @@ def paced(texts, pace):
     return source(deltas)
 
 
-def requirement(judge=None):
-    """A requirement that ``judge(index, chunk)``, an async function, judges; trivial without one."""
+@cache
+def judged():
+    """A class of requirements; made once, as a program does, and not before it is needed."""
     from mellea_sc import PartialValidationResult, Requirement, ValidationResult
 
     class Judged(Requirement):
-        index = -1
+        def __init__(self, judge):
+            super().__init__("it is fine")
+            self.judge = judge
+            self.index = -1
 
         async def stream_validate(self, chunk, *, backend, ctx):
-            if judge is None:
+            if self.judge is None:
                 return PartialValidationResult("unknown")
             self.index += 1
-            return PartialValidationResult(await judge(self.index, chunk) or "unknown")
+            return PartialValidationResult(await self.judge(self.index, chunk) or "unknown")
 
         async def validate(self, backend, ctx, *, format=None, model_options=None):
             return ValidationResult(True)
 
-    return Judged("it is fine")
+    return Judged
+
+
+def requirement(judge=None):
+    """A requirement that ``judge(index, chunk)``, an async function, judges; trivial without one."""
+    return judged()(judge)
 
 
 async def stream(m, requirements, chunking="sentence"):
