@@ -122,10 +122,11 @@ class Lane:
         """Give the lane a piece; true when the producer should wait."""
         if piece.end <= self.known.judged:
             return False
-        self._batch.append(piece)
-        if len(self._batch) == 1:
-            self._send.send_nowait(self._batch)
-        return self.is_behind and self.requirement.blocking
+        batch = self._batch
+        if not batch:
+            self._send.send_nowait(batch)
+        batch.append(piece)
+        return len(batch) + len(self._taken) > self.buffer and self.requirement.blocking
 
     def end(self) -> None:
         """No piece comes after those already given."""
@@ -218,18 +219,13 @@ class Lane:
         return piece
 
     async def _take(self, limit: Limit) -> bool:
-        """Take the batch that is there, or wait for one as long as it takes; false: the text has ended."""
+        """Wait for a batch, as long as it takes; false: the text has ended."""
+        limit.pause()
         try:
-            self._receive.receive_nowait()
-        except anyio.WouldBlock:
-            limit.pause()
-            try:
-                await self._receive.receive()
-            except anyio.EndOfStream:
-                return False
-            limit.resume()
+            await self._receive.receive()
         except anyio.EndOfStream:
             return False
+        limit.resume()
         self._taken, self._batch = self._batch, deque()
         return True
 

@@ -198,7 +198,13 @@ class Ledger:
     def verdicts_on(self, index: int) -> list[PartialValidationResult]:
         """One verdict per lane on a releasable chunk; to be asked once for each, in order."""
         end = self._ends[index]
-        return [self._covering(lane, end) for lane in range(self.lanes)]
+        return [
+            # most verdicts are on the chunk itself
+            verdicts.popleft()[1]
+            if verdicts and verdicts[0][0] == end
+            else self._covering(lane, end)
+            for lane, verdicts in enumerate(self._verdicts)
+        ]
 
     def verdicts_on_failure(self) -> list[PartialValidationResult]:
         """One verdict per lane on the chunk that failed: ``"unknown"`` where a lane has not got that far."""
