@@ -156,6 +156,7 @@ def against(who: str, group: str, label: str, metric: str) -> Callable[[Look], f
 
 FOUR = "sentence chunks, 4 requirements"
 NONE = "sentence chunks, 0 requirements"
+NO_COLLECTION = "no garbage collection"
 STREAMS = "streams of 200 deltas with 2 requirements at the same time"
 
 ROWS = [
@@ -362,6 +363,13 @@ ROWS = [
         [
             Case(f"{thousands(n)} thunks", {"thunks": n, "deltas": 20}, size=n)
             for n in (100, 1_000, 10_000)
+        ]
+        + [
+            Case(
+                "10 k thunks",
+                {"thunks": 10_000, "deltas": 20, "collector": False},
+                group=NO_COLLECTION,
+            )
         ],
         [TIME, Metric("memory", "kB each", lambda m: m["memory"] / 1000)],
         [
@@ -378,7 +386,9 @@ ROWS = [
         ],
         contestants=(*ALL, "bare-anyio"),
         note="Memory is the process's growth at its peak, over the number of generations. Bare anyio is"
-        " what the design itself costs, a task of a task group in a cancel scope, before it does anything.",
+        " what the design itself costs, a task of a task group in a cancel scope, before it does anything."
+        " Much of the time is that of Python's garbage collector, which looks through all that is alive"
+        " again and again: the last table is without it.",
         quick=[Case("100 thunks", {"thunks": 100, "deltas": 20}, size=100)],
     ),
     Row(
@@ -522,7 +532,7 @@ ROWS = [
                     "collector": False,
                 },
                 size=n,
-                group=f"{STREAMS}, no garbage collection",
+                group=f"{STREAMS}, {NO_COLLECTION}",
             )
             for n in (10, 1_000)
         ],
