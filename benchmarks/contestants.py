@@ -52,6 +52,9 @@ CONTESTANTS = {
     "nemo": Contestant("nemoguardrails", "nemo_guardrails", ("nemoguardrails",)),
     "bare": Contestant("bare loop (the limit)", "bare", OURS),
     "bare-anyio": Contestant("bare anyio, a scoped task each", "bare_anyio", OURS),
+    "bare-trio": Contestant(
+        "bare anyio on trio, a scoped task each", "bare_anyio", OURS, loop="trio"
+    ),
     "bare-httpx": Contestant("bare httpx (the limit)", "bare", OURS),
     "bare-alone": Contestant("bare httpx", "bare", ("httpx",)),
 }

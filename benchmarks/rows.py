@@ -384,7 +384,7 @@ ROWS = [
                 6,
             ),
         ],
-        contestants=(*ALL, "bare-anyio"),
+        contestants=(*ALL, "bare-anyio", "bare-trio"),
         note="Memory is the process's growth at its peak, over the number of generations. Bare anyio is"
         " what the design itself costs, a task of a task group in a cancel scope, before it does anything."
         " Much of the time is that of Python's garbage collector, which looks through all that is alive"

@@ -5,8 +5,7 @@ What every library pays whose generations are cancel-scoped tasks; no contestant
 
 from __future__ import annotations
 
-from adapters._work import Stopwatch, peak_rss, rss, run_asyncio, words
-from adapters.bare import paced
+from adapters._work import Stopwatch, peak_rss, rss, words
 
 LOOP = "asyncio"
 
@@ -16,11 +15,21 @@ CANNOT = "only its tasks are of interest"
 def many_thunks(thunks, deltas):
     import anyio
 
+    if LOOP == "trio":  # the loop's own sleep
+        from trio import sleep
+    else:
+        from asyncio import sleep
+
     texts = words(deltas)
+
+    async def paced():
+        for text in texts:
+            await sleep(0.001)
+            yield text
 
     async def one():
         with anyio.CancelScope():
-            return "".join([text async for text in paced(texts, 0.001)])
+            return "".join([text async for text in paced()])
 
     async def main():
         await one()
@@ -31,4 +40,4 @@ def many_thunks(thunks, deltas):
                 tasks.start_soon(one)
         return watch.read(memory=(peak_rss() - before) / thunks)
 
-    return run_asyncio(LOOP, main)
+    return anyio.run(main, backend=LOOP)
