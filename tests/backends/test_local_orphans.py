@@ -16,7 +16,7 @@ from local_help import FAKE_ENGINE, ends, runs
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and /proc of Linux")
 
 PROGRAM = """
-import os, sys, anyio
+import os, signal, sys, anyio
 from pathlib import Path
 from mellea_sc.backends import _engine
 
@@ -41,6 +41,7 @@ async def main(model, loop, behaviour, *command):
         async with _engine.lease(spec):
             await anyio.sleep_forever()
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 anyio.run(main, *sys.argv[1:], backend=sys.argv[2])
 """
 
