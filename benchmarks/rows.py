@@ -21,7 +21,8 @@ class Case:
 
     Args:
         label: What is different about it.
-        args: For the adapter's function.
+        args: For the adapter's function; ``collector=False`` is for the child process, which switches
+            Python's garbage collector off.
         size: On the plot's horizontal axis.
         group: Cases of one group are a table, and a plot, of their own.
     """
@@ -158,6 +159,13 @@ FOUR = "sentence chunks, 4 requirements"
 NONE = "sentence chunks, 0 requirements"
 NO_COLLECTION = "no garbage collection"
 STREAMS = "streams of 200 deltas with 2 requirements at the same time"
+
+
+def side_by_side(n: int, group: str = STREAMS, **more: object) -> Case:
+    """So many streams at the same time."""
+    args = {"deltas": 200, "requirements": 2, "chunking": "sentence", "runs": n, **more}
+    return Case(f"{n}", args, size=n, group=group)
+
 
 ROWS = [
     Row(
@@ -512,30 +520,8 @@ ROWS = [
             )
             for r in (1, 2, 4, 8, 16)
         ]
-        + [
-            Case(
-                f"{n}",
-                {"deltas": 200, "requirements": 2, "chunking": "sentence", "runs": n},
-                size=n,
-                group=STREAMS,
-            )
-            for n in (1, 10, 100, 1_000)
-        ]
-        + [
-            Case(
-                f"{n}",
-                {
-                    "deltas": 200,
-                    "requirements": 2,
-                    "chunking": "sentence",
-                    "runs": n,
-                    "collector": False,
-                },
-                size=n,
-                group=f"{STREAMS}, {NO_COLLECTION}",
-            )
-            for n in (10, 1_000)
-        ],
+        + [side_by_side(n) for n in (1, 10, 100, 1_000)]
+        + [side_by_side(n, f"{STREAMS}, {NO_COLLECTION}", collector=False) for n in (10, 1_000)],
         [PER_DELTA, TIME],
         [
             Goal(
@@ -551,14 +537,6 @@ ROWS = [
         ],
         note="What grows with the number of streams is mostly what Python's garbage collector does, which"
         " looks through all that is alive again and again: the last table is without it.",
-        quick=[
-            Case(
-                f"{n}",
-                {"deltas": 200, "requirements": 2, "chunking": "sentence", "runs": n},
-                size=n,
-                group=STREAMS,
-            )
-            for n in (1, 10)
-        ],
+        quick=[side_by_side(n) for n in (1, 10)],
     ),
 ]

@@ -54,6 +54,17 @@ def run_asyncio(loop, main, *args):
     return asyncio.run(main(*args))
 
 
+def sleep_of(loop):
+    """The sleep of a loop itself, whatever is measured on it."""
+    if loop == "trio":
+        import trio
+
+        return trio.sleep
+    import asyncio
+
+    return asyncio.sleep
+
+
 class Stopwatch:
     """Wall and CPU time from its making on."""
 

@@ -34,9 +34,9 @@ async def at_once(texts):
         yield text
 
 
-async def paced(texts, pace):
+async def paced(texts, pace, sleep=asyncio.sleep):
     for text in texts:
-        await asyncio.sleep(pace)
+        await sleep(pace)
         yield text
 
 

@@ -5,7 +5,8 @@ What every library pays whose generations are cancel-scoped tasks; no contestant
 
 from __future__ import annotations
 
-from adapters._work import Stopwatch, peak_rss, rss, words
+from adapters._work import Stopwatch, peak_rss, rss, sleep_of, words
+from adapters.bare import paced
 
 LOOP = "asyncio"
 
@@ -15,21 +16,11 @@ CANNOT = "only its tasks are of interest"
 def many_thunks(thunks, deltas):
     import anyio
 
-    if LOOP == "trio":  # the loop's own sleep
-        from trio import sleep
-    else:
-        from asyncio import sleep
-
-    texts = words(deltas)
-
-    async def paced():
-        for text in texts:
-            await sleep(0.001)
-            yield text
+    texts, sleep = words(deltas), sleep_of(LOOP)
 
     async def one():
         with anyio.CancelScope():
-            return "".join([text async for text in paced()])
+            return "".join([text async for text in paced(texts, 0.001, sleep)])
 
     async def main():
         await one()

@@ -15,6 +15,7 @@ from adapters._work import (
     peak_rss,
     rss,
     sentences,
+    sleep_of,
     wire_server,
     words,
 )
@@ -57,10 +58,7 @@ def at_once(texts):
 def paced(texts, pace):
     from mellea_sc import Delta
 
-    if LOOP == "trio":  # as the other contestants: the loop's own sleep
-        from trio import sleep
-    else:
-        from asyncio import sleep
+    sleep = sleep_of(LOOP)
 
     async def deltas():
         for text in texts:

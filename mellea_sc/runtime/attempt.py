@@ -2,9 +2,9 @@
 
 ::
 
-    backend ──delta──> pump ──> Attempt.write ──> Lanes.feed ──> ledger ──RELEASE──> audience
+    backend ──delta──> pump ──> Attempt.write ──> Lanes.feed ──> ledger ──release──> audience
                                                     │              │
-                                                 validators        └──CANCEL──> the race's scope
+                                                 validators        └──cancel──> the race's scope
                                                                                 (connection, lanes,
                                                                                  their judges)
 

@@ -21,7 +21,7 @@ A lane that does not block (an advisory one) never makes the producer wait. One 
 copy of its requirement from after each piece, so that another text can go on from there.
 
 The tasks are started in a task group of the attempt's. A fail is data: the lane reports it, and ends if
-the ledger says CANCEL. An error is raised out of the lane's task, and cancels the task group.
+the ledger says "cancel". An error is raised out of the lane's task, and cancels the task group.
 """
 
 from __future__ import annotations
@@ -122,11 +122,10 @@ class Lane:
         """Give the lane a piece; true when the producer should wait."""
         if piece.end <= self.known.judged:
             return False
-        batch = self._batch
-        if not batch:
-            self._send.send_nowait(batch)
-        batch.append(piece)
-        return len(batch) + len(self._taken) > self.buffer and self.requirement.blocking
+        if not self._batch:
+            self._send.send_nowait(self._batch)
+        self._batch.append(piece)
+        return self.requirement.blocking and self.is_behind
 
     def end(self) -> None:
         """No piece comes after those already given."""
@@ -146,7 +145,7 @@ class Lane:
         tell: Callable[[Move], None],
         caught_up: Callable[[], None],
     ) -> None:
-        """Judge piece after piece until the text ends or the ledger says CANCEL.
+        """Judge piece after piece until the text ends or the ledger says "cancel".
 
         Args:
             backend: For the requirement.

@@ -1,4 +1,4 @@
-"""What a running text may show: verdicts in, RELEASE / HOLD / CANCEL out. No tasks, no I/O.
+"""What a running text may show: verdicts in, "release", "hold" or "cancel" out. No tasks, no I/O.
 
 The text is a line of positions, counted in characters. The main chunking cuts it into *chunks*, each
 with a place ``[start, end)``; every lane judges pieces of the same text, cut by the main chunking or by
@@ -9,7 +9,7 @@ The rules:
 1. A chunk is releasable when every lane that blocks has passed the text up to the chunk's end, and
    every chunk before it is releasable. Without such lanes that is at once.
 2. A verdict of ``"pass"`` or ``"unknown"`` passes a piece.
-3. A ``"fail"`` makes the ledger CANCEL, unless the lane's rule says otherwise: nothing becomes
+3. A ``"fail"`` makes the ledger say "cancel", unless the lane's rule says otherwise: nothing becomes
    releasable any more, whatever arrives later. Later fails are still written down, for they are known.
 4. A ``"fail"`` that by its lane's rule leaves the piece out, puts a replacement in its place or is
    only recorded passes the piece, and is noted. A replacement that the verdict does not give
@@ -198,13 +198,7 @@ class Ledger:
     def verdicts_on(self, index: int) -> list[PartialValidationResult]:
         """One verdict per lane on a releasable chunk; to be asked once for each, in order."""
         end = self._ends[index]
-        return [
-            # most verdicts are on the chunk itself
-            verdicts.popleft()[1]
-            if verdicts and verdicts[0][0] == end
-            else self._covering(lane, end)
-            for lane, verdicts in enumerate(self._verdicts)
-        ]
+        return [self._covering(lane, end) for lane in range(self.lanes)]
 
     def verdicts_on_failure(self) -> list[PartialValidationResult]:
         """One verdict per lane on the chunk that failed: ``"unknown"`` where a lane has not got that far."""

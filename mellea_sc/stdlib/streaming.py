@@ -4,8 +4,8 @@ One delta's way, from the socket to the user::
 
     socket ─> backend.open() ─> pump ─> Attempt.write ─> Cutter ─> one bounded channel per requirement
                                                                             │ stream_validate()
-      reader <─ astream() / events() <─ Gate <── RELEASE ── Ledger <── verdict
-                                                     └────── CANCEL ──> the attempt's cancel scope
+      reader <─ astream() / events() <─ Gate <── release ── Ledger <── verdict
+                                                     └────── cancel ──> the attempt's cancel scope
                                                                                  │
                                           the next Attempt <── a strategy's Ask ─┘
 

@@ -162,6 +162,16 @@ def test_each_chunk_has_the_verdict_on_the_piece_that_covers_its_end() -> None:
     assert [ledger.verdicts_on(n)[0].reason for n in range(4)] == ["0", "0", "2", "3"]
 
 
+def test_the_last_verdict_of_a_lane_that_has_ended_is_on_the_rest_as_well() -> None:
+    ledger = Ledger(1)
+    ledger.cut(chunk(0, 5))
+    said = PartialValidationResult("pass", reason="fine so far")
+    ledger.judged(0, chunk(0, 5), said)
+    ledger.cut(chunk(6, 9))
+    assert ledger.ended(0) == "release"
+    assert [ledger.verdicts_on(index) for index in (0, 1)] == [[said], [said]]
+
+
 @given(st.integers(0, 3))
 def test_a_new_ledger_has_nothing_to_show(lanes: int) -> None:
     ledger = Ledger(lanes)
