@@ -78,12 +78,16 @@ class PartialValidationResult:
         score: A number the validator chose to give.
         replacement: With ``"fail"``: what the reader gets instead of the piece of text that was
             judged, where the requirement says ``on_fail="fix"``.
+        cuts_off: With ``"fail"``: whatever follows this piece fails too, as after a limit. Where the
+            requirement says ``on_fail="filter"`` or ``"fix"``, the text ends here, and the model is
+            stopped.
     """
 
     success: PartialVerdict
     reason: str | None = None
     score: float | None = None
     replacement: str | None = attrs.field(default=None, repr=False)
+    cuts_off: bool = attrs.field(default=False, repr=False)
 
     def __init__(
         self,
@@ -92,6 +96,7 @@ class PartialValidationResult:
         reason: str | None = None,
         score: float | None = None,
         replacement: str | None = None,
+        cuts_off: bool = False,
     ) -> None:
         if success not in _VERDICTS:
             raise InvalidOption(f'success must be "pass", "fail" or "unknown", not {success!r}')
@@ -101,6 +106,7 @@ class PartialValidationResult:
         fields["reason"] = reason
         fields["score"] = score
         fields["replacement"] = replacement
+        fields["cuts_off"] = cuts_off
 
     def as_bool(self) -> bool:
         """Whether the verdict is ``"pass"``."""
