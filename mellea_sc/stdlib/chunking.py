@@ -37,6 +37,7 @@ class _BoundaryChunker(ChunkingStrategy):
     characters. A match that lies wholly in the tail has been seen before the delta.
     """
 
+    bare = True
     _end: re.Pattern[str]
     _reach: int
 

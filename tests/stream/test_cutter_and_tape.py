@@ -16,6 +16,10 @@ from mellea_sc.stdlib.chunking import RawChunker, SentenceChunker, WordChunker
 pytestmark = pytest.mark.anyio
 
 
+def itself(item: int) -> int:
+    return item
+
+
 class Told(ChunkingStrategy):
     """Gives what it was told to, whatever it is fed."""
 
@@ -76,8 +80,8 @@ async def test_a_tape_is_read_once_and_what_is_there_needs_no_waiting() -> None:
     tape: Tape[int] = Tape("numbers", on_read=read.append)
     for n in range(3):
         tape.write(n)
-    unused = tape.reader()
-    reader = tape.reader()
+    unused = tape.reader(itself)
+    reader = tape.reader(itself)
     assert [await anext(reader), await anext(reader)] == [0, 1]
     assert read == [0, 1]
     with pytest.raises(StreamConsumed, match="numbers"):
@@ -86,7 +90,7 @@ async def test_a_tape_is_read_once_and_what_is_there_needs_no_waiting() -> None:
     assert [n async for n in reader] == [2]
     assert [n async for n in reader] == []
     with pytest.raises(StreamConsumed):
-        await anext(tape.reader())
+        await anext(tape.reader(itself))
 
 
 async def test_a_reader_of_a_tape_wakes_for_what_is_written_and_for_the_end() -> None:
@@ -94,7 +98,7 @@ async def test_a_reader_of_a_tape_wakes_for_what_is_written_and_for_the_end() ->
     got: list[int] = []
 
     async def read() -> None:
-        async for n in tape.reader():
+        async for n in tape.reader(itself):
             got.append(n)  # noqa: PERF401 - seen from outside while it goes on
 
     async with anyio.create_task_group() as tg:
@@ -110,7 +114,7 @@ async def test_a_reader_of_a_tape_wakes_for_what_is_written_and_for_the_end() ->
 
 async def test_a_cancelled_reader_of_a_tape_loses_nothing_and_may_go_on() -> None:
     tape: Tape[int] = Tape("numbers")
-    reader = tape.reader()
+    reader = tape.reader(itself)
     with anyio.move_on_after(1) as scope:
         await anext(reader)
     assert scope.cancelled_caught
@@ -128,7 +132,7 @@ async def test_what_the_end_of_a_tape_raises_its_reader_gets_once() -> None:
     tape: Tape[int] = Tape("numbers", on_end=tell)
     tape.write(1)
     tape.end()
-    reader = tape.reader()
+    reader = tape.reader(itself)
     assert await anext(reader) == 1
     with pytest.raises(LookupError):
         await anext(reader)

@@ -1,0 +1,231 @@
+"""Requirements that change the text: a chain of editors, each of which is given what the one before gives away.
+
+::
+
+    deltas ──> editor 0 ──text──> editor 1 ──text──> … ──text──> Lanes: the text that is shown, and its judges
+                 │ cutter: pieces
+                 │ lane: stream_validate, piece by piece
+                 └ a piece that fails is left out or replaced; all else goes on as it came
+
+So there is one text: what comes out of the chain is cut into chunks, judged by every requirement (the
+editing ones too, which know nothing of what they did before), released, and validated at the end. What
+an edit puts together or puts in is text like any other.
+
+What an edit brings about is edited again: each editor stands in the chain once for every pass
+(:data:`PASSES`). What fails after that has not come to rest, and stops the text like any fail.
+
+An editor depends on the text that it is given and on nothing else, so what is shown does not depend on
+where the deltas were cut, or on which task had its turn first. Verdicts on pieces that a requirement has
+judged already, in the pass before, are taken over (:class:`~mellea_sc.runtime.lanes.Findings`): a second
+pass costs calls only where something was edited.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import Final, Protocol
+
+import anyio
+
+from mellea_sc.core.backend import Backend
+from mellea_sc.core.base import Context
+from mellea_sc.core.requirement import PartialValidationResult
+from mellea_sc.runtime.cutter import Cutter
+from mellea_sc.runtime.edits import Edit, Edits
+from mellea_sc.runtime.lanes import Lane, Room
+from mellea_sc.runtime.ledger import Chunk, Move
+from mellea_sc.runtime.nursery import Nursery, parked
+from mellea_sc.runtime.watch import Limit
+
+__all__ = ["PASSES", "Editor", "TextSink"]
+
+PASSES: Final = 2
+"""How often each requirement that edits is given the text."""
+
+
+class TextSink(Protocol):
+    """What text is written to: an editor, or the lanes at the end of the chain."""
+
+    def feed(self, text: str) -> bool:
+        """Take the text; true when the writer should wait for :meth:`room`."""
+        ...
+
+    def end(self) -> None:
+        """The text has ended."""
+        ...
+
+    async def room(self) -> None:
+        """Wait until there is room again."""
+        ...
+
+
+class Editor:
+    """One requirement in one pass.
+
+    Args:
+        number: Its place in the chain.
+        lane: Judges the text that it is given.
+        cutter: Cuts that text for the lane.
+        edits: Where what it does is written down.
+        replaces: Whether a piece that fails is replaced, and not left out.
+        kept: So much of the beginning of the text was shown by an attempt before, and stays.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        lane: Lane,
+        cutter: Cutter,
+        edits: Edits,
+        *,
+        replaces: bool,
+        kept: int,
+    ) -> None:
+        self.lane = lane
+        self.cut_off: PartialValidationResult | None = None
+        """The verdict after which nothing can be shown any more."""
+        self.scope = anyio.CancelScope()
+        self._number = number
+        self._cutter = cutter
+        self._replaces = replaces
+        self._edits = edits
+        self._kept = kept
+        self._room = Room(lambda: lane.is_behind)
+        self._unjudged: deque[Chunk] = deque()
+        self._space = ""  # what is known to stand after the last piece
+        self._space_given = 0  # so much of what stands after the last judged piece is given away
+        self._given = 0
+        self._is_full = False
+
+    def connect(self, to: TextSink, ended: Callable[[Editor], None]) -> None:
+        """Say where the text goes.
+
+        Args:
+            to: The next in the chain.
+            ended: Called when the editor has cut off the text: nothing before it is needed any more.
+        """
+        self._to = to
+        self._on_cut_off = ended
+
+    # --- the writer's side -----------------------------------------------------------------------
+
+    def feed(self, text: str) -> bool:
+        """Cut the text for the lane; true when the writer should wait."""
+        full = False
+        if self.cut_off is None:
+            for piece in self._cutter.feed(text):
+                full |= self._offer(piece)
+            self._space += self._cutter.space()
+            self._give_space()
+        return full and not self._room.is_open
+
+    def end(self) -> None:
+        """The text has ended: the lane judges the rest of it."""
+        if self.cut_off is None:
+            for piece in self._cutter.flush():
+                self._offer(piece)
+        self.lane.end()
+
+    def _offer(self, piece: Chunk) -> bool:
+        self._space = ""
+        if piece.end <= self.lane.known.judged:
+            self._give(piece, piece.text)
+            return False
+        self._unjudged.append(piece)
+        return self.lane.offer(piece)
+
+    async def room(self) -> None:
+        """Wait until the lane is not behind any more."""
+        await self._room.wait()
+
+    def open(self) -> None:
+        """The writer does not wait for it any more."""
+        self._room.open()
+
+    # --- its task --------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        backend: Backend,
+        ctx: Context,
+        limit: Callable[[float], Limit],
+        hosts: Collection[Nursery],
+        relieve: Callable[[], None],
+    ) -> None:
+        """Edit the text to its end.
+
+        Args:
+            backend: Handed to the validator.
+            ctx: Handed to the validator.
+            limit: Bounds each call of the validator.
+            hosts: Who may have to go on without the reader.
+            relieve: Lets everybody go who waits for the reader.
+
+        Raises:
+            Exception: as :meth:`~mellea_sc.runtime.lanes.Lane.judge`.
+
+        Cancellation: the validator is cancelled; what it has not judged goes no further.
+        """
+        self._hosts, self._relieve = hosts, relieve
+        with self.scope:
+            await self.lane.judge(backend, ctx, limit, self)
+            if self.cut_off is None and (rest := self._cutter.rest()):
+                self._write(rest.before[self._space_given :])
+            self._to.end()
+
+    def judged(self, lane: int, piece: Chunk, verdict: PartialValidationResult) -> Move:
+        """The lane has judged the next piece."""
+        self._unjudged.popleft()
+        stays = self._kept - piece.start  # so many of its characters were shown before
+        replacement = verdict.replacement if self._replaces else ""
+        if verdict.success != "fail" or replacement is None or stays >= len(piece.text):
+            # a fail that cannot be edited stops the text when it is judged behind the chain
+            self._give(piece, piece.text)
+        else:
+            stays = max(0, stays)
+            at = self._given + len(piece.before) - self._space_given + stays
+            self._edits.add(
+                self._number,
+                Edit(lane, verdict, piece.start + stays, piece.end, at, at + len(replacement)),
+            )
+            self._give(piece, piece.text[:stays] + replacement)
+            if verdict.cuts_off:
+                self.cut_off = verdict
+                self._on_cut_off(self)
+                return "cancel"
+        self._give_space()
+        return "wait" if self._is_full else "hold"
+
+    def tell(self, move: Move) -> None:
+        """Nothing: what follows from a verdict was done at once."""
+
+    async def wait(self) -> None:
+        """Wait until the next in the chain has room."""
+        self._is_full = False
+        with parked(self, self._hosts):
+            await self._to.room()
+
+    def caught_up(self) -> None:
+        """The lane is not behind any more."""
+        self._room.look()
+
+    def relieve(self) -> None:
+        """Let everybody go who waits for the reader."""
+        self._relieve()
+
+    def _give(self, piece: Chunk, text: str) -> None:
+        self._write(piece.before[self._space_given :] + text)
+        self._space_given = 0
+
+    def _give_space(self) -> None:
+        """What stands after the last judged piece goes on as soon as it is known to belong to none."""
+        space = self._unjudged[0].before if self._unjudged else self._space
+        if len(space) > self._space_given:
+            self._write(space[self._space_given :])
+            self._space_given = len(space)
+
+    def _write(self, text: str) -> None:
+        if text:
+            self._given += len(text)
+            self._is_full |= self._to.feed(text)
