@@ -422,7 +422,9 @@ class Attempt:
         if kept is None:
             return
         for piece in kept.pieces():
-            self.write(piece)
+            if self._editors:  # they have it already
+                self._parts.append(piece)
+            self._judged.feed(piece)
         self._begins = kept.text[-1:].isspace()
 
     async def _finish(self, judging: Backend) -> None:
@@ -495,9 +497,10 @@ class Attempt:
             if not text:
                 return False
             self._begins = False
+        self._parts.append(text)
         if self._editors:
-            self._parts.append(text)
-        return self._head.feed(text)
+            return self._head.feed(text)
+        return self._lanes.feed(text) or self._audience.is_full
 
     async def room(self) -> None:
         """Wait for the first in the chain: an editor, or the lanes and the reader."""

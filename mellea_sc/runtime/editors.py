@@ -22,8 +22,7 @@ pass costs calls only where something was edited.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol
 
 import anyio
@@ -69,7 +68,8 @@ class Editor:
         cutter: Cuts that text for the lane.
         edits: Where what it does is written down.
         replaces: Whether a piece that fails is replaced, and not left out.
-        kept: So much of the beginning of the text was shown by an attempt before, and stays.
+        kept: The beginning of the text, where it was shown by an attempt before: it stays, and those
+            who come after the editor have it already.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Editor:
         edits: Edits,
         *,
         replaces: bool,
-        kept: int,
+        kept: str,
     ) -> None:
         self.lane = lane
         self.cut_off: PartialValidationResult | None = None
@@ -88,15 +88,18 @@ class Editor:
         self.scope = anyio.CancelScope()
         self._number = number
         self._cutter = cutter
-        self._replaces = replaces
         self._edits = edits
-        self._kept = kept
-        self._room = Room(lambda: lane.is_behind)
-        self._unjudged: deque[Chunk] = deque()
+        self._replaces = replaces
+        self._kept = len(kept)
+        self._inbox: list[str] = []
+        self._room = Room(self._is_behind)
         self._space = ""  # what is known to stand after the last piece
         self._space_given = 0  # so much of what stands after the last judged piece is given away
         self._given = 0
         self._is_full = False
+        lane.source = self
+        if kept:
+            self.feed(kept)
 
     def connect(self, to: TextSink, ended: Callable[[Editor], None]) -> None:
         """Say where the text goes.
@@ -111,29 +114,20 @@ class Editor:
     # --- the writer's side -----------------------------------------------------------------------
 
     def feed(self, text: str) -> bool:
-        """Cut the text for the lane; true when the writer should wait."""
-        full = False
-        if self.cut_off is None:
-            for piece in self._cutter.feed(text):
-                full |= self._offer(piece)
-            self._space += self._cutter.space()
-            self._give_space()
-        return full and not self._room.is_open
+        """Take the text, to be cut when the lane is ready for it; true when the writer should wait."""
+        if not self._inbox:
+            if self.cut_off is not None:
+                return False
+            self.lane.wake()
+        self._inbox.append(text)
+        return self._is_behind() and not self._room.is_open
 
     def end(self) -> None:
         """The text has ended: the lane judges the rest of it."""
-        if self.cut_off is None:
-            for piece in self._cutter.flush():
-                self._offer(piece)
         self.lane.end()
 
-    def _offer(self, piece: Chunk) -> bool:
-        self._space = ""
-        if piece.end <= self.lane.known.judged:
-            self._give(piece, piece.text)
-            return False
-        self._unjudged.append(piece)
-        return self.lane.offer(piece)
+    def _is_behind(self) -> bool:
+        return len(self._inbox) + len(self.lane.waiting) > self.lane.buffer
 
     async def room(self) -> None:
         """Wait until the lane is not behind any more."""
@@ -174,27 +168,53 @@ class Editor:
                 self._write(rest.before[self._space_given :])
             self._to.end()
 
+    def take(self) -> Sequence[Chunk]:
+        """The pieces of what came, for the lane."""
+        text, self._inbox = "".join(self._inbox), []
+        self._room.look()
+        return self._unjudged(self._cutter.feed(text))
+
+    def rest(self) -> Sequence[Chunk]:
+        """The pieces that only the end of the text has finished, for the lane."""
+        return self._unjudged(self._cutter.flush())
+
+    def _unjudged(self, pieces: Sequence[Chunk]) -> Sequence[Chunk]:
+        self._space = "" if pieces else self._space
+        known = self.lane.known.judged
+        while pieces and pieces[0].end <= known:
+            self._give(pieces[0], pieces[0].text, "")
+            pieces = pieces[1:]
+        self._space += self._cutter.space()
+        if not pieces and len(self._space) > self._space_given:
+            self._write(self._space[self._space_given :])
+            self._space_given = len(self._space)
+        return pieces
+
     def judged(self, lane: int, piece: Chunk, verdict: PartialValidationResult) -> Move:
         """The lane has judged the next piece."""
-        self._unjudged.popleft()
-        stays = self._kept - piece.start  # so many of its characters were shown before
+        # white space goes on as soon as it is known to belong to no piece
+        after = self.lane.waiting[0].before if self.lane.waiting else self._space
+        if verdict.success != "fail":
+            self._give(piece, piece.text, after)
+            return "wait" if self._is_full else "hold"
         replacement = verdict.replacement if self._replaces else ""
-        if verdict.success != "fail" or replacement is None or stays >= len(piece.text):
+        stays = self._kept - piece.start  # so many of its characters were shown before
+        if replacement is None or stays >= len(piece.text):
             # a fail that cannot be edited stops the text when it is judged behind the chain
-            self._give(piece, piece.text)
-        else:
-            stays = max(0, stays)
-            at = self._given + len(piece.before) - self._space_given + stays
-            self._edits.add(
-                self._number,
-                Edit(lane, verdict, piece.start + stays, piece.end, at, at + len(replacement)),
-            )
-            self._give(piece, piece.text[:stays] + replacement)
-            if verdict.cuts_off:
-                self.cut_off = verdict
-                self._on_cut_off(self)
-                return "cancel"
-        self._give_space()
+            self._give(piece, piece.text, after)
+            return "wait" if self._is_full else "hold"
+        stays = max(0, stays)
+        at = self._given + len(piece.before) - self._space_given + stays
+        self._edits.add(
+            self._number,
+            Edit(lane, verdict, piece.start + stays, piece.end, at, at + len(replacement)),
+        )
+        if verdict.cuts_off:
+            self._give(piece, piece.text[:stays] + replacement, "")
+            self.cut_off = verdict
+            self._on_cut_off(self)
+            return "cancel"
+        self._give(piece, piece.text[:stays] + replacement, after)
         return "wait" if self._is_full else "hold"
 
     def tell(self, move: Move) -> None:
@@ -214,18 +234,15 @@ class Editor:
         """Let everybody go who waits for the reader."""
         self._relieve()
 
-    def _give(self, piece: Chunk, text: str) -> None:
-        self._write(piece.before[self._space_given :] + text)
-        self._space_given = 0
-
-    def _give_space(self) -> None:
-        """What stands after the last judged piece goes on as soon as it is known to belong to none."""
-        space = self._unjudged[0].before if self._unjudged else self._space
-        if len(space) > self._space_given:
-            self._write(space[self._space_given :])
-            self._space_given = len(space)
+    def _give(self, piece: Chunk, text: str, after: str) -> None:
+        """Give a piece away, or what stands in its place, with what stands around it."""
+        self._write(f"{piece.before[self._space_given :]}{text}{after}")
+        self._space_given = len(after)
 
     def _write(self, text: str) -> None:
-        if text:
-            self._given += len(text)
-            self._is_full |= self._to.feed(text)
+        begun = self._given
+        self._given = begun + len(text)
+        if begun < self._kept:
+            text = text[self._kept - begun :]
+        if text and self._to.feed(text):
+            self._is_full = True

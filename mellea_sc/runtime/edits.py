@@ -59,9 +59,10 @@ class Edits:
         kept: What was edited in the beginning of the text, by an attempt before this one.
     """
 
-    __slots__ = ("_by_editor", "_kept", "_told")
+    __slots__ = ("_by_editor", "_kept", "_told", "editors")
 
     def __init__(self, editors: int = 0, kept: Sequence[Placed] = ()) -> None:
+        self.editors: int = editors
         self._by_editor: list[list[Edit]] = [[] for _ in range(editors)]
         self._told = [0] * editors
         self._kept = kept

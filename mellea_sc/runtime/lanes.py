@@ -34,7 +34,7 @@ import logging
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import anyio
 import anyio.abc
@@ -77,38 +77,41 @@ class Known:
     past: Sequence[tuple[int, Requirement]] = ()
 
 
-@attrs.frozen
+@attrs.define
 class Finding:
-    """A verdict on a piece, and a copy of the requirement from after it."""
+    """A verdict on a piece, and a copy of the requirement from after it. A value, though not frozen.
 
-    piece: Chunk
+    Args:
+        text: The piece.
+        window: What the requirement was given of the text before it.
+        verdict: The verdict.
+        requirement: The copy.
+    """
+
+    text: str
+    window: str
     verdict: PartialValidationResult
     requirement: Requirement
 
 
-class Findings:
-    """What one pass of a requirement over the text has found, for its next pass to take over.
+Findings: TypeAlias = deque[Finding]
+"""What one pass of a requirement over the text has found, for its next pass to take over.
 
-    The next pass judges the same pieces as long as nothing was edited: then it has the same verdicts,
-    without a call.
-    """
+The next pass judges the same pieces as long as nothing was edited: then it has the same verdicts, without
+a call.
+"""
 
-    __slots__ = ("_found",)
 
-    def __init__(self) -> None:
-        self._found: deque[Finding] = deque()
+class Source(Protocol):
+    """Where a lane's pieces come from that are cut when it is ready for them."""
 
-    def add(self, finding: Finding) -> None:
-        """The earlier pass has judged its next piece."""
-        self._found.append(finding)
+    def take(self) -> Sequence[Chunk]:
+        """The pieces of the text that has come."""
+        ...
 
-    def on(self, piece: Chunk) -> Finding | None:
-        """What was found on the next piece; nothing if the earlier pass was given another one."""
-        if not self._found:
-            return None
-        found = self._found.popleft()
-        same = found.piece.text == piece.text and found.piece.window == piece.window
-        return found if same else None
+    def rest(self) -> Sequence[Chunk]:
+        """The last ones: the text has ended."""
+        ...
 
 
 class Outlet(Protocol):
@@ -139,17 +142,22 @@ class Room:
         is_full: Whether it should wait.
     """
 
-    __slots__ = ("_is_full", "_waiting", "is_open")
+    __slots__ = ("_look", "_waiting", "is_open")
 
     def __init__(self, is_full: Callable[[], bool]) -> None:
-        self._is_full = is_full
+        self._look = is_full
         self._waiting: anyio.Event | None = None
         self.is_open: bool = False
         """Whether nobody waits any more, however full it is."""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the producer should wait."""
+        return not self.is_open and self._look()
+
     async def wait(self) -> None:
         """Wait until there is room. One task at a time."""
-        while not self.is_open and self._is_full():
+        while self.is_full:
             self._waiting = anyio.Event()
             await self._waiting.wait()
         self._waiting = None
@@ -189,11 +197,15 @@ class Lane:
     remembers: bool = False
     earlier: Findings | None = None
     later: Findings | None = None
+    source: Source | None = attrs.field(default=None, init=False)
+    """Where its pieces come from, if nobody offers them."""
     requirement: Requirement = attrs.field(init=False)
     """The copy that judges, or has judged."""
     _states: list[tuple[int, Requirement]] = attrs.field(init=False)
+    _state: Requirement | None = attrs.field(default=None, init=False)
     _batch: deque[Chunk] = attrs.field(factory=deque[Chunk], init=False)
-    _taken: deque[Chunk] = attrs.field(factory=deque[Chunk], init=False)
+    waiting: deque[Chunk] = attrs.field(factory=deque[Chunk], init=False)
+    """The pieces that it has taken and not judged yet."""
     _send: MemoryObjectSendStream[deque[Chunk]] = attrs.field(init=False)
     _receive: MemoryObjectReceiveStream[deque[Chunk]] = attrs.field(init=False)
 
@@ -213,7 +225,7 @@ class Lane:
     @property
     def is_behind(self) -> bool:
         """Whether more pieces wait for it than its buffer holds."""
-        return len(self._batch) + len(self._taken) > self.buffer
+        return len(self._batch) + len(self.waiting) > self.buffer
 
     def offer(self, piece: Chunk) -> bool:
         """Give the lane a piece; true when the producer should wait."""
@@ -223,6 +235,10 @@ class Lane:
             self._send.send_nowait(self._batch)
         self._batch.append(piece)
         return self.requirement.blocking and self.is_behind
+
+    def wake(self) -> None:
+        """The source has something for it, after it had nothing."""
+        self._send.send_nowait(self._batch)
 
     def end(self) -> None:
         """No piece comes after those already given."""
@@ -264,21 +280,24 @@ class Lane:
     ) -> Chunk | None:
         requirement, now, judged = self.requirement, clock(), outlet.judged
         stream_validate, windowed = requirement.stream_validate, requirement.window > 0
-        keeps = self.remembers or self.later is not None
+        keeps, follows = self.remembers or self.later is not None, self.earlier is not None
+        waiting, batch, buffer, index = self.waiting, self._batch, self.buffer, self.index
         piece: Chunk | None = None
+        verdict: PartialValidationResult | None
         stray = RunError(
             f"stream_validate of {requirement!r} raised a cancellation that nobody asked for"
         )
         with limit, stray_cancellation_as(stray):
-            while self._taken or await self._take(limit):
-                piece = self._taken.popleft()
-                if len(self._taken) + len(self._batch) == self.buffer:
+            while waiting or await self._take(limit):
+                piece = waiting.popleft()
+                if len(waiting) + len(batch) == buffer:
                     outlet.caught_up()
-                verdict = None if self.earlier is None else self._taken_over(piece)
+                verdict = None
+                if follows:
+                    verdict = self._taken_over(piece)
+                    if verdict is None:
+                        follows, stream_validate = False, self.requirement.stream_validate
                 if verdict is None:
-                    if requirement is not self.requirement:
-                        requirement = self.requirement
-                        stream_validate = requirement.stream_validate
                     limit.since = now()
                     try:
                         verdict = await stream_validate(
@@ -299,7 +318,7 @@ class Lane:
                         self._keep(piece, verdict)
                 if verdict.success == "fail":
                     await anyio.lowlevel.cancel_shielded_checkpoint()
-                move = judged(self.index, piece, verdict)
+                move = judged(index, piece, verdict)
                 if move != "hold":
                     outlet.tell(move)
                     if move == "cancel":
@@ -316,14 +335,14 @@ class Lane:
     def _taken_over(self, piece: Chunk) -> PartialValidationResult | None:
         """The verdict of the pass before, if all that this one was given was the same until now."""
         assert self.earlier is not None
-        found = self.earlier.on(piece)
-        if found is None:
+        found = self.earlier.popleft() if self.earlier else None
+        if found is None or found.text != piece.text or found.window != piece.window:
             self.requirement = copy.copy(self.requirement)
             self.earlier = None
             return None
         self.requirement = found.requirement
         if self.later is not None:
-            self.later.add(found)
+            self.later.append(found)
         if self.remembers:
             self._states.append((piece.end, found.requirement))
         return found.verdict
@@ -332,21 +351,30 @@ class Lane:
         """Keep what the requirement knows now, for a later pass or for another text to go on from."""
         if self.later is None and not self.remembers:
             return
-        state = copy.copy(self.requirement)
+        state = self._state = _snapshot(self.requirement, self._state)
         if self.later is not None:
-            self.later.add(Finding(piece, verdict, state))
+            self.later.append(Finding(piece.text, piece.window, verdict, state))
         if self.remembers:
             self._states.append((piece.end, state))
 
     async def _take(self, limit: Limit) -> bool:
         """Wait for a batch, as long as it takes; false: the text has ended."""
         limit.pause()
-        try:
-            await self._receive.receive()
-        except anyio.EndOfStream:
-            return False
+        while not self.waiting:
+            try:
+                await self._receive.receive()
+            except anyio.EndOfStream:
+                source, self.source = self.source, None
+                if source is not None:
+                    self.waiting.extend(source.rest())
+                if not self.waiting:
+                    return False
+            else:
+                self.waiting.extend(self._batch)
+                self._batch.clear()
+                if self.source is not None:
+                    self.waiting.extend(self.source.take())
         limit.resume()
-        self._taken, self._batch = self._batch, deque()
         return True
 
     async def _unknown_after(self, error: Exception) -> PartialValidationResult:
@@ -357,6 +385,17 @@ class Lane:
             raise error
         log.warning("an error in %r counts as unknown", self.requirement, exc_info=error)
         return UNKNOWN
+
+
+def _snapshot(requirement: Requirement, last: Requirement | None) -> Requirement:
+    """A copy of the requirement; the last one, if the requirement has not changed since."""
+    if last is not None:
+        try:
+            if requirement.__getstate__() == last.__getstate__():
+                return last
+        except Exception:  # noqa: BLE001 - what cannot be compared is copied
+            pass
+    return copy.copy(requirement)
 
 
 def _with_window(ctx: Context, piece: Chunk) -> Context:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, overload
 
 import anyio
 
@@ -64,16 +64,22 @@ class Tape(Generic[T]):
         """Whether it is being iterated, or was."""
         return self._reader is not None
 
-    def reader(self, pick: Callable[[T], R | None]) -> AsyncIterator[R]:
+    def reader(self, pick: Callable[[T], R]) -> AsyncIterator[R]:
         """An iteration of what is picked of the items; the first one that takes a step is the reader.
 
         Args:
-            pick: What the reader gets of an item; ``None`` passes it over.
+            pick: What the reader gets of an item; one of which that is empty is passed over.
         """
         return TapeReader(self, pick)
 
-    async def next(self, reader: object, pick: Callable[[T], R | None]) -> R:
-        """What is picked of the next item, for the one reader: the first who asks."""
+    @overload
+    async def next(self, reader: object) -> T: ...
+
+    @overload
+    async def next(self, reader: object, pick: Callable[[T], R]) -> R: ...
+
+    async def next(self, reader: object, pick: Callable[[T], R] | None = None) -> T | R:
+        """The next item, or what is picked of it, for the one reader: the first who asks."""
         if self._reader is None:
             self._reader = reader
         if self._reader is not reader or self._wake is not None:
@@ -92,7 +98,9 @@ class Tape(Generic[T]):
             item = self._items.popleft()
             if self._on_read is not None:
                 self._on_read(item)
-            if (picked := pick(item)) is not None:
+            if pick is None:
+                return item
+            if picked := pick(item):
                 return picked
 
 
@@ -101,7 +109,7 @@ class TapeReader(Generic[T, R]):
 
     __slots__ = ("_pick", "_tape")
 
-    def __init__(self, tape: Tape[T], pick: Callable[[T], R | None]) -> None:
+    def __init__(self, tape: Tape[T], pick: Callable[[T], R]) -> None:
         self._tape = tape
         self._pick = pick
 

@@ -85,7 +85,7 @@ class _EventReader:
 
     async def __anext__(self) -> StreamEvent:
         if not self._made:
-            entry: StreamEvent | Shown = await self._tape.next(self, _itself)
+            entry = await self._tape.next(self)
             if isinstance(entry, StreamEvent):
                 return entry
             self._made.extend(entry.events())
@@ -93,7 +93,3 @@ class _EventReader:
         if isinstance(event, ChunkEvent):
             self._on_chunk_read()
         return event
-
-
-def _itself(entry: StreamEvent | Shown) -> StreamEvent | Shown:
-    return entry

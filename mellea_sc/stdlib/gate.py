@@ -235,7 +235,8 @@ class Showing:
 
     def _release(self, chunk: Chunk) -> None:
         gate, ledger, index = self._gate, self._ledger, self.released
-        self._tell_edits(chunk.end)
+        if self._edits.editors:
+            self._tell_edits(chunk.end)
         verdicts = ledger.verdicts_on(index) if ledger.lanes else None
         if gate.may_retract:
             self._chunks.append(chunk)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Sequence
+from operator import attrgetter
+from typing import Final, Protocol
 
 import anyio
 
@@ -17,6 +18,9 @@ from mellea_sc.stdlib.gate import Gate
 from mellea_sc.stdlib.sampling.plan import AttemptResult
 
 __all__ = ["StreamChunkingResult"]
+
+TEXT: Final[Callable[[Chunk], str]] = attrgetter("text")
+"""Empty for white space at the end of a text, which is no chunk."""
 
 
 class Inside(Protocol):
@@ -127,7 +131,7 @@ class StreamChunkingResult:
 
         Cancellation: only the waiting ends. Nothing is lost.
         """
-        return self._gate.chunks.reader(_text_of)
+        return self._gate.chunks.reader(TEXT)
 
     def atext(self) -> AsyncIterator[str]:
         """The released text exactly, white space included, piece by piece as it is released.
@@ -200,10 +204,6 @@ class StreamChunkingResult:
         else:
             state = "stopped by a failed check"
         return f"<StreamChunkingResult {state}, {self.released} chunks released>"
-
-
-def _text_of(chunk: Chunk) -> str | None:
-    return chunk.text or None  # white space at the end of the text is no chunk
 
 
 def _whole_text_of(chunk: Chunk) -> str:

@@ -99,9 +99,9 @@ def judging_of(
     editors: list[Editor] = []
     for number, index in enumerate(editing * PASSES):
         copied = attrs.evolve(known[index], requirement=copy.copy(requirements[index]))
-        lane = _lane(index, copied, settings, found)
+        lane = _lane(index, copied, settings, found, later=True)
         cutter = lane.cutter or Cutter(resolve_chunking(settings.chunking))
-        begun = 0 if kept is None else len(kept.text)
+        begun = "" if kept is None else kept.text
         replaces = requirements[index].on_fail == "fix"
         editors.append(Editor(number, lane, cutter, edits, replaces=replaces, kept=begun))
     lanes = [
@@ -147,16 +147,16 @@ def _lane(
     settings: AttemptSettings,
     found: dict[int, Findings],
     *,
+    later: bool = False,
     remembers: bool = False,
 ) -> Lane:
     """One lane; of a requirement that edits each takes over what the one before has found."""
     requirement = known.requirement
     cutter = _own_cutter(requirement, settings)
-    earlier = later = None
+    earlier = found.pop(index, None)
     # a watch's pieces carry their verdicts: there is nothing to be saved
-    if _edits(requirement) and not isinstance(requirement.chunking, Watch):
-        earlier, later = found.get(index), Findings()
-        found[index] = later
+    if later and not isinstance(requirement.chunking, Watch):
+        found[index] = Findings()
     return Lane(
         index,
         known,
@@ -165,7 +165,7 @@ def _lane(
         settings.lane_buffer,
         remembers=remembers,
         earlier=earlier,
-        later=later,
+        later=found.get(index),
     )
 
 
