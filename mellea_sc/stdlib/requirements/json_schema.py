@@ -1,0 +1,109 @@
+"""What a JSON text has to fit: a JSON schema, or a model class that reads it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable, Iterator
+from functools import partial
+from typing import Protocol, TypeAlias, cast
+
+from mellea_sc.core.backend import Format, JsonSchema, SchemaModel, schema_of
+from mellea_sc.core.errors import InvalidOption
+from mellea_sc.stdlib.requirements.schema_checks import Draft, Validator, draft_of, schema_package
+
+__all__ = ["Fits", "fits"]
+
+Fits: TypeAlias = Callable[[str], str | None]
+"""What is wrong with a complete JSON text, if something is."""
+
+LONGEST_REASON = 400
+"""Characters of what others say is wrong: they may quote the whole text."""
+
+
+def fits(schema: Format) -> Fits:
+    """How a text is held against a schema.
+
+    Raises:
+        InvalidOption: it is not a schema, is of an unknown draft, or has a reference that leads nowhere
+            or in a circle.
+        MissingExtra: a package of the extra ``json`` is not installed.
+    """
+    if isinstance(schema, type) and isinstance(schema, SchemaModel):
+        return partial(_fits_model, schema)
+    given = schema_of(schema)
+    assert given is not None
+    return partial(_fits_schema, _validator(given))
+
+
+def _fits_model(model: type[SchemaModel], text: str) -> str | None:
+    try:
+        model.model_validate_json(text)
+    except ValueError as error:
+        return f"it does not fit {model.__name__}: {_in_short(str(error))}"
+    return None
+
+
+class _Invalid(Protocol):
+    """What is used of a validation error of ``jsonschema``."""
+
+    @property
+    def message(self) -> str: ...
+    @property
+    def json_path(self) -> str: ...
+
+
+def _fits_schema(validator: Validator, text: str) -> str | None:
+    try:
+        value: object = json.loads(text)
+    except (ValueError, RecursionError) as error:  # Python can be told to read fewer digits
+        return f"it cannot be read: {error}"
+    exceptions = schema_package("jsonschema.exceptions")
+    try:
+        worst = cast("_Invalid | None", exceptions.best_match(validator.iter_errors(value)))
+    except RecursionError:
+        return "it is nested too deeply to be held against the schema"
+    except OverflowError:
+        return "a number is too large to be held against the schema"
+    if worst is None:
+        return None
+    return f"it does not fit the schema: {_in_short(f'{worst.json_path}: {worst.message}')}"
+
+
+def _in_short(said: str) -> str:
+    half = LONGEST_REASON // 2
+    return said if len(said) <= LONGEST_REASON else f"{said[:half]} … {said[-half:]}"
+
+
+def _validator(schema: JsonSchema) -> Validator:
+    try:
+        plain = cast("dict[str, object]", json.loads(json.dumps(schema, default=dict)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidOption(f"a JSON schema is made of JSON values: {error}") from error
+    extend = schema_package("jsonschema.validators").extend
+    # its own way compares each object in a list with each other one: seconds for some thousand
+    draft = cast("Draft", extend(draft_of(plain), {"uniqueItems": _unique_items}))
+    # an empty registry: a reference to somewhere else is not fetched
+    return draft(plain, registry=schema_package("referencing").Registry())
+
+
+def _unique_items(
+    _validator: object, is_asked: object, value: object, _schema: object
+) -> Iterator[Exception]:
+    if is_asked and isinstance(value, list):
+        items = cast("list[object]", value)
+        if len(set(map(_key, items))) < len(items):
+            invalid = schema_package("jsonschema.exceptions").ValidationError
+            yield cast("Exception", invalid("its items are not all different"))
+
+
+def _key(value: object) -> Hashable:
+    """The same for what JSON has as equal: 1 and 1.0, but not 1 and true."""
+    if isinstance(value, bool):
+        return "true or false", value
+    if isinstance(value, list):
+        return "array", tuple(map(_key, cast("list[object]", value)))
+    if isinstance(value, dict):
+        members = cast("dict[str, object]", value).items()
+        return "object", frozenset((name, _key(member)) for name, member in members)
+    assert isinstance(value, Hashable)
+    return value

@@ -1,0 +1,203 @@
+"""Whether a JSON schema can be judged with: found out when a requirement is made, before any answer.
+
+It is valid, of a draft that is known, and each reference in it leads to a schema in it, or to the schema
+of its draft: nothing is fetched. A reference may lead back to where it stands only by a step into
+the value, as a tree's schema has it for the branches::
+
+    {"properties": {"left": {"$ref": "#"}}}     a part of the value is held against the same schema
+    {"anyOf": [{"$ref": "#"}]}                  the same value is, again and again: refused
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from types import ModuleType
+from typing import Final, Protocol, cast
+
+from mellea_sc.core.errors import InvalidOption
+from mellea_sc.stdlib.requirements.watching import import_extra
+
+__all__ = ["Draft", "Validator", "draft_of", "schema_package"]
+
+
+class Validator(Protocol):
+    """What is used of a validator of ``jsonschema``."""
+
+    def iter_errors(self, instance: object, /) -> object:
+        """What is wrong with a value."""
+        ...
+
+
+class Draft(Protocol):
+    """What is used of a validator's class of ``jsonschema``."""
+
+    META_SCHEMA: Mapping[str, object]
+
+    def __call__(self, schema: object, /, *, registry: object) -> Validator:
+        """A validator for a schema."""
+        ...
+
+    def check_schema(self, schema: object, /) -> None:
+        """Raise an error if it is none."""
+        ...
+
+
+def schema_package(name: str) -> ModuleType:
+    """A module of the extra ``json``."""
+    return import_extra(name, "json", "ValidJSON with a schema")
+
+
+def draft_of(schema: Mapping[str, object]) -> Draft:
+    """The draft of a schema, which has been looked at.
+
+    Raises:
+        InvalidOption: it is not a schema, is of an unknown draft, or has a reference that leads nowhere
+            or in a circle.
+    """
+    draft = _named(schema.get("$schema", _LATEST))
+    try:
+        draft.check_schema(schema)
+        _References(_uri(draft)).follow_all(schema)
+    except schema_package("jsonschema.exceptions").SchemaError as error:
+        raise InvalidOption(f"that is not a JSON schema: {error.message}") from error
+    except RecursionError as error:
+        raise InvalidOption("the JSON schema is nested too deeply") from error
+    return draft
+
+
+# without draft 3, of 2010: jsonschema breaks off where its lists of types have schemas in them
+_DRAFTS: Final = ("4", "6", "7", "201909", "202012")
+_LATEST: Final = "https://json-schema.org/draft/2020-12/schema"
+
+
+def _named(uri: object) -> Draft:
+    jsonschema = schema_package("jsonschema")
+    drafts = [cast("Draft", getattr(jsonschema, f"Draft{name}Validator")) for name in _DRAFTS]
+    for draft in drafts:
+        if isinstance(uri, str) and uri.rstrip("#") == _uri(draft):
+            return draft
+    known = ", ".join(map(_uri, drafts))
+    raise InvalidOption(f"the JSON schema is of the draft {uri!r}; known are {known}")
+
+
+def _uri(draft: Draft) -> str:
+    return str(draft.META_SCHEMA["$schema"]).rstrip("#")
+
+
+# --- its references -------------------------------------------------------------------------------
+
+_SAME_VALUE: Final = frozenset({"allOf", "anyOf", "oneOf", "not", "if", "then", "else"})
+_SAME_VALUE_BY_KEY: Final = frozenset({"dependentSchemas", "dependencies"})
+"""The keywords whose schemas are held against the same value as the schema that they stand in."""
+
+
+class _Resource(Protocol):
+    """A schema as ``referencing`` sees it: nothing but to hand it on."""
+
+
+class _Resolver(Protocol):
+    """What is used of a resolver of ``referencing``."""
+
+    def lookup(self, ref: str, /) -> _Resolved: ...
+    def in_subresource(self, subresource: _Resource, /) -> _Resolver: ...
+
+
+class _Resolved(Protocol):
+    """What is used of a reference's target."""
+
+    @property
+    def contents(self) -> object: ...
+    @property
+    def resolver(self) -> _Resolver: ...
+
+
+class _Specification(Protocol):
+    """What is used of a draft as ``referencing`` knows it."""
+
+    def create_resource(self, contents: object, /) -> _Resource: ...
+    def subresources_of(self, contents: object, /) -> Iterable[object]: ...
+
+
+class _References:
+    """Follows every reference of a schema.
+
+    Args:
+        draft: The schema's.
+    """
+
+    def __init__(self, draft: str) -> None:
+        drafts = schema_package("referencing.jsonschema")
+        self._specification = cast("_Specification", drafts.specification_with(draft))
+        self._ref_is_alone = "draft-0" in draft  # what stands beside a $ref is ignored
+        unresolvable = schema_package("referencing.exceptions").Unresolvable
+        self._unresolvable = cast("type[Exception]", unresolvable)
+        self._path: set[int] = set()
+        self._done: set[int] = set()
+        self._deeper: list[tuple[object, _Resolver]] = []
+
+    def follow_all(self, schema: object) -> None:
+        """Look at a schema and all that it contains and refers to.
+
+        Raises:
+            InvalidOption: a reference leads nowhere or in a circle, or a draft is unknown.
+        """
+        known = schema_package("jsonschema_specifications").REGISTRY  # the schemas of schemas
+        root = self._specification.create_resource(schema)
+        self._deeper.append((schema, cast("_Resolver", known.resolver_with_root(root))))
+        while self._deeper:
+            self._follow(*self._deeper.pop())
+
+    def _follow(self, given: object, resolver: _Resolver) -> None:
+        if not isinstance(given, dict):
+            return
+        schema = cast("dict[str, object]", given)
+        if id(schema) in self._path:
+            raise InvalidOption("a reference in the schema goes in a circle: it would never end")
+        if id(schema) in self._done:
+            return
+        if "$schema" in schema:
+            _named(schema["$schema"])
+        self._path.add(id(schema))
+        for target in self._targets(schema, resolver):
+            self._follow(target.contents, target.resolver)
+        if not (self._ref_is_alone and "$ref" in schema):
+            for part in _of_same_value(schema):
+                self._follow(part, self._inside(part, resolver))
+        self._path.remove(id(schema))
+        self._done.add(id(schema))
+        for part in _objects(self._specification.subresources_of(schema)):
+            self._deeper.append((part, self._inside(part, resolver)))
+
+    def _inside(self, part: object, resolver: _Resolver) -> _Resolver:
+        return resolver.in_subresource(self._specification.create_resource(part))
+
+    def _targets(self, schema: Mapping[str, object], resolver: _Resolver) -> Iterator[_Resolved]:
+        for keyword in ("$ref", "$dynamicRef", "$recursiveRef"):
+            reference = schema.get(keyword)
+            if not isinstance(reference, str):
+                continue
+            try:
+                target = resolver.lookup(reference)
+            # the latter two from a pointer into what is no object
+            except (self._unresolvable, ValueError, TypeError) as error:
+                raise InvalidOption(f"a reference in the schema leads nowhere: {error}") from error
+            if not isinstance(target.contents, dict | bool):
+                raise InvalidOption(f"a reference in the schema leads to no schema: {reference}")
+            yield target
+
+
+def _of_same_value(schema: Mapping[str, object]) -> Iterator[dict[str, object]]:
+    for keyword, given in schema.items():
+        if keyword in _SAME_VALUE:
+            yield from _objects(
+                cast("list[object]", given) if isinstance(given, list) else (given,)
+            )
+        elif keyword in _SAME_VALUE_BY_KEY and isinstance(given, dict):
+            yield from _objects(cast("dict[str, object]", given).values())
+
+
+def _objects(several: Iterable[object]) -> Iterator[dict[str, object]]:
+    """Those of several schemas that are not just ``true`` or ``false``."""
+    for one in several:
+        if isinstance(one, dict):
+            yield cast("dict[str, object]", one)
