@@ -21,7 +21,6 @@ HEAVY = {
     "h11",
     "httpx",
     "hypothesis",
-    "ijson",
     "jinja2",
     "jsonschema",
     "pydantic",

@@ -328,6 +328,36 @@ def test_backtracking_goes_on_from_the_text_that_was_shown(loop: LoopName) -> No
 
 
 @pytest.mark.parametrize("loop", LOOPS)
+def test_no_edit_reaches_back_into_what_was_shown_before_an_attempt(loop: LoopName) -> None:
+    class NoBx(Requirement):
+        async def stream_validate(
+            self, chunk: str, *, backend: Backend, ctx: Context
+        ) -> PartialValidationResult:
+            bad = "bx" in chunk
+            return PartialValidationResult("fail" if bad else "pass", replacement="Good.")
+
+        async def validate(self, backend: Backend, ctx: Context, **_: object) -> ValidationResult:
+            output = ctx.last_output()
+            return ValidationResult(output is not None and "bx" not in output.value)
+
+    async def program() -> tuple[str, list[str]]:
+        # the editor's piece is a paragraph, of which the first attempt has shown a sentence
+        rules = [NoBx("no bx", chunking="paragraph", on_fail="fix"), MustNotMatch("ax")]
+        backend = ScriptedBackend("A dog.\n\nIt is ax.", "Bx bx.\n\nEnd.")
+        async with start_session(backend=backend) as m:
+            result = await m.stream(
+                "?", requirements=rules, strategy=BacktrackStrategy(), chunking="word"
+            )
+            chunks = [chunk async for chunk in result.astream()]
+        assert result.completed
+        return result.full_text, chunks
+
+    text, chunks = run_virtual(program, backend=loop)
+    assert text == "A dog.\n\nIt is Good.\n\nEnd."
+    assert chunks == text.split()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
 def test_4_15_what_cuts_off_stops_the_model_and_the_trace_says_what_was_saved(
     loop: LoopName,
 ) -> None:

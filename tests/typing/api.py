@@ -504,6 +504,7 @@ def requirements() -> None:
     MustNotMatch(r"a+", replacement="*", on_fail="fix")
     ValidJSON()
     ValidJSON(Poem, fenced=True, check_only=True)
+    assert_type(ValidJSON(find=True).json_in("x"), str | None)
     ValidJSON({"type": "object"}, on_fail="retry")
     CodeBlocks({"python", "sh"}, on_fail="backtrack")
     NoRepetition(3, at_least=20, longest=100, on_fail="stop")

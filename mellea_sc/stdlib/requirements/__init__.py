@@ -2,7 +2,8 @@
 
 limits.py       how long an answer may be
 patterns.py     regular expressions that must and must not match
-valid_json.py   JSON, character by character
+valid_json.py   JSON, character by character; json_text.py, json_around.py, json_schema.py,
+                schema_checks.py: its parts
 code_blocks.py  fenced blocks: allowed languages, none left open
 repetition.py   loops
 sensitive.py    secrets and personal data; kinds.py: what they look like
