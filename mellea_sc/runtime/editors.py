@@ -22,6 +22,7 @@ pass costs calls only where something was edited.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol
 
@@ -96,7 +97,8 @@ class Editor:
         self._space = ""  # what is known to stand after the last piece
         self._space_given = 0  # so much of what stands after the last judged piece is given away
         self._given = 0
-        self._is_full = False
+        self.is_full = False
+        """Whether the next in the chain is."""
         lane.source = self
         if kept:
             self.feed(kept)
@@ -179,16 +181,18 @@ class Editor:
         return self._unjudged(self._cutter.flush())
 
     def _unjudged(self, pieces: Sequence[Chunk]) -> Sequence[Chunk]:
-        self._space = "" if pieces else self._space
+        """The pieces that are to be judged; what is known to be good before them is given away."""
+        self._space = self._cutter.space() if pieces else self._space + self._cutter.space()
         known = self.lane.known.judged
-        while pieces and pieces[0].end <= known:
-            self._give(pieces[0], pieces[0].text, "")
-            pieces = pieces[1:]
-        self._space += self._cutter.space()
-        if not pieces and len(self._space) > self._space_given:
-            self._write(self._space[self._space_given :])
-            self._space_given = len(self._space)
-        return pieces
+        good = bisect_right(pieces, known, key=_end_of)
+        good += self.lane.take_over(pieces[good:])
+        unjudged = pieces[good:]
+        text = "".join([one.before + one.text for one in pieces[:good]])
+        if good or not unjudged:
+            after = unjudged[0].before if unjudged else self._space
+            self._write((text + after)[self._space_given :])
+            self._space_given = len(after)
+        return unjudged
 
     def judged(self, lane: int, piece: Chunk, verdict: PartialValidationResult) -> Move:
         """The lane has judged the next piece."""
@@ -196,13 +200,13 @@ class Editor:
         after = self.lane.waiting[0].before if self.lane.waiting else self._space
         if verdict.success != "fail":
             self._give(piece, piece.text, after)
-            return "wait" if self._is_full else "hold"
+            return "wait" if self.is_full else "hold"
         replacement = verdict.replacement if self._replaces else ""
         stays = self._kept - piece.start  # so many of its characters were shown before
         if replacement is None or stays >= len(piece.text):
             # a fail that cannot be edited stops the text when it is judged behind the chain
             self._give(piece, piece.text, after)
-            return "wait" if self._is_full else "hold"
+            return "wait" if self.is_full else "hold"
         stays = max(0, stays)
         at = self._given + len(piece.before) - self._space_given + stays
         self._edits.add(
@@ -215,14 +219,14 @@ class Editor:
             self._on_cut_off(self)
             return "cancel"
         self._give(piece, piece.text[:stays] + replacement, after)
-        return "wait" if self._is_full else "hold"
+        return "wait" if self.is_full else "hold"
 
     def tell(self, move: Move) -> None:
         """Nothing: what follows from a verdict was done at once."""
 
     async def wait(self) -> None:
         """Wait until the next in the chain has room."""
-        self._is_full = False
+        self.is_full = False
         with parked(self, self._hosts):
             await self._to.room()
 
@@ -245,4 +249,8 @@ class Editor:
         if begun < self._kept:
             text = text[self._kept - begun :]
         if text and self._to.feed(text):
-            self._is_full = True
+            self.is_full = True
+
+
+def _end_of(piece: Chunk) -> int:
+    return piece.end

@@ -59,10 +59,11 @@ class Edits:
         kept: What was edited in the beginning of the text, by an attempt before this one.
     """
 
-    __slots__ = ("_by_editor", "_kept", "_told", "editors")
+    __slots__ = ("_by_editor", "_kept", "_told", "untold")
 
     def __init__(self, editors: int = 0, kept: Sequence[Placed] = ()) -> None:
-        self.editors: int = editors
+        self.untold: int = 0
+        """How many have not been taken yet."""
         self._by_editor: list[list[Edit]] = [[] for _ in range(editors)]
         self._told = [0] * editors
         self._kept = kept
@@ -70,6 +71,7 @@ class Edits:
     def add(self, editor: int, edit: Edit) -> None:
         """An editor has made its next edit."""
         self._by_editor[editor].append(edit)
+        self.untold += 1
 
     def before(self, position: float) -> list[Placed]:
         """Those that stand before a position of the shown text, in its order."""
@@ -89,6 +91,7 @@ class Edits:
                 if placed.position >= position:
                     break
                 self._told[editor] += 1
+                self.untold -= 1
                 news.append(placed)
         return self._sorted(news)
 

@@ -113,6 +113,15 @@ class Source(Protocol):
         """The last ones: the text has ended."""
         ...
 
+    @property
+    def is_full(self) -> bool:
+        """Whether what it has given away itself has to be waited for."""
+        ...
+
+    async def wait(self) -> None:
+        """Wait for that."""
+        ...
+
 
 class Outlet(Protocol):
     """Where a lane's verdicts go."""
@@ -347,6 +356,25 @@ class Lane:
             self._states.append((piece.end, found.requirement))
         return found.verdict
 
+    def take_over(self, pieces: Sequence[Chunk]) -> int:
+        """How many of the next pieces the pass before has passed: they are judged with that."""
+        count, earlier = 0, self.earlier
+        if not earlier or self.later is None or self.remembers:
+            return 0
+        for piece in pieces:
+            found = earlier[0] if earlier else None
+            if (
+                found is None
+                or found.text != piece.text
+                or found.window != piece.window
+                or found.verdict.success == "fail"
+            ):
+                break
+            self.later.append(earlier.popleft())
+            self.requirement = found.requirement
+            count += 1
+        return count
+
     def _keep(self, piece: Chunk, verdict: PartialValidationResult) -> None:
         """Keep what the requirement knows now, for a later pass or for another text to go on from."""
         if self.later is None and not self.remembers:
@@ -374,6 +402,8 @@ class Lane:
                 self._batch.clear()
                 if self.source is not None:
                     self.waiting.extend(self.source.take())
+                    if self.source.is_full:
+                        await self.source.wait()
         limit.resume()
         return True
 

@@ -235,7 +235,7 @@ class Showing:
 
     def _release(self, chunk: Chunk) -> None:
         gate, ledger, index = self._gate, self._ledger, self.released
-        if self._edits.editors:
+        if self._edits.untold:
             self._tell_edits(chunk.end)
         verdicts = ledger.verdicts_on(index) if ledger.lanes else None
         if gate.may_retract:
