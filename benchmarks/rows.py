@@ -158,6 +158,14 @@ def against(who: str, group: str, label: str, metric: str) -> Callable[[Look], f
 FOUR = "sentence chunks, 4 requirements"
 NONE = "sentence chunks, 0 requirements"
 NO_COLLECTION = "no garbage collection"
+JUDGE = "four judges"
+MAY_EDIT = "two editors and two judges, nothing to edit"
+EDIT = "two editors and two judges, every tenth sentence is edited"
+EDITED: Mapping[str, Mapping[str, object]] = {
+    JUDGE: {"editors": 0, "every": 0},
+    MAY_EDIT: {"editors": 2, "every": 0},
+    EDIT: {"editors": 2, "every": 10},
+}
 STREAMS = "streams of 200 deltas with 2 requirements at the same time"
 
 
@@ -538,5 +546,39 @@ ROWS = [
         note="What grows with the number of streams is mostly what Python's garbage collector does, which"
         " looks through all that is alive again and again: the last table is without it.",
         quick=[side_by_side(n) for n in (1, 10)],
+    ),
+    Row(
+        "13",
+        "Sentences, judged by four requirements of which two may edit",
+        "edited_sentences",
+        [
+            Case(f"{thousands(n)} sentences", {"sentences": n, **args}, size=n, group=group)
+            for group, args in EDITED.items()
+            for n in (2_500, 10_000, 40_000)
+        ],
+        [RATE, PER_DELTA, HIDDEN_TIME],
+        [
+            Goal(
+                "half the rate of four judges, where nothing has to be edited (≥ 0.5)",
+                lambda at: (
+                    at.median("ours", MAY_EDIT, "10 k sentences", "rate")
+                    / at.median("ours", JUDGE, "10 k sentences", "rate")
+                ),
+                0.5,
+                "more",
+            ),
+            Goal(
+                "growth from 10 k to 40 k sentences, of which every tenth is edited twice (≤ 1.05)",
+                lambda at: at.growth("ours", EDIT, start=10_000),
+                1.05,
+            ),
+        ],
+        contestants=OURS,
+        note="A delta is a sentence. What edits is given the text twice, and judges the outcome.",
+        quick=[
+            Case(f"{n} sentences", {"sentences": n, **args}, size=n, group=group)
+            for group, args in EDITED.items()
+            for n in (500, 2_000)
+        ],
     ),
 ]

@@ -148,6 +148,43 @@ def stream_chunks(deltas, requirements, chunking, runs=1):
     return run(main)
 
 
+@cache
+def editing():
+    """A class of requirements that fail the sentences with a number that ends in 0."""
+    from mellea_sc import PartialValidationResult
+
+    class Edits(judged()):
+        async def stream_validate(self, chunk, *, backend, ctx):
+            if chunk.endswith("0 of them."):
+                return PartialValidationResult("fail", replacement="It was left out.")
+            return PartialValidationResult("unknown")
+
+    return Edits
+
+
+def edited_sentences(sentences, editors, every):
+    """Four requirements, of which so many may edit; ``every`` is 10, or 0 where nothing is edited."""
+    from mellea_sc import start_session
+
+    numbers = range(sentences) if every else range(1, 10 * sentences, 10)
+    texts = [f"This is sentence number {n} of them. " for n in numbers]
+
+    def requirements():
+        made = [editing()(None) for _ in range(editors)]
+        for one, on_fail in zip(made, ("filter", "fix"), strict=False):
+            one.on_fail = on_fail
+        return [*made, *[requirement() for _ in range(4 - editors)]]
+
+    async def main():
+        await warm_up()
+        async with start_session(backend=at_once(texts)) as m:
+            watch = Stopwatch()
+            chunks = await count_chunks(m, requirements(), "sentence")
+            return watch.read(chunks=chunks, deltas=sentences)
+
+    return run(main)
+
+
 def read_thunk(deltas):
     from mellea_sc import ModelOption, start_session
 
