@@ -36,6 +36,7 @@ from mellea_sc import (
     start_session,
 )
 from mellea_sc.core.backend import GenerationRequest
+from mellea_sc.core.requirement import OnFail
 from mellea_sc.testing import (
     LoopName,
     Pause,
@@ -54,16 +55,22 @@ POINTS = None if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 8
 class NoBad(Requirement):
     """Takes its time, and fails what is bad; knows how much it has judged."""
 
-    def __init__(self) -> None:
-        super().__init__("nothing bad")
+    def __init__(self, on_fail: OnFail | None = None, *, cuts_off: bool = False) -> None:
+        super().__init__("nothing bad", on_fail=on_fail)
         self.seen = ""
+        self.cuts_off = cuts_off
 
     async def stream_validate(
         self, chunk: str, *, backend: Backend, ctx: Context
     ) -> PartialValidationResult:
         await anyio.sleep(0.01)
         self.seen += chunk
-        return PartialValidationResult("fail" if "bad" in chunk else "pass", reason="it is bad")
+        return PartialValidationResult(
+            "fail" if "bad" in chunk else "pass",
+            reason="it is bad",
+            replacement="It is mended.",
+            cuts_off=self.cuts_off,
+        )
 
     async def validate(
         self, backend: Backend, ctx: Context, **_options: object
@@ -173,6 +180,25 @@ async def preconditions(watched: Watched, met: bool) -> None:
         assert result.completed is met
 
 
+async def edited(watched: Watched, rules: Callable[[], list[Requirement]]) -> None:
+    watched.backend = backend()
+    async with start_session(backend=watched.backend, ctx=ChatContext()) as m:
+        request = m.stream(
+            "Count.", requirements=rules(), strategy=BacktrackStrategy(), model_options=SEEDED
+        )
+        async with request as result:
+            watched.results.append(result)
+            await result.acomplete()
+        assert result.completed
+
+
+EDITED: dict[str, Callable[[], list[Requirement]]] = {
+    "filtered": lambda: [NoBad("filter"), NoBad()],
+    "fixed, twice": lambda: [NoBad("fix"), NoBad("fix"), req("be kind")],
+    "cut off": lambda: [NoBad("fix"), NoBad("filter", cuts_off=True)],
+    "cut off at once": lambda: [NoBad("filter", cuts_off=True), NoBad("fix")],
+}
+
 PROGRAMS: dict[str, Callable[[Watched], Awaitable[None]]] = {
     **{
         f"instruct, {name}": partial(an_instruction, make=make) for name, make in STRATEGIES.items()
@@ -181,6 +207,7 @@ PROGRAMS: dict[str, Callable[[Watched], Awaitable[None]]] = {
     "held back, repair": partial(a_stream, make=STRATEGIES["repair"], hold_back=True),
     "held back by one, rejection": partial(a_stream, make=STRATEGIES["rejection"], hold_back=1),
     "held back by one, backtracking": partial(a_stream, make=BacktrackStrategy, hold_back=1),
+    **{name: partial(edited, rules=rules) for name, rules in EDITED.items()},
     "preconditions": partial(preconditions, met=True),
     "preconditions that are not met": partial(preconditions, met=False),
 }
@@ -205,7 +232,7 @@ def test_cancelled_anywhere_a_strategy_leaves_nothing_and_loses_nothing(
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["instruct", "stream"])
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
-@pytest.mark.parametrize("name", ["repair", "race", "backtracking"])
+@pytest.mark.parametrize("name", ["repair", "race", "backtracking", *EDITED])
 def test_failing_anywhere_a_strategy_loses_no_error(
     name: str, loop: LoopName, streamed: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -215,7 +242,7 @@ def test_failing_anywhere_a_strategy_loses_no_error(
         results.clear()
         caplog.clear()
         async with start_session(backend=failing, ctx=ChatContext()) as m:
-            strategy = STRATEGIES[name]()
+            strategy = STRATEGIES.get(name, BacktrackStrategy)()
             if streamed:
                 request = m.stream(
                     "Count.", requirements=requirements, strategy=strategy, model_options=SEEDED
@@ -245,7 +272,7 @@ def test_failing_anywhere_a_strategy_loses_no_error(
         return await fail_everywhere(
             program,
             backend=backend,
-            requirements=[NoBad(), req("be kind")],
+            requirements=EDITED[name]() if name in EDITED else [NoBad(), req("be kind")],
             after_each=ended_once,
         )
 
