@@ -27,7 +27,9 @@ __all__ = [
 ChunkingName: TypeAlias = Literal["sentence", "sentences", "word", "paragraph"]
 
 _POINT: Final = r"[.!?][\"'\u201d\u2019)]?(?=\s)"
-_STOP: Final = rf"[{STOPS}][{STOPS}!?\u2026{CLOSERS}]*+"
+_OPENERS: Final = "\u201c\u2018\u00ab"
+"""They open in English, and close in German or Urdu: before white space they do."""
+_STOP: Final = rf"[{STOPS}](?:[{STOPS}!?\u2026{CLOSERS}]|[{_OPENERS}](?=\s|\Z))*+"
 
 _ASCII_END: Final = re.compile(_POINT)
 _SENTENCE_END: Final = re.compile(f"{_POINT}|{_STOP}|{GREEK_QUESTION}")
@@ -55,9 +57,11 @@ class SentenceChunker(PatternChunker):
         return boundary.end()
 
     def _kept(self, rest: str) -> str:
-        # a stop that is not decided has nothing but its closers after it: however many, it is the same
         stop = None if rest.isascii() else _STOP_MARK.search(rest)
-        return stop[0] if stop else super()._kept(rest)
+        if stop is None:
+            return super()._kept(rest)
+        # it is not decided, so nothing but its closers is after it: however many, it is the same
+        return stop[0] + (rest[-1] if rest[-1] in _OPENERS else "")
 
 
 class ParagraphChunker(PatternChunker):

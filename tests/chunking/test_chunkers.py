@@ -6,6 +6,7 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 import regex
@@ -23,6 +24,8 @@ from mellea_sc.stdlib.chunking import (
     WordChunker,
     resolve_chunking,
 )
+from mellea_sc.stdlib.sentence_marks import CLOSERS
+from mellea_sc.stdlib.sentence_marks import STOPS as STOPS_OF_OURS
 from mellea_sc.testing.strategies import cuts, texts
 
 NAMED = {"sentence": SentenceChunker, "word": WordChunker, "paragraph": ParagraphChunker}
@@ -51,7 +54,10 @@ def sentence_ends(text: str) -> Iterator[int]:
         end = at + 1
         if text[at] in STOPS:
             while end < len(text) and (
-                text[end] in STOPS or text[end] in "!?\u2026" or closes(text[end])
+                text[end] in STOPS
+                or text[end] in "!?\u2026"
+                or closes(text[end])
+                or (text[end] in "\u201c\u2018\u00ab" and not text[end + 1 : end + 2].strip())
             ):
                 end += 1
             if end < len(text):
@@ -169,7 +175,7 @@ SCRIPTS = (
         "\u203c\ufe0f",
     ),
     *STOPS,
-    *"\u300c\u300d\u300e\u300f\uff08\uff09\u300a\u300b\u201c\u201d\u2019\u00bb\uff0c\u3001\uff1a\u2026()[]\"'*-_!?.,; \n",
+    *"\u300c\u300d\u300e\u300f\uff08\uff09\u300a\u300b\u201c\u201d\u2018\u2019\u00ab\u00bb\uff0c\u3001\uff1a\u2026()[]\"'*-_!?.,; \n",
     *("! ", '."', ". ", "\u200f", "\u3000"),
 )
 
@@ -205,6 +211,24 @@ def test_the_chunks_depend_on_the_text_alone_wherever_it_is_cut(
     whole = chunks_of(resolve_chunking(name), [text])
     assert chunks_of(resolve_chunking(name), data.draw(cuts(text))) == whole
     assert chunks_of(resolve_chunking(name), [*text]) == whole
+
+
+def lines_of(name: str) -> list[list[str]]:
+    lines = (Path(__file__).parent / name).read_text(encoding="utf-8").splitlines()
+    return [
+        line.replace("\\n", "\n").replace("\\u037e", "\u037e").split(" | ")
+        for line in lines
+        if line and not line.startswith("#")
+    ]
+
+
+@pytest.mark.parametrize(("language", "marked"), lines_of("languages.txt"))
+def test_texts_of_many_languages_are_cut_after_their_sentences(language: str, marked: str) -> None:
+    expected = [sentence.strip() for sentence in marked.split("|")]
+    text = marked.replace("|", "")
+    for size in (1, 2, 3, len(text)):
+        deltas = [text[at : at + size] for at in range(0, len(text), size)]
+        assert chunks_of(resolve_chunking("sentence"), deltas) == expected
 
 
 @pytest.mark.parametrize(
@@ -382,6 +406,45 @@ def test_what_is_kept_does_not_grow_with_the_chunks_already_given(name: str) -> 
     for _ in range(1000):
         strategy.feed(end)
         assert sum(map(len, strategy._pending)) <= 3  # type: ignore[attr-defined]
+
+
+# --- against Unicode's tables ----------------------------------------------------------------------
+
+
+def test_the_marks_that_end_a_sentence_are_unicodes() -> None:
+    ours, theirs = re.compile(f"[{STOPS_OF_OURS}]"), regex.compile(r"\p{SB=STerm}")
+    for char in map(chr, range(0x110000)):
+        if unicodedata.category(char) != "Cn":
+            expected = theirs.match(char) is not None and char not in "!?\u104a"
+            assert (ours.match(char) is not None) == expected, ascii(char)
+
+
+def test_the_closing_quotes_and_brackets_are_unicodes() -> None:
+    ours = re.compile(f"[{CLOSERS}]")
+    for char in map(chr, range(0x110000)):
+        if unicodedata.category(char) != "Cn":
+            assert (ours.match(char) is not None) == closes(char), ascii(char)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("\u3053\u308c\u306f\u30da\u30f3\u3067\u3059", 6),  # katakana in one, hiragana one by one
+        ("\u0e19\u0e49\u0e33", 1),  # a consonant, a tone mark, a vowel that Unicode takes with them
+        ("\u1780\u17d2\u1780", 1),  # stacked consonants
+        ("\u1000\u1019\u1039\u1018\u102c", 2),
+        ("\u0f56\u0f7c\u0f51\u0f0b\u0f61\u0f72\u0f42\u0f0d", 2),  # Tibetan syllables
+        ("\ud55c\uad6d\uc5b4 \ubb38\uc7a5", 2),
+        ("ti\u1ebfng Vi\u1ec7t", 2),
+        ("\u6211\u6709iPhone15\u548c3.5\u5143", 6),
+        ("**\u91cd\u8981**\uff1a\u300c\u8bf7\u300d", 3),
+        ("\U0001f44d\U0001f3fd \u2764\ufe0f", 2),
+        ("\u0915\u094d\u0937 \u0915", 2),
+        ("\u4f60\u597d,world", 3),
+    ],
+)
+def test_words_are_counted_as_unicode_has_them(text: str, expected: int) -> None:
+    assert len(chunks_of(resolve_chunking("word"), [text])) == expected
 
 
 # --- names -----------------------------------------------------------------------------------------

@@ -166,6 +166,8 @@ class _CountWatch(Watch):
 
     def feed(self, delta: str) -> Sequence[Piece]:
         """What fits, and what does not."""
+        if not delta:
+            return ()
         begins = 0
         if not self._is_over:
             if self._count < self._limit:
@@ -210,6 +212,8 @@ class _LengthWatch(Watch):
 
     def feed(self, delta: str) -> Sequence[Piece]:
         """What fits, and what does not."""
+        if not delta:
+            return ()
         if self._is_over:
             return (Piece.of(delta, _too_long(self._limit, "character")),)
         far = delta[: max(0, self._begins - self._length)]
@@ -217,7 +221,7 @@ class _LengthWatch(Watch):
         if far:
             self._half_flag = _ends_in_half_flag(far, self._half_flag)
         if len(far) == len(delta):
-            return (Piece.of(delta),) if delta else ()
+            return (Piece.of(delta),)
         self._zone += delta[len(far) :]
         most = self._limit - self._begins
         fits = self._settled(most)
