@@ -17,6 +17,10 @@ class ChunkingStrategy(abc.ABC):
     alone, never on where its deltas were cut.
     """
 
+    bare: bool = False
+    """Whether its chunks never begin with white space: then what stands after one need not wait for
+    the next to be known not to belong to it."""
+
     @abc.abstractmethod
     def feed(self, delta: str) -> Sequence[str]:
         """The chunks that this delta finishes, oldest first. The work may not grow with the text seen."""

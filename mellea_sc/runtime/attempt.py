@@ -2,18 +2,22 @@
 
 ::
 
-    backend ──delta──> pump ──> Attempt.write ──> Lanes.feed ──> ledger ──release──> audience
-                                                    │              │
-                                                 validators        └──cancel──> the race's scope
-                                                                                (connection, lanes,
-                                                                                 their judges)
+    backend ──delta──> pump ──> Attempt.write ──> editors ──> Judged: Lanes ──> ledger ──release──> audience
+                                   (none, or those of          │                  │
+                                    requirements that edit) validators            └──cancel──> the race's scope
+                                                                                               (connection, editors,
+                                                                                                lanes, their judges)
 
 The phases of :meth:`Attempt.run`:
 
-1. *the race*: the producer and the lanes, until the text has ended and is judged, or a lane fails, or
-   something raises. A backend's error ends the text where it happened; what came before it is judged
-   and released like any text, and then the error is the attempt's;
+1. *the race*: the producer, the editors and the lanes, until the text has ended and is judged, or a
+   lane fails, or something raises. A backend's error ends the text where it happened; what came before
+   it is judged and released like any text, and then the error is the attempt's. Where an editor cuts
+   the text off, the producer is stopped, and the text has come to its end;
 2. after a natural end, *the final validation* of the whole text by every requirement.
+
+There are two texts, which are one where nothing is edited: what was generated, and what is shown. Chunks,
+verdicts and positions belong to the latter.
 
 An attempt may begin with text that another one has left: :class:`Kept`. That text goes through the
 chunkings again, and not through validators that have judged it: each goes on with what it knew there.
@@ -22,12 +26,14 @@ chunkings again, and not through validators that have judged it: each goes on wi
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Literal, Protocol, TypeAlias
 
 import anyio
+import anyio.abc
 import attrs
 
 from mellea_sc.core.backend import Backend, Format
@@ -35,7 +41,8 @@ from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.runtime.cutter import Cutter
-from mellea_sc.runtime.edits import Edits
+from mellea_sc.runtime.editors import Editor, TextSink
+from mellea_sc.runtime.edits import Edits, Placed
 from mellea_sc.runtime.generation import opened_scope, pump, request_for
 from mellea_sc.runtime.lanes import Known, Lane, Lanes
 from mellea_sc.runtime.ledger import Chunk, Failure, Ledger
@@ -71,7 +78,7 @@ class Asking:
 
 @attrs.frozen(kw_only=True)
 class Kept:
-    """The good beginning of a text, for another attempt to go on from.
+    """The good beginning of a text as it is shown, for another attempt to go on from.
 
     Args:
         text: The beginning, with the white space after its last chunk.
@@ -84,7 +91,7 @@ class Kept:
 
     text: str
     chunks: Sequence[Chunk]
-    edits: Edits
+    edits: Sequence[Placed]
     noted: Sequence[Failure]
     known: Sequence[Callable[[int], Known]]
     deltas: Sequence[int] = ()
@@ -105,6 +112,8 @@ class Judging:
         requirements: The copies that judge it, in order.
         main: The chunking that the reader sees.
         lanes: For those that judge while it runs.
+        editors: For those that edit it before, one after the other.
+        edits: What these do.
         ledger: Made for all of them.
         timeout: Seconds for one final validation, where the requirement does not say.
     """
@@ -112,6 +121,8 @@ class Judging:
     requirements: Sequence[Requirement]
     main: Cutter
     lanes: Sequence[Lane]
+    editors: Sequence[Editor]
+    edits: Edits
     ledger: Ledger
     timeout: float
 
@@ -149,6 +160,29 @@ class Audience(Protocol):
         ...
 
 
+class Judged:
+    """The end of the chain: the text that is shown, for its judges and its audience."""
+
+    def __init__(self, lanes: Lanes, audience: Audience) -> None:
+        self.parts: list[str] = []
+        self._lanes = lanes
+        self._audience = audience
+
+    def feed(self, text: str) -> bool:
+        """Take the text; true when a lane or the reader is behind."""
+        self.parts.append(text)
+        return self._lanes.feed(text) or self._audience.is_full
+
+    def end(self) -> None:
+        """The text has ended."""
+        self._lanes.end()
+
+    async def room(self) -> None:
+        """Wait for the lanes and the reader."""
+        await self._lanes.room()
+        await self._audience.room()
+
+
 class Attempt:
     """The tasks of one attempt. Its writes are the pump's.
 
@@ -170,8 +204,8 @@ class Attempt:
         remembers: bool = False,
     ) -> None:
         self.asking = asking
-        self.requirements: Sequence[Requirement] = judging.requirements
         self.ledger: Ledger = judging.ledger
+        self.edits: Edits = judging.edits
         self.generation: GenerationInfo = GenerationInfo()
         self.validations: list[ValidationResult] = []
         self.end: AttemptEnd = "running"
@@ -186,10 +220,10 @@ class Attempt:
         self._audience = audience
         self._kept = kept
         self._chunks: list[Chunk] = []
-        self._parts: list[str] = []
         self._begins = False
         self._errors: list[Exception] = []
         self._race = anyio.CancelScope()
+        self._generating = anyio.CancelScope()
         self._now: Callable[[], float] = clock()
         self._hosts: Collection[Nursery] = ()
         self._lanes = Lanes(
@@ -200,31 +234,70 @@ class Attempt:
             release=audience.advance,
             cancel=self._check_failed,
         )
+        self._judged = Judged(self._lanes, audience)
+        self._editors = judging.editors
+        self._parts: list[str] = [] if self._editors else self._judged.parts
+        after: TextSink = self._judged
+        for editor in reversed(self._editors):
+            editor.connect(after, self._cut_off)
+            after = editor
+        self._head = after
 
     # --- what became of it ---------------------------------------------------------------------
 
     @property
-    def text_so_far(self) -> str:
-        """All that was generated, judged or not."""
+    def requirements(self) -> list[Requirement]:
+        """The copies that judge it, in order."""
+        requirements = list(self._judging.requirements)
+        for lane in self._judging.lanes:
+            requirements[lane.index] = lane.requirement
+        return requirements
+
+    @property
+    def generated(self) -> str:
+        """All that was generated, judged or not, after what it began with."""
         return "".join(self._parts)
+
+    @property
+    def edited(self) -> str:
+        """What the editors have made of that so far, judged or not."""
+        return "".join(self._judged.parts)
 
     @property
     def text(self) -> str:
         """The text as far as it may be shown: all of it after a natural end."""
-        text = self.text_so_far
-        if self.end != "completed":
-            text = text[: self.ledger.position]
-        return self.ledger.edits.applied_to(text)
+        text = self.edited
+        return text if self.end == "completed" else text[: self.ledger.position]
+
+    def source(self, position: int | None = None) -> int:
+        """How much of what was generated the text up to a position was made of; ``None``: the whole text."""
+        if position is None and self.cut_off is None:
+            return len(self.generated)
+        return self.edits.source(len(self.edited) if position is None else position)
 
     @property
     def failures(self) -> list[tuple[Requirement, PartialValidationResult]]:
         """The requirements that have stopped it, in order."""
-        return [(self.requirements[f.lane], f.verdict) for f in self.ledger.failures]
+        requirements = self.requirements
+        return [(requirements[f.lane], f.verdict) for f in self.ledger.failures]
 
     @property
     def noted(self) -> list[tuple[Requirement, PartialValidationResult]]:
-        """The fails that have not stopped it, as they came."""
-        return [(self.requirements[f.lane], f.verdict) for f in self.ledger.noted]
+        """The fails that have not stopped it: those that were only recorded, as they came, and what
+        was edited in the text that may be shown, in its order.
+        """
+        requirements = self.requirements
+        position = math.inf if self.end == "completed" else self.ledger.position
+        noted: list[Failure | Placed] = [*self.ledger.noted, *self.edits.before(position)]
+        return [(requirements[one.lane], one.verdict) for one in noted]
+
+    @property
+    def cut_off(self) -> tuple[Requirement, PartialValidationResult] | None:
+        """The requirement after whose verdict nothing more could be shown, if that stopped the model."""
+        for editor in self._editors:
+            if editor.cut_off is not None:
+                return self.requirements[editor.lane.index], editor.cut_off
+        return None
 
     @property
     def estimate(self) -> int:
@@ -241,7 +314,7 @@ class Attempt:
 
     def kept(self, count: int) -> Kept:
         """Its first chunks, for another attempt to go on from; of an attempt that remembers."""
-        text = self.text_so_far
+        text = self.edited
         end = self._chunks[count - 1].end if count else 0
         if count < len(self._chunks):
             after = self._chunks[count].start
@@ -251,7 +324,7 @@ class Attempt:
         return Kept(
             text=text[:after],
             chunks=self._chunks[:count],
-            edits=self.ledger.edits.before(end),
+            edits=self.edits.before(after),
             noted=[failure for failure in self.ledger.noted if failure.end <= after],
             known=[
                 lanes[index].known_at if index in lanes else partial(_as_it_is, requirement)
@@ -260,11 +333,12 @@ class Attempt:
             deltas=[end for end in self._delta_ends() if end <= after],
         )
 
-    def _delta_ends(self) -> Sequence[int]:
-        ends = list(accumulate(map(len, self._parts)))
-        if self._kept is None:
-            return ends
-        return [*self._kept.deltas, *(end for end in ends if end > len(self._kept.text))]
+    def _delta_ends(self) -> list[int]:
+        """Where each delta ends in the text that is shown."""
+        begun = 0 if self._kept is None else len(self._kept.text)
+        before = [] if self._kept is None else list(self._kept.deltas)
+        ends = [self.edits.place(end) for end in accumulate(map(len, self._parts)) if end > begun]
+        return before + [int(end) for end in ends if end < math.inf]
 
     # --- its life ------------------------------------------------------------------------------
 
@@ -293,15 +367,21 @@ class Attempt:
                 async with opened_scope(judges, started=self._judge_began) as judging:
                     with sole_error():
                         async with anyio.create_task_group() as tasks:
-                            self._lanes.start(tasks, judging, self.asking.asked, nursery.limit)
+                            self._start(tasks, judging, nursery)
                             await self._produce(nursery)
-                    await self.room()
-                    if not self._errors and not self.ledger.failed:
+                    is_whole = not self._errors and not self.ledger.failed
+                    if is_whole and not self._begins:
+                        self._lanes.finish()
+                    with parked(self, self._hosts):
+                        await self._judged.room()
+                    if is_whole:
                         await self._finish(judging)
         except Exception as error:  # noqa: BLE001 - raised with those that ended the text
             self._errors.append(error)
         finally:
             self._lanes.close()
+            for editor in self._editors:
+                editor.lane.close()
             self.ended_at = now()
             if self.end == "running":
                 self.end = self._how_it_ended()
@@ -322,6 +402,15 @@ class Attempt:
             self.stopped_by = reason
             self._end_race(reason)
 
+    def _start(self, tasks: anyio.abc.TaskGroup, judging: Backend, nursery: Nursery) -> None:
+        asked, limit = self.asking.asked, nursery.limit
+        self._lanes.start(tasks, judging, asked, limit)
+        for number, editor in enumerate(self._editors):
+            name = f"editor {number}: {editor.lane.requirement!r}"
+            tasks.start_soon(
+                editor.run, judging, asked, limit, self._hosts, self.relieve, name=name
+            )
+
     def _begin(self) -> None:
         kept = self._kept
         lanes = {lane.index: lane for lane in self._judging.lanes}
@@ -333,18 +422,21 @@ class Attempt:
         if kept is None:
             return
         for piece in kept.pieces():
-            self.write(piece)
+            if self._editors:  # they have it already
+                self._parts.append(piece)
+            self._judged.feed(piece)
         self._begins = kept.text[-1:].isspace()
 
     async def _finish(self, judging: Backend) -> None:
         if self._begins:  # nothing came after the white space at the end of what was kept
-            self._parts = [self.text_so_far.rstrip()]
-        text = self.ledger.edits.applied_to(self.text_so_far)
+            self._judged.parts[:] = [self.edited.rstrip()]
+            self._parts[:] = [self.generated.rstrip()]
+        text, requirements = self.edited, self.requirements
         self._audience.generated(text)
-        if self.requirements:
+        if requirements:
             answer = ModelOutputThunk.computed(text, generation=self.generation)
             self.validations = await validate_all(
-                self.requirements,
+                requirements,
                 judging,
                 self.asking.asked.add(answer),
                 timeout=self._judging.timeout,
@@ -359,18 +451,30 @@ class Attempt:
             request = await request_for(
                 nursery, asking.action, asking.ctx, asking.format, asking.model_options
             )
-            await pump(nursery, request, self)
+            with self._generating:
+                await pump(nursery, request, self)
         except Exception as error:  # noqa: BLE001 - it ends the text, and is raised after the text
             await cancellation_first(error)  # noqa: ASYNC120 - that is the point
             self._errors.append(error)
         try:
-            self._lanes.end()
+            self._head.end()
         except Exception as error:  # noqa: BLE001 - so does a chunking that cannot end
             self._errors.append(error)
 
     def _cut(self, chunk: Chunk) -> None:
         self._chunks.append(chunk)
         self._audience.cut(chunk)
+
+    def _cut_off(self, by: Editor) -> None:
+        """Nothing more can be shown: stop the model, and whoever edits before that."""
+        reason = "nothing more can be shown"
+        if self.stopped_at is None:
+            self.stopped_at = self._now()
+        self._generating.cancel(reason)
+        for editor in self._editors:
+            if editor is by:
+                break
+            editor.scope.cancel(reason)
 
     def _check_failed(self) -> None:
         self._end_race("a check failed")
@@ -394,19 +498,22 @@ class Attempt:
                 return False
             self._begins = False
         self._parts.append(text)
+        if self._editors:
+            return self._head.feed(text)
         return self._lanes.feed(text) or self._audience.is_full
 
     async def room(self) -> None:
-        """Wait for the lanes and the reader."""
+        """Wait for the first in the chain: an editor, or the lanes and the reader."""
         with parked(self, self._hosts):
-            await self._lanes.room()
-            await self._audience.room()
+            await self._head.room()
 
     def relieve(self) -> None:
         """Let the producer go: no reader is waited for, and no judge who waits for a free request."""
         self._audience.open()
         if any(host.is_short_of_slots for host in self._hosts):
-            self._lanes.relieve()
+            self._lanes.open()
+            for editor in self._editors:
+                editor.open()
 
 
 def _as_it_is(requirement: Requirement, _: int) -> Known:

@@ -19,12 +19,16 @@ class Cutter:
         window: How many characters of the text before it each chunk comes with.
     """
 
-    __slots__ = ("_pending", "_seen", "_start", "_strategy", "_window")
+    __slots__ = ("_none_yet", "_pending", "_seen", "_space", "_start", "_strategy", "_window")
+
+    # _space: how much white space at the beginning of what is pending is known to belong to no chunk;
+    # negative where more of it will not be known
 
     def __init__(self, strategy: ChunkingStrategy, window: int = 0) -> None:
         self._strategy = strategy
         self._window = window
         self._seen = ""
+        self._space = self._none_yet = 0 if strategy.bare else -1
         self._pending: list[str] = []
         self._start = 0
 
@@ -43,6 +47,27 @@ class Cutter:
         texts = self._strategy.flush()
         return self._locate(texts) if texts else ()
 
+    def space(self) -> str:
+        """The white space that is known to stand before the next chunk, as far as it is new.
+
+        So it can go ahead of that chunk, whose ``before`` has all of it. Empty where a chunk of the
+        strategy may begin with white space itself.
+        """
+        if self._space < 0:
+            return ""
+        pending = "".join(self._pending)
+        self._pending = [pending]
+        end = len(pending) - len(pending.lstrip())
+        space = pending[self._space : end]
+        self._space = end if end == len(pending) else -1
+        return space
+
+    def rest(self) -> Chunk | None:
+        """What no chunk holds at the end of the text, as an empty chunk that stands after it."""
+        rest = "".join(self._pending)
+        end = self._start + len(rest)
+        return Chunk("", end, end, rest) if rest else None
+
     def _locate(self, texts: Sequence[str]) -> list[Chunk]:
         pending = "".join(self._pending)
         chunks: list[Chunk] = []
@@ -54,11 +79,12 @@ class Cutter:
                     f"{type(self._strategy).__name__} returned the chunk {text!r}, which does not "
                     "stand in the text after the chunk before it"
                 )
-            position = found + len(text)
-            before = self._before(pending, found) if self._window else ""
-            chunks.append(Chunk(text, self._start + found, self._start + position, before))
+            before, position = pending[position:found], found + len(text)
+            window = self._before(pending, found) if self._window else ""
+            chunks.append(Chunk(text, self._start + found, self._start + position, before, window))
         self._pending = [pending[position:]]
         self._start += position
+        self._space = self._none_yet
         if self._window:
             self._seen = self._before(pending, position)
         return chunks
@@ -79,6 +105,7 @@ class Grouped(ChunkingStrategy):
     """
 
     def __init__(self, strategy: ChunkingStrategy, size: int) -> None:
+        self.bare = strategy.bare
         self._cutter = Cutter(strategy)
         self._size = size
         self._text: list[str] = []
@@ -95,13 +122,18 @@ class Grouped(ChunkingStrategy):
         return [*self._gather(self._cutter.flush(), self._size), *self._gather((), 1)]
 
     def _gather(self, chunks: Sequence[Chunk], least: int) -> list[str]:
-        texts: list[str] = []
         self._group.extend(chunks)
-        while len(self._group) >= least:
-            group, self._group = self._group[: self._size], self._group[self._size :]
-            text = "".join(self._text)
+        if len(self._group) < least:
+            return []
+        text = "".join(self._text)
+        texts: list[str] = []
+        taken = end = 0
+        while len(self._group) - taken >= least:
+            group = self._group[taken : taken + self._size]
+            taken += len(group)
             end = group[-1].end - self._start
             texts.append(text[group[0].start - self._start : end])
-            self._text = [text[end:]]
-            self._start += end
+        self._group = self._group[taken:]
+        self._text = [text[end:]]
+        self._start += end
         return texts

@@ -1,87 +1,139 @@
-"""What is left out of a running text, or stands in place of a piece of it. No tasks, no I/O.
+"""What was edited on a text's way to its reader: where, by whom, and why. No tasks, no I/O.
 
-Places are positions in the text as it was generated. Edits that overlap become one: all that any of
-them covers is gone, and what stands there is the replacement, if they have the same one; otherwise
-nothing, for what one of them puts in another one may not want. So it does not matter which came first.
+Several editors change the text, one after the other; each knows where an edit stands in the text that it
+was given and in the text that it gave away. What is asked here is where that is in the text which is
+shown, and how much of the text as it was generated a part of the shown text was made of::
+
+    generated ──editor 0──> ──editor 1──> … ──> shown          place():  from an editor's outcome to the shown text
+        <───────────────────────────────────────────           source(): back to the generated text
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 
-__all__ = ["Edits"]
+import attrs
+
+from mellea_sc.core.requirement import PartialValidationResult
+
+__all__ = ["Edit", "Edits", "Placed"]
+
+
+@attrs.frozen
+class Edit:
+    """A span that was replaced or left out, by one editor.
+
+    Args:
+        lane: The requirement that failed it, by its number.
+        verdict: Its verdict.
+        start: Where the span began, in the text that the editor was given.
+        end: Where it ended; what came after it is gone as well where the verdict cuts off.
+        at: Where what stands there instead begins, in the text that it gave away.
+        until: Where that ends.
+    """
+
+    lane: int
+    verdict: PartialValidationResult
+    start: int
+    end: int
+    at: int
+    until: int
+
+
+@attrs.frozen
+class Placed:
+    """An edit, and where it is in the text that is shown."""
+
+    position: float
+    lane: int
+    verdict: PartialValidationResult
 
 
 class Edits:
-    """The edits of one text, in its order.
+    """The edits of one text.
 
-    ``spans`` are their places, each with what stands there instead.
+    Args:
+        editors: How many change it, one after the other.
+        kept: What was edited in the beginning of the text, by an attempt before this one.
     """
 
-    __slots__ = ("spans",)
+    __slots__ = ("_by_editor", "_kept", "_told", "editors")
 
-    def __init__(self) -> None:
-        self.spans: list[tuple[int, int, str]] = []
+    def __init__(self, editors: int = 0, kept: Sequence[Placed] = ()) -> None:
+        self.editors: int = editors
+        self._by_editor: list[list[Edit]] = [[] for _ in range(editors)]
+        self._told = [0] * editors
+        self._kept = kept
 
-    def add(self, start: int, end: int, replacement: str) -> None:
-        """Put a replacement, perhaps an empty one, in the place of ``[start, end)``."""
-        spans = self.spans
-        first = last = self._first_after(start)
-        while last < len(spans) and spans[last][0] < end:
-            last += 1
-        if overlapping := spans[first:last]:
-            if any(other != replacement for _, _, other in overlapping):
-                replacement = ""
-            start = min(start, overlapping[0][0])
-            end = max(end, overlapping[-1][1])
-        spans[first:last] = [(start, end, replacement)]
+    def add(self, editor: int, edit: Edit) -> None:
+        """An editor has made its next edit."""
+        self._by_editor[editor].append(edit)
 
-    def _first_after(self, position: int) -> int:
-        """The index of the first edit that ends after a position."""
-        return bisect_right(self.spans, position, key=_end_of)
+    def before(self, position: float) -> list[Placed]:
+        """Those that stand before a position of the shown text, in its order."""
+        kept = [one for one in self._kept if one.position < position]
+        return kept + self._sorted(
+            placed
+            for editor, edits in enumerate(self._by_editor)
+            for placed in self._placed(editor, edits)
+            if placed.position < position
+        )
 
-    def before(self, position: int) -> Edits:
-        """The edits as far as they come before it, for a text that goes on otherwise.
+    def take(self, position: float) -> list[Placed]:
+        """Those before a position of the shown text that have not been taken yet."""
+        news: list[Placed] = []
+        for editor, edits in enumerate(self._by_editor):
+            for placed in self._placed(editor, edits[self._told[editor] :]):
+                if placed.position >= position:
+                    break
+                self._told[editor] += 1
+                news.append(placed)
+        return self._sorted(news)
 
-        One that reaches over the position ends there: what stands in its place may have been shown.
+    def place(self, position: int, editor: int = 0) -> float:
+        """Where a position of the text that an editor is given is in the shown text.
+
+        Infinite where the text was cut off before it.
         """
-        kept = Edits()
-        kept.spans = [
-            (begin, min(end, position), replacement)
-            for begin, end, replacement in self.spans
-            if begin < position
-        ]
-        return kept
+        at = position
+        for edits in self._by_editor[editor:]:
+            number = bisect_right(edits, at, key=_start_of) - 1
+            if number < 0:
+                continue
+            edit = edits[number]
+            if edit.verdict.cuts_off and at > edit.start:
+                return math.inf
+            at = edit.at if at < edit.end else edit.until + at - edit.end
+        return at
 
-    def applied_to(self, text: str, start: int = 0) -> str:
-        """A piece of the text with the edits made in it.
+    def source(self, position: int) -> int:
+        """How much of the generated text the shown text up to a position was made of."""
+        at = position
+        for edits in reversed(self._by_editor):
+            number = bisect_left(edits, at, key=_at_of) - 1
+            if number >= 0:
+                edit = edits[number]
+                at = edit.start if at < edit.until else edit.end + at - edit.until
+        return at
 
-        What an edit that reaches over the piece's beginning puts in belongs to the piece before.
-        Where something is left out between white space, only the white space before it stays.
+    def _placed(self, editor: int, edits: Sequence[Edit]) -> Iterator[Placed]:
+        for edit in edits:
+            yield Placed(self.place(edit.at, editor + 1), edit.lane, edit.verdict)
 
-        Args:
-            text: The piece.
-            start: Where in the text it begins.
-        """
-        if not self.spans:
-            return text
-        stop = start + len(text)
-        parts: list[str] = []
-        at = start
-        for number in range(self._first_after(start), len(self.spans)):
-            begin, end, replacement = self.spans[number]
-            if begin >= stop:
-                break
-            parts.append(text[at - start : max(begin, at) - start])
-            if begin >= start:
-                parts.append(replacement)
-            at = min(end, stop)
-            if not replacement and (not (shown := "".join(parts)) or shown[-1].isspace()):
-                while at < stop and text[at - start].isspace():
-                    at += 1
-        parts.append(text[at - start :])
-        return "".join(parts)
+    @staticmethod
+    def _sorted(placed: Iterator[Placed] | list[Placed]) -> list[Placed]:
+        return sorted(placed, key=_position_of)
 
 
-def _end_of(span: tuple[int, int, str]) -> int:
-    return span[1]
+def _start_of(edit: Edit) -> int:
+    return edit.start
+
+
+def _at_of(edit: Edit) -> int:
+    return edit.at
+
+
+def _position_of(placed: Placed) -> float:
+    return placed.position

@@ -17,6 +17,9 @@ Lanes do not wait for one another: one may be as far ahead of another as its buf
 pieces wait for a lane than its buffer holds, the producer waits in :meth:`Lanes.room`. One delta can
 bring many pieces at once; only they go beyond the buffer, unless the producer was let go.
 
+Before a lane reports a fail it gives the others a turn: those that need not wait for anything come as
+far as they can. So what is shown before a fail does not depend on whose turn was first.
+
 A lane that does not block (an advisory one) never makes the producer wait. One that remembers keeps a
 copy of its requirement from after each piece, so that another text can go on from there.
 
@@ -31,10 +34,11 @@ import logging
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol, TypeAlias
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import attrs
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
@@ -53,7 +57,7 @@ from mellea_sc.runtime.nursery import cancellation_first
 from mellea_sc.runtime.thunk import ModelOutputThunk
 from mellea_sc.runtime.watch import Limit
 
-__all__ = ["Known", "Lane", "Lanes"]
+__all__ = ["Findings", "Known", "Lane", "Lanes", "Room"]
 
 log: Final = logging.getLogger("mellea_sc")
 
@@ -73,6 +77,102 @@ class Known:
     past: Sequence[tuple[int, Requirement]] = ()
 
 
+@attrs.define
+class Finding:
+    """A verdict on a piece, and a copy of the requirement from after it. A value, though not frozen.
+
+    Args:
+        text: The piece.
+        window: What the requirement was given of the text before it.
+        verdict: The verdict.
+        requirement: The copy.
+    """
+
+    text: str
+    window: str
+    verdict: PartialValidationResult
+    requirement: Requirement
+
+
+Findings: TypeAlias = deque[Finding]
+"""What one pass of a requirement over the text has found, for its next pass to take over.
+
+The next pass judges the same pieces as long as nothing was edited: then it has the same verdicts, without
+a call.
+"""
+
+
+class Source(Protocol):
+    """Where a lane's pieces come from that are cut when it is ready for them."""
+
+    def take(self) -> Sequence[Chunk]:
+        """The pieces of the text that has come."""
+        ...
+
+    def rest(self) -> Sequence[Chunk]:
+        """The last ones: the text has ended."""
+        ...
+
+
+class Outlet(Protocol):
+    """Where a lane's verdicts go."""
+
+    @property
+    def judged(self) -> Callable[[int, Chunk, PartialValidationResult], Move]:
+        """Takes a verdict; says what follows from it."""
+        ...
+
+    def tell(self, move: Move) -> None:
+        """Called with what follows, unless it is "hold"."""
+        ...
+
+    def caught_up(self) -> None:
+        """Called when no more pieces wait for a lane than its buffer holds."""
+        ...
+
+    async def wait(self) -> None:
+        """Called where what follows is "wait"."""
+        ...
+
+
+class Room:
+    """Lets a producer wait while somebody behind it is full.
+
+    Args:
+        is_full: Whether it should wait.
+    """
+
+    __slots__ = ("_look", "_waiting", "is_open")
+
+    def __init__(self, is_full: Callable[[], bool]) -> None:
+        self._look = is_full
+        self._waiting: anyio.Event | None = None
+        self.is_open: bool = False
+        """Whether nobody waits any more, however full it is."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the producer should wait."""
+        return not self.is_open and self._look()
+
+    async def wait(self) -> None:
+        """Wait until there is room. One task at a time."""
+        while self.is_full:
+            self._waiting = anyio.Event()
+            await self._waiting.wait()
+        self._waiting = None
+
+    def look(self) -> None:
+        """There may be room now."""
+        if self._waiting is not None:
+            self._waiting.set()
+
+    def open(self) -> None:
+        """Nobody waits any more."""
+        self.is_open = True
+        self.look()
+
+
 @attrs.define(eq=False)
 class Lane:
     """The judging of one requirement.
@@ -85,6 +185,8 @@ class Lane:
         buffer: How many pieces may wait for it before the producer does.
         remembers: Whether it keeps what the requirement knew after each piece, so that another text
             can go on from there.
+        earlier: What an earlier pass of the requirement has found.
+        later: Where what this pass finds is kept for a later one.
     """
 
     index: int
@@ -93,10 +195,17 @@ class Lane:
     timeout: float
     buffer: int
     remembers: bool = False
+    earlier: Findings | None = None
+    later: Findings | None = None
+    source: Source | None = attrs.field(default=None, init=False)
+    """Where its pieces come from, if nobody offers them."""
     requirement: Requirement = attrs.field(init=False)
+    """The copy that judges, or has judged."""
     _states: list[tuple[int, Requirement]] = attrs.field(init=False)
+    _state: Requirement | None = attrs.field(default=None, init=False)
     _batch: deque[Chunk] = attrs.field(factory=deque[Chunk], init=False)
-    _taken: deque[Chunk] = attrs.field(factory=deque[Chunk], init=False)
+    waiting: deque[Chunk] = attrs.field(factory=deque[Chunk], init=False)
+    """The pieces that it has taken and not judged yet."""
     _send: MemoryObjectSendStream[deque[Chunk]] = attrs.field(init=False)
     _receive: MemoryObjectReceiveStream[deque[Chunk]] = attrs.field(init=False)
 
@@ -116,7 +225,7 @@ class Lane:
     @property
     def is_behind(self) -> bool:
         """Whether more pieces wait for it than its buffer holds."""
-        return len(self._batch) + len(self._taken) > self.buffer
+        return len(self._batch) + len(self.waiting) > self.buffer
 
     def offer(self, piece: Chunk) -> bool:
         """Give the lane a piece; true when the producer should wait."""
@@ -126,6 +235,10 @@ class Lane:
             self._send.send_nowait(self._batch)
         self._batch.append(piece)
         return self.requirement.blocking and self.is_behind
+
+    def wake(self) -> None:
+        """The source has something for it, after it had nothing."""
+        self._send.send_nowait(self._batch)
 
     def end(self) -> None:
         """No piece comes after those already given."""
@@ -137,108 +250,156 @@ class Lane:
         self._receive.close()
 
     async def judge(
-        self,
-        backend: Backend,
-        ctx: Context,
-        limit: Callable[[float], Limit],
-        ledger: Ledger,
-        tell: Callable[[Move], None],
-        caught_up: Callable[[], None],
+        self, backend: Backend, ctx: Context, limit: Callable[[float], Limit], outlet: Outlet
     ) -> None:
-        """Judge piece after piece until the text ends or the ledger says "cancel".
+        """Judge piece after piece until the text ends or the outlet says "cancel".
 
         Args:
-            backend: For the requirement.
-            ctx: For the requirement.
-            limit: Bounds the requirement's calls.
-            ledger: Where the verdicts go.
-            tell: Told what the ledger says.
-            caught_up: Called when no more pieces wait than the buffer holds.
+            backend: Handed to the validator.
+            ctx: Handed to the validator.
+            limit: Bounds each call of the validator.
+            outlet: Where the verdicts go.
 
         Raises:
             ValidatorTimeout: a call took longer than the timeout.
             InvalidVerdict: a call returned something else than a verdict.
             Exception: as the validator raised it.
         """
-        while piece := await self._judge_until_timeout(
-            backend, ctx, limit(self.timeout), ledger, tell, caught_up
-        ):
+        while piece := await self._judge_until_timeout(backend, ctx, limit(self.timeout), outlet):
             late = ValidatorTimeout(
                 f"stream_validate of {self.requirement!r} did not return within {self.timeout:g} s"
             )
             if not self.requirement.fail_open:
                 raise late
             log.warning("an error in %r counts as unknown", self.requirement, exc_info=late)
-            tell(ledger.judged(self.index, piece, UNKNOWN))
+            self._keep(piece, UNKNOWN)
+            outlet.tell(outlet.judged(self.index, piece, UNKNOWN))
 
     async def _judge_until_timeout(
-        self,
-        backend: Backend,
-        ctx: Context,
-        limit: Limit,
-        ledger: Ledger,
-        tell: Callable[[Move], None],
-        caught_up: Callable[[], None],
+        self, backend: Backend, ctx: Context, limit: Limit, outlet: Outlet
     ) -> Chunk | None:
-        requirement, now = self.requirement, clock()
+        requirement, now, judged = self.requirement, clock(), outlet.judged
         stream_validate, windowed = requirement.stream_validate, requirement.window > 0
+        keeps, follows = self.remembers or self.later is not None, self.earlier is not None
+        waiting, batch, buffer, index = self.waiting, self._batch, self.buffer, self.index
         piece: Chunk | None = None
+        verdict: PartialValidationResult | None
         stray = RunError(
             f"stream_validate of {requirement!r} raised a cancellation that nobody asked for"
         )
         with limit, stray_cancellation_as(stray):
-            while self._taken or await self._take(limit):
-                piece = self._taken.popleft()
-                if len(self._taken) + len(self._batch) == self.buffer:
-                    caught_up()
-                limit.since = now()
-                try:
-                    verdict: object = await stream_validate(
-                        piece.text,
-                        backend=backend,
-                        ctx=_with_window(ctx, piece) if windowed else ctx,
-                    )
-                    if not isinstance(verdict, PartialValidationResult):
-                        raise InvalidVerdict(
-                            f"stream_validate of {requirement!r} must return a "
-                            f"PartialValidationResult, not {verdict!r}"
+            while waiting or await self._take(limit):
+                piece = waiting.popleft()
+                if len(waiting) + len(batch) == buffer:
+                    outlet.caught_up()
+                verdict = None
+                if follows:
+                    verdict = self._taken_over(piece)
+                    if verdict is None:
+                        follows, stream_validate = False, self.requirement.stream_validate
+                if verdict is None:
+                    limit.since = now()
+                    try:
+                        verdict = await stream_validate(
+                            piece.text,
+                            backend=backend,
+                            ctx=_with_window(ctx, piece) if windowed else ctx,
                         )
-                except Exception as error:  # noqa: BLE001 - raised again, unless it is to be forgiven
-                    verdict = await self._unknown_after(error)
-                if limit.is_exceeded and verdict.success != "fail":
-                    return piece  # late, though the call kept its cancellation to itself
-                move = ledger.judged(self.index, piece, verdict)
+                        if not isinstance(verdict, PartialValidationResult):
+                            raise InvalidVerdict(
+                                f"stream_validate of {requirement!r} must return a "
+                                f"PartialValidationResult, not {verdict!r}"
+                            )
+                    except Exception as error:  # noqa: BLE001 - raised again, unless it is to be forgiven
+                        verdict = await self._unknown_after(error)
+                    if limit.is_exceeded and verdict.success != "fail":
+                        return piece  # late, though the call kept its cancellation to itself
+                    if keeps:
+                        self._keep(piece, verdict)
+                if verdict.success == "fail":
+                    await anyio.lowlevel.cancel_shielded_checkpoint()
+                move = judged(index, piece, verdict)
                 if move != "hold":
-                    tell(move)
-                if self.remembers and (move != "cancel" or verdict.success != "fail"):
-                    self._states.append((piece.end, copy.copy(requirement)))
-                if move == "cancel":
-                    return None
+                    outlet.tell(move)
+                    if move == "cancel":
+                        return None
+                    if move == "wait":
+                        limit.pause()
+                        await outlet.wait()
+                        limit.resume()
+            if self.earlier is not None:  # what it knows is a copy that others may go on from
+                self.requirement = copy.copy(self.requirement)
             return None
         return piece
+
+    def _taken_over(self, piece: Chunk) -> PartialValidationResult | None:
+        """The verdict of the pass before, if all that this one was given was the same until now."""
+        assert self.earlier is not None
+        found = self.earlier.popleft() if self.earlier else None
+        if found is None or found.text != piece.text or found.window != piece.window:
+            self.requirement = copy.copy(self.requirement)
+            self.earlier = None
+            return None
+        self.requirement = found.requirement
+        if self.later is not None:
+            self.later.append(found)
+        if self.remembers:
+            self._states.append((piece.end, found.requirement))
+        return found.verdict
+
+    def _keep(self, piece: Chunk, verdict: PartialValidationResult) -> None:
+        """Keep what the requirement knows now, for a later pass or for another text to go on from."""
+        if self.later is None and not self.remembers:
+            return
+        state = self._state = _snapshot(self.requirement, self._state)
+        if self.later is not None:
+            self.later.append(Finding(piece.text, piece.window, verdict, state))
+        if self.remembers:
+            self._states.append((piece.end, state))
 
     async def _take(self, limit: Limit) -> bool:
         """Wait for a batch, as long as it takes; false: the text has ended."""
         limit.pause()
-        try:
-            await self._receive.receive()
-        except anyio.EndOfStream:
-            return False
+        while not self.waiting:
+            try:
+                await self._receive.receive()
+            except anyio.EndOfStream:
+                source, self.source = self.source, None
+                if source is not None:
+                    self.waiting.extend(source.rest())
+                if not self.waiting:
+                    return False
+            else:
+                self.waiting.extend(self._batch)
+                self._batch.clear()
+                if self.source is not None:
+                    self.waiting.extend(self.source.take())
         limit.resume()
-        self._taken, self._batch = self._batch, deque()
         return True
 
     async def _unknown_after(self, error: Exception) -> PartialValidationResult:
         """The verdict where the requirement fails open; otherwise the error is raised."""
         await cancellation_first(error)
         if not self.requirement.fail_open:
+            await anyio.lowlevel.cancel_shielded_checkpoint()
             raise error
         log.warning("an error in %r counts as unknown", self.requirement, exc_info=error)
         return UNKNOWN
 
 
+def _snapshot(requirement: Requirement, last: Requirement | None) -> Requirement:
+    """A copy of the requirement; the last one, if the requirement has not changed since."""
+    if last is not None:
+        try:
+            if requirement.__getstate__() == last.__getstate__():
+                return last
+        except Exception:  # noqa: BLE001 - what cannot be compared is copied
+            pass
+    return copy.copy(requirement)
+
+
 def _with_window(ctx: Context, piece: Chunk) -> Context:
-    return ctx.add(ModelOutputThunk.computed(piece.before))
+    return ctx.add(ModelOutputThunk.computed(piece.window))
 
 
 def _place_of(state: tuple[int, Requirement]) -> int:
@@ -277,8 +438,8 @@ class Lanes:
         self._release = release
         self._cancel = cancel
         self._cutting = False
-        self._relieved = False
-        self._room: anyio.Event | None = None
+        self._room = Room(lambda: any(lane.is_behind for lane in self._blocking))
+        self.judged: Callable[[int, Chunk, PartialValidationResult], Move] = ledger.judged
 
     def start(
         self,
@@ -295,12 +456,13 @@ class Lanes:
     async def _run(
         self, lane: Lane, backend: Backend, ctx: Context, limit: Callable[[float], Limit]
     ) -> None:
-        await lane.judge(backend, ctx, limit, self._ledger, self._tell, self._caught_up)
+        await lane.judge(backend, ctx, limit, self)
         # a lane whose text was not cut to its end has not judged the rest of it
         if not self._ledger.failed and not self._cutting:
-            self._tell(self._ledger.ended(lane.index))
+            self.tell(self._ledger.ended(lane.index))
 
-    def _tell(self, move: Move) -> None:
+    def tell(self, move: Move) -> None:
+        """Do what the ledger says."""
         if move == "release":
             self._release()
         elif move == "cancel":
@@ -318,7 +480,7 @@ class Lanes:
             for piece in cutter.feed(delta):
                 full |= lane.offer(piece)
         self._cutting = False
-        return full and not self._relieved
+        return full and not self._room.is_open
 
     def end(self) -> None:
         """The text has ended: give the lanes its trailing fragments.
@@ -340,27 +502,32 @@ class Lanes:
 
     def _take(self, chunk: Chunk) -> bool:
         self._cut(chunk)
-        self._tell(self._ledger.cut(chunk))
+        self.tell(self._ledger.cut(chunk))
         full = False
         for lane in self._main_lanes:
             full |= lane.offer(chunk)
         return full
 
+    def finish(self) -> None:
+        """The text is whole and judged: what no chunk holds at its end may be shown as well."""
+        if rest := self._main.rest():
+            self._cut(rest)
+            self.tell(self._ledger.cut(rest))
+
     async def room(self) -> None:
         """Wait until no lane that blocks is behind."""
-        while not self._relieved and any(lane.is_behind for lane in self._blocking):
-            self._room = anyio.Event()
-            await self._room.wait()
-        self._room = None
+        await self._room.wait()
 
-    def relieve(self) -> None:
+    async def wait(self) -> None:
+        """Nothing: a ledger never says "wait"."""
+
+    def open(self) -> None:
         """The producer does not wait for lanes any more: what they have not judged is kept for them."""
-        self._relieved = True
-        self._caught_up()
+        self._room.open()
 
-    def _caught_up(self) -> None:
-        if self._room is not None:
-            self._room.set()
+    def caught_up(self) -> None:
+        """A lane is not behind any more."""
+        self._room.look()
 
     def close(self) -> None:
         """Forget what has not been judged."""

@@ -11,14 +11,14 @@ The rules:
 2. A verdict of ``"pass"`` or ``"unknown"`` passes a piece.
 3. A ``"fail"`` makes the ledger say "cancel", unless the lane's rule says otherwise: nothing becomes
    releasable any more, whatever arrives later. Later fails are still written down, for they are known.
-4. A ``"fail"`` that by its lane's rule leaves the piece out, puts a replacement in its place or is
-   only recorded passes the piece, and is noted. A replacement that the verdict does not give
-   cannot be put in: then rule 3 holds. No edit reaches back to what has been shown of the text, by an
-   attempt before this one.
+4. A ``"fail"`` that by its lane's rule is only recorded passes the piece, and is noted.
 5. A lane whose text has ended has passed all of it.
 6. Each chunk comes with one verdict per lane: that on the piece which covers the chunk's end.
 7. An advisory lane, one that does not block, is late by right: where it has no verdict yet, its
-   verdict is ``"unknown"``, and it edits nothing, for what it judges may have been shown.
+   verdict is ``"unknown"``.
+
+The text is the one that is shown. What was edited on its way here is no business of the ledger's: the
+requirements that edit judge the outcome like all others.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from typing import Final, Literal, TypeAlias
 import attrs
 
 from mellea_sc.core.requirement import PartialValidationResult
-from mellea_sc.runtime.edits import Edits
 
 __all__ = ["Chunk", "Failure", "Ledger", "Move", "OnPiece", "Rule"]
 
@@ -40,11 +39,11 @@ UNKNOWN: Final = PartialValidationResult("unknown")
 PLAIN: Final = {"unknown": UNKNOWN, "pass": PartialValidationResult("pass")}
 
 
-Move: TypeAlias = Literal["hold", "release", "cancel"]
-"""What to do now."""
+Move: TypeAlias = Literal["hold", "release", "cancel", "wait"]
+"""What to do now. An editor says "wait" where whoever comes after it is full; the ledger never does."""
 
 
-OnPiece: TypeAlias = Literal["cancel", "leave out", "replace", "record"]
+OnPiece: TypeAlias = Literal["cancel", "record"]
 """What a lane's fail does."""
 
 
@@ -63,15 +62,23 @@ class Rule:
 
 @attrs.define
 class Chunk:
-    """A piece of the text, where it stands in it, and as much of the text before it as was asked for.
+    """A piece of the text, and where it stands in it.
 
     A value, though not frozen, for one may be made for each token.
+
+    Args:
+        text: The piece.
+        start: Where it begins.
+        end: Where it ends.
+        before: What stands between the piece before and this one: white space, mostly.
+        window: The text before this piece, as much of it as was asked for.
     """
 
     text: str
     start: int
     end: int
     before: str = ""
+    window: str = ""
 
 
 @attrs.frozen
@@ -97,8 +104,7 @@ class Ledger:
     Args:
         lanes: How many lanes judge it; they are numbered from 0.
         rules: What each of them is for; by default all of them block and cancel.
-        edits: What is edited already, of a text that goes on where another one was good.
-        noted: What was noted already of such a text.
+        noted: What was noted already of a text that goes on where another one was good.
     """
 
     __slots__ = (
@@ -108,35 +114,26 @@ class Ledger:
         "_passed",
         "_rules",
         "_verdicts",
-        "edits",
         "lanes",
         "noted",
         "releasable",
-        "shown",
     )
 
     releasable: int
     """How many chunks, from the first one on, may be shown."""
-    shown: int
-    """Up to where the text has been shown, as far as edits have to know."""
     noted: list[Failure]
     """The fails that did not stop anything, in the order in which they came."""
-    edits: Edits
-    """What fails have left out or replaced."""
 
     def __init__(
         self,
         lanes: int,
         rules: Sequence[Rule] | None = None,
         *,
-        edits: Edits | None = None,
         noted: Sequence[Failure] = (),
     ) -> None:
         self.lanes: int = lanes
         self.releasable = 0
-        self.shown = 0
         self.noted = list(noted)
-        self.edits = Edits() if edits is None else edits
         self._rules: Sequence[Rule] = rules if rules is not None else [Rule()] * lanes
         self._ends: list[int] = []
         self._passed: list[float] = [0 if rule.blocking else math.inf for rule in self._rules]
@@ -175,17 +172,11 @@ class Ledger:
 
     def _stops(self, lane: int, piece: Chunk, verdict: PartialValidationResult) -> bool:
         failure = Failure(lane, verdict, bisect_right(self._ends, piece.start), piece.end)
-        rule = self._rules[lane]
-        replacement = "" if rule.on_fail == "leave out" else verdict.replacement
-        if rule.on_fail == "cancel" or (rule.on_fail == "replace" and replacement is None):
-            self._failures.setdefault(lane, failure)
-            return True
-        self.noted.append(failure)
-        if rule.on_fail != "record" and rule.blocking and replacement is not None:
-            not_shown = piece.text[max(0, self.shown - piece.start) :].lstrip()
-            if not_shown:
-                self.edits.add(piece.end - len(not_shown), piece.end, replacement)
-        return False
+        if self._rules[lane].on_fail == "record":
+            self.noted.append(failure)
+            return False
+        self._failures.setdefault(lane, failure)
+        return True
 
     def passed(self, lane: int, position: int) -> Move:
         """A lane has judged the text up to a position before, when another text began with it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, overload
 
 import anyio
 
@@ -17,6 +17,7 @@ from mellea_sc.core.errors import StreamConsumed
 __all__ = ["Tape"]
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Tape(Generic[T]):
@@ -63,42 +64,57 @@ class Tape(Generic[T]):
         """Whether it is being iterated, or was."""
         return self._reader is not None
 
-    def reader(self) -> AsyncIterator[T]:
-        """An iteration of the items; the first one that takes a step is the reader."""
-        return TapeReader(self)
+    def reader(self, pick: Callable[[T], R]) -> AsyncIterator[R]:
+        """An iteration of what is picked of the items; the first one that takes a step is the reader.
 
-    async def next(self, reader: object) -> T:
-        """The next item, for the one reader: the first who asks."""
+        Args:
+            pick: What the reader gets of an item; one of which that is empty is passed over.
+        """
+        return TapeReader(self, pick)
+
+    @overload
+    async def next(self, reader: object) -> T: ...
+
+    @overload
+    async def next(self, reader: object, pick: Callable[[T], R]) -> R: ...
+
+    async def next(self, reader: object, pick: Callable[[T], R] | None = None) -> T | R:
+        """The next item, or what is picked of it, for the one reader: the first who asks."""
         if self._reader is None:
             self._reader = reader
         if self._reader is not reader or self._wake is not None:
             raise StreamConsumed(self._name)
-        while not self._items:
-            if self._ended:
-                if self._on_end is not None:
-                    self._on_end()
-                raise StopAsyncIteration
-            self._wake = anyio.Event()
-            try:
-                await self._wake.wait()
-            finally:
-                self._wake = None
-        item = self._items.popleft()
-        if self._on_read is not None:
-            self._on_read(item)
-        return item
+        while True:
+            while not self._items:
+                if self._ended:
+                    if self._on_end is not None:
+                        self._on_end()
+                    raise StopAsyncIteration
+                self._wake = anyio.Event()
+                try:
+                    await self._wake.wait()
+                finally:
+                    self._wake = None
+            item = self._items.popleft()
+            if self._on_read is not None:
+                self._on_read(item)
+            if pick is None:
+                return item
+            if picked := pick(item):
+                return picked
 
 
-class TapeReader(Generic[T]):
+class TapeReader(Generic[T, R]):
     """One iteration of a tape. A plain object: leaving its loop early leaves nothing to clean up."""
 
-    __slots__ = ("_tape",)
+    __slots__ = ("_pick", "_tape")
 
-    def __init__(self, tape: Tape[T]) -> None:
+    def __init__(self, tape: Tape[T], pick: Callable[[T], R]) -> None:
         self._tape = tape
+        self._pick = pick
 
-    def __aiter__(self) -> TapeReader[T]:
+    def __aiter__(self) -> TapeReader[T, R]:
         return self
 
-    def __anext__(self) -> Coroutine[object, object, T]:
-        return self._tape.next(self)
+    def __anext__(self) -> Coroutine[object, object, R]:
+        return self._tape.next(self, self._pick)

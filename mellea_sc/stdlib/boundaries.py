@@ -18,6 +18,8 @@ __all__ = ["BoundaryChunker", "PatternChunker"]
 class BoundaryChunker(ChunkingStrategy):
     """Chunks that end at boundaries, without white space around them."""
 
+    bare = True
+
     def __init__(self) -> None:
         self._pending: list[str] = []
         self._forget()

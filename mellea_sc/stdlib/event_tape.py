@@ -15,23 +15,25 @@ import attrs
 
 from mellea_sc.core.requirement import PartialValidationResult
 from mellea_sc.runtime.tape import Tape
-from mellea_sc.stdlib.events import ChunkEvent, FilteredEvent, QuickCheckEvent, StreamEvent
+from mellea_sc.stdlib.events import ChunkEvent, QuickCheckEvent, StreamEvent
 
 __all__ = ["EventTape", "Shown"]
 
 
 @attrs.define
 class Shown:
-    """A chunk that was shown or left out.
+    """A chunk that was shown.
 
     Args:
-        text: The chunk; empty if it was left out.
+        text: The chunk.
+        before: What stands between the chunk before and this one.
         chunk_index: Its place among the chunks.
         attempt: The attempt it belongs to.
         results: One verdict per requirement; ``None`` without requirements.
     """
 
     text: str
+    before: str
     chunk_index: int
     attempt: int
     results: Sequence[PartialValidationResult] | None
@@ -42,10 +44,7 @@ class Shown:
         at, index, attempt = self.timestamp, self.chunk_index, self.attempt
         if self.results is not None:
             yield QuickCheckEvent(index, attempt, True, self.results, timestamp=at)
-        if self.text:
-            yield ChunkEvent(self.text, index, attempt, timestamp=at)
-        else:
-            yield FilteredEvent(index, attempt, timestamp=at)
+        yield ChunkEvent(self.text, index, attempt, before=self.before, timestamp=at)
 
 
 class EventTape:

@@ -11,7 +11,8 @@ Without requirements there is no QuickCheck and no FullValidation. Indices and p
 zero, attempts from one.
 
 With preconditions an InputCheck stands before the first QuickCheck or Chunk.
-Where a requirement filters, a chunk that is left out has a Filtered in the place of its Chunk. With a
+What a requirement has filtered or fixed has an Edit, before the QuickCheck of the chunk that follows it or
+has it inside. With a
 strategy there are several attempts::
 
     (an attempt, ending with QuickCheck(passed=False) or FullValidation(passed=False))
@@ -33,8 +34,8 @@ from mellea_sc.core.requirement import PartialValidationResult, ValidationResult
 __all__ = [
     "ChunkEvent",
     "CompletedEvent",
+    "EditEvent",
     "ErrorEvent",
-    "FilteredEvent",
     "FullValidationEvent",
     "InputCheckEvent",
     "QuickCheckEvent",
@@ -61,27 +62,34 @@ class ChunkEvent(StreamEvent):
     """A chunk was released: every requirement has passed the text up to its end.
 
     Args:
-        text: The chunk.
+        text: The chunk. Empty in the last event where white space ends the text: that has no other place.
         chunk_index: Its place among the chunks.
         attempt: The attempt it belongs to.
+        before: What stands between the chunk before and this one: the ``before`` and ``text`` of all,
+            joined, are the released text.
     """
 
     text: str
     chunk_index: int
     attempt: int
+    before: str = attrs.field(default="", kw_only=True)
 
 
 @attrs.frozen
-class FilteredEvent(StreamEvent):
-    """A chunk was left out: a requirement that filters has failed it, or all that is in it.
+class EditEvent(StreamEvent):
+    """A requirement has left something out or replaced it (``on_fail="filter"`` or ``"fix"``).
 
     Args:
-        chunk_index: Its place among the chunks.
+        chunk_index: The chunk in which it was, or that follows it.
         attempt: The attempt it belongs to.
+        requirement: Which requirement, by its place in the list.
+        result: Its verdict: the reason and, where it has one, the replacement.
     """
 
     chunk_index: int
     attempt: int
+    requirement: int
+    result: PartialValidationResult
 
 
 @attrs.frozen

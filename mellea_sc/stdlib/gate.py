@@ -21,10 +21,12 @@ import anyio
 
 from mellea_sc.core.requirement import ValidationResult
 from mellea_sc.runtime.attempt import Attempt
+from mellea_sc.runtime.edits import Edits
 from mellea_sc.runtime.ledger import Chunk, Ledger
 from mellea_sc.runtime.tape import Tape
 from mellea_sc.stdlib.event_tape import EventTape, Shown
 from mellea_sc.stdlib.events import (
+    EditEvent,
     FullValidationEvent,
     QuickCheckEvent,
     RetractEvent,
@@ -60,7 +62,9 @@ class Gate:
         locked: bool,
         on_error: Callable[[], None],
     ) -> None:
-        self.chunks: Tape[str] = Tape("astream()", on_read=self._chunk_was_read, on_end=on_error)
+        self.chunks: Tape[Chunk] = Tape(
+            "astream() or atext()", on_read=self._chunk_was_read, on_end=on_error
+        )
         self.events: EventTape = EventTape(self._chunk_event_was_read)
         self.showing: Showing | None = None
         self.hold_back: float = math.inf if concurrent else hold_back
@@ -78,10 +82,10 @@ class Gate:
 
     # --- a stage for attempts --------------------------------------------------------------------
 
-    def enter(self, number: int, ask: Ask, ledger: Ledger) -> Showing:
+    def enter(self, number: int, ask: Ask, ledger: Ledger, edits: Edits) -> Showing:
         """An attempt begins."""
         before = self.showing
-        showing = self._all[number] = Showing(self, number, ledger)
+        showing = self._all[number] = Showing(self, number, ledger, edits)
         if not self._shows_several:
             self.showing = showing
         if before is not None and not self._shows_several:
@@ -97,7 +101,7 @@ class Gate:
             index = min(failure.chunk_index for failure in attempt.ledger.failures)
             verdicts = attempt.ledger.verdicts_on_failure()
             self.events.write(QuickCheckEvent(index, number, False, verdicts))
-        return showing.released
+        return showing.chunks_released
 
     async def accept(self, number: int) -> None:
         """An attempt is accepted: all that is held back is shown, as the reader has room.
@@ -153,7 +157,7 @@ class Gate:
         self.chunks.end()
         self.events.end()
 
-    def _chunk_was_read(self, _: str) -> None:
+    def _chunk_was_read(self, _: Chunk) -> None:
         self._chunks_read += 1
         if self._lookahead is not None:
             self._go_on()
@@ -175,18 +179,21 @@ class Showing:
         gate: Where it is shown.
         number: The attempt's.
         ledger: Says what may be shown.
+        edits: What was edited in it.
     """
 
-    def __init__(self, gate: Gate, number: int, ledger: Ledger) -> None:
+    def __init__(self, gate: Gate, number: int, ledger: Ledger, edits: Edits) -> None:
         self.number = number
         self.released: int = 0
         self.position: int = 0
         self._gate = gate
         self._ledger = ledger
+        self._edits = edits
         self._waiting: deque[Chunk] = deque()
         self._shown_before = 0
         self._began_at = 0
-        self._texts: list[str] = []
+        self._chunks: list[Chunk] = []
+        self._ends_in_space = False
         self._full_text: str | None = None
         self._validations: Sequence[ValidationResult] | None = None
 
@@ -196,18 +203,23 @@ class Showing:
         if before.released > keep:
             self._gate.events.write(RetractEvent(keep, before.number))
         self.released = self._shown_before = min(before.released, keep)
-        self._texts = before._texts[: self.released]
+        self._chunks = before._chunks[: self.released]
+
+    @property
+    def chunks_released(self) -> int:
+        """How many chunks have been released: white space that ends the text is none."""
+        return self.released - self._ends_in_space
 
     @property
     def characters(self) -> int:
-        """How far it has been shown, of what did not come from an earlier attempt."""
-        return self.position - self._began_at
+        """How much has been shown of what it generated itself."""
+        return self._edits.source(self.position) - self._began_at
 
     def cut(self, chunk: Chunk) -> None:
         """Take the next chunk of the main chunking."""
         if self._shown_before:
             self._shown_before -= 1
-            self._ledger.shown = self.position = self._began_at = chunk.end
+            self.position = self._began_at = chunk.end
         else:
             self._waiting.append(chunk)
 
@@ -223,21 +235,26 @@ class Showing:
 
     def _release(self, chunk: Chunk) -> None:
         gate, ledger, index = self._gate, self._ledger, self.released
+        if self._edits.editors:
+            self._tell_edits(chunk.end)
         verdicts = ledger.verdicts_on(index) if ledger.lanes else None
-        text = chunk.text
-        if ledger.edits.spans:
-            text = ledger.edits.applied_to(text, chunk.start)
-            if text != chunk.text and not text.strip():
-                text = ""
         if gate.may_retract:
-            self._texts.append(text)
-        elif text:
-            gate.chunks.write(text)
-        gate.events.write(Shown(text, index, self.number, verdicts))
-        if text:
+            self._chunks.append(chunk)
+        else:
+            gate.chunks.write(chunk)
+        gate.events.write(Shown(chunk.text, chunk.before, index, self.number, verdicts))
+        if chunk.text:
             gate.written += 1
+        else:
+            self._ends_in_space = True
         self.released += 1
         self.position = chunk.end
+
+    def _tell_edits(self, position: float) -> None:
+        """Say what was edited before a position of the text; it stands before the next chunk's events."""
+        for edit in self._edits.take(position):
+            event = EditEvent(self.released, self.number, edit.lane, edit.verdict)
+            self._gate.events.write(event)
 
     @property
     def is_full(self) -> bool:
@@ -284,6 +301,7 @@ class Showing:
 
     def _write_done(self) -> None:
         if self._full_text is not None:
+            self._tell_edits(math.inf)
             self._gate.events.write(StreamingDoneEvent(self.number, self._full_text))
             self._full_text = None
 
@@ -302,7 +320,7 @@ class Showing:
 
     def settle(self) -> None:
         """What has been shown is not retracted any more: those readers have it who cannot be told so."""
-        texts, self._texts = self._texts, []
+        chunks, self._chunks = self._chunks, []
         if self._gate.may_retract:
-            for text in filter(None, texts):
-                self._gate.chunks.write(text)
+            for chunk in chunks:
+                self._gate.chunks.write(chunk)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Sequence
+from operator import attrgetter
+from typing import Final, Protocol
 
 import anyio
 
 from mellea_sc.core.errors import ThunkNotComputed
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.core.trace import Trace
+from mellea_sc.runtime.ledger import Chunk
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
 from mellea_sc.stdlib.events import StreamEvent
 from mellea_sc.stdlib.gate import Gate
 from mellea_sc.stdlib.sampling.plan import AttemptResult
 
 __all__ = ["StreamChunkingResult"]
+
+TEXT: Final[Callable[[Chunk], str]] = attrgetter("text")
+"""Empty for white space at the end of a text, which is no chunk."""
 
 
 class Inside(Protocol):
@@ -109,7 +114,7 @@ class StreamChunkingResult:
     @property
     def released(self) -> int:
         """How many chunks have been released, of the attempt that is shown."""
-        return 0 if self._gate.showing is None else self._gate.showing.released
+        return 0 if self._gate.showing is None else self._gate.showing.chunks_released
 
     def astream(self) -> AsyncIterator[str]:
         """The released chunks, in order, as they are released.
@@ -126,7 +131,21 @@ class StreamChunkingResult:
 
         Cancellation: only the waiting ends. Nothing is lost.
         """
-        return self._gate.chunks.reader()
+        return self._gate.chunks.reader(TEXT)
+
+    def atext(self) -> AsyncIterator[str]:
+        """The released text exactly, white space included, piece by piece as it is released.
+
+        Joined, the pieces are :attr:`full_text`: what a program forwards to a reader, so that Markdown and
+        code stay what they are. Each chunk comes with what stands before it. Otherwise as
+        :meth:`astream`, with which it shares its one reader: iterate one of the two.
+
+        Raises:
+            Exception: as :meth:`astream`.
+
+        Cancellation: only the waiting ends. Nothing is lost.
+        """
+        return self._gate.chunks.reader(_whole_text_of)
 
     def events(self) -> AsyncIterator[StreamEvent]:
         """What happens, in order; the last event is always a ``CompletedEvent``.
@@ -185,3 +204,7 @@ class StreamChunkingResult:
         else:
             state = "stopped by a failed check"
         return f"<StreamChunkingResult {state}, {self.released} chunks released>"
+
+
+def _whole_text_of(chunk: Chunk) -> str:
+    return chunk.before + chunk.text

@@ -244,7 +244,7 @@ class StreamRun:
             return ""
         if self.result.completed:
             return attempt.text
-        return attempt.ledger.edits.applied_to(attempt.text_so_far[: showing.position])
+        return attempt.edited[: showing.position]
 
     def generation(self) -> GenerationInfo:
         """What is known of the attempt that is shown, with the usage and the time of all."""

@@ -40,8 +40,8 @@ from mellea_sc.runtime.nursery import Nursery, current_nursery, log_unobserved
 from mellea_sc.stdlib.events import (
     ChunkEvent,
     CompletedEvent,
+    EditEvent,
     ErrorEvent,
-    FilteredEvent,
     FullValidationEvent,
     InputCheckEvent,
     QuickCheckEvent,
@@ -60,8 +60,8 @@ from mellea_sc.stdlib.turns import Conversation, Turn
 __all__ = [
     "ChunkEvent",
     "CompletedEvent",
+    "EditEvent",
     "ErrorEvent",
-    "FilteredEvent",
     "FullValidationEvent",
     "InputCheckEvent",
     "QuickCheckEvent",

@@ -125,6 +125,7 @@ def test_json_lines_hold_the_events_and_standard_output_nothing_else(
         "reason": None,
         "score": None,
         "replacement": None,
+        "cuts_off": False,
     }
     assert [verdict["result"] for verdict in events[-2]["results"]] == [True, True]
     assert events[-1]["valid"] is True

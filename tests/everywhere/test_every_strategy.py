@@ -18,7 +18,6 @@ from mellea_sc import (
     CompletedEvent,
     Context,
     ErrorEvent,
-    FilteredEvent,
     MajorityVotingStrategy,
     ModelOption,
     MultiTurnStrategy,
@@ -117,10 +116,10 @@ class Watched:
             for event in events:
                 if isinstance(event, RetractEvent):
                     del shown[event.chunk_index :]
-                elif isinstance(event, ChunkEvent | FilteredEvent):
+                elif isinstance(event, ChunkEvent):
                     assert event.chunk_index == len(shown)
-                    shown.append(event.text if isinstance(event, ChunkEvent) else "")
-            assert "".join("".join(shown).split()) == "".join(result.full_text.split())
+                    shown.append(event.before + event.text)
+            assert "".join(shown) == result.full_text
             assert "bad" not in result.full_text
             assert sum(isinstance(event, CompletedEvent) for event in events) == 1
             assert isinstance(events[-1], CompletedEvent)

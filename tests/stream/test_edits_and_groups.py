@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import get_args
 
 from hypothesis import given
@@ -12,108 +11,92 @@ from hypothesis import strategies as st
 
 from mellea_sc.core.requirement import PartialValidationResult
 from mellea_sc.runtime.cutter import Cutter, Grouped
-from mellea_sc.runtime.edits import Edits
+from mellea_sc.runtime.edits import Edit, Edits
 from mellea_sc.runtime.ledger import UNKNOWN, Chunk, Ledger, OnPiece, Rule
 from mellea_sc.stdlib.chunking import resolve_chunking
 from mellea_sc.testing.strategies import cuts, texts
 
 PASS = PartialValidationResult("pass")
-TEXT = "abcdefghij"
-spans = st.tuples(st.integers(0, 9), st.integers(1, 5), st.sampled_from(["", "X", "Y"])).map(
-    lambda one: (one[0], min(one[0] + one[1], len(TEXT)), one[2])
-)
+FAIL = PartialValidationResult("fail")
+CUTS_OFF = PartialValidationResult("fail", cuts_off=True)
 
 
-def reference(edits: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
-    """The spans that are left: what overlaps is one, with the replacement of all, or with none."""
-    left: list[tuple[int, int, str]] = []
-    for start, end, replacement in edits:
-        meets = [one for one in left if one[0] < end and start < one[1]]
-        whole = [*meets, (start, end, replacement)]
-        left = [one for one in left if one not in meets]
-        said = {one[2] for one in whole}
-        left.append(
-            (
-                min(one[0] for one in whole),
-                max(one[1] for one in whole),
-                replacement if len(said) == 1 else "",
-            )
-        )
-    return sorted(left)
+@st.composite
+def chains(draw: st.DrawFn) -> tuple[Edits, list[list[int | None]]]:
+    """Some editors' edits of a text, and for each text on the way where its characters came from."""
+    texts: list[list[int | None]] = [list(range(12))]
+    edits = Edits(number := draw(st.integers(0, 3)))
+    for editor in range(number):
+        given, made, done = texts[-1], list[int | None](), 0
+        for _ in range(draw(st.integers(0, 4))):
+            start = draw(st.integers(done, len(given)))
+            end = draw(st.integers(start, len(given)))
+            if start == end:
+                continue
+            made += given[done:start]
+            put = draw(st.integers(0, 2))
+            edits.add(editor, Edit(editor, FAIL, start, end, len(made), len(made) + put))
+            made += [None] * put
+            done = end
+        made += given[done:]
+        texts.append(made)
+    return edits, texts
 
 
-@given(st.lists(spans, max_size=8), st.integers(0, 10), st.integers(0, 10))
-def test_edits_are_made_character_by_character(
-    added: list[tuple[int, int, str]], one: int, other: int
+@given(chains())
+def test_what_was_not_edited_is_found_in_the_shown_text_and_back(
+    chain: tuple[Edits, list[list[int | None]]],
 ) -> None:
-    edits = Edits()
-    for span in added:
-        edits.add(*span)
-    left = reference(added)
-    assert edits.spans == left
-    start, end = sorted((one, other))
-    shown = ""
-    for at in range(start, end):
-        inside = next((span for span in left if span[0] <= at < span[1]), None)
-        shown += TEXT[at] if inside is None else inside[2] * (inside[0] == at)
-    assert edits.applied_to(TEXT[start:end], start) == shown
-
-
-@given(
-    st.lists(spans, max_size=8).flatmap(
-        lambda added: st.tuples(st.just(added), st.permutations(added))
+    edits, texts = chain
+    generated, shown = texts[0], texts[-1]
+    for at, origin in enumerate(shown):
+        if origin is not None:
+            assert edits.place(origin) == at
+            assert edits.source(at + 1) == origin + 1
+    assert edits.source(0) == 0
+    assert [edits.source(at) for at in range(len(shown) + 1)] == sorted(
+        edits.source(at) for at in range(len(shown) + 1)
     )
-)
-def test_it_does_not_matter_which_edit_came_first(
-    orders: tuple[list[tuple[int, int, str]], list[tuple[int, int, str]]],
+    assert edits.place(len(generated)) == len(shown)
+
+
+@given(chains(), st.integers(0, 14))
+def test_edits_are_told_in_the_order_of_the_shown_text_and_once(
+    chain: tuple[Edits, list[list[int | None]]], position: int
 ) -> None:
-    one, other = Edits(), Edits()
-    for edits, order in zip((one, other), orders, strict=True):
-        for span in order:
-            edits.add(*span)
-    assert one.spans == other.spans
+    edits, texts = chain
+    every = edits.before(math.inf)
+    assert [one.position for one in every] == sorted(one.position for one in every)
+    for one in every:
+        assert one.position <= len(texts[-1])
+    before = edits.before(position)
+    assert before == [one for one in every if one.position < position]
+    assert edits.take(position) == before
+    assert edits.take(position) == []
+    assert sorted([*before, *edits.take(math.inf)], key=repr) == sorted(every, key=repr)
 
 
-@given(st.lists(spans, max_size=8), st.lists(st.integers(0, 10), max_size=4))
-def test_edited_pieces_joined_are_the_edited_text(
-    added: list[tuple[int, int, str]], places: list[int]
-) -> None:
-    edits = Edits()
-    for span in added:
-        edits.add(*span)
-    bounds = [0, *sorted(places), len(TEXT)]
-    parts = [edits.applied_to(TEXT[a:b], a) for a, b in pairwise(bounds)]
-    assert "".join(parts) == edits.applied_to(TEXT)
+def test_what_was_cut_off_has_no_place_in_the_shown_text() -> None:
+    edits = Edits(2)
+    edits.add(0, Edit(0, FAIL, 2, 3, 2, 2))
+    edits.add(0, Edit(0, FAIL, 8, 9, 7, 7))
+    edits.add(1, Edit(1, CUTS_OFF, 5, 6, 5, 6))
+    assert [one.lane for one in edits.before(math.inf)] == [0, 1]
+    assert edits.place(6) == 5
+    assert edits.place(7) == math.inf
+    assert edits.source(5) == 6
 
 
-@given(st.lists(spans, max_size=8), st.integers(0, 10))
-def test_what_was_edited_before_a_position_stays_so_whatever_comes_after_it(
-    added: list[tuple[int, int, str]], position: int
-) -> None:
-    edits = Edits()
-    for span in added:
-        edits.add(*span)
-    kept = edits.before(position)
-    assert kept.applied_to(TEXT[:position]) == edits.applied_to(TEXT[:position])
-    assert kept.applied_to(TEXT[position:], position) == TEXT[position:]
-
-
-@given(st.data())
-def test_a_left_out_piece_leaves_no_double_white_space(data: st.DataObject) -> None:
-    words = data.draw(st.lists(st.sampled_from(["a", "bb", "c."]), min_size=1, max_size=6))
-    text = " ".join(words)
-    gone = data.draw(st.sets(st.integers(0, len(words) - 1)))
-    edits, at = Edits(), 0
-    for index, word in enumerate(words):
-        if index in gone:
-            edits.add(at, at + len(word), "")
-        at += len(word) + 1
-    kept = [word for index, word in enumerate(words) if index not in gone]
-    assert edits.applied_to(text).rstrip() == " ".join(kept)
+def test_what_another_attempt_edited_in_what_was_kept_is_known_and_was_told() -> None:
+    first = Edits(1)
+    first.add(0, Edit(3, FAIL, 1, 2, 1, 1))
+    edits = Edits(1, first.before(4))
+    assert edits.before(math.inf) == first.before(4)
+    assert edits.take(math.inf) == []
 
 
 rules = st.builds(Rule, on_fail=st.sampled_from(get_args(OnPiece)), blocking=st.booleans())
-verdicts = st.sampled_from(["pass", "unknown", "fail", "fail, replaced"])
+verdicts = st.sampled_from(["pass", "unknown", "fail"])
 
 
 @given(
@@ -128,7 +111,6 @@ def test_a_ledger_does_what_the_rules_of_its_lanes_say(
     passed = [0] * len(lanes)
     stopped: set[int] = set()
     noted: list[int] = []
-    edits: list[tuple[int, int, str]] = []
     shown = 0
     for who, length, said in steps:
         lane = who - 1
@@ -140,18 +122,12 @@ def test_a_ledger_does_what_the_rules_of_its_lanes_say(
             continue
         else:
             rule, start = lanes[lane], passed[lane]
-            verdict = PartialValidationResult(
-                "fail" if said.startswith("fail") else said,  # type: ignore[arg-type]
-                replacement="#" if said == "fail, replaced" else None,
-            )
+            verdict = PartialValidationResult(said)  # type: ignore[arg-type]
             if verdict.success == "fail":
-                put = {"leave out": "", "replace": verdict.replacement}.get(rule.on_fail)
-                if rule.on_fail == "cancel" or (rule.on_fail == "replace" and put is None):
+                if rule.on_fail == "cancel":
                     stopped.add(lane)
                 else:
                     noted.append(lane)
-                    if put is not None and rule.blocking:
-                        edits.append((start, start + length, put))
             if lane not in stopped:
                 passed[lane] += length
             move = ledger.judged(lane, Chunk("x" * length, start, start + length), verdict)
@@ -170,7 +146,6 @@ def test_a_ledger_does_what_the_rules_of_its_lanes_say(
                     assert told is UNKNOWN
     assert [one.lane for one in ledger.noted] == noted
     assert [one.lane for one in ledger.failures] == sorted(stopped)
-    assert ledger.edits.spans == reference(edits)
 
 
 def cut_by(cutter: Cutter, deltas: Sequence[str]) -> list[Chunk]:
@@ -197,7 +172,7 @@ def test_groups_and_windows_depend_on_the_text_alone(
     ]
     for one in groups:
         assert one.text == text[one.start : one.end]
-        assert one.before == text[max(0, one.start - window) : one.start]
+        assert one.window == text[max(0, one.start - window) : one.start]
 
 
 @given(data=st.data(), window=st.integers(1, 9))
@@ -207,25 +182,16 @@ def test_a_window_reaches_over_raw_deltas(data: st.DataObject, window: int) -> N
     chunks = cut_by(Cutter(resolve_chunking(None), window), deltas)
     assert "".join(chunk.text for chunk in chunks) == text
     for one in chunks:
-        assert one.before == text[max(0, one.start - window) : one.start]
+        assert one.window == text[max(0, one.start - window) : one.start]
 
 
-def test_white_space_goes_with_what_is_left_out_between_white_space_and_with_nothing_else() -> None:
-    glued, replaced = Edits(), Edits()
-    glued.add(1, 2, "")
-    assert glued.applied_to("ab cd") == "a cd"
-    replaced.add(2, 4, "X ")
-    assert replaced.applied_to("a bc d") == "a X  d"
-
-
-def test_what_another_text_edited_and_noted_goes_on() -> None:
-    edits = Edits()
-    edits.add(0, 1, "X")
-    ledger = Ledger(1, [Rule("record")], edits=edits)
+def test_what_another_text_noted_goes_on() -> None:
+    first = Ledger(1, [Rule("record")])
+    first.judged(0, Chunk("ab", 0, 2), FAIL)
+    ledger = Ledger(1, [Rule("record")], noted=first.noted)
     ledger.cut(Chunk("ab", 0, 2))
-    ledger.judged(0, Chunk("ab", 0, 2), PartialValidationResult("fail"))
-    assert ledger.edits is edits
-    assert [(one.lane, one.chunk_index, one.end) for one in ledger.noted] == [(0, 0, 2)]
+    ledger.judged(0, Chunk("ab", 0, 2), FAIL)
+    assert [(one.lane, one.end) for one in ledger.noted] == [(0, 2), (0, 2)]
 
 
 def test_a_lane_whose_last_piece_ends_before_the_chunk_has_its_verdict_on_the_chunk() -> None:
@@ -246,22 +212,41 @@ def test_an_advisory_lane_is_told_that_another_one_has_failed() -> None:
 
 def test_a_window_is_never_longer_than_it_was_asked_to_be() -> None:
     chunks = cut_by(Cutter(resolve_chunking("word"), 3), ["ab cd ef ", "gh ij"])
-    assert [one.before for one in chunks] == ["", "ab ", "cd ", "ef ", "gh "]
+    assert [one.window for one in chunks] == ["", "ab ", "cd ", "ef ", "gh "]
 
 
-def test_no_edit_reaches_back_to_what_was_shown() -> None:
-    ledger = Ledger(1, [Rule("replace")])
-    ledger.cut(Chunk("so.", 0, 3))
-    ledger.cut(Chunk("ok", 4, 6))
-    ledger.shown = 3
-    fail = PartialValidationResult("fail", replacement="#")
-    assert ledger.judged(0, Chunk("so. ok", 0, 6), fail) == "release"
-    assert ledger.edits.spans == [(4, 6, "#")]
+@given(data=st.data(), name=st.sampled_from(["sentence", "word", "paragraph", None]))
+def test_what_stands_between_chunks_is_with_them_and_joined_it_is_the_text(
+    data: st.DataObject, name: str | None
+) -> None:
+    text = data.draw(texts(16))
+    cutter = Cutter(resolve_chunking(name))
+    chunks = cut_by(cutter, data.draw(cuts(text)))
+    rest = cutter.rest()
+    assert "".join(one.before + one.text for one in chunks) + (rest.before if rest else "") == text
+    if rest is not None:
+        assert (rest.text, rest.start, rest.end) == ("", len(text), len(text))
+        assert rest.before.isspace()
 
 
-def test_a_piece_that_was_shown_whole_is_not_edited() -> None:
-    ledger = Ledger(1, [Rule("leave out")])
-    ledger.cut(Chunk("so.", 0, 3))
-    ledger.shown = 3
-    assert ledger.judged(0, Chunk("so.", 0, 3), PartialValidationResult("fail")) == "release"
-    assert ledger.edits.spans == []
+@given(data=st.data(), name=st.sampled_from(["sentence", "word", "paragraph"]))
+def test_white_space_is_known_to_stand_between_chunks_as_soon_as_it_is_there(
+    data: st.DataObject, name: str
+) -> None:
+    text = data.draw(texts(16))
+    cutter = Cutter(resolve_chunking(name))
+    seen, known = "", ""  # what came, and what of it is known to be in chunks or between them
+    for delta in data.draw(cuts(text)):
+        seen += delta
+        for chunk in cutter.feed(delta):
+            known = text[: chunk.end]
+        known += cutter.space()
+        assert seen.startswith(known)
+        left = seen[len(known) :]
+        assert not left[:1].isspace()
+
+
+def test_a_strategy_whose_chunks_may_begin_with_white_space_gives_none_ahead() -> None:
+    cutter = Cutter(resolve_chunking(None))
+    assert [one.text for one in cutter.feed(" a ")] == [" a "]
+    assert cutter.space() == ""

@@ -1,8 +1,11 @@
 """Strategies as a plain model: whatever is generated, cut, judged and edited, a stream agrees with it.
 
-Verdicts depend on the text alone, so what may follow an attempt is known from its text; only *which* of
+Verdicts and edits depend on the text alone, so what may follow an attempt is known from its text; only *which* of
 several failing lanes came first depends on the schedule. The model therefore takes the attempts one by
 one as they ended, says whether they could end so, and what the strategy has to ask next.
+
+There is one text: what the editors make of the answer, one after the other, as whole texts. Its chunks
+are shown, every judge passes it or the attempt fails, and it is what is validated at the end.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import chain, combinations
 from typing import Literal
 
 import anyio
@@ -27,7 +29,7 @@ from mellea_sc import (
     BestOfNStrategy,
     ChunkEvent,
     CompletedEvent,
-    FilteredEvent,
+    EditEvent,
     MajorityVotingStrategy,
     ModelOption,
     PlannedStrategy,
@@ -49,12 +51,13 @@ from mellea_sc.core.requirement import (
     Requirement,
     ValidationResult,
 )
+from mellea_sc.runtime.editors import PASSES
 from mellea_sc.stdlib.sampling import AttemptResult
 from mellea_sc.testing.clock import LoopName, run_virtual
 from mellea_sc.testing.scripted import Pause, ScriptedBackend, Step
 from mellea_sc.testing.strategies import cuts, pauses
 
-WORDS = ("ok", "it", "my", "so.", "no!", "ok", "it.", "ax", "bx", "cx.", " ", "\n\n")
+WORDS = ("ok", "it", "my", "so.", "no!", "ok", "it.", "ax", "bx", "cx.", "aaxx", "bax", " ", "\n\n")
 EDITS = ("filter", "fix")
 RECORDS = (*EDITS, "noop")
 
@@ -72,6 +75,7 @@ class Judge:
     window: int
     delay: float | None
     final: str | None
+    put: str = "#"
 
     def verdicts(self, text: str, deltas: Sequence[str], main: str | None) -> list[Verdict]:
         places = [(a, b) for a, b, _ in pieces(self.chunking or main, deltas)]
@@ -84,8 +88,12 @@ class Judge:
         return verdicts
 
     @property
+    def edits(self) -> bool:
+        return self.on_fail in EDITS and self.blocking
+
+    @property
     def cancels(self) -> bool:
-        return self.on_fail not in RECORDS
+        return self.edits or self.on_fail not in RECORDS
 
 
 @attrs.frozen
@@ -118,7 +126,7 @@ class Judged(Requirement):
         if self.judge.delay is not None:
             await anyio.sleep(self.judge.delay)
         if here and self.count > self.judge.allowed:
-            return PartialValidationResult("fail", reason=chunk, replacement="#")
+            return PartialValidationResult("fail", reason=chunk, replacement=self.judge.put)
         return PartialValidationResult("pass")
 
     async def validate(
@@ -189,12 +197,11 @@ def programs(draw: st.DrawFn) -> Program:
                 window=st.sampled_from([0, 0, 3]),
                 delay=pauses(),
                 final=st.sampled_from([None, None, None, "ax", "my"]),
+                put=st.sampled_from(["#", "#", "#", "", "bx", "an ax. "]),
             ),
             max_size=3,
         )
     )
-    editing = [one for one in judges if one.on_fail in EDITS and one.blocking]
-    judges = [one for one in judges if one not in editing[1:]]  # who edits first is chance
     return Program(
         kind=kind,
         budget=draw(st.integers(1, 4)),
@@ -211,87 +218,49 @@ def programs(draw: st.DrawFn) -> Program:
 # --- the model ---------------------------------------------------------------------------------
 
 
-Edit = tuple[int, int, str]
-
-
 @attrs.frozen
 class Expected:
     """What one attempt's text brings about."""
 
-    text: str
+    text: str  # what the editors make of all of it
     chunks: Sequence[tuple[int, int]]
     fails: dict[int, int]  # by lane: the chunk in which its first failing piece begins
-    edits: Sequence[Edit]
     may_show: int  # chunks that no blocking lane has failed or not passed
-    raw: Sequence[Edit] = ()  # the edits, whatever was shown before
-    perhaps: Sequence[Edit] = ()  # of what was kept, if that lane was so far when another failed
 
-    def edited(self, start: int, end: int) -> set[str]:
-        """What may be shown of a piece."""
-        some = (combinations(self.perhaps, n) for n in range(len(self.perhaps) + 1))
-        return {self._edited(start, end, [*self.edits, *more]) for more in chain(*some)}
-
-    def _edited(self, start: int, end: int, edits: Sequence[Edit]) -> str:
-        shown = ""
-        for at in range(start, end):
-            inside = next((e for e in united(edits) if e[0] <= at < e[1]), None)
-            shown += self.text[at] if inside is None else inside[2] * (inside[0] == at)
-        return squeezed(shown)
-
-    def after(self, before: Expected, keep: int, released: int) -> Expected:
-        """The same where so many chunks of another text are kept, of which so many had been shown."""
-        kept = before.chunks[keep - 1][1]
-        shown = min(keep, released)
-        first = self.chunks[shown][0] if shown < len(self.chunks) else len(self.text)
-        made = dict(zip(before.raw, before.edits, strict=True))
-        edits: list[Edit] = []
-        for raw in self.raw:
-            start, end, to = raw
-            as_it_was = raw in made and end <= kept
-            if as_it_was:
-                edits.append(made[raw])
-            elif end > first or not shown:
-                edits.append((max(start, first) if shown else start, end, to))
-            else:
-                edits.append((end, end, ""))  # all of it was shown
-        reaching = [*before.edits, *before.perhaps]
-        perhaps = [(start, min(end, kept), to) for start, end, to in reaching if start < kept]
-        return attrs.evolve(self, edits=edits, perhaps=[one for one in perhaps if one not in edits])
+    @property
+    def space(self) -> str:
+        """What no chunk holds at the end."""
+        return self.text[self.chunks[-1][1] if self.chunks else 0 :]
 
 
-def united(edits: Sequence[Edit]) -> list[Edit]:
-    """The edits, all of one lane, with those that overlap as one."""
-    result: list[Edit] = []
-    for start, end, to in sorted(edits):
-        if result and start < result[-1][1]:
-            start, before, _ = result.pop()
-            end = max(end, before)
-        result.append((start, end, to))
-    return result
+def edited(program: Program, text: str, kept: int) -> str:
+    """What the editors make of a whole text, whose first ``kept`` characters stay."""
+    for judge in [judge for judge in program.judges if judge.edits] * PASSES:
+        made, at = "", 0
+        for one in judge.verdicts(text, [text], program.chunking):
+            start = max(one.start, kept)
+            if one.fails and start < one.end:
+                made += text[at:start] + ("" if judge.on_fail == "filter" else judge.put)
+                at = one.end
+        text = made + text[at:]
+    return text
 
 
-def squeezed(text: str) -> str:
-    return "".join(text.split())
-
-
-def model(program: Program, text: str) -> Expected:
-    deltas = [text]
-    chunks = [(a, b) for a, b, _ in pieces(program.chunking, deltas)]
+def model(program: Program, answer: str, kept: int = 0) -> Expected:
+    text = edited(program, answer, kept)
+    chunks = [(a, b) for a, b, _ in pieces(program.chunking, [text])]
     fails: dict[int, int] = {}
-    edits: list[tuple[int, int, str]] = []
     passed = math.inf
     for lane, judge in enumerate(program.judges):
         before = 0
-        for one in judge.verdicts(text, deltas, program.chunking):
+        for one in judge.verdicts(text, [text], program.chunking):
             if one.fails and judge.cancels:
                 fails[lane] = sum(end <= one.start for _, end in chunks)
                 passed = min(passed, before) if judge.blocking else passed
                 break
             before = one.end
-            if one.fails and judge.blocking and judge.on_fail in EDITS:
-                edits.append((one.start, one.end, "" if judge.on_fail == "filter" else "#"))
     may_show = sum(end <= passed for _, end in chunks)
-    return Expected(text, chunks, fails, edits, may_show, raw=edits)
+    return Expected(text, chunks, fails, may_show)
 
 
 def asks_next(program: Program, past: Sequence[AttemptResult]) -> int | None:
@@ -387,23 +356,22 @@ async def run(program: Program) -> Ran:
 def check_attempts(program: Program, ran: Ran) -> dict[int, Expected]:
     """Every attempt has ended as its text lets it; gives what its whole text brings about."""
     expected: dict[int, Expected] = {}
-    released = {one.number: one.released for one in ran.result.attempts}
     for one in sorted(ran.result.attempts, key=lambda one: one.number):
         answer = "".join(program.answers[(one.number - 1) % len(program.answers)])
-        nothing_came = False
+        kept = ""
         if one.ask.keep:
             before = expected[one.ask.of]
             after = [start for start, _ in before.chunks][one.ask.keep :]
             kept = before.text[: after[0]] if after else before.text
             if kept[-1:].isspace():
                 answer = answer.lstrip()
-                nothing_came = not answer
+                # white space that was kept for what comes after it goes when nothing does
+                kept = kept if answer else kept.rstrip()
             answer = kept + answer
-        mine = model(program, answer)
-        if one.ask.keep:
-            mine = mine.after(before, one.ask.keep, released[one.ask.of])
-        expected[one.number] = mine
+        mine = expected[one.number] = model(program, answer, len(kept))
+        assert mine.text.startswith(kept)
         assert answer.startswith(one.generated)
+        assert mine.text.startswith(one.text)
         failed = {r.judge.word: r for r, _ in one.failures if isinstance(r, Judged)}
         lanes = [n for n in mine.fails if program.judges[n].word in failed]
         if one.end == "failed":
@@ -411,9 +379,8 @@ def check_attempts(program: Program, ran: Ran) -> dict[int, Expected]:
             assert one.failed_at in {mine.fails[lane] for lane in lanes}
         elif one.end == "completed":
             assert not mine.fails
-            # white space that was kept for what comes after it goes when nothing does
-            assert one.generated == (answer.rstrip() if nothing_came else answer)
-            assert squeezed(one.text) in mine.edited(0, len(answer))
+            assert one.generated == answer
+            assert one.text == mine.text
             # the verdicts at the end are on the text as it is shown
             finals = [j.final is None or j.final not in one.text for j in program.judges]
             assert [bool(verdict) for _, verdict in one.validations] == finals
@@ -425,9 +392,9 @@ def check_attempts(program: Program, ran: Ran) -> dict[int, Expected]:
     return expected
 
 
-def check_events(program: Program, ran: Ran, expected: dict[int, Expected]) -> list[str]:
+def check_events(program: Program, ran: Ran, expected: dict[int, Expected]) -> list[ChunkEvent]:
     """What a reader of the events pieces together, which is given, is in order and was passed."""
-    shown: list[str] = []
+    shown: list[ChunkEvent] = []
     attempt, keep = 1, {one.number: one.ask.keep for one in ran.result.attempts}
     retracts = 0
     for before, one in zip([None, *ran.events], ran.events, strict=False):
@@ -442,14 +409,21 @@ def check_events(program: Program, ran: Ran, expected: dict[int, Expected]) -> l
             assert program.concurrent or len(shown) <= keep[attempt]
             if isinstance(before, RetractEvent):
                 assert len(shown) == keep[attempt]
-        elif isinstance(one, ChunkEvent | FilteredEvent):
+        elif isinstance(one, ChunkEvent):
             assert program.concurrent or one.attempt == attempt
             assert one.chunk_index == len(shown)
             mine = expected[one.attempt]
-            assert one.chunk_index < mine.may_show
-            text = one.text if isinstance(one, ChunkEvent) else ""
-            assert squeezed(text) in mine.edited(*mine.chunks[one.chunk_index])
-            shown.append(text)
+            if one.text:
+                assert one.chunk_index < mine.may_show
+                start, end = mine.chunks[one.chunk_index]
+                assert one.text == mine.text[start:end]
+            else:
+                assert one.before == mine.space
+            shown.append(one)
+        elif isinstance(one, EditEvent):
+            assert program.judges[one.requirement].edits
+            assert one.chunk_index == len(shown)
+            assert one.result.success == "fail"
         elif isinstance(one, QuickCheckEvent):
             assert one.passed is (
                 one.chunk_index == len(shown)
@@ -471,7 +445,8 @@ def check_events(program: Program, ran: Ran, expected: dict[int, Expected]) -> l
     assert sorted(keep) == [*range(1, len(keep) + 1)]
     assert attempt - 1 == sum(one.ask.reason is not None for one in ran.result.attempts)
     assert (ends[0].success, ends[0].full_text) == (ran.result.completed, ran.result.full_text)
-    event(f"{program.kind}: {attempt} attempts, {retracts} retractions")
+    edits = sum(isinstance(one, EditEvent) for one in ran.events)
+    event(f"{program.kind}: {attempt} attempts, {retracts} retractions, {min(edits, 3)} edits")
     return shown
 
 
@@ -481,8 +456,8 @@ def check_agreement(program: Program, ran: Ran) -> None:
     expected = check_attempts(program, ran)
     shown = check_events(program, ran, expected)
     # all that was shown in the end is the text, for who reads either or both
-    assert squeezed("".join(shown)) == squeezed(result.full_text)
-    assert ran.chunks == [text for text in shown if text]
+    assert "".join(one.before + one.text for one in shown) == result.full_text
+    assert ran.chunks == [one.text for one in shown if one.text]
     # the strategy has asked what it should
     past = list(result.attempts)
     valid = [one for one in past if one.valid]
@@ -492,13 +467,14 @@ def check_agreement(program: Program, ran: Ran) -> None:
         assert asks_next(program, past) is None
         if valid:
             assert result.completed
-            assert squeezed(result.full_text) == squeezed(past[-1].text)
+            assert result.full_text == past[-1].text
         elif program.hold_back:
             assert not result.completed
         else:
             assert result.completed is past[-1].completed
         if result.completed:
-            assert len(shown) == len(expected[past[-1].number].chunks)
+            last = expected[past[-1].number]
+            assert len(shown) == len(last.chunks) + bool(last.space)
     else:
         assert len(past) <= program.budget
         assert result.completed is bool(valid)

@@ -35,7 +35,7 @@ async def test_an_event_has_the_time_when_it_happened_whenever_it_is_read() -> N
         await result.acomplete()
     ended = time.time()
     times = [event.timestamp for event in await read_events(result)]
-    assert len(times) == 7
+    assert len(times) == 9
     assert times == sorted(times)
     assert began <= times[0]
     assert times[-1] <= ended
@@ -51,17 +51,23 @@ async def test_4_10_a_natural_end_with_the_missions_names_and_fields() -> None:
     one, two = "One.", "Two."
     for event in events:
         assert event.timestamp > 0
-    quick_one, chunk_one, quick_two, chunk_two, done, full, completed = events
+    quick_one, chunk_one, quick_two, chunk_two, quick_end, space, done, full, completed = events
     assert isinstance(quick_one, QuickCheckEvent)
     assert (quick_one.chunk_index, quick_one.attempt, quick_one.passed) == (0, 1, True)
     assert [*quick_one.results][:1] == passed
     assert quick_one.results[1] == PartialValidationResult("unknown", reason=one)
     assert isinstance(chunk_one, ChunkEvent)
     assert (chunk_one.text, chunk_one.chunk_index, chunk_one.attempt) == (one, 0, 1)
+    assert chunk_one.before == ""
     assert isinstance(quick_two, QuickCheckEvent)
     assert quick_two.chunk_index == 1
     assert isinstance(chunk_two, ChunkEvent)
     assert (chunk_two.text, chunk_two.chunk_index, chunk_two.attempt) == (two, 1, 1)
+    assert chunk_two.before == " "
+    assert isinstance(quick_end, QuickCheckEvent)
+    assert (quick_end.chunk_index, quick_end.passed) == (2, True)
+    assert isinstance(space, ChunkEvent)  # white space that no chunk follows has no other place
+    assert (space.text, space.before, space.chunk_index) == ("", "  ", 2)
     assert isinstance(done, StreamingDoneEvent)
     assert (done.full_text, done.attempt) == ("One. Two.  ", 1)
     assert isinstance(full, FullValidationEvent)
@@ -94,9 +100,11 @@ async def test_4_10_an_answer_without_a_chunk_comes_to_its_natural_end_too(
         check = Check()
         result = await m.stream("?", requirements=[check])
         events = await read_events(result)
-    assert kinds(events) == ["StreamingDone", "FullValidation", "Completed"]
+    space = ["QuickCheck", "Chunk"] if text else []
+    assert kinds(events) == [*space, "StreamingDone", "FullValidation", "Completed"]
     assert result.completed
     assert result.full_text == "".join(text)
+    assert [chunk async for chunk in result.astream()] == []
     assert check.seen.started == []
     assert check.seen.validated == ["".join(text)]
 

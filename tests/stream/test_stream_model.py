@@ -295,19 +295,29 @@ def check_agreement(program: Program, ran: Ran) -> None:
         assert source
     assert result.completed is (ended_by == {"natural"} and not program.fails)
     # how much was released, and how much was generated
-    released = [one.text for one in ran.events if isinstance(one, ChunkEvent)]
+    released = [one.text for one in ran.events if isinstance(one, ChunkEvent) and one.text]
     everything = pieces(program.chunking, program.deltas)
     judged_all = ended_by == expected.why == {"natural"} or result.completed
     at_least = len(everything) if judged_all else expected.released(by=False)
     assert at_least <= len(released) <= expected.released(by=True)
     assert released == ran.chunks == [text[a:b] for a, b, _ in everything[: len(released)]]
     end = everything[len(released) - 1][1] if released else 0
+    assert result.released == len(released)
+    # what stands between them, and after the last of them
+    shown = [one for one in ran.events if isinstance(one, ChunkEvent)]
+    space = bool(shown) and not shown[-1].text
+    if result.completed:
+        assert space is bool(text[end:])
+    if space:
+        assert shown[-1].before == text[end:]
+        end = len(text)
+    assert "".join(one.before + one.text for one in shown) == text[:end]
     assert result.full_text == (text if result.completed else text[:end])
     sent = sum(call.deltas_sent for call in ran.backend.calls)
     assert expected.sent(by=False) <= sent <= expected.sent(by=True)
     # the events
     checked = bool(program.lanes)
-    told = [*(["QuickCheck"] * checked), "Chunk"] * len(released)
+    told = [*(["QuickCheck"] * checked), "Chunk"] * len(shown)
     told += ["QuickCheck"] * bool(fails)
     told += ["StreamingDone", *(["FullValidation"] * checked)] * result.completed
     told += ["Error"] * (result.error is not None) + ["Completed"]
@@ -316,7 +326,7 @@ def check_agreement(program: Program, ran: Ran) -> None:
     assert [one.passed for one in quick] == [True] * (len(quick) - bool(fails)) + [False] * bool(
         fails
     )
-    indices = [one.chunk_index for one in quick[: len(released)]]
+    indices = [one.chunk_index for one in quick[: len(shown)]]
     assert indices == [*range(len(indices))]
     assert all(len(one.results) == len(program.lanes) for one in quick)
     if fails:

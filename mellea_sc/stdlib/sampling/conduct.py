@@ -32,6 +32,7 @@ from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.core.trace import Cause, Trace
 from mellea_sc.runtime.attempt import Asking, Attempt, Audience, Kept
+from mellea_sc.runtime.edits import Edits
 from mellea_sc.runtime.generation import BoundBackend, describe, opened_scope, parsed
 from mellea_sc.runtime.lanes import Known
 from mellea_sc.runtime.ledger import Chunk, Ledger
@@ -56,7 +57,7 @@ log: Final = logging.getLogger("mellea_sc")
 class Stage(Protocol):
     """Where attempts are shown."""
 
-    def enter(self, number: int, ask: Ask, ledger: Ledger) -> Audience:
+    def enter(self, number: int, ask: Ask, ledger: Ledger, edits: Edits) -> Audience:
         """An attempt begins."""
         ...
 
@@ -306,7 +307,7 @@ class Conductor:
                 model_options=self._options(number, nursery.options, kept),
             ),
             judging,
-            self._stage.enter(number, ask, judging.ledger),
+            self._stage.enter(number, ask, judging.ledger, judging.edits),
             kept=kept,
             remembers=self._strategy.goes_on,
         )
@@ -354,7 +355,7 @@ class Conductor:
             ask=ask,
             end=attempt.end,
             text=attempt.text,
-            generated=attempt.text_so_far,
+            generated=attempt.generated,
             failures=[(self._requirements[one.lane], one.verdict) for one in failures],
             validations=list(zip(self._requirements, attempt.validations, strict=False)),
             failed_at=min((one.chunk_index for one in failures), default=0),
@@ -369,7 +370,7 @@ class _Unseen:
 
     is_full = False
 
-    def enter(self, number: int, ask: Ask, ledger: Ledger) -> Audience:
+    def enter(self, number: int, ask: Ask, ledger: Ledger, edits: Edits) -> Audience:
         return self
 
     def leave(self, attempt: Attempt, number: int) -> int:

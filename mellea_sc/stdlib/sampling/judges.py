@@ -1,7 +1,12 @@
-"""Who judges an attempt: a lane for each requirement that looks at a running text."""
+"""Who judges an attempt, and who edits it.
+
+A requirement that looks at a running text has a lane. One that edits (``on_fail="filter"`` or ``"fix"``, if text
+waits for it) has an editor for each pass before that, and its lane judges what comes out of them all.
+"""
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Final
@@ -11,12 +16,15 @@ import attrs
 from mellea_sc.core.backend import Format
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.model_options import ModelOptions
-from mellea_sc.core.requirement import OnFail, Requirement
+from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.attempt import Judging, Kept
 from mellea_sc.runtime.cutter import Cutter, Grouped
-from mellea_sc.runtime.lanes import Known, Lane
-from mellea_sc.runtime.ledger import Ledger, OnPiece, Rule
+from mellea_sc.runtime.editors import PASSES, Editor
+from mellea_sc.runtime.edits import Edits
+from mellea_sc.runtime.lanes import Findings, Known, Lane
+from mellea_sc.runtime.ledger import Ledger, Rule
 from mellea_sc.stdlib.chunking import resolve_chunking
+from mellea_sc.stdlib.requirements.watching import Watch
 
 __all__ = ["AttemptSettings", "check_chunkings", "judging_of", "known_at_end_of"]
 
@@ -40,13 +48,6 @@ class AttemptSettings:
     validator_timeout: float = math.inf
     format: Format | None = None
     model_options: ModelOptions | None = None
-
-
-_ON_PIECE: Final[dict[OnFail | None, OnPiece]] = {
-    "filter": "leave out",
-    "fix": "replace",
-    "noop": "record",
-}
 
 
 def check_chunkings(requirements: Sequence[Requirement], settings: AttemptSettings) -> None:
@@ -92,33 +93,79 @@ def judging_of(
         remembers: Whether another attempt may go on from inside this one.
     """
     requirements = [one.requirement for one in known]
+    editing = [index for index, one in enumerate(requirements) if _edits(one)]
+    edits = Edits(PASSES * len(editing), () if kept is None else kept.edits)
+    found: dict[int, Findings] = {}
+    editors: list[Editor] = []
+    for number, index in enumerate(editing * PASSES):
+        copied = attrs.evolve(known[index], requirement=copy.copy(requirements[index]))
+        lane = _lane(index, copied, settings, found, later=True)
+        cutter = lane.cutter or Cutter(resolve_chunking(settings.chunking))
+        begun = "" if kept is None else kept.text
+        replaces = requirements[index].on_fail == "fix"
+        editors.append(Editor(number, lane, cutter, edits, replaces=replaces, kept=begun))
     lanes = [
-        Lane(
-            index,
-            one,
-            _own_cutter(requirement, settings),
-            settings.validator_timeout if requirement.timeout is None else requirement.timeout,
-            settings.lane_buffer,
-            remembers=remembers,
-        )
-        for index, (one, requirement) in enumerate(zip(known, requirements, strict=True))
-        if _looks_at_running_text(requirement)
+        _lane(index, one, settings, found, remembers=remembers)
+        for index, one in enumerate(known)
+        if _looks_at_running_text(one.requirement)
     ]
     ledger = Ledger(
         len(requirements),
-        [
-            Rule(_ON_PIECE.get(requirement.on_fail, "cancel"), requirement.blocking)
-            for requirement in requirements
-        ],
-        edits=None if kept is None else kept.edits,
+        [_rule(requirement) for requirement in requirements],
         noted=() if kept is None else [f for f in kept.noted if f.end <= known[f.lane].judged],
     )
     return Judging(
         requirements=requirements,
         main=Cutter(resolve_chunking(settings.chunking)),
         lanes=lanes,
+        editors=editors,
+        edits=edits,
         ledger=ledger,
         timeout=settings.validator_timeout,
+    )
+
+
+def _edits(requirement: Requirement) -> bool:
+    # what is advisory may have been shown when it is judged
+    return (
+        requirement.on_fail in ("filter", "fix")
+        and requirement.blocking
+        and _looks_at_running_text(requirement)
+    )
+
+
+def _rule(requirement: Requirement) -> Rule:
+    records = requirement.on_fail == "noop" or (
+        requirement.on_fail in ("filter", "fix") and not requirement.blocking
+    )
+    return Rule("record" if records else "cancel", requirement.blocking)
+
+
+def _lane(
+    index: int,
+    known: Known,
+    settings: AttemptSettings,
+    found: dict[int, Findings],
+    *,
+    later: bool = False,
+    remembers: bool = False,
+) -> Lane:
+    """One lane; of a requirement that edits each takes over what the one before has found."""
+    requirement = known.requirement
+    cutter = _own_cutter(requirement, settings)
+    earlier = found.pop(index, None)
+    # a watch's pieces carry their verdicts: there is nothing to be saved
+    if later and not isinstance(requirement.chunking, Watch):
+        found[index] = Findings()
+    return Lane(
+        index,
+        known,
+        cutter,
+        settings.validator_timeout if requirement.timeout is None else requirement.timeout,
+        settings.lane_buffer,
+        remembers=remembers,
+        earlier=earlier,
+        later=found.get(index),
     )
 
 
@@ -127,11 +174,13 @@ def _looks_at_running_text(requirement: Requirement) -> bool:
 
 
 def _own_cutter(requirement: Requirement, settings: AttemptSettings) -> Cutter | None:
-    if requirement.chunking is None and requirement.every == 1 and not requirement.window:
+    chunking = requirement.chunking
+    if chunking is None and settings.chunking is None and _edits(requirement):
+        # what stands in the text may not depend on where the model cut its deltas
+        chunking = "sentence"
+    if chunking is None and requirement.every == 1 and not requirement.window:
         return None
-    strategy = resolve_chunking(
-        settings.chunking if requirement.chunking is None else requirement.chunking
-    )
+    strategy = resolve_chunking(settings.chunking if chunking is None else chunking)
     if requirement.every > 1:
         strategy = Grouped(strategy, requirement.every)
     return Cutter(strategy, requirement.window)

@@ -71,9 +71,9 @@ def useful_characters(
     while number:
         attempt = attempts[number - 1]
         begun_with = attempt.kept_length
-        until = len(attempt.text_so_far) if end is None else end
+        until = attempt.source(end)
         useful[number - 1] = max(0, until - begun_with)
-        end = min(until, begun_with)
+        end = begun_with if end is None else min(end, begun_with)
         number = asks[number - 1].of
     return useful
 
@@ -88,7 +88,7 @@ def _attempt(
     released: int,
     is_accepted: bool,
 ) -> Trace:
-    own = len(attempt.text_so_far) - attempt.kept_length
+    own = max(0, len(attempt.generated) - attempt.kept_length)
     usage = attempt.generation.usage
     counted = usage is not None and usage.completion_tokens > 0
     generated = usage.completion_tokens if usage is not None and counted else attempt.estimate
@@ -97,14 +97,14 @@ def _attempt(
         return round(generated * min(characters, own) / own) if own else 0
 
     limit = attempt.token_limit
-    stopped_early = attempt.end not in ("completed", "running")
+    stopped_early = attempt.end not in ("completed", "running") or attempt.cut_off is not None
     outcome = {"completed": "rejected", "running": "running"}.get(attempt.end, attempt.end)
     return Trace(
         what=f"attempt {number}",
         outcome="accepted" if is_accepted else outcome,
         began=attempt.started_at - began,
         ended=(attempt.ended_at or now) - began,
-        cause=None if is_accepted else _cause(attempt, began),
+        cause=_cut_off(attempt, began) if is_accepted else _cause(attempt, began),
         tokens=TokenCount(
             generated=generated,
             released=tokens(released),
@@ -131,6 +131,15 @@ def _judge(thunk: ModelOutputThunk, began_at: float, began: float, now: float) -
         cause=cause_of_error(error, None) if error else None,
         tokens=TokenCount(generated=generated),
     )
+
+
+def _cut_off(attempt: Attempt, began: float) -> Cause | None:
+    """What stopped the model, where the text was cut off and is good as far as it goes."""
+    if attempt.cut_off is None:
+        return None
+    requirement, verdict = attempt.cut_off
+    at = None if attempt.stopped_at is None else attempt.stopped_at - began
+    return Cause(kind="requirement", who=named(requirement), reason=verdict.reason, at=at)
 
 
 def _cause(attempt: Attempt, began: float) -> Cause | None:
