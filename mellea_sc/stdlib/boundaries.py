@@ -25,38 +25,23 @@ class BoundaryChunker(ChunkingStrategy):
         self._forget()
 
     @abc.abstractmethod
-    def _boundaries(self, delta: str, *, ended: bool) -> Sequence[int]:
-        """The boundaries that this delta makes certain, oldest first.
-
-        Args:
-            delta: What is new; nothing, when the text has ended.
-            ended: Whether the text has ended.
-
-        Returns:
-            For each, how many characters of the text are known after it.
-        """
-
-    @abc.abstractmethod
     def _forget(self) -> None:
         """Be as before the first delta."""
-
-    def feed(self, delta: str) -> Sequence[str]:
-        """The chunks that this delta finishes."""
-        if not delta:
-            return ()
-        self._pending.append(delta)
-        boundaries = self._boundaries(delta, ended=False)
-        return self._cut(boundaries) if boundaries else ()
 
     def flush(self) -> Sequence[str]:
         """The trailing fragment, and before it what only the end has made certain."""
         if not self._pending:
             return ()
-        chunks = self._cut([*self._boundaries("", ended=True), 0])
+        chunks = self._cut([*self._last_boundaries(), 0])
         self._forget()
         return chunks
 
+    def _last_boundaries(self) -> Sequence[int]:
+        """Those before the last that are certain only because the text has ended, as for ``_cut``."""
+        return ()
+
     def _cut(self, boundaries: Sequence[int]) -> list[str]:
+        """The chunks up to boundaries; for each it is said how much of the text is known after it."""
         text = "".join(self._pending)
         chunks: list[str] = []
         start = 0
@@ -82,26 +67,21 @@ class PatternChunker(BoundaryChunker):
     def _forget(self) -> None:
         self._tail = ""
 
-    def _next(self, window: str, start: int) -> int | None:
-        """Where the first boundary after a position is, if one is certain."""
-        boundary = self._end.search(window, start)
-        return None if boundary is None else boundary.end()
-
-    def _kept(self, rest: str) -> str:
-        """What has to be known of the text after the last boundary to find the next."""
-        return rest[-self._reach :]
-
-    def _boundaries(self, delta: str, *, ended: bool) -> Sequence[int]:
+    def feed(self, delta: str) -> Sequence[str]:
+        """The chunks that this delta finishes."""
+        if not delta:
+            return ()
+        self._pending.append(delta)
         window = self._tail + delta
-        end = self._next(window, 0)
-        if end is None:
-            self._tail = self._kept(window)
+        boundary = self._end.search(window)
+        if boundary is None:
+            self._tail = window[-self._reach :]
             return ()
         found: list[int] = []
-        last = 0
-        while end is not None:
-            last = end
+        end = 0
+        while boundary is not None:
+            end = boundary.end()
             found.append(len(window) - end)
-            end = self._next(window, end)
-        self._tail = self._kept(window[last:])
-        return found
+            boundary = self._end.search(window, end)
+        self._tail = window[max(end, len(window) - self._reach) :]
+        return self._cut(found)

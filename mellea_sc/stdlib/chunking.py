@@ -34,6 +34,8 @@ _STOP: Final = rf"[{STOPS}](?:[{STOPS}!?\u2026{CLOSERS}]|[{_OPENERS}](?=\s|\Z))*
 _ASCII_END: Final = re.compile(_POINT)
 _SENTENCE_END: Final = re.compile(f"{_POINT}|{_STOP}|{GREEK_QUESTION}")
 _STOP_MARK: Final = re.compile(f"[{STOPS}]")
+_PERHAPS: Final = re.compile(f"[.!?;\u037e\U00010000-\U0010ffff{STOPS}]")
+"""What may be a mark: much faster than to look for one, for the tables of ``re`` end at U+FFFF."""
 _PARAGRAPH_END: Final = re.compile(r"\n\n")
 
 
@@ -48,18 +50,29 @@ class SentenceChunker(PatternChunker):
     _end = _ASCII_END
     _reach = 4
 
-    def _next(self, window: str, start: int) -> int | None:
-        if window.isascii():
-            return super()._next(window, start)
-        boundary = _SENTENCE_END.search(window, start)
-        if boundary is None or boundary.end() == len(window):  # what closes it may still come
-            return None
-        return boundary.end()
+    def feed(self, delta: str) -> Sequence[str]:
+        """The chunks that this delta finishes."""
+        if not delta or (delta.isascii() and self._tail.isascii()):
+            return super().feed(delta)
+        self._pending.append(delta)
+        window = self._tail + delta
+        if not _PERHAPS.search(window):
+            self._tail = window[-self._reach :]
+            return ()
+        found: list[int] = []
+        end = 0
+        for boundary in _SENTENCE_END.finditer(window):
+            if boundary.end() == len(window):  # what closes it may still come
+                break
+            end = boundary.end()
+            found.append(len(window) - end)
+        self._tail = self._kept(window[end:])
+        return self._cut(found) if found else ()
 
     def _kept(self, rest: str) -> str:
-        stop = None if rest.isascii() else _STOP_MARK.search(rest)
+        stop = _STOP_MARK.search(rest)
         if stop is None:
-            return super()._kept(rest)
+            return rest[-self._reach :]
         # it is not decided, so nothing but its closers is after it: however many, it is the same
         return stop[0] + (rest[-1] if rest[-1] in _OPENERS else "")
 

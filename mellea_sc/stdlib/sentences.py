@@ -77,8 +77,19 @@ class SentencesChunker(BoundaryChunker):
         self._began = 0  # where the sentence begins, in _near
         self._at = 0  # all marks before are decided
 
-    def _boundaries(self, delta: str, *, ended: bool) -> Sequence[int]:
+    def feed(self, delta: str) -> Sequence[str]:
+        """The chunks that this delta finishes."""
+        if not delta:
+            return ()
+        self._pending.append(delta)
         self._near += delta
+        found = self._boundaries(ended=False)
+        return self._cut(found) if found else ()
+
+    def _last_boundaries(self) -> Sequence[int]:
+        return self._boundaries(ended=True)
+
+    def _boundaries(self, *, ended: bool) -> Sequence[int]:
         size = len(self._near)
         found: list[int] = []
         while (mark := _MARK.search(self._near, self._at)) is not None:

@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from enum import Enum
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from mellea_sc.stdlib.boundaries import BoundaryChunker
 from mellea_sc.stdlib.sentence_marks import STOPS
@@ -29,33 +28,23 @@ if TYPE_CHECKING:
 __all__ = ["WordChunker"]
 
 
-class _State(Enum):
-    """What the chunk is like that has not ended."""
-
-    EMPTY = "no letter or digit yet"
-    SPACED = "a word of a script with spaces"
-    KANA = "katakana, and more of it may come"
-    CLOSED = "a word that takes no more letters"
-
+_State: TypeAlias = Literal["empty", "spaced", "kana", "closed"]
+"""What the chunk is like that has not ended: without a letter or digit yet; a word of a script with spaces;
+katakana, of which more may come; a word that takes no more letters."""
 
 _AFTER: Final[dict[_State, dict[str, _State]]] = {
-    _State.EMPTY: {
-        "letter": _State.SPACED,
-        "kana": _State.KANA,
-        "single": _State.CLOSED,
-        "mark": _State.EMPTY,
-        "wide": _State.EMPTY,
-        "opens": _State.EMPTY,
-        "wide_opens": _State.EMPTY,
+    "empty": {
+        "letter": "spaced",
+        "kana": "kana",
+        "single": "closed",
+        "mark": "empty",
+        "wide": "empty",
+        "opens": "empty",
+        "wide_opens": "empty",
     },
-    _State.SPACED: {
-        "letter": _State.SPACED,
-        "mark": _State.SPACED,
-        "opens": _State.SPACED,
-        "wide": _State.CLOSED,
-    },
-    _State.KANA: {"kana": _State.KANA, "mark": _State.CLOSED, "wide": _State.CLOSED},
-    _State.CLOSED: {"mark": _State.CLOSED, "wide": _State.CLOSED},
+    "spaced": {"letter": "spaced", "mark": "spaced", "opens": "spaced", "wide": "closed"},
+    "kana": {"kana": "kana", "mark": "closed", "wide": "closed"},
+    "closed": {"mark": "closed", "wide": "closed"},
 }
 """What a chunk is like after one more token; where a token is not named, another chunk begins with it."""
 
@@ -103,31 +92,40 @@ class WordChunker(BoundaryChunker):
 
     def _forget(self) -> None:
         self._last = ""
-        self._state = _State.EMPTY
+        self._state: _State | None = "empty"  # None: as what is pending says
 
-    def _boundaries(self, delta: str, *, ended: bool) -> Sequence[int]:
-        window = self._last + delta
-        if self._state in (_State.EMPTY, _State.SPACED) and not _UNUSUAL.search(window):
-            found = self._spaced(window)
-        else:
-            found = self._tokenized(window)
-        self._last = window[-1:]
-        return found
-
-    def _spaced(self, window: str) -> list[int]:
-        size = len(window)
-        end = 0
-        found: list[int] = []
-        for boundary in _SPACED_END.finditer(window):
-            end = boundary.end()
-            found.append(size - end)
-        if found or self._state is _State.EMPTY:
-            self._state = _State.SPACED if _LETTER.search(window, end) else _State.EMPTY
-        return found
-
-    def _tokenized(self, window: str) -> list[int]:
-        size = len(window)
+    def feed(self, delta: str) -> Sequence[str]:
+        """The chunks that this delta finishes."""
+        if not delta:
+            return ()
         state = self._state
+        is_plain = delta.isascii() or not _UNUSUAL.search(delta)
+        if is_plain and state != "kana" and state != "closed":
+            window = self._last + delta
+            self._pending.append(delta)
+            self._last = delta[-1]
+            return self._spaced(window)
+        if state is None:
+            state = "spaced" if _LETTER.search("".join(self._pending)) else "empty"
+        self._pending.append(delta)
+        return self._tokenized(delta, state)
+
+    def _spaced(self, window: str) -> Sequence[str]:
+        boundary = _SPACED_END.search(window)
+        if boundary is None:
+            if self._state == "empty" and _LETTER.search(window):
+                self._state = "spaced"
+            return ()
+        self._state = None
+        found: list[int] = []
+        while boundary is not None:
+            found.append(len(window) - boundary.end())
+            boundary = _SPACED_END.search(window, boundary.end())
+        return self._cut(found)
+
+    def _tokenized(self, delta: str, state: _State) -> Sequence[str]:
+        window = self._last + delta
+        size = len(window)
         found: list[int] = []
         for token in _tokens().finditer(window, len(self._last)):
             kind = token.lastgroup or "mark"
@@ -135,12 +133,13 @@ class WordChunker(BoundaryChunker):
                 continue
             if kind == "space":
                 found.append(size - token.start())
-                state = _State.EMPTY
+                state = "empty"
                 continue
             after = _AFTER[state].get(kind)
             if after is None:
                 found.append(size - token.start())
-                after = _AFTER[_State.EMPTY][kind]
+                after = _AFTER["empty"][kind]
             state = after
         self._state = state
-        return found
+        self._last = delta[-1]
+        return self._cut(found) if found else ()
