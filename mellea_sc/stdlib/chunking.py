@@ -1,8 +1,4 @@
-"""Cutting a text that comes in deltas into sentences, words, paragraphs, or not at all.
-
-Every strategy keeps what it has not given away in a list of deltas and joins it only when a boundary
-was found, and it looks for boundaries only where new text is: the work per delta does not grow.
-"""
+"""Cutting a text that comes in deltas into sentences, words, paragraphs, or not at all."""
 
 from __future__ import annotations
 
@@ -12,6 +8,10 @@ from typing import Final, Literal, TypeAlias
 
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
+from mellea_sc.stdlib.boundaries import PatternChunker
+from mellea_sc.stdlib.sentence_marks import CLOSERS, GREEK_QUESTION, STOPS
+from mellea_sc.stdlib.sentences import SentencesChunker
+from mellea_sc.stdlib.words import WordChunker
 
 __all__ = [
     "ChunkingName",
@@ -19,80 +19,65 @@ __all__ = [
     "ParagraphChunker",
     "RawChunker",
     "SentenceChunker",
+    "SentencesChunker",
     "WordChunker",
     "resolve_chunking",
 ]
 
-ChunkingName: TypeAlias = Literal["sentence", "word", "paragraph"]
+ChunkingName: TypeAlias = Literal["sentence", "sentences", "word", "paragraph"]
 
-_SENTENCE_END: Final = re.compile(r"[.!?][\"'\u201d\u2019)]?(?=\s)")
-_WORD_END: Final = re.compile(r"\S(?=\s)")
+_POINT: Final = r"[.!?][\"'\u201d\u2019)]?(?=\s)"
+_OPENERS: Final = "\u201c\u2018\u00ab"
+"""They open in English, and close in German or Urdu: before white space they do."""
+_STOP: Final = rf"[{STOPS}](?:[{STOPS}!?\u2026{CLOSERS}]|[{_OPENERS}](?=\s|\Z))*+"
+
+_ASCII_END: Final = re.compile(_POINT)
+_SENTENCE_END: Final = re.compile(f"{_POINT}|{_STOP}|{GREEK_QUESTION}")
+_STOP_MARK: Final = re.compile(f"[{STOPS}]")
+_PERHAPS: Final = re.compile(f"[.!?;\u037e\U00010000-\U0010ffff{STOPS}]")
+"""What may be a mark: much faster than to look for one, for the tables of ``re`` end at U+FFFF."""
 _PARAGRAPH_END: Final = re.compile(r"\n\n")
 
 
-class _BoundaryChunker(ChunkingStrategy):
-    """Chunks that end where a pattern matches, without white space around them.
+class SentenceChunker(PatternChunker):
+    """Sentences, in every script, by their marks alone.
 
-    ``_tail`` is the end of the pending text in which a match could still begin: ``_reach``
-    characters. A match that lies wholly in the tail has been seen before the delta.
+    A sentence ends after one of ``.!?``, then at most one closing quote or parenthesis, before white
+    space; and after the marks of other scripts (``STOPS`` in ``sentence_marks.py``), as ``。`` or ``।``, with the
+    marks, quotes and brackets that close it, white space or not. In Greek it ends after ``;``, too.
     """
 
-    bare = True
-    _end: re.Pattern[str]
-    _reach: int
-
-    def __init__(self) -> None:
-        self._pending: list[str] = []
-        self._tail = ""
+    _end = _ASCII_END
+    _reach = 4
 
     def feed(self, delta: str) -> Sequence[str]:
         """The chunks that this delta finishes."""
-        if not delta:
-            return ()
-        window = self._tail + delta
+        if not delta or (delta.isascii() and self._tail.isascii()):
+            return super().feed(delta)
         self._pending.append(delta)
-        boundary = self._end.search(window)
-        if boundary is None:
+        window = self._tail + delta
+        if not _PERHAPS.search(window):
             self._tail = window[-self._reach :]
             return ()
-        text = "".join(self._pending)
-        before = len(text) - len(window)  # text ends with window, and no boundary lies before it
-        chunks: list[str] = []
-        start = 0
-        while boundary is not None:
-            end = before + boundary.end()
-            if chunk := text[start:end].strip():
-                chunks.append(chunk)
-            start = end
-            boundary = self._end.search(window, boundary.end())
-        rest = text[start:]
-        self._pending = [rest] if rest else []
-        self._tail = rest[-self._reach :]
-        return chunks
+        found: list[int] = []
+        end = 0
+        for boundary in _SENTENCE_END.finditer(window):
+            if boundary.end() == len(window):  # what closes it may still come
+                break
+            end = boundary.end()
+            found.append(len(window) - end)
+        self._tail = self._kept(window[end:])
+        return self._cut(found) if found else ()
 
-    def flush(self) -> Sequence[str]:
-        """The trailing fragment."""
-        rest = "".join(self._pending).strip()
-        self._pending = []
-        self._tail = ""
-        return (rest,) if rest else ()
+    def _kept(self, rest: str) -> str:
+        stop = _STOP_MARK.search(rest)
+        if stop is None:
+            return rest[-self._reach :]
+        # it is not decided, so nothing but its closers is after it: however many, it is the same
+        return stop[0] + (rest[-1] if rest[-1] in _OPENERS else "")
 
 
-class SentenceChunker(_BoundaryChunker):
-    """Sentences: up to one of ``.!?``, then at most one closing quote or parenthesis, then white space."""
-
-    _end = _SENTENCE_END
-    _reach = 2
-
-
-class WordChunker(_BoundaryChunker):
-    """Words: runs of what is not white space."""
-
-    _end = _WORD_END
-    _reach = 1
-
-
-class ParagraphChunker(_BoundaryChunker):
+class ParagraphChunker(PatternChunker):
     """Paragraphs: separated by two or more newlines."""
 
     _end = _PARAGRAPH_END
@@ -113,6 +98,7 @@ class RawChunker(ChunkingStrategy):
 
 _STRATEGIES: Final[dict[str | None, Callable[[], ChunkingStrategy]]] = {
     "sentence": SentenceChunker,
+    "sentences": SentencesChunker,
     "word": WordChunker,
     "paragraph": ParagraphChunker,
     None: RawChunker,
@@ -123,11 +109,13 @@ def resolve_chunking(chunking: str | ChunkingStrategy | None) -> ChunkingStrateg
     """A strategy that has seen no text.
 
     Args:
-        chunking: ``"sentence"``, ``"word"``, ``"paragraph"``, ``None`` for raw deltas, or a strategy
-            that has not been fed, of which a copy is given.
+        chunking: ``"sentence"``, ``"sentences"`` (of English, with the extra of that name), ``"word"``,
+            ``"paragraph"``, ``None`` for raw deltas, or a strategy that has not been fed, of which a copy
+            is given.
 
     Raises:
         InvalidOption: there is no strategy of that name.
+        MissingExtra: it needs a package that is not installed.
     """
     if isinstance(chunking, ChunkingStrategy):
         return chunking.fresh()

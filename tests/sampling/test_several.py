@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any, Literal
 
 import anyio
 import pytest
@@ -214,6 +215,110 @@ async def test_what_an_answer_says_is_the_keys_business_and_a_rejected_one_has_n
         assert (await thunk)[0] == "b"
 
 
+Normal = Literal["NFC", "NFKC"] | None
+
+
+@pytest.mark.parametrize(
+    ("same", "normalize", "is_same"),
+    [
+        (("caf\u00e9", "cafe\u0301"), "NFC", True),
+        (("Cafe\u0301 ", "CAF\u00c9"), "NFC", True),
+        (("\u1112\u1161\u11ab", "\ud55c"), "NFC", True),
+        (("caf\u00e9", "cafe\u0301"), "NFKC", True),
+        (("\uff11\uff12", "12"), "NFKC", True),
+        (("\uff11\uff12", "12"), "NFC", False),
+        (("caf\u00e9", "cafe\u0301"), None, False),
+    ],
+)
+@pytest.mark.parametrize("key", [None, lambda text: text.strip().lower()], ids=["says", "key"])
+async def test_what_is_composed_otherwise_says_the_same(
+    same: tuple[str, str], normalize: Normal, is_same: bool, key: Callable[[str], str] | None
+) -> None:
+    strategy = MajorityVotingStrategy(7, key, normalize=normalize)
+    answers = [*same, *same, "tea", "tea", "tea"]
+    async with start_session(backend=ScriptedBackend(*answers)) as m:
+        chosen = await (await m.ainstruct("?", strategy=strategy))
+    assert (chosen in same) == is_same
+
+
+def fails_at(bad: str) -> Callable[[str], str]:
+    def picky(text: str) -> str:
+        if text == bad:
+            raise LookupError(text)
+        return text
+
+    return picky
+
+
+def gives(value: object) -> Callable[[str], Any]:
+    def odd(text: str) -> object:
+        return value
+
+    return odd
+
+
+ONE_BAD = ["good", "bad", "good", "better"]
+AT_ONCE = [lambda text: text, lambda text: Script([Pause(1), text])]
+
+
+@pytest.mark.parametrize("script", AT_ONCE, ids=["at once", "after a while"])
+@pytest.mark.parametrize(
+    ("strategy", "error", "says"),
+    [
+        (MajorityVotingStrategy(4, fails_at("bad")), LookupError, "bad"),
+        (MajorityVotingStrategy(4, key=int), ValueError, "invalid literal"),
+        (MajorityVotingStrategy(4, gives([])), InvalidVerdict, r"key <function .*odd.* hashable"),
+        (MajorityVotingStrategy(4, gives(([],))), InvalidVerdict, r"key <function .*odd.*hashable"),
+        (BestOfNStrategy(4, lambda text: len(fails_at("bad")(text))), LookupError, "bad"),
+        (
+            BestOfNStrategy(4, gives(float("nan"))),
+            InvalidVerdict,
+            r"<function .*odd.* number, not nan",
+        ),
+        (
+            BestOfNStrategy(4, gives("much")),
+            InvalidVerdict,
+            r"<function .*odd.* number, not 'much'",
+        ),
+    ],
+)
+async def test_an_error_in_a_key_or_a_score_is_raised_once_as_itself_and_names_it(
+    strategy: MajorityVotingStrategy | BestOfNStrategy,
+    error: type[Exception],
+    says: str,
+    script: Callable[[str], Script],
+) -> None:
+    for _ in range(2):  # a strategy keeps nothing from one call to the next
+        async with start_session(backend=ScriptedBackend(*map(script, ONE_BAD))) as m:
+            thunk = await m.ainstruct("?", strategy=strategy)
+            with pytest.raises(error, match=says) as caught:
+                await thunk
+        named = strategy.key if isinstance(strategy, MajorityVotingStrategy) else strategy.score
+        (note,) = [one for one in caught.value.__notes__ if "when the strategy asked" in one]
+        assert repr(named) in note
+
+
+async def test_a_validation_whose_score_is_not_a_number_is_named() -> None:
+    def scored(_: Context) -> ValidationResult:
+        return ValidationResult(True, score=float("nan"))
+
+    async with start_session(backend=ScriptedBackend("a", "b")) as m:
+        requirement = Requirement("be short", scored)
+        thunk = await m.ainstruct("?", requirements=[requirement], strategy=BestOfNStrategy(2))
+        with pytest.raises(InvalidVerdict, match="be short"):
+            await thunk
+
+
+async def test_a_score_whose_model_is_down_costs_its_attempt_alone() -> None:
+    def score(text: str) -> float:
+        if text == "a":
+            raise BackendError("down")
+        return len(text)
+
+    async with start_session(backend=ScriptedBackend("a", "ccc", "bb")) as m:
+        assert await (await m.ainstruct("?", strategy=BestOfNStrategy(3, score))) == "ccc"
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -223,6 +328,7 @@ async def test_what_an_answer_says_is_the_keys_business_and_a_rejected_one_has_n
         lambda: BestOfNStrategy(2, score="x"),  # type: ignore[arg-type]
         lambda: MajorityVotingStrategy(2, key=3),  # type: ignore[arg-type]
         lambda: MajorityVotingStrategy(1.5),  # type: ignore[arg-type]
+        lambda: MajorityVotingStrategy(2, normalize="NFD"),  # type: ignore[arg-type]
     ],
 )
 async def test_wrong_arguments_are_refused(wrong: Callable[[], object]) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import unicodedata
 from collections import Counter
-from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Generator, Hashable, Sequence
+from contextlib import contextmanager
+from typing import Literal, TypeAlias
+
+import attrs
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Component, Context, Span
-from mellea_sc.core.errors import InvalidOption, InvalidVerdict
+from mellea_sc.core.errors import BackendError, InvalidOption, InvalidVerdict
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.validation import validate_all
 from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, check_count
@@ -21,6 +25,41 @@ __all__ = ["BestOfNStrategy", "MajorityVotingStrategy", "RacingStrategy", "Score
 
 Score: TypeAlias = Callable[[str], float | Awaitable[float]] | Requirement
 """What an answer is worth: a function of its text, or a requirement whose verdict has a score."""
+
+
+@attrs.define(eq=False)
+class _Call:
+    """What the attempts of one call share: whether the strategy's own function has failed."""
+
+    has_failed: bool = False
+
+    @contextmanager
+    def asking(self, name: str, function: object) -> Generator[None]:
+        """Around a function of the strategy's: its first error ends the call, and no other is raised.
+
+        Attempts that end in the same moment would otherwise raise the same error once each.
+        """
+        try:
+            yield
+        except BackendError:
+            raise  # the attempt's, as of any other generation
+        except Exception as error:
+            if self.has_failed:
+                return
+            self.has_failed = True
+            error.add_note(f"raised when the strategy asked its {name}, {function!r}")
+            raise
+
+
+@attrs.frozen(kw_only=True)
+class _AskOfSeveral(Ask):
+    """One of several attempts at the same."""
+
+    call: _Call = attrs.field(factory=_Call, repr=False, eq=False)
+
+
+def _call_of(result: AttemptResult) -> _Call:
+    return result.ask.call if isinstance(result.ask, _AskOfSeveral) else _Call()
 
 
 class _Several(PlannedStrategy):
@@ -43,7 +82,11 @@ class _Several(PlannedStrategy):
 
     def begin(self, action: Component | Span, context: Context) -> Sequence[Ask]:
         """All of them."""
-        return [Ask(action=action, context=context, chain=chain) for chain in range(self.n)]
+        call = _Call()
+        return [
+            _AskOfSeveral(action=action, context=context, chain=chain, call=call)
+            for chain in range(self.n)
+        ]
 
 
 class RacingStrategy(_Several):
@@ -101,6 +144,7 @@ class BestOfNStrategy(_Several):
     Raises:
         InvalidOption: ``n`` is less than 1, or the score neither a function nor a requirement.
         InvalidVerdict: when it is used: the score is not a number.
+        Exception: when it is used: as the score raises it, once.
     """
 
     weighs = True
@@ -119,9 +163,18 @@ class BestOfNStrategy(_Several):
 
     async def weigh(self, result: AttemptResult, backend: Backend) -> float:
         """What the score says."""
+        with _call_of(result).asking("score", self.score):
+            return await self._weigh(result, backend)
+        return 0.0
+
+    async def _weigh(self, result: AttemptResult, backend: Backend) -> float:
         score = self.score
         if score is None:
-            given = [one.score for _, one in result.validations if one.score is not None]
+            given = [
+                _number(verdict.score, requirement)
+                for requirement, verdict in result.validations
+                if verdict.score is not None
+            ]
             return sum(given) / len(given) if given else 0.0
         worth: object
         if isinstance(score, Requirement):
@@ -133,9 +186,7 @@ class BestOfNStrategy(_Several):
             worth = score(result.text)
             if inspect.isawaitable(worth):
                 worth = await worth
-        if not isinstance(worth, int | float) or math.isnan(worth):
-            raise InvalidVerdict(f"the score {score!r} must give a number, not {worth!r}")
-        return float(worth)
+        return _number(worth, score)
 
     def after(self, past: Sequence[AttemptResult], running: int) -> Sequence[Ask] | Choice:
         """The best, when all have ended."""
@@ -157,9 +208,14 @@ class MajorityVotingStrategy(_Several):
         n: How many.
         key: What an answer says; by default its text, white space and case apart.
         requirements: What must hold, besides what the call says; an answer that is not good has no vote.
+        normalize: What answers say is the same if it is in this Unicode form; ``"NFC"``: "é" is one however
+            it was composed; ``"NFKC"``: "²" is "2", too; ``None``: only what is the same character for
+            character.
 
     Raises:
-        InvalidOption: ``n`` is less than 1, or the key not a function.
+        InvalidOption: ``n`` is less than 1, the key not a function, or the form none of these.
+        InvalidVerdict: when it is used: the key gave something that is not hashable.
+        Exception: when it is used: as the key raises it, once.
     """
 
     def __init__(
@@ -168,28 +224,56 @@ class MajorityVotingStrategy(_Several):
         key: Callable[[str], Hashable] | None = None,
         *,
         requirements: Sequence[Requirement | str] | None = None,
+        normalize: Literal["NFC", "NFKC"] | None = "NFC",
     ) -> None:
         super().__init__(n, requirements)
         if key is not None and not callable(key):
             raise InvalidOption(f"key must be a function, not {key!r}")
+        if normalize not in ("NFC", "NFKC", None):
+            raise InvalidOption(f'normalize must be "NFC", "NFKC" or None, not {normalize!r}')
         self.key: Callable[[str], Hashable] = key or _what_it_says
+        self.normalize: Literal["NFC", "NFKC"] | None = normalize
 
     def after(self, past: Sequence[AttemptResult], running: int) -> Sequence[Ask] | Choice:
         """The majority's, as soon as it is certain."""
         good = sorted((one for one in past if one.valid), key=lambda one: one.number)
-        said = {one.number: self.key(one.text) for one in good}
+        with _call_of(past[-1]).asking("key", self.key):
+            return self._choice(past, {one.number: self._said(one.text) for one in good}, running)
+        return Choice(past[-1].number, False)  # whatever: the call ends with the key's error
+
+    def _choice(
+        self, past: Sequence[AttemptResult], said: dict[int, Hashable], running: int
+    ) -> Sequence[Ask] | Choice:
         votes = Counter(said.values()).most_common(2)
         lead = votes[0][1] - (votes[1][1] if len(votes) > 1 else 0) if votes else 0
         if running and lead <= running:
             return ()
-        if not good:
+        if not said:
             return Choice(_least_bad(past).number, False)
         winner = next(number for number, key in said.items() if key == votes[0][0])
         return Choice(winner, True)
 
+    def _said(self, text: str) -> Hashable:
+        said: object = self.key(text)
+        if isinstance(said, str) and self.normalize is not None:
+            return unicodedata.normalize(self.normalize, said)
+        try:
+            hash(said)
+        except TypeError as error:
+            raise InvalidVerdict(
+                f"the key {self.key!r} must give something hashable, not {said!r}"
+            ) from error
+        return said
+
 
 def _what_it_says(text: str) -> str:
     return " ".join(text.split()).casefold()
+
+
+def _number(worth: object, source: object) -> float:
+    if not isinstance(worth, int | float) or math.isnan(worth):
+        raise InvalidVerdict(f"the score of {source!r} must be a number, not {worth!r}")
+    return float(worth)
 
 
 def _least_bad(past: Sequence[AttemptResult]) -> AttemptResult:

@@ -1,0 +1,87 @@
+"""What the chunkers of the library share: what is kept, and how it is cut where a boundary is found.
+
+A chunker keeps what it has not given away in a list of deltas and joins it only when there is a
+boundary, and it looks for boundaries only where new text is: the work per delta does not grow.
+"""
+
+from __future__ import annotations
+
+import abc
+import re
+from collections.abc import Sequence
+
+from mellea_sc.core.chunking import ChunkingStrategy
+
+__all__ = ["BoundaryChunker", "PatternChunker"]
+
+
+class BoundaryChunker(ChunkingStrategy):
+    """Chunks that end at boundaries, without white space around them."""
+
+    bare = True
+
+    def __init__(self) -> None:
+        self._pending: list[str] = []
+        self._forget()
+
+    @abc.abstractmethod
+    def _forget(self) -> None:
+        """Be as before the first delta."""
+
+    def flush(self) -> Sequence[str]:
+        """The trailing fragment, and before it what only the end has made certain."""
+        if not self._pending:
+            return ()
+        chunks = self._cut([*self._last_boundaries(), 0])
+        self._forget()
+        return chunks
+
+    def _last_boundaries(self) -> Sequence[int]:
+        """Those before the last that are certain only because the text has ended, as for ``_cut``."""
+        return ()
+
+    def _cut(self, boundaries: Sequence[int]) -> list[str]:
+        """The chunks up to boundaries; for each it is said how much of the text is known after it."""
+        text = "".join(self._pending)
+        chunks: list[str] = []
+        start = 0
+        for after in boundaries:
+            end = len(text) - after
+            if chunk := text[start:end].strip():
+                chunks.append(chunk)
+            start = end
+        self._pending = [text[start:]] if start < len(text) else []
+        return chunks
+
+
+class PatternChunker(BoundaryChunker):
+    """Chunks that end where a pattern matches.
+
+    ``_tail`` is the end of the text in which a match could still begin: ``_reach`` characters. A match
+    that lies wholly in the tail has been seen before the delta.
+    """
+
+    _end: re.Pattern[str]
+    _reach: int
+
+    def _forget(self) -> None:
+        self._tail = ""
+
+    def feed(self, delta: str) -> Sequence[str]:
+        """The chunks that this delta finishes."""
+        if not delta:
+            return ()
+        self._pending.append(delta)
+        window = self._tail + delta
+        boundary = self._end.search(window)
+        if boundary is None:
+            self._tail = window[-self._reach :]
+            return ()
+        found: list[int] = []
+        end = 0
+        while boundary is not None:
+            end = boundary.end()
+            found.append(len(window) - end)
+            boundary = self._end.search(window, end)
+        self._tail = window[max(end, len(window) - self._reach) :]
+        return self._cut(found)
