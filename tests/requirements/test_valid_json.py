@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requirement_help import edited, marks, passes, pieces_of
 
-from mellea_sc import InvalidOption, MissingExtra, MustMatch, SimpleContext, ValidJSON
+from mellea_sc import InvalidOption, MissingExtra, SimpleContext, ValidJSON
 from mellea_sc.runtime.thunk import ModelOutputThunk
 from mellea_sc.testing import ScriptedBackend, run_virtual
 from mellea_sc.testing.strategies import cuts
@@ -141,7 +141,6 @@ def test_a_reference_to_elsewhere_is_not_fetched() -> None:
     [
         ("ijson", ValidJSON, "json"),
         ("jsonschema", lambda: ValidJSON({}), "json"),
-        ("regex", lambda: MustMatch("a", full=True), "regex"),
     ],
 )
 def test_a_missing_package_is_named_with_its_extra(
