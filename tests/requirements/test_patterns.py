@@ -160,11 +160,12 @@ HELD = [  # what has come, and what of it is held back
     (r"key=\S+", "the keys", ""),
     (r"https?://\S+", "see http:// now ", ""),
     (r"https?://\S+", "see https:", "https:"),
-    (r"\b(\w+) \1\b", "the then ", "then "),
+    (r"\b(\w+) \1\b", "the so ", "so "),
     (r"\b(\w+) \1\b", "the cat sat. ", ""),
     (r"(?<!no )problem", "no problem", ""),
     (r"(?m)^#.*$", "a # b\n", ""),
-    (r"a(?!b)", "ab", "b"[:0]),
+    (r"a(?!b)", "ab ", ""),
+    (r"a(?!b)", "ac", ""),
     ("é", "caf", ""),
     ("é", "cafe", "e"),
     ("[\u4e00-\u9fff]{2}", "a 我", "我"),
@@ -347,9 +348,12 @@ def test_what_fails_of_a_text_that_has_to_match_cannot_be_made_good(
 # --- time -------------------------------------------------------------------------------------------------------------
 
 SLOW: list[tuple[Callable[[], Requirement], str]] = [
-    (lambda: MustNotMatch(r"(a|a)*b"), "a" * 60 + "!"),
+    (lambda: MustNotMatch(r"(a|a)*b"), "a" * 60 + "! and so on"),
     (lambda: MustNotMatch(r"(?:a|aa)+[bc]"), "a" * 60 + "!"),
-    (lambda: MustNotMatch(r"(?:\w+\s?)+[$%]", window=500), "word " * 12 + "word" * 8 + "!"),
+    (
+        lambda: MustNotMatch(r"(?:\w+\s?)+[$%]", window=90),
+        "word " * 12 + "word" * 5 + "! and so on",
+    ),
     (lambda: MustNotMatch(r"(?=(a|a))(?:\1|a)*[bc]"), "a" * 200 + "!"),
     (lambda: MustMatch(r"(?:a|a)*b.*", full=True), "a" * 60 + "! and"),
 ]
@@ -434,7 +438,8 @@ def test_an_accented_letter_is_found_however_it_was_composed(pattern: str, text:
         assert edited(MustNotMatch(pattern), deltas, "fix") == "a […]."
     assert not run_virtual(passes, MustNotMatch(pattern), text)
     assert run_virtual(passes, MustMatch(pattern), text)
-    assert run_virtual(passes, MustMatch(f"a {pattern}\\.", full=True), text) or "(?i)" in pattern
+    whole = re.compile(f"a {pattern.removeprefix('(?i)')}\\.", re.IGNORECASE)
+    assert run_virtual(passes, MustMatch(whole, full=True), text)
 
 
 def test_a_letter_without_its_accent_is_another_one() -> None:

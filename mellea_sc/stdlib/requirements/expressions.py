@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from math import inf
@@ -18,7 +19,14 @@ from typing import TYPE_CHECKING, Final, Protocol
 import attrs
 
 from mellea_sc.core.errors import InvalidOption, PatternTooSlow
-from mellea_sc.stdlib.requirements.expression_tree import Form, Node, NotReadable, read_tree
+from mellea_sc.stdlib.requirements.expression_tree import (
+    Chars,
+    Form,
+    Node,
+    NotReadable,
+    Ref,
+    read_tree,
+)
 from mellea_sc.stdlib.requirements.open_ended import MARK, is_certain, write, write_open
 from mellea_sc.stdlib.requirements.tree_size import Size, first_chars, nodes, size_of, ways
 
@@ -81,6 +89,7 @@ class Expression:
         certain: Whether a match by ``open`` that reached no end is the one, whatever follows.
         unmarked: Whether ``open`` never needs the end.
         first: What a match may begin with; ``None``: with anything.
+        kinds: What it tells characters apart by; ``None``: it compares them with each other.
         size: How far it reaches.
         untimed: Up to this length of text its time is not taken.
     """
@@ -92,6 +101,7 @@ class Expression:
     certain: bool
     unmarked: bool
     first: regex.Pattern[str] | None
+    kinds: Sequence[regex.Pattern[str]] | None
     size: Size
     untimed: int
 
@@ -133,6 +143,13 @@ class Expression:
     def may_begin_with(self, chars: str) -> bool:
         """Whether a match can begin with one of these characters."""
         return self.first is None or self.first.search(chars) is not None
+
+    def told_apart(self, chars: str) -> list[str]:
+        """One of each sort of these characters that are all the same to the expression."""
+        if self.kinds is None:
+            return list(chars)
+        sorts = {tuple(kind.match(char) is None for kind in self.kinds): char for char in chars}
+        return list(sorts.values())
 
     def _ask(
         self, ask: _Question, text: str, at: int, end: int, allowance: Allowance
@@ -181,7 +198,16 @@ def expression_of(pattern: re.Pattern[str], form: Form | None) -> Expression:
     except NotReadable:
         unknown = Size(0, inf, inf, inf)
         return Expression(
-            pattern.pattern, _as_it_is(normal), None, None, False, False, None, unknown, untimed=0
+            pattern.pattern,
+            _as_it_is(normal),
+            None,
+            None,
+            False,
+            False,
+            None,
+            None,
+            unknown,
+            untimed=0,
         )
     size = size_of(tree)
     first = first_chars(tree)
@@ -197,6 +223,7 @@ def expression_of(pattern: re.Pattern[str], form: Form | None) -> Expression:
         is_certain(tree),
         open_ is not None and MARK not in open_.groupindex,
         None if first is None else _compiled(_one_of(first)),
+        _kinds(tree),
         size,
         _untimed(tree),
     )
@@ -237,6 +264,16 @@ def _as_it_is(pattern: re.Pattern[str]) -> regex.Pattern[str]:
 
 def _one_of(chars: list[tuple[str, bool]]) -> str:
     return "|".join(f"(?i:{source})" if ignore_case else source for source, ignore_case in chars)
+
+
+def _kinds(tree: Node) -> list[regex.Pattern[str]] | None:
+    sources = {(r"\w", False), (r"(?a:\w)", False)}
+    for node in nodes(tree):
+        if isinstance(node, Ref):
+            return None
+        if isinstance(node, Chars):
+            sources.update((source, node.ignore_case) for source in node.sources)
+    return [_compiled(_one_of([source])) for source in sorted(sources)]
 
 
 def _untimed(tree: Node) -> int:

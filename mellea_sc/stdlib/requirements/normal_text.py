@@ -76,15 +76,23 @@ class NormalWatch(Watch):
         may_begin_with: Whether something may fail that begins with one of these characters. Where the
             last character of the text may still change, and nothing may begin with what it may become,
             it is passed at once if nothing before it is held back. Without this it never is.
+        told_apart: One of each sort of characters that are all the same to the other watch. Where
+            something is held back, that and the last character are passed if they may be for all sorts.
     """
 
     def __init__(
-        self, watch: Watch, form: Form, may_begin_with: Callable[[str], bool] | None = None
+        self,
+        watch: Watch,
+        form: Form,
+        may_begin_with: Callable[[str], bool] | None = None,
+        told_apart: Callable[[str], list[str]] | None = None,
     ) -> None:
         self._watch = watch
         self._form: Form = form
         self._may_begin_with = may_begin_with
+        self._told_apart = told_apart
         self._lasts: dict[str, Last] = {}
+        self._ends_by: dict[str, list[str]] = {}
         self._pending = ""  # the last segment, which the other watch has not got
         self._ahead = 0  # 1 if its first character has been passed all the same
         # normalised characters that the other watch has got, and given back
@@ -94,8 +102,9 @@ class NormalWatch(Watch):
 
     def fresh(self) -> NormalWatch:
         """A watch like this one that has seen no text."""
-        new = NormalWatch(self._watch.fresh(), self._form, self._may_begin_with)
-        new._lasts = self._lasts
+        watch = self._watch.fresh()
+        new = NormalWatch(watch, self._form, self._may_begin_with, self._told_apart)
+        new._lasts, new._ends_by = self._lasts, self._ends_by
         return new
 
     def feed(self, delta: str) -> Sequence[Piece]:
@@ -124,18 +133,31 @@ class NormalWatch(Watch):
         certain = _certain(raw, self._form)
         self._pending = raw[certain:]
         pieces = self._judge(raw[:certain]) if certain else []
-        if (
-            len(self._pending) == 1
-            and not self._ahead
-            and self._watch.is_idle
-            and self._last(self._pending) is Last.IS_HARMLESS
-        ):
+        if len(self._pending) == 1 and not self._ahead and self._lets_go(self._pending):
+            pieces += self._raw(self._watch.let_go())
             self._ahead = 1
             if pieces and pieces[-1].verdict is UNKNOWN:
                 pieces[-1] = Piece.of(pieces[-1] + self._pending)
             else:
                 pieces.append(Piece.of(self._pending))
         return pieces
+
+    def _lets_go(self, last: str) -> bool:
+        """Whether the last character passes with all that is held back before it, whatever it becomes."""
+        if self._last(last) is Last.COMBINES or self._changed:
+            return False
+        if self._watch.is_idle:
+            return self._last(last) is Last.IS_HARMLESS
+        return self._told_apart is not None and self._watch.lets_go(self._ends(last))
+
+    def _ends(self, last: str) -> list[str]:
+        ends = self._ends_by.get(last)
+        if ends is None:
+            now = unicodedata.normalize(self._form, last)
+            assert self._told_apart is not None
+            ends = [now[:-1] + end for end in self._told_apart(now[-1] + _may_become(now[-1]))]
+            self._ends_by[last] = ends
+        return ends
 
     def flush(self) -> Sequence[Piece]:
         """The rest: the text has ended."""

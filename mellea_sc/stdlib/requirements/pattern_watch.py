@@ -80,6 +80,25 @@ class MatchWatch(SpanWatch):
         self._judged = self._length = len(self._known)
         return True
 
+    def lets_go(self, ends: Sequence[str]) -> bool:
+        """Whether nothing begins in what is held back, nor in one of these ends."""
+        known, judged = self._known, self._judged
+        if self._open is not None or self._length > len(known):
+            return False
+        if len(known) - judged >= min(self._step, self._expression.untimed, self._window):
+            return False
+        for end in ends:
+            match = self._search(known + end, judged)
+            if match is not None and match.start() < len(known) + len(end):
+                return False
+        return True
+
+    def let_go(self) -> Sequence[Piece]:
+        """What is held back, as passed."""
+        held = self._known[self._judged :]
+        self._keep(self._known, len(self._known))
+        return (Piece.of(held),) if held else ()
+
     def next_in(self, text: str, at: int, *, ended: bool) -> Next:
         """The next match, or where one may have begun."""
         size = len(text)

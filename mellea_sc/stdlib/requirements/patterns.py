@@ -168,7 +168,9 @@ def _watch(
         watch = WindowWatch(partial(_find, expression, verdict), window)
     else:
         watch = MatchWatch(expression, window, verdict)
-    return watch if form is None else NormalWatch(watch, form, expression.may_begin_with)
+    if form is None:
+        return watch
+    return NormalWatch(watch, form, expression.may_begin_with, expression.told_apart)
 
 
 def _full_watch(expression: Expression, form: Form | None, description: str | None) -> Watch | None:

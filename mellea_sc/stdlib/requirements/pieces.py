@@ -58,6 +58,15 @@ class Watch(ChunkingStrategy):
         del delta
         return False
 
+    def lets_go(self, ends: Sequence[str]) -> bool:
+        """Whether all that is held back passes, if the text goes on in one of these ways."""
+        del ends
+        return False
+
+    def let_go(self) -> Sequence[Piece]:
+        """All that is held back, which passes: what comes next has been looked at."""
+        return ()
+
     def pieces_of(self, text: str) -> list[Piece]:
         """A whole text in pieces; this watch itself is not fed."""
         watch = self.fresh()
