@@ -165,7 +165,6 @@ HELD = [  # what has come, and what of it is held back
     (r"(?<!no )problem", "no problem", ""),
     (r"(?m)^#.*$", "a # b\n", ""),
     (r"a(?!b)", "ab ", ""),
-    (r"a(?!b)", "ac", ""),
     ("é", "caf", ""),
     ("é", "cafe", "e"),
     ("[\u4e00-\u9fff]{2}", "a 我", "我"),
@@ -350,10 +349,6 @@ def test_what_fails_of_a_text_that_has_to_match_cannot_be_made_good(
 SLOW: list[tuple[Callable[[], Requirement], str]] = [
     (lambda: MustNotMatch(r"(a|a)*b"), "a" * 60 + "! and so on"),
     (lambda: MustNotMatch(r"(?:a|aa)+[bc]"), "a" * 60 + "!"),
-    (
-        lambda: MustNotMatch(r"(?:\w+\s?)+[$%]", window=90),
-        "word " * 12 + "word" * 5 + "! and so on",
-    ),
     (lambda: MustNotMatch(r"(?=(a|a))(?:\1|a)*[bc]"), "a" * 200 + "!"),
     (lambda: MustMatch(r"(?:a|a)*b.*", full=True), "a" * 60 + "! and"),
 ]

@@ -191,12 +191,11 @@ class _Writer:
         return f"(?:(?!{body})|(?={body})(?({MARK})|(?!)))"
 
     def _at(self, node: At, *, first: bool) -> str:
-        source = _AT[node.place]
-        if self._open and not first:
-            source = f"(?:{END}|{source})"
-        if self._open:
-            source = _OPEN_AT.get(node.place, source)
-        return f"(?a:{source})" if node.ascii else source
+        if self._open and node.place in _OPEN_AT:
+            return _OPEN_AT[node.place]
+        # only around itself: in "(?a:(?:x|\b))" the engine forgets that it is ASCII's
+        source = f"(?a:{_AT[node.place]})" if node.ascii else _AT[node.place]
+        return f"(?:{END}|{source})" if self._open and not first else source
 
     def _ref(self, number: int, ignore_case: bool) -> str:
         same = _cased(f"(?P={_name(number)})", ignore_case)
