@@ -124,7 +124,7 @@ GOOD: dict[str, str] = {
     "a log": "".join(f"12:00:{n:02} INFO request handled in 5 ms\n" for n in range(60)),
     "equal log lines": "INFO retry in 5 s\n" * 12 + "ERROR gave up\n",
     "dialogue": "- Yes?\n- Yes.\n" * 10 + "- Good.\n",
-    "Chinese": "加油！" * 20 + "我们一定能赢。",
+    "Chinese": "加油\uff01" * 20 + "我们一定能赢。",
     "prose": "The sea is a place where people dream. " * 3
     + "It is wide, and blue, and it is cold.",
 }
