@@ -31,6 +31,7 @@ Who is at fault can be read off the branch::
         ├── DependencyFailed              a thunk that the prompt needs has failed
         ├── PreconditionFailed            the input does not meet a precondition
         ├── ValidatorTimeout              (TimeoutError) a validator did not return
+        ├── PatternTooSlow                (TimeoutError) a regular expression found no end
         ├── InvalidVerdict                (TypeError) a validator returned something else
         └── UnclearJudgement              a judge's answer is neither yes nor no
 
@@ -69,6 +70,7 @@ __all__ = [
     "ModelError",
     "ModelNotFound",
     "NotAuthorized",
+    "PatternTooSlow",
     "PreconditionFailed",
     "PromptTemplateError",
     "RunError",
@@ -299,6 +301,10 @@ class PreconditionFailed(RunError):
 
 class ValidatorTimeout(RunError, TimeoutError):
     """A validator did not return within its timeout."""
+
+
+class PatternTooSlow(RunError, TimeoutError):
+    """A regular expression of a requirement took too long on a text, so nobody knows whether it matches."""
 
 
 class InvalidVerdict(RunError, TypeError):

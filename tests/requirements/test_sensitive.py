@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from requirement_help import edited, marks, passes, pieces_of, streamed
 
-from mellea_sc import InvalidOption, MustNotMatch, NoPII, NoSecrets, Requirement
+from mellea_sc import (
+    InvalidOption,
+    MustNotMatch,
+    NoPII,
+    NoSecrets,
+    PartialValidationResult,
+    Requirement,
+)
+from mellea_sc.stdlib.requirements.watching import Found, WindowWatch
 from mellea_sc.testing import run_virtual
 from mellea_sc.testing.strategies import cuts
 
@@ -169,17 +179,14 @@ def test_a_match_that_fills_its_window_fails_to_its_end(length: int, data: st.Da
 
 def test_the_work_on_a_match_without_an_end_does_not_grow() -> None:
     looked_at = 0
-    requirement = MustNotMatch(r"key=\w+", window=12)
-    assert not isinstance(requirement.chunking, str | None)
-    watch = requirement.chunking.fresh()
-    find = watch._find
 
-    def counting(text: str, at: int, end: int) -> object:
+    def find(text: str, at: int, end: int) -> Found | None:
         nonlocal looked_at
         looked_at += min(end, len(text)) - at
-        return find(text, at, end)
+        match = re.compile(r"key=\w+").match(text, at, end)
+        return match and Found(match.end(), PartialValidationResult("fail"))
 
-    watch._find = counting
+    watch = WindowWatch(find, 12)
     watch.feed("key=")
     for _ in range(30_000):
         watch.feed("abcd")

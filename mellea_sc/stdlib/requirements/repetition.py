@@ -25,7 +25,8 @@ class NoRepetition(Watched):
 
     Args:
         times: How often in a row something may not be said; at least 2.
-        at_least: A shorter loop is none: "no, no, no, no" may be meant so.
+        at_least: A shorter loop is none. Equal rows of a table or of JSON, refrains, zeros and laughter
+            are meant so, and seldom go on for 500 characters; a loop of a model goes on to the limit.
         longest: The longest sequence that is looked for. So much, ``times`` times, is remembered.
         check_only: The description stays out of the prompt.
         on_fail: What follows a fail, see :class:`Requirement`. With ``"filter"`` or ``"fix"`` the loop is
@@ -40,7 +41,7 @@ class NoRepetition(Watched):
         self,
         times: int = 4,
         *,
-        at_least: int = 100,
+        at_least: int = 500,
         longest: int = 300,
         check_only: bool = False,
         on_fail: OnFail | None = None,

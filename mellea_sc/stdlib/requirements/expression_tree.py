@@ -1,0 +1,266 @@
+"""A regular expression as a tree of our own, with all its flags resolved.
+
+What is read is the tree of the standard library's parser, for what ``re`` accepts is what users write.
+That module is not public, but its tree has had this shape for twenty years; whatever it holds that is
+not known here is :class:`NotReadable`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from math import inf
+from typing import Any, Final, Literal, TypeAlias
+
+import attrs
+
+__all__ = [
+    "At",
+    "Atomic",
+    "Chars",
+    "Choice",
+    "Form",
+    "Group",
+    "If",
+    "Look",
+    "Node",
+    "NotReadable",
+    "Place",
+    "Ref",
+    "Repeat",
+    "Seq",
+    "read_tree",
+]
+
+Form: TypeAlias = Literal["NFC", "NFKC"]
+"""A Unicode normalisation form that composes."""
+
+Place: TypeAlias = Literal[
+    "start", "line_start", "end", "line_end", "very_end", "boundary", "inside"
+]
+"""``\\A``, ``^`` and ``$`` with and without MULTILINE, ``\\Z``, ``\\b``, ``\\B``."""
+
+Way: TypeAlias = Literal["", "?", "+"]
+"""Greedy, lazy, possessive: what stands behind a quantifier."""
+
+
+class NotReadable(Exception):
+    """The parser's tree is not as it is known here."""
+
+
+@attrs.frozen
+class Chars:
+    """Characters that match one after the other; each is the source of what matches one."""
+
+    sources: Sequence[str]
+    ignore_case: bool
+
+
+@attrs.frozen
+class At:
+    """A place between characters."""
+
+    place: Place
+    ascii: bool
+
+
+@attrs.frozen
+class Seq:
+    """One after the other."""
+
+    items: Sequence[Node]
+
+
+@attrs.frozen
+class Choice:
+    """The first that goes."""
+
+    options: Sequence[Node]
+
+
+@attrs.frozen
+class Repeat:
+    """Again and again."""
+
+    least: int
+    most: float
+    way: Way
+    body: Node
+
+
+@attrs.frozen
+class Group:
+    """Remembers what it matched."""
+
+    number: int
+    body: Node
+
+
+@attrs.frozen
+class Atomic:
+    """Takes its first way, and no other."""
+
+    body: Node
+
+
+@attrs.frozen
+class Look:
+    """Looks ahead or behind, for what must or must not be there."""
+
+    ahead: bool
+    wanted: bool
+    body: Node
+
+
+@attrs.frozen
+class Ref:
+    """The same as a group has matched."""
+
+    number: int
+    ignore_case: bool
+
+
+@attrs.frozen
+class If:
+    """One of two, by whether a group has matched."""
+
+    number: int
+    yes: Node
+    no: Node
+
+
+Node: TypeAlias = Chars | At | Seq | Choice | Repeat | Group | Atomic | Look | Ref | If
+
+_PLACES: Final[dict[str, Place]] = {
+    "AT_BEGINNING_STRING": "start",
+    "AT_END_STRING": "very_end",
+    "AT_BOUNDARY": "boundary",
+    "AT_NON_BOUNDARY": "inside",
+}
+_CLASSES: Final = {
+    "CATEGORY_DIGIT": r"\d",
+    "CATEGORY_NOT_DIGIT": r"\D",
+    "CATEGORY_SPACE": r"\s",
+    "CATEGORY_NOT_SPACE": r"\S",
+    "CATEGORY_WORD": r"\w",
+    "CATEGORY_NOT_WORD": r"\W",
+}
+_WAYS: Final[dict[str, Way]] = {"MAX_REPEAT": "", "MIN_REPEAT": "?", "POSSESSIVE_REPEAT": "+"}
+
+
+def read_tree(pattern: re.Pattern[str], form: Form | None) -> Node:
+    """The tree of an expression, its characters normalised.
+
+    Raises:
+        NotReadable: it cannot be had.
+    """
+    try:
+        parser = importlib.import_module("re._parser")
+        # as compiled: "(?i)" in the source is among the flags
+        tree = parser.parse(pattern.pattern, pattern.flags & ~re.DEBUG)
+        return _Reader(form).seq(tree, pattern.flags)
+    except (ImportError, AttributeError, TypeError, ValueError, RecursionError, re.error) as error:
+        raise NotReadable(pattern.pattern) from error
+
+
+class _Reader:
+    # The parser's tree has no types: pairs of a named constant and its arguments.
+
+    def __init__(self, form: Form | None) -> None:
+        self._form: Form | None = form
+
+    def seq(self, tree: Iterable[tuple[Any, Any]], flags: int) -> Node:
+        items: list[Node] = []
+        literals: list[str] = []
+        for op, arguments in tree:
+            if str(op) == "LITERAL":
+                literals.append(chr(arguments))
+                continue
+            self._end(literals, items, flags)
+            items.append(self._node(str(op), arguments, flags))
+        self._end(literals, items, flags)
+        return items[0] if len(items) == 1 else Seq(items)
+
+    def _end(self, literals: list[str], items: list[Node], flags: int) -> None:
+        if literals:
+            text = self._normal("".join(literals))
+            items.append(Chars([_escaped(char) for char in text], bool(flags & re.I)))
+            literals.clear()
+
+    def _node(self, op: str, arguments: Any, flags: int) -> Node:
+        match op:
+            case "NOT_LITERAL" | "ANY" | "IN":
+                return Chars([self._one(op, arguments, flags)], bool(flags & re.I))
+            case "AT":
+                return At(self._place(str(arguments), flags), bool(flags & re.A))
+            case "BRANCH":
+                return Choice([self.seq(option, flags) for option in arguments[1]])
+            case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
+                least, most, body = arguments
+                unbounded = str(most) == "MAXREPEAT"
+                return Repeat(
+                    int(least), inf if unbounded else int(most), _WAYS[op], self.seq(body, flags)
+                )
+            case "SUBPATTERN":
+                number, added, removed, body = arguments
+                # "a" and "u" exclude each other
+                removed |= (re.U if added & re.A else 0) | (re.A if added & re.U else 0)
+                inner = self.seq(body, (flags & ~removed) | added)
+                return inner if number is None else Group(number, inner)
+            case "ATOMIC_GROUP":
+                return Atomic(self.seq(arguments, flags))
+            case "ASSERT" | "ASSERT_NOT":
+                direction, body = arguments
+                return Look(direction > 0, op == "ASSERT", self.seq(body, flags))
+            case "FAILURE":
+                return Look(True, False, Seq(()))
+            case "GROUPREF":
+                return Ref(arguments, bool(flags & re.I))
+            case "GROUPREF_EXISTS":
+                number, yes, no = arguments
+                return If(number, self.seq(yes, flags), self.seq(no or (), flags))
+            case _:
+                raise NotReadable(op)
+
+    def _place(self, place: str, flags: int) -> Place:
+        match place:
+            case "AT_BEGINNING":
+                return "line_start" if flags & re.M else "start"
+            case "AT_END":
+                return "line_end" if flags & re.M else "end"
+            case _:
+                return _PLACES[place]
+
+    def _one(self, op: str, arguments: Any, flags: int) -> str:
+        if op == "ANY":
+            return r"[\s\S]" if flags & re.S else "."
+        if op == "NOT_LITERAL":
+            return f"[^{self._item('LITERAL', arguments)}]"
+        items = [(str(kind), said) for kind, said in arguments]
+        negated = items[0][0] == "NEGATE"
+        chosen = "".join(self._item(kind, said) for kind, said in items[negated:])
+        source = f"[{'^' if negated else ''}{chosen}]"
+        return f"(?a:{source})" if flags & re.A and "\\" in source else source
+
+    def _item(self, kind: str, said: Any) -> str:
+        match kind:
+            case "LITERAL":
+                normal = self._normal(chr(said))
+                return _escaped(normal if len(normal) == 1 else chr(said))
+            case "RANGE":
+                return f"{_escaped(chr(said[0]))}-{_escaped(chr(said[1]))}"
+            case "CATEGORY":
+                return _CLASSES[str(said)]
+            case _:
+                raise NotReadable(kind)
+
+    def _normal(self, text: str) -> str:
+        return text if self._form is None else unicodedata.normalize(self._form, text)
+
+
+def _escaped(char: str) -> str:
+    if char.isascii() and char.isalnum():
+        return char
+    return f"\\U{ord(char):08x}"

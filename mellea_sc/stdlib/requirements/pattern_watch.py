@@ -1,0 +1,194 @@
+r"""Watches for regular expressions: what may be shown of a text that is not known to its end.
+
+A position is judged as soon as it is certain what begins there. While ``\bgas\b`` is looked for::
+
+    When a volcano ga        "When a volcano " is passed at once: whatever follows, nothing begins there
+    When a volcano gav       so is "gav"
+    When a volcano gas e     "gas" fails; the rest is passed
+
+Where no number of characters decides (``key=\S+`` may go on for ever), a position is judged by the
+``window`` of characters that begins there, as if the text ended after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from mellea_sc.core.requirement import PartialValidationResult
+from mellea_sc.stdlib.requirements.expressions import Allowance, Expression
+from mellea_sc.stdlib.requirements.pieces import Found, Next, Piece, SpanWatch, Watch
+
+__all__ = ["FullWatch", "MatchWatch"]
+
+STEP: Final = 1 << 12
+"""Characters that one search goes over, so that its time is bounded."""
+AGAIN: Final = 16
+"""What is undecided is looked at again when a 16th of it is new, so that the work does not grow."""
+STEPS: Final = 64
+"""How many characters are looked at for each new one, at most, where a whole text has to match."""
+
+
+class MatchWatch(SpanWatch):
+    """Cuts a text into the matches of an expression, which fail, and what lies between.
+
+    Args:
+        expression: What is looked for; it can be asked about a text that goes on.
+        window: How many characters decide, at the latest.
+        verdict: On a match.
+    """
+
+    def __init__(
+        self, expression: Expression, window: int, verdict: PartialValidationResult
+    ) -> None:
+        size = expression.size
+        self._expression = expression
+        self._verdict = verdict
+        # Where the window decides a search goes no further than that of its first position, so that it
+        # does not matter how much of the text happens to be known.
+        self._window_decides = size.seen > window
+        self._step = window if self._window_decides else max(window, STEP)
+        assert expression.open is not None
+        self._search = expression.open.search
+        self._allowance = Allowance.of(0)
+        super().__init__(window, behind=int(min(size.behind, window)) + 1)
+
+    def fresh(self) -> MatchWatch:
+        """A watch like this one that has seen no text."""
+        return MatchWatch(self._expression, self._window, self._verdict)
+
+    def feed(self, delta: str) -> Sequence[Piece]:
+        """The pieces on which this delta decides, in bounded time."""
+        if self.passes(delta):
+            return (Piece.of(delta),)
+        self._allowance = Allowance.of(len(delta))
+        return super().feed(delta)
+
+    def passes(self, delta: str) -> bool:
+        """Whether nothing is held back, and nothing begins in this delta."""
+        at = len(self._known)
+        if not (self.is_idle and 0 < len(delta) <= self._expression.untimed):
+            return False
+        text = self._known + delta
+        size = len(text)
+        if size - at > self._step:
+            return False
+        match = self._search(text, at)  # so short a text needs no time
+        if match is not None and match.start() < size:
+            return False
+        self._known = text[-self._behind :]
+        self._judged = self._length = len(self._known)
+        return True
+
+    def lets_go(self, ends: Sequence[str]) -> bool:
+        """Whether nothing begins in what is held back, nor in one of these ends."""
+        known, judged = self._known, self._judged
+        if self._open is not None or self._length > len(known):
+            return False
+        if len(known) - judged >= min(self._step, self._expression.untimed, self._window):
+            return False
+        for end in ends:
+            match = self._search(known + end, judged)
+            if match is not None and match.start() < len(known) + len(end):
+                return False
+        return True
+
+    def let_go(self) -> Sequence[Piece]:
+        """What is held back, as passed."""
+        held = self._known[self._judged :]
+        self._keep(self._known, len(self._known))
+        return (Piece.of(held),) if held else ()
+
+    def next_in(self, text: str, at: int, *, ended: bool) -> Next:
+        """The next match, or where one may have begun."""
+        size = len(text)
+        while at < size:
+            stop = min(size, at + self._step)
+            if ended and stop == size:
+                match = self._expression.search(text, at, stop, self._allowance)
+                if match is None or match[0] == size:
+                    break
+                return Next(match[0], Found(match[1], self._verdict))
+            spot = self._expression.spot(text, at, stop, self._allowance)
+            if spot is None:
+                at = stop
+                continue
+            if spot.end is None and spot.begin > at and stop < size:
+                at = spot.begin  # it can be seen further from there
+                continue
+            at = spot.begin
+            if spot.end is not None:
+                return Next(at, Found(spot.end, self._verdict))
+            if stop - at < self._window:
+                return Next(at)
+            end = self._expression.match(text, at, stop, self._allowance)
+            if end is not None:
+                filled = self._window_decides and end == stop
+                return Next(at, Found(end, self._verdict), filled=filled)
+            at += 1
+        return Next(size)
+
+    def end_of(self, text: str, began: int, stop: int) -> int:
+        """Where the match ends, as if the text ended at ``stop``."""
+        return self._expression.match(text, began, min(stop, len(text)), self._allowance) or 0
+
+    def look_again_at(self, text: str, held: int) -> int:
+        """When a part of what is held is new, or when there is enough to decide."""
+        return min(held + self._window, len(text) + max(1, (len(text) - held) // AGAIN))
+
+
+class FullWatch(Watch):
+    """Passes a text as long as a continuation of it can match wholly.
+
+    A look at the text takes time in its length. So it is looked at when a 64th of it is new; where the
+    first character is that leaves no continuation, is searched for by halves.
+
+    Args:
+        expression: What the whole text has to match; it can be asked about a text that goes on.
+        reason: Of a fail.
+    """
+
+    def __init__(self, expression: Expression, reason: str) -> None:
+        self._expression = expression
+        self._fail = PartialValidationResult("fail", reason=reason)
+        self._parts: list[str] = []
+        self._length = 0
+        self._passed = 0
+        self._failed = False
+
+    def fresh(self) -> FullWatch:
+        """A watch like this one that has seen no text."""
+        return FullWatch(self._expression, self._fail.reason or "")
+
+    def feed(self, delta: str) -> Sequence[Piece]:
+        """What can still match, and what cannot."""
+        if self._failed:
+            return (Piece.of(delta, self._fail),) if delta else ()
+        self._parts.append(delta)
+        self._length += len(delta)
+        new = self._length - self._passed
+        return self._look() if new * STEPS >= self._length else ()
+
+    def flush(self) -> Sequence[Piece]:
+        """The rest, in the same way."""
+        return () if self._failed else self._look()
+
+    def _look(self) -> Sequence[Piece]:
+        text = "".join(self._parts)
+        self._parts = [text]
+        first, end = self._passed, len(text)
+        self._passed = end
+        if first == end:
+            return ()
+        allowance = Allowance.of(end)
+        if self._expression.may_match_wholly(text, allowance):
+            return (Piece.of(text[first:]),)
+        self._failed = True
+        self._parts = []
+        low, high = first, end  # what ends at low can match, what ends at high cannot
+        while high - low > 1:
+            middle = (low + high) // 2
+            can_match = self._expression.may_match_wholly(text[:middle], allowance)
+            low, high = (middle, high) if can_match else (low, middle)
+        bad = Piece.of(text[low:], self._fail)
+        return (Piece.of(text[first:low]), bad) if low > first else (bad,)

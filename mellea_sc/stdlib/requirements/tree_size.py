@@ -1,0 +1,196 @@
+"""How far a regular expression reaches, and in how many ways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import inf, prod
+from typing import Final
+
+import attrs
+
+from mellea_sc.stdlib.requirements.expression_tree import (
+    At,
+    Atomic,
+    Chars,
+    Choice,
+    Group,
+    If,
+    Look,
+    Node,
+    Ref,
+    Repeat,
+    Seq,
+)
+
+__all__ = ["Size", "children", "first_chars", "nodes", "size_of", "ways"]
+
+AHEAD: Final = {"boundary": 1, "inside": 1, "line_end": 1, "end": 2, "very_end": 1}
+"""How many characters after a place tell what it is; after the last newline comes the end, or not."""
+ENOUGH: Final = 1e12
+"""Ways that nobody counts any more."""
+
+
+@attrs.frozen
+class Size:
+    """How far an expression reaches, in characters.
+
+    Args:
+        least: The shortest match.
+        most: The longest match; may be infinite.
+        seen: How many characters from the beginning of a match on tell all of it.
+        behind: How many before its beginning.
+    """
+
+    least: float = 0
+    most: float = 0
+    seen: float = 0
+    behind: float = 0
+
+
+def size_of(tree: Node) -> Size:
+    """How far an expression reaches."""
+    groups: dict[int, Size] = {}
+    return _size(tree, groups)
+
+
+def _size(node: Node, groups: dict[int, Size]) -> Size:
+    match node:
+        case Chars(sources):
+            return Size(len(sources), len(sources), len(sources))
+        case At(place):
+            behind = 1 if place in ("line_start", "boundary", "inside") else 0
+            return Size(0, 0, AHEAD.get(place, 0), behind)
+        case Seq(items):
+            return _size_in_a_row([_size(item, groups) for item in items])
+        case Choice(options):
+            return _size_of_either([_size(option, groups) for option in options])
+        case If(_, yes, no):
+            return _size_of_either([_size(yes, groups), _size(no, groups)])
+        case Repeat(least, most, _, body):
+            one = _size(body, groups)
+            longest = one.most * most if one.most else 0
+            seen = max(longest, one.most * (most - 1) + one.seen if one.most else one.seen)
+            return Size(one.least * least, longest, seen if most else 0, one.behind)
+        case Group(number, body):
+            groups[number] = _size(body, groups)
+            return groups[number]
+        case Atomic(body):
+            return _size(body, groups)
+        case Look(ahead, _, body):
+            one = _size(body, groups)
+            if ahead:
+                return Size(0, 0, max(one.most, one.seen), one.behind)
+            # what it sees beyond its own end is ahead of us
+            return Size(0, 0, max(0, one.seen - one.least), one.most + one.behind)
+        case Ref(number):
+            most = groups[number].most if number in groups else inf
+            return Size(0, most, most)
+
+
+def _size_in_a_row(sizes: list[Size]) -> Size:
+    least = most = seen = behind = 0.0
+    for size in sizes:
+        seen = max(seen, most + size.seen)
+        behind = max(behind, size.behind - least)
+        most += size.most
+        least += size.least
+    return Size(least, most, max(seen, most), behind)
+
+
+def _size_of_either(sizes: list[Size]) -> Size:
+    return Size(
+        min(size.least for size in sizes),
+        max(size.most for size in sizes),
+        max(size.seen for size in sizes),
+        max(size.behind for size in sizes),
+    )
+
+
+def ways(tree: Node, length: int) -> float:
+    """In how many ways, at most, an engine may try to match so many characters from one position on."""
+    match tree:
+        case Seq(items):
+            return _product(ways(item, length) for item in items)
+        case Choice(options):
+            return min(ENOUGH, sum(ways(option, length) for option in options))
+        case If(_, yes, no):
+            return min(ENOUGH, ways(yes, length) + ways(no, length))
+        case Group(_, body) | Atomic(body):
+            return ways(body, length)
+        case Look(_, _, body):
+            return min(ENOUGH, 1 + ways(body, length))
+        case Repeat(least, most, _, body):
+            times = max(min(most, length), least)
+            each = ways(body, length)
+            if each == 1:
+                return 1 + times - min(least, times)
+            return _power(each, times)
+        case Chars() | At() | Ref():
+            return 1
+
+
+def _product(factors: Iterator[float]) -> float:
+    return min(ENOUGH, prod(factors))
+
+
+def _power(base: float, times: float) -> float:
+    ways = 1.0
+    while times > 0 and ways < ENOUGH:
+        ways = 1 + ways * base
+        times -= 1
+    return min(ENOUGH, ways)
+
+
+def first_chars(tree: Node) -> list[tuple[str, bool]] | None:
+    """What a match may begin with: sources, and whether case is ignored. ``None``: anything."""
+    found: list[tuple[str, bool]] = []
+    return found if _first(tree, found) else None
+
+
+def _first(node: Node, found: list[tuple[str, bool]]) -> bool:
+    """Whether a match of the node has a first character; those go into the list."""
+    match node:
+        case Chars(sources, ignore_case):
+            found.append((sources[0], ignore_case))
+            return True
+        case Seq(items):
+            return any(_first(item, found) for item in items)
+        case Choice(options):
+            return _first_of_each(options, found)
+        case If(_, yes, no):
+            return _first_of_each((yes, no), found)
+        case Group(_, body) | Atomic(body):
+            return _first(body, found)
+        case Repeat(least, _, _, body):
+            return _first(body, found) and least > 0
+        case At() | Look():
+            return False
+        case Ref():
+            # unlike an empty repetition, it may begin with anything that its group did
+            found.append((r"[\s\S]", False))
+            return False
+
+
+def _first_of_each(options: Sequence[Node], found: list[tuple[str, bool]]) -> bool:
+    have = [_first(option, found) for option in options]
+    return all(have)
+
+
+def nodes(tree: Node) -> Iterator[Node]:
+    """All of them, in the order in which they begin."""
+    yield tree
+    for child in children(tree):
+        yield from nodes(child)
+
+
+def children(node: Node) -> list[Node]:
+    """What a node is made of."""
+    match node:
+        case Seq(parts) | Choice(parts):
+            return list(parts)
+        case If(_, yes, no):
+            return [yes, no]
+        case Group(_, body) | Atomic(body) | Look(_, _, body) | Repeat(_, _, _, body):
+            return [body]
+        case Chars() | At() | Ref():
+            return []
