@@ -130,6 +130,7 @@ class Counted(Backend):
         self.provider = inner.provider
         self.model_id = inner.model_id
         self.prefills = inner.prefills
+        self.judges = inner.judges
 
     @asynccontextmanager
     async def connected(self) -> AsyncGenerator[Counted]:

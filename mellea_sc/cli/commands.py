@@ -46,7 +46,8 @@ def cli() -> None:
     "--require",
     multiple=True,
     metavar="TEXT",
-    help="What must hold in words; the model judges at the end. Repeatable.",
+    help="What must hold in words; the model judges at the end, so it must be one that can: the embedded "
+    "one cannot. Repeatable.",
 )
 @click.option(
     "--chunking",

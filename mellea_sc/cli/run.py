@@ -79,6 +79,12 @@ async def run(settings: RunSettings) -> int:
         show = TerminalShow(labels, explain=settings.explain)
     strategy = _strategy(settings)
     backend = _backend(settings, show.progress)
+    if settings.require and not backend.judges:
+        raise InvalidOption(
+            f"--require needs a model that can judge, and {backend.model_id} cannot: it says yes to everything. "
+            "Name another with --backend ollama, --backend openai or --model FILE.gguf, or use --max-words, "
+            "--max-sentences and --must-not, which need none"
+        )
     interruption = _Interruption()
     valid = False
     with sole_error():

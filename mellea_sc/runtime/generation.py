@@ -185,12 +185,13 @@ class BoundBackend(Backend):
         backend: Backend,
         started: Callable[[ModelOutputThunk], None] | None = None,
     ) -> None:
+        self.started: Callable[[ModelOutputThunk], None] | None = started
         self._place = place
-        self._started = started
         self._backend = backend
         self.provider: str = backend.provider
         self.model_id: str = backend.model_id
         self.prefills: bool = backend.prefills
+        self.judges: bool = backend.judges
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._backend!r}>"
@@ -229,8 +230,8 @@ class BoundBackend(Backend):
         """
         place = await self._place()
         thunk = start_generation(place, action, ctx, format=format, model_options=model_options)
-        if self._started is not None:
-            self._started(thunk)
+        if self.started is not None:
+            self.started(thunk)
         return thunk, ctx.add(action).add(thunk)
 
 
