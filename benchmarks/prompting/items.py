@@ -117,20 +117,12 @@ the Second World War | 19\\d\\d|german|war
 the Roman Empire | rome|roman
 the human heart | blood
 gravity | force|mass|attract|pull
-electricity | charge|electron|current|energy
-the Internet | network|computer|information|data
 the seasons of the year | summer|winter|spring
 the story of Cinderella | prince|girl|slipper|step
-Romeo and Juliet | love|famil|tragedy
 the city of Paris | france|french|city|eiffel
 the Amazon rainforest | tree|species|river|biodiv
-dinosaurs | million|reptile|extinct
-volcanoes | lava|magma|erupt|ash
 honey bees | hive|pollin|colon|queen
-the Great Wall of China | chinese|built|dynast|mile|kilomet
-the history of the telephone | bell|communicat|invent
 climate change | temperature|warm|gas|weather
-a rainbow | light|color|water
 the planet Mars | red|sun|water
 """
 
@@ -139,22 +131,14 @@ Explain how a volcano erupts.
 Explain how a rainbow forms.
 Explain how bread is made.
 Explain how birds fly.
-Explain how the heart pumps blood.
-Explain how a bicycle stays upright.
 Explain how plants use sunlight.
 Explain why people should drink enough water.
-Explain why sleep matters.
-Explain why bees matter.
 Tell a story about a lost dog.
 Tell a story about a brave mouse.
-Tell a story about a magic tree.
 Tell a story about a king who cannot sleep.
-Tell a story about a farmer and the rain.
 Tell the history of the bicycle.
-Tell the history of the telephone.
 Describe the planet Mars.
 Describe the city of Tokyo.
-Describe the river Nile.
 """.strip().splitlines()
 """What answers are to be gone on with: each after its first sentence, and in the middle of it."""
 

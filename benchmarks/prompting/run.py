@@ -6,7 +6,7 @@ import argparse
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,9 @@ ABOUT_ITSELF = re.compile(
 WITH_REASON = [item for item in QUESTIONS if item.requirements[0] in REASONS][:24]
 
 
+Done = Callable[[str, list[dict[str, Any]]], None]
+
+
 async def answer(backend: Backend, messages: Messages, tokens: int = MAX_TOKENS) -> str:
     """What the model says."""
     options = {ModelOption.TEMPERATURE: 0.0, ModelOption.MAX_NEW_TOKENS: tokens}
@@ -85,7 +88,7 @@ async def writing(backend: Backend) -> AsyncIterator[dict[str, Any]]:
 
 async def system(backend: Backend) -> AsyncIterator[dict[str, Any]]:
     """Both, as the library says them, below other system prompts."""
-    for item in (*QUESTIONS, *WRITINGS):
+    for item in (*QUESTIONS[::2], *WRITINGS):
         for name, prompt in SYSTEMS.items():
             messages = [ChatMessage("system", prompt), ChatMessage("user", _asked(item))]
             said = await answer(backend, messages, 100)
@@ -168,21 +171,19 @@ PARTS = {
 }
 
 
-async def measure(backend: Backend, parts: Sequence[str] = tuple(PARTS)) -> dict[str, Any]:
-    """All answers, by part."""
-    results: dict[str, Any] = {}
+async def measure(
+    backend: Backend, parts: Sequence[str] = tuple(PARTS), done: Done = lambda _name, _rows: None
+) -> None:
+    """All answers, part by part."""
     async with backend.connected() as connected:
         for name in parts:
             begun = time.perf_counter()
-            results[name] = []
+            rows: list[dict[str, Any]] = []
             async for row in PARTS[name](connected):
-                results[name].append(row)
-                if len(results[name]) % 50 == 0:
-                    print(
-                        f"{name}: {len(results[name])}, {time.perf_counter() - begun:.0f} s",
-                        flush=True,
-                    )
-    return results
+                rows.append(row)
+                if len(rows) % 50 == 0:
+                    print(f"{name}: {len(rows)}, {time.perf_counter() - begun:.0f} s", flush=True)
+            done(name, rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -203,8 +204,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "model": backend.model_id,
             "tokens": MAX_TOKENS,
         }
-        results |= anyio.run(measure, backend, parts)
-        path.write_text(_compact(results))
+
+        def done(name: str, rows: list[dict[str, Any]]) -> None:
+            results[name] = rows
+            path.write_text(_compact(results))
+
+        anyio.run(measure, backend, parts, done)
     write_report(results, given.out)
     print(f"written: {given.out / 'PROMPTING.md'}")
 

@@ -96,6 +96,14 @@ REPAIRING: dict[str, Repairing] = {
         + "\n\n"
         + asked.split("\n\n", 1)[1]
     ),
+    "“Remember:” before": lambda asked, why: _user(f"Remember:\n{listed(why)}\n\n{asked}"),
+    "“Remember:” after": lambda asked, why: _user(f"{asked}\n\nRemember:\n{listed(why)}"),
+    "“Remember:” between the requirements and the task": lambda asked, why: _user(
+        f"\n\nRemember:\n{listed(why)}\n\n".join(asked.split("\n\n", 1))
+    ),
+    "in the list of requirements, as they are": lambda asked, why: _user(
+        "\n".join([asked.split("\n\n", 1)[0], listed(why)]) + "\n\n" + asked.split("\n\n", 1)[1]
+    ),
     "“Avoid:” in the system prompt": lambda asked, why: _system(f"Avoid:\n{listed(why)}", asked),
     "nothing is said": lambda asked, _: _user(asked),
 }
@@ -122,6 +130,9 @@ TURNING: dict[str, Turning] = {
     ),
     "“What was wrong with this answer:” and the task again": lambda asked, answer, why: _turn(
         asked, answer, f"What was wrong with this answer:\n{listed(why)}\n\n{asked}"
+    ),
+    "“Remember:” and the task again": lambda asked, answer, why: _turn(
+        asked, answer, f"Remember:\n{listed(why)}\n\n{asked}"
     ),
     "the task again": lambda asked, answer, _: _turn(asked, answer, asked),
 }

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalBackend", "Progress"]
 
-SYSTEM_PROMPT: Final = "You are a helpful assistant. You answer correctly and to the point."
+SYSTEM_PROMPT: Final = "You are a helpful assistant. You answer correctly and fully."
 """Said where nothing else is: without a system message, the model's template puts in one of its own, with which it rambles."""
 MAX_NEW_TOKENS: Final = 512
 """A small model does not always find an end."""

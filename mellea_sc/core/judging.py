@@ -75,7 +75,6 @@ async def ask_judge(
     unclear: str,
     schema: JsonSchema = YES_OR_NO,
     model_options: ModelOptions | None = None,
-    began: Callable[[Thunk], None] | None = None,
 ) -> tuple[T, str, Thunk]:
     """Ask a model, and ask it once more when its answer is unclear.
 
@@ -87,7 +86,6 @@ async def ask_judge(
         unclear: What was asked and should have come, for the error.
         schema: What the answer has to fit.
         model_options: On top of a temperature of 0 and at most 512 tokens.
-        began: Told of the judge's generation, where its backend does not tell who has to know.
 
     Returns:
         What was read, the answer, and its thunk.
@@ -108,8 +106,6 @@ async def ask_judge(
             format=schema,
             model_options={**options, **(model_options or {})},
         )
-        if began is not None:
-            began(thunk)
         async with thunk if isinstance(thunk, AbstractAsyncContextManager) else nullcontext():
             answer = await thunk.avalue()
         said = repr(answer[:200])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
 from weakref import WeakKeyDictionary
@@ -23,7 +23,6 @@ from mellea_sc.core.requirement import (
 )
 from mellea_sc.runtime.generation import BoundBackend, opened_scope
 from mellea_sc.runtime.nursery import Nursery
-from mellea_sc.runtime.thunk import ModelOutputThunk
 
 __all__ = ["LLMJudge"]
 
@@ -202,7 +201,6 @@ class LLMJudge(Requirement):
                 unclear=f"asked {self.prompt!r}, the judge twice gave no score from 0 to 1",
                 schema=_SCORE,
                 model_options=model_options,
-                began=None if judge is backend else _teller(backend),
             )
         reached = f"the score is {score:g}, and {self.threshold:g} is needed"
         return score, f"{reached}: {why}" if why else reached, thunk
@@ -259,19 +257,6 @@ async def _bound(backend: Backend) -> AsyncGenerator[Backend]:
         opened_scope(nursery) as bound,
     ):
         yield bound
-
-
-def _teller(backend: Backend) -> Callable[[Thunk], None] | None:
-    """What tells the run that a backend is bound to of a generation that is made elsewhere."""
-    started = backend.started if isinstance(backend, BoundBackend) else None
-    if started is None:
-        return None
-
-    def tell(thunk: Thunk) -> None:
-        if isinstance(thunk, ModelOutputThunk):
-            started(thunk)
-
-    return tell
 
 
 async def _last_of(ctx: Context) -> str:
