@@ -73,6 +73,12 @@ SYSTEMS = {
 }
 """What is said as system prompt where the user says nothing."""
 
+
+def _in_list(asked: str, before: str, why: Sequence[str]) -> Messages:
+    rules, task = asked.split("\n\n", 1)
+    return _user("\n".join([rules, *(f"- {before}{one}" for one in why), "", task]))
+
+
 Repairing = Callable[[str, Sequence[str]], Messages]
 
 REPAIRING: dict[str, Repairing] = {
@@ -91,19 +97,21 @@ REPAIRING: dict[str, Repairing] = {
     "“Not again:” between the requirements and the task": lambda asked, why: _user(
         f"\n\nNot again:\n{listed(why)}\n\n".join(asked.split("\n\n", 1))
     ),
-    "in the list of requirements, as “not again:”": lambda asked, why: _user(
-        "\n".join([*asked.split("\n\n", 1)[:1], *map("- not again: {}".format, why)])
-        + "\n\n"
-        + asked.split("\n\n", 1)[1]
+    "in the list of requirements, as “not again:”": lambda asked, why: _in_list(
+        asked, "not again: ", why
     ),
     "“Remember:” before": lambda asked, why: _user(f"Remember:\n{listed(why)}\n\n{asked}"),
     "“Remember:” after": lambda asked, why: _user(f"{asked}\n\nRemember:\n{listed(why)}"),
     "“Remember:” between the requirements and the task": lambda asked, why: _user(
         f"\n\nRemember:\n{listed(why)}\n\n".join(asked.split("\n\n", 1))
     ),
-    "in the list of requirements, as they are": lambda asked, why: _user(
-        "\n".join([asked.split("\n\n", 1)[0], listed(why)]) + "\n\n" + asked.split("\n\n", 1)[1]
+    "in the list of requirements, as “rejected before:”": lambda asked, why: _in_list(
+        asked, "rejected before: ", why
     ),
+    "in the list of requirements, as “an earlier answer failed by this:”": lambda asked, why: (
+        _in_list(asked, "an earlier answer failed by this: ", why)
+    ),
+    "in the list of requirements, as they are": lambda asked, why: _in_list(asked, "", why),
     "“Avoid:” in the system prompt": lambda asked, why: _system(f"Avoid:\n{listed(why)}", asked),
     "nothing is said": lambda asked, _: _user(asked),
 }

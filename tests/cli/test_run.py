@@ -88,6 +88,19 @@ def test_a_requirement_in_words_is_judged_at_the_end(
     assert "failed at the end" in done.stderr
 
 
+def test_a_requirement_in_words_needs_a_model_that_can_judge(
+    scripted: ScriptedBackend, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ScriptedBackend, "judges", False)
+    done = invoke("run", "x", "--require", "speaks of rain")
+    assert (done.exit_code, done.stdout) == (2, "")
+    said = " ".join(done.stderr.split())
+    assert "--require needs a model that can judge" in said
+    assert "--backend ollama" in said
+    assert scripted.calls == []
+    assert invoke("run", "x", "--max-words", "30").exit_code == 0
+
+
 def test_without_checks_the_text_is_just_streamed(
     scripted: ScriptedBackend, invoke: Invoke
 ) -> None:
@@ -125,6 +138,7 @@ def test_json_lines_hold_the_events_and_standard_output_nothing_else(
         "reason": None,
         "score": None,
         "replacement": None,
+        "cuts_off": False,
     }
     assert [verdict["result"] for verdict in events[-2]["results"]] == [True, True]
     assert events[-1]["valid"] is True

@@ -10,7 +10,7 @@ from mellea_sc.core.requirement import Requirement
 from mellea_sc.stdlib.components._template import check_template, fill
 from mellea_sc.stdlib.requirements.making import reqify
 
-__all__ = ["Instruction"]
+__all__ = ["Instruction", "listed"]
 
 
 class Instruction(Component):
@@ -87,14 +87,18 @@ class Instruction(Component):
         return str(self.description or "an instruction")
 
     def format_for_llm(self) -> str:
-        """The prompt's text: sections, each only where there is something in it.
+        """The prompt's text: sections, each only where there is something in it."""
+        return self.format_with(())
+
+    def format_with(self, more: Sequence[str]) -> str:
+        """The prompt's text, with more lines in the list of what must hold.
 
         What must hold stands before what to do: small models then answer the question, and do not
         write the list on. benchmarks/PROMPTING.md has the measurement.
         """
         sections: list[str] = []
-        if said := [self._said(requirement) for requirement in self._said_requirements()]:
-            sections.append("\n".join(["Requirements:", *map("- {}".format, said)]))
+        if lines := [*map(self._said, self._said_requirements()), *more]:
+            sections.append(listed(lines))
         if self.prefix is not None:
             sections.append(self._filled(self.prefix))
         if self.description is not None:
@@ -115,6 +119,11 @@ class Instruction(Component):
     def assistant_prefix(self) -> str | None:
         """The output prefix."""
         return None if self.output_prefix is None else self._filled(self.output_prefix)
+
+
+def listed(lines: Sequence[str]) -> str:
+    """What must hold, as a section of a prompt."""
+    return "\n".join(["Requirements:", *map("- {}".format, lines)])
 
 
 def _is_template(requirement: Requirement) -> bool:
