@@ -49,7 +49,7 @@ REJECTED = {
 """Answers that were."""
 ABOUT_ITSELF = re.compile(
     r"\b(?:sorry|apolog\w*|reject\w*|mistakes?|previous|earlier|(?:this|the|your|my|an?) (?:answer|response|text)"
-    r"|avoid\w*|certainly|here is|here's|continu\w+ (?:your|the|this|my)|go on)\b",
+    r"|avoid\w*|certainly|here is|here's|continu\w+ (?:your|the|this|my)|go on|next sentence)\b",
     re.IGNORECASE,
 )
 """An answer that speaks of answers."""

@@ -91,22 +91,12 @@ REPAIRING: dict[str, Repairing] = {
     ),
     "“Avoid:” after": lambda asked, why: _user(f"{asked}\n\nAvoid:\n{listed(why)}"),
     "“Avoid:” before": lambda asked, why: _user(f"Avoid:\n{listed(why)}\n\n{asked}"),
-    "“Avoid this mistake:” before": lambda asked, why: _user(
-        f"Avoid this mistake:\n{listed(why)}\n\n{asked}"
-    ),
-    "“Not again:” between the requirements and the task": lambda asked, why: _user(
-        f"\n\nNot again:\n{listed(why)}\n\n".join(asked.split("\n\n", 1))
-    ),
     "in the list of requirements, as “not again:”": lambda asked, why: _in_list(
         asked, "not again: ", why
     ),
     "“Remember:” before": lambda asked, why: _user(f"Remember:\n{listed(why)}\n\n{asked}"),
-    "“Remember:” after": lambda asked, why: _user(f"{asked}\n\nRemember:\n{listed(why)}"),
     "“Remember:” between the requirements and the task": lambda asked, why: _user(
         f"\n\nRemember:\n{listed(why)}\n\n".join(asked.split("\n\n", 1))
-    ),
-    "in the list of requirements, as “rejected before:”": lambda asked, why: _in_list(
-        asked, "rejected before: ", why
     ),
     "in the list of requirements, as “an earlier answer failed by this:”": lambda asked, why: (
         _in_list(asked, "an earlier answer failed by this: ", why)
@@ -161,6 +151,7 @@ GOING_ON: dict[str, GoingOn] = {
         "Write only what comes next.",
     ),
     "“Continue.”": lambda asked, begun: _turn(asked, begun, "Continue."),
+    "“Continue your answer.”": lambda asked, begun: _turn(asked, begun, "Continue your answer."),
     "“Tell me more.”": lambda asked, begun: _turn(asked, begun, "Tell me more."),
     "“Write the next sentence.”": lambda asked, begun: _turn(
         asked, begun, "Write the next sentence."

@@ -14,10 +14,8 @@ __all__ = ["GoingOn", "WithFeedback", "going_on"]
 
 _FAILED: Final = "an earlier answer failed by this: {}"
 """In the list of requirements, before the task. Behind it, a small model talks about answers."""
-_GO_ON: Final = (
-    "Your answer so far is good. Go on exactly where it ends, and repeat nothing of it. "
-    "Write only what comes next."
-)
+_GO_ON: Final = "Continue your answer."
+"""More words than these make a small model begin anew, see benchmarks/PROMPTING.md."""
 
 
 class _Around(Component):
