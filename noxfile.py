@@ -150,3 +150,10 @@ def strategies(session: nox.Session) -> None:
     """What strategies cost on the embedded model: writes benchmarks/STRATEGIES.md."""
     session.install("-e", ".[local]")
     session.run("python", "-m", "benchmarks.strategies", *session.posargs)
+
+
+@nox.session
+def prompting(session: nox.Session) -> None:
+    """Which words the embedded model answers best to: writes benchmarks/PROMPTING.md."""
+    session.install("-e", ".[local]")
+    session.run("python", "-m", "benchmarks.prompting", *session.posargs)

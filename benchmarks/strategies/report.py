@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -52,6 +53,9 @@ def write_report(results: Mapping[str, Any], out: Path) -> None:
             f"## Over the {len(hard)} of them whose first attempt is not valid\n",
             *table([run for run in runs if run["seed"] in hard]),
         ]
+    unfilled = out / "strategies-no-prefill.json"
+    if unfilled.exists():
+        parts += _without_prefill(json.loads(unfilled.read_text()))
     if READING.exists():
         parts += ["## Reading\n", READING.read_text()]
     for kind in dict.fromkeys(run["kind"] for run in runs):
@@ -60,6 +64,19 @@ def write_report(results: Mapping[str, Any], out: Path) -> None:
             *table([r for r in runs if r["kind"] == kind]),
         ]
     (out / "STRATEGIES.md").write_text("\n".join(parts).rstrip() + "\n")
+
+
+def _without_prefill(results: Mapping[str, Any]) -> list[str]:
+    runs, machine = results["runs"], results["machine"]
+    return [
+        "## Where a server cannot prefill\n",
+        (
+            f"Over {len({run['seed'] for run in runs})} of the prompts, in a run of its own (mellea_sc at "
+            f"`{machine['commit']}`; {results['started'][:16]} UTC, load {results['load_at_start']:.1f}). *No prefill*: "
+            "the model is asked to go on with what it has said, as most hosted servers have to be.\n"
+        ),
+        *table(runs),
+    ]
 
 
 def table(runs: Sequence[Mapping[str, Any]]) -> list[str]:

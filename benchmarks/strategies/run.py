@@ -103,6 +103,16 @@ STRATEGIES: dict[str, Callable[[], SamplingStrategy]] = {
 }
 
 
+NO_PREFILL = ", no prefill"
+"""Behind a strategy's name: on a server that cannot go on with the beginning of an answer, but is asked to."""
+WITHOUT_PREFILL = (
+    "whole attempts",
+    "backtrack",
+    "backtrack" + NO_PREFILL,
+    "backtrack with reason" + NO_PREFILL,
+)
+
+
 @dataclass
 class Count:
     """What one request gave.
@@ -122,14 +132,16 @@ class Counted(Backend):
 
     Args:
         inner: The other one.
+        prefills: Whether it may write on where an answer has begun, if the other one can.
     """
 
-    def __init__(self, inner: Backend) -> None:
+    def __init__(self, inner: Backend, *, prefills: bool = True) -> None:
         self._inner = inner
         self.counts: list[Count] = []
         self.provider = inner.provider
         self.model_id = inner.model_id
-        self.prefills = inner.prefills
+        self.prefills = inner.prefills and prefills
+        self.judges = inner.judges
 
     @asynccontextmanager
     async def connected(self) -> AsyncGenerator[Counted]:
@@ -166,7 +178,7 @@ async def measure(m: Any, backend: Counted, task: Task, strategy: str) -> dict[s
     result = await m.ainstruct(
         task.prompt,
         requirements=task.requirements(),
-        strategy=STRATEGIES[strategy](),
+        strategy=STRATEGIES[strategy.removesuffix(NO_PREFILL)](),
         return_sampling_results=True,
         model_options={
             ModelOption.SEED: task.seed,
@@ -196,18 +208,25 @@ async def measure_all(
 ) -> list[dict[str, Any]]:
     """Every task by every strategy, the strategies in turns."""
     runs: list[dict[str, Any]] = []
-    counted = Counted(backend)
-    async with start_session(backend=counted) as m:
-        await m.ainstruct("Say hello.", strategy=None, await_result=True)  # the engine is started
-        for number, task in enumerate(tasks):
-            for strategy in strategies:
-                run = await measure(m, counted, task, strategy)
-                runs.append(run)
-                print(
-                    f"{number + 1:>3} {strategy:<21} {run['tokens']:>4} tokens"
-                    f" {run['seconds']:>6.1f} s {run['attempts']} {'valid' if run['valid'] else '-'}",
-                    flush=True,
-                )
+    async with backend.connected() as connected:
+        both = {fills: Counted(connected, prefills=fills) for fills in (True, False)}
+        async with (
+            start_session(backend=both[True]) as filled,
+            start_session(backend=both[False]) as unfilled,
+        ):
+            sessions = {True: filled, False: unfilled}
+            await filled.ainstruct("Say hello.", strategy=None, await_result=True)  # warm
+            for number, task in enumerate(tasks):
+                for strategy in strategies:
+                    fills = not strategy.endswith(NO_PREFILL)
+                    run = await measure(sessions[fills], both[fills], task, strategy)
+                    runs.append(run)
+                    print(
+                        f"{number + 1:>3} {strategy:<33} {run['tokens']:>4} tokens"
+                        f" {run['seconds']:>6.1f} s {run['attempts']}"
+                        f" {'valid' if run['valid'] else '-'}",
+                        flush=True,
+                    )
     return runs
 
 
@@ -218,44 +237,45 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--kinds", help="numbers from 1, with commas; all by default")
     add("--strategies", help="names, with commas; what is left out stays as it was")
     add("--out", type=Path, default=Path(__file__).parents[1], help="where the results go")
+    add("--no-prefill", action="store_true", help="what backtracking costs without it, instead")
     add("--report", action="store_true", help="write the page from results that are there")
     given = parser.parse_args(arguments)
-    path = given.out / "strategies.json"
-    if given.report:
-        results = json.loads(path.read_text())
-    else:
-        kinds = list(dict.fromkeys(task.kind for task in TASKS))
-        if given.kinds:
-            kinds = [kinds[int(number) - 1] for number in given.kinds.split(",")]
-        tasks = [
-            task
-            for kind in kinds
-            for task in [one for one in TASKS if one.kind == kind][: given.tasks]
-        ]
-        before = json.loads(path.read_text())["runs"] if path.exists() else []
-        names = given.strategies.split(",") if given.strategies else list(STRATEGIES)
-        results = {
-            "machine": machine(),
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "load_at_start": os.getloadavg()[0],
-            "settings": {
-                "budget": BUDGET,
-                "max_tokens": MAX_TOKENS,
-                "temperature": TEMPERATURE,
-                "least": LEAST,
-                "model": LocalBackend().model_id,
-            },
-        }
-        runs = anyio.run(measure_all, LocalBackend(), tasks, names)
-        kept = [
-            run
-            for run in before
-            if (run["kind"] not in kinds or run["strategy"] not in names)
-            and run["strategy"] in STRATEGIES
-        ]
-        results["runs"] = sorted(
-            kept + runs, key=lambda run: (run["seed"], list(STRATEGIES).index(run["strategy"]))
-        )
-        path.write_text(json.dumps(results, indent=1) + "\n")
-    write_report(results, given.out)
+    path = given.out / ("strategies-no-prefill.json" if given.no_prefill else "strategies.json")
+    if not given.report:
+        path.write_text(json.dumps(_measured(given, path), indent=1) + "\n")
+    write_report(json.loads((given.out / "strategies.json").read_text()), given.out)
     print(f"written: {given.out / 'STRATEGIES.md'}")
+
+
+def _measured(given: argparse.Namespace, path: Path) -> dict[str, Any]:
+    kinds = list(dict.fromkeys(task.kind for task in TASKS))
+    if given.kinds:
+        kinds = [kinds[int(number) - 1] for number in given.kinds.split(",")]
+    tasks = [
+        task for kind in kinds for task in [one for one in TASKS if one.kind == kind][: given.tasks]
+    ]
+    before = json.loads(path.read_text())["runs"] if path.exists() else []
+    known = list(WITHOUT_PREFILL if given.no_prefill else STRATEGIES)
+    names = given.strategies.split(",") if given.strategies else known
+    results: dict[str, Any] = {
+        "machine": machine(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "load_at_start": os.getloadavg()[0],
+        "settings": {
+            "budget": BUDGET,
+            "max_tokens": MAX_TOKENS,
+            "temperature": TEMPERATURE,
+            "least": LEAST,
+            "model": LocalBackend().model_id,
+        },
+    }
+    runs = anyio.run(measure_all, LocalBackend(), tasks, names)
+    kept = [
+        run
+        for run in before
+        if (run["kind"] not in kinds or run["strategy"] not in names) and run["strategy"] in known
+    ]
+    results["runs"] = sorted(
+        kept + runs, key=lambda run: (run["seed"], known.index(run["strategy"]))
+    )
+    return results

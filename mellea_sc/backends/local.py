@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalBackend", "Progress"]
 
-SYSTEM_PROMPT: Final = "You are a helpful assistant. You answer correctly and to the point."
+SYSTEM_PROMPT: Final = "You are a helpful assistant. You answer correctly and fully."
 """Said where nothing else is: without a system message, the model's template puts in one of its own, with which it rambles."""
 MAX_NEW_TOKENS: Final = 512
 """A small model does not always find an end."""
@@ -43,7 +43,8 @@ class LocalBackend(Backend):
     """A model inside the process tree: fetched at first use, run by an engine that sessions share.
 
     An answer has at most 512 tokens, unless ``ModelOption.MAX_NEW_TOKENS`` says otherwise; prompt and
-    answer together at most 4096. Four requests run at a time, more of them wait.
+    answer together at most 4096. Four requests run at a time, more of them wait. The default model cannot
+    judge: it says yes to everything. So it is not asked to; the model of a file is.
 
     Args:
         model_id: The path of a GGUF file; by default the one in ``MELLEA_SC_MODEL``, if that names
@@ -62,6 +63,8 @@ class LocalBackend(Backend):
     ) -> None:
         self._gguf = _gguf_of(model_id)
         self.model_id: str = SMOLLM2.name if self._gguf is None else self._gguf.stem
+        # asked about clear cases, SmolLM2 says yes to all, whatever the wording
+        self.judges: bool = self._gguf is not None
         self._progress: ProgressCallback = progress or _ignore
         self._lease: Lease | None = None
 

@@ -51,6 +51,7 @@ class Retrying(Backend):
         self.provider: str = backend.provider
         self.model_id: str = backend.model_id
         self.prefills: bool = backend.prefills
+        self.judges: bool = backend.judges
 
     def __repr__(self) -> str:
         return f"Retrying({self._backend!r}, attempts={self._attempts}, budget={self._budget:g})"

@@ -46,7 +46,8 @@ def cli() -> None:
     "--require",
     multiple=True,
     metavar="TEXT",
-    help="What must hold in words; the model judges at the end. Repeatable.",
+    help="What must hold in words; the model judges at the end, so it must be one that can: the embedded "
+    "one cannot. Repeatable.",
 )
 @click.option(
     "--chunking",
@@ -73,7 +74,11 @@ def cli() -> None:
 @click.option("--base-url", metavar="URL", help="Default: OLLAMA_HOST or OPENAI_BASE_URL.")
 @click.option("--system", metavar="TEXT", help="The system prompt.")
 @click.option("--max-tokens", type=_count, metavar="N", help="At most N tokens of answer.")
-@click.option("--temperature", type=click.FloatRange(min=0), help="0 is greedy.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0),
+    help="0 is greedy; so one attempt of the embedded model is, by default.",
+)
 @click.option("--seed", type=int, help="For the same answer again.")
 @click.option(
     "--timeout",

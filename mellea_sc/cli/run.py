@@ -12,6 +12,7 @@ import anyio
 import anyio.abc
 import attrs
 
+from mellea_sc.backends._weights import SMOLLM2
 from mellea_sc.backends.local import LocalBackend, Progress
 from mellea_sc.backends.select import make_backend
 from mellea_sc.cli.ending import INVALID, VALID
@@ -79,6 +80,12 @@ async def run(settings: RunSettings) -> int:
         show = TerminalShow(labels, explain=settings.explain)
     strategy = _strategy(settings)
     backend = _backend(settings, show.progress)
+    if settings.require and not backend.judges:
+        raise InvalidOption(
+            f"--require needs a model that can judge, and {backend.model_id} cannot: it says yes to everything. "
+            "Name another with --backend ollama, --backend openai or --model FILE.gguf, or use --max-words, "
+            "--max-sentences and --must-not, which need none"
+        )
     interruption = _Interruption()
     valid = False
     with sole_error():
@@ -93,7 +100,7 @@ async def run(settings: RunSettings) -> int:
                         Instruction(CBlock(settings.prompt), requirements),
                         requirements=requirements,
                         chunking=settings.chunking,
-                        model_options=_model_options(settings),
+                        model_options=_model_options(settings, backend),
                         strategy=strategy,
                         hold_back=strategy is not None and strategy.asks_anew and show.is_final,
                     ) as result:
@@ -175,6 +182,10 @@ _OPTIONS: Final = {
 }
 
 
-def _model_options(settings: RunSettings) -> ModelOptions:
+def _model_options(settings: RunSettings, backend: Backend) -> ModelOptions:
     given = {option: getattr(settings, name) for name, option in _OPTIONS.items()}
-    return {option: value for option, value in given.items() if value is not None}
+    options = {option: value for option, value in given.items() if value is not None}
+    if settings.strategy == "none" and backend.model_id == SMOLLM2.name:
+        # its likeliest answer is its best one; further attempts would all be the same
+        options.setdefault(ModelOption.TEMPERATURE, 0.0)
+    return options

@@ -124,6 +124,8 @@ class Backend(abc.ABC):
     prefills: bool = False
     """Whether the model writes on where the last message ends, if that is the assistant's. Where it does
     not, it is asked to go on."""
+    judges: bool = True
+    """Whether the model is of any use as a judge. Where it is not, asking it for a judgement is an error."""
 
     @abc.abstractmethod
     def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:

@@ -1,18 +1,21 @@
-"""Asking a model to judge: one question, one strictly read answer, asked once more when it is unclear."""
+"""Asking a model to judge: one question, one strictly read answer, asked once more when it is unclear.
+
+Every judge is asked here: so each of their generations ends with the call that asked for it, and no model
+is asked that cannot judge. ``judgement.py`` reads what they say.
+"""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable
-from typing import Final, TypeVar, cast
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Final, TypeVar
 
 from mellea_sc.core.backend import Backend, JsonSchema
 from mellea_sc.core.base import CBlock, Context, Thunk
-from mellea_sc.core.errors import UnclearJudgement
+from mellea_sc.core.errors import InvalidOption, UnclearJudgement
 from mellea_sc.core.model_options import ModelOption, ModelOptions
 
-__all__ = ["YES_OR_NO", "ask_judge", "default_output_to_bool", "read_judgement", "yes_or_no_prompt"]
+__all__ = ["YES_OR_NO", "ask_judge", "check_can_judge", "yes_or_no_prompt"]
 
 T = TypeVar("T")
 
@@ -40,7 +43,8 @@ YES_OR_NO: Final[JsonSchema] = {
 }
 """What a judge's answer has to fit."""
 
-_FIRST_WORD: Final = re.compile(r"\W*(yes|no)\b[\s\W]*(.*)", re.IGNORECASE | re.DOTALL)
+BROKEN_OFF: Final = frozenset({"length", "max_tokens", "content_filter"})
+"""Why an answer ended that had not come to its end."""
 
 
 def yes_or_no_prompt(requirement: str, output: str) -> str:
@@ -48,33 +52,18 @@ def yes_or_no_prompt(requirement: str, output: str) -> str:
     return _PROMPT.format(requirement=requirement, output=output)
 
 
-def default_output_to_bool(answer: str) -> bool:
-    """Read a judge's answer: a JSON object with ``"answer"``, or a text that begins with yes or no.
+def check_can_judge(judge: Backend) -> None:
+    """Raise where a model is not to be asked for a judgement.
 
     Raises:
-        ValueError: it is neither a clear yes nor a clear no.
+        InvalidOption: its backend says so; the message says how to name another.
     """
-    return read_judgement(answer)[0]
-
-
-def read_judgement(answer: str) -> tuple[bool, str | None]:
-    """A judge's answer: whether it is yes, and the reason it gave.
-
-    Raises:
-        ValueError: it is neither a clear yes nor a clear no.
-    """
-    try:
-        given = json.loads(answer)
-    except ValueError:
-        given = None
-    if isinstance(given, dict):
-        said = cast("dict[str, object]", given)
-        verdict, reason = said.get("answer"), said.get("reason")
-        if isinstance(verdict, str) and verdict.lower() in ("yes", "no"):
-            return verdict.lower() == "yes", reason if isinstance(reason, str) else None
-    elif match := _FIRST_WORD.fullmatch(answer):
-        return match[1].lower() == "yes", match[2].strip() or None
-    raise ValueError(f"neither a clear yes nor a clear no: {answer[:200]!r}")
+    if not judge.judges:
+        raise InvalidOption(
+            f"the model {judge.model_id} ({judge.provider}) cannot judge, it says yes to everything. Name "
+            'one that can: LLMJudge("…", backend=…), or validation_backend=… for a stream; or judge with a '
+            'function: req("…", validation_fn)'
+        )
 
 
 async def ask_judge(
@@ -91,23 +80,25 @@ async def ask_judge(
 
     Args:
         question: All that the judge is told.
-        backend: Bound to a scope: the judge's generation ends with it.
+        backend: The judge, bound to a scope.
         ctx: Only its kind matters; nothing that was said is shown to the judge.
         read: Reads the answer; raises ``ValueError`` for an unclear one.
         unclear: What was asked and should have come, for the error.
         schema: What the answer has to fit.
-        model_options: On top of a temperature of 0 and at most 120 tokens.
+        model_options: On top of a temperature of 0 and at most 512 tokens.
 
     Returns:
         What was read, the answer, and its thunk.
 
     Raises:
-        UnclearJudgement: the second answer was unclear too.
+        InvalidOption: the model cannot judge.
+        UnclearJudgement: the second answer was unclear too, or broken off.
 
-    Cancellation: the judge's generation is cancelled with the call.
+    Cancellation: the judge's generation is cancelled with the call, and has ended.
     """
-    options = {ModelOption.TEMPERATURE: 0.0, ModelOption.MAX_NEW_TOKENS: 120}
-    answer = ""
+    check_can_judge(backend)
+    options = {ModelOption.TEMPERATURE: 0.0, ModelOption.MAX_NEW_TOKENS: 512}
+    said = ""
     for _ in range(2):
         thunk, _ = await backend.generate_from_context(
             CBlock(question),
@@ -115,9 +106,18 @@ async def ask_judge(
             format=schema,
             model_options={**options, **(model_options or {})},
         )
-        answer = await thunk.avalue()
+        async with thunk if isinstance(thunk, AbstractAsyncContextManager) else nullcontext():
+            answer = await thunk.avalue()
+        said = repr(answer[:200])
+        if (why := _finish_reason(thunk)) in BROKEN_OFF:
+            said += f", broken off (finish reason {why!r})"
+            continue
         try:
             return read(answer), answer, thunk
         except ValueError:
             continue
-    raise UnclearJudgement(f"{unclear}, the last time: {answer[:200]!r}")
+    raise UnclearJudgement(f"{unclear}, the last time: {said}")
+
+
+def _finish_reason(thunk: Thunk) -> object:
+    return getattr(getattr(thunk, "generation", None), "finish_reason", None)

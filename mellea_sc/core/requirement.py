@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, get_args
 
 import attrs
@@ -17,12 +17,8 @@ import attrs
 from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import Component, Context, Thunk
 from mellea_sc.core.errors import InvalidOption, InvalidVerdict
-from mellea_sc.core.judging import (
-    ask_judge,
-    default_output_to_bool,
-    read_judgement,
-    yes_or_no_prompt,
-)
+from mellea_sc.core.judgement import default_output_to_bool, read_judgement
+from mellea_sc.core.judging import ask_judge, check_can_judge, yes_or_no_prompt
 from mellea_sc.core.model_options import ModelOptions
 
 if TYPE_CHECKING:
@@ -36,6 +32,7 @@ __all__ = [
     "Requirement",
     "ValidationFunction",
     "ValidationResult",
+    "check_judges",
     "default_output_to_bool",
 ]
 
@@ -213,6 +210,11 @@ class Requirement(Component):
         """What must hold, as the prompt says it."""
         return self.description or ""
 
+    def judge_of(self, backend: Backend) -> Backend | None:
+        """The model that will be asked to judge, where validators are given this backend; or none."""
+        is_asked = self.validation_fn is None and type(self).validate is Requirement.validate
+        return backend if is_asked else None
+
     async def stream_validate(
         self, chunk: str, *, backend: Backend, ctx: Context
     ) -> PartialValidationResult:
@@ -238,9 +240,12 @@ class Requirement(Component):
     ) -> ValidationResult:
         """Judge a finished answer: the last output of the context.
 
+        The reason of a fail is the function's, or where it gives none the description.
+
         Raises:
             InvalidVerdict: the function returned something else than a ``ValidationResult``.
-            InvalidOption: there is neither a function nor a description that a judge could use.
+            InvalidOption: there is neither a function nor a description that a judge could use, or the
+                model is none that can judge.
             UnclearJudgement: a judge was asked twice and answered neither yes nor no.
 
         Cancellation: a judge's generation is cancelled with the call.
@@ -255,6 +260,8 @@ class Requirement(Component):
                 f"the validation_fn of {self!r} must return a ValidationResult, not {verdict!r}"
                 " (simple_validate makes one of a plain function)"
             )
+        if not verdict and verdict.reason is None and self.description:
+            return attrs.evolve(verdict, reason=self.description)
         return verdict
 
     async def _judge(
@@ -282,6 +289,21 @@ class Requirement(Component):
     def __repr__(self) -> str:
         said = f" {self.description!r}" if self.description else ""
         return f"<{type(self).__name__}{said}>"
+
+
+def check_judges(requirements: Iterable[Requirement], backend: Backend) -> None:
+    """Raise, before anything is asked, where a model would be asked to judge that cannot.
+
+    Args:
+        requirements: What will be judged.
+        backend: What validators will be given.
+
+    Raises:
+        InvalidOption: one of these would be judged by such a model.
+    """
+    for requirement in requirements:
+        if (judge := requirement.judge_of(backend)) is not None:
+            check_can_judge(judge)
 
 
 def _check_count(name: str, value: object, least: int) -> None:

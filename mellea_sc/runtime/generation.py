@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar
 from typing import Final, Protocol
 
 import anyio
@@ -45,6 +46,10 @@ __all__ = ["BoundBackend", "Place", "Sink", "opened_scope", "pump", "settle"]
 
 TURN: Final = 128
 """How many deltas are handed over before other tasks get a turn, from a source that never waits."""
+
+
+_told: ContextVar[Callable[[ModelOutputThunk], None] | None] = ContextVar("told", default=None)
+"""Who wants to know of the generations that a task starts."""
 
 
 class Sink(Protocol):
@@ -177,6 +182,10 @@ class BoundBackend(Backend):
         place: Says where tasks go, at the moment one is started.
         backend: What it talks to the model with, for its name.
         started: Told of every generation that is started with it.
+
+    Attributes:
+        started: As given. Without it, whoever has opened the scope that the calling task is in is told: so a
+            run learns of judges that a validator asks with a backend of its own.
     """
 
     def __init__(
@@ -185,12 +194,13 @@ class BoundBackend(Backend):
         backend: Backend,
         started: Callable[[ModelOutputThunk], None] | None = None,
     ) -> None:
+        self.started: Callable[[ModelOutputThunk], None] | None = started
         self._place = place
-        self._started = started
         self._backend = backend
         self.provider: str = backend.provider
         self.model_id: str = backend.model_id
         self.prefills: bool = backend.prefills
+        self.judges: bool = backend.judges
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._backend!r}>"
@@ -229,8 +239,8 @@ class BoundBackend(Backend):
         """
         place = await self._place()
         thunk = start_generation(place, action, ctx, format=format, model_options=model_options)
-        if self._started is not None:
-            self._started(thunk)
+        if (started := self.started or _told.get()) is not None:
+            started(thunk)
         return thunk, ctx.add(action).add(thunk)
 
 
@@ -322,12 +332,16 @@ async def opened_scope(
 
     Args:
         nursery: Has the connections.
-        started: Told of every generation that is started with it.
+        started: Told of every generation that is started with it, or inside the block with another.
     """
-    with sole_error():
-        async with anyio.create_task_group() as tasks:
-            yield bound_to(Place(nursery, tasks), started)
-            tasks.cancel_scope.cancel("its scope ended")
+    before = _told.set(started or _told.get())
+    try:
+        with sole_error():
+            async with anyio.create_task_group() as tasks:
+                yield bound_to(Place(nursery, tasks), started)
+                tasks.cancel_scope.cancel("its scope ended")
+    finally:
+        _told.reset(before)
 
 
 def bound_to(

@@ -615,6 +615,7 @@ class MelleaSession(SessionScope):
             return prepare_run(
                 asked,
                 self._conversation.take_turn,
+                judge=validation_backend or self.backend,
                 requirements=requirements,
                 chunking=chunking,
                 format=format,

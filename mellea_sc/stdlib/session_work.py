@@ -11,7 +11,7 @@ from mellea_sc.core.backend import Format, schema_of
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption, PreconditionFailed
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
-from mellea_sc.core.requirement import Requirement, ValidationResult
+from mellea_sc.core.requirement import Requirement, ValidationResult, check_judges
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.spending import Limits
 from mellea_sc.core.trace import TokenCount, Trace
@@ -22,6 +22,7 @@ from mellea_sc.runtime.thunk import ModelOutputThunk, Work
 from mellea_sc.runtime.validation import check_input, validate_all
 from mellea_sc.stdlib.components import Query, Transform
 from mellea_sc.stdlib.sampling.plan import reasons_in
+from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 from mellea_sc.stdlib.turns import Turn
 
 __all__ = ["Asked", "judge", "work_for"]
@@ -43,7 +44,8 @@ class Asked:
         """The thunk of it, not yet generating.
 
         Raises:
-            InvalidOption: the strategy, an option or the format is not usable.
+            InvalidOption: the strategy, an option or the format is not usable, or the model none that can
+                judge.
         """
         nursery.check_usable()
         strategy: object = self.strategy
@@ -51,6 +53,9 @@ class Asked:
             raise InvalidOption(f"strategy must be a SamplingStrategy or None, not {strategy!r}")
         schema_of(self.format)
         limited(self.limits)
+        check_judges(self.preconditions, nursery.backend)
+        if isinstance(sampling := self.sampled_by, PlannedStrategy):
+            check_judges([*sampling.requirements, *self.requirements], nursery.backend)
         options = merge_options(nursery.options, self.model_options)
         return ModelOutputThunk(nursery, name=describe(self.action), streamed=wants_stream(options))
 

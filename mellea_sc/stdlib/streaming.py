@@ -31,7 +31,7 @@ from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options
-from mellea_sc.core.requirement import Requirement
+from mellea_sc.core.requirement import Requirement, check_judges
 from mellea_sc.core.spending import Limits
 from mellea_sc.runtime.generation import BoundBackend, Place, describe
 from mellea_sc.runtime.limits import limited
@@ -129,7 +129,8 @@ def stream_with_chunking(
         Something to await or to enter, for a :class:`StreamChunkingResult`. Nothing is started before.
 
     Raises:
-        InvalidOption: an argument is not usable; raised on awaiting or entering.
+        InvalidOption: an argument is not usable, or a model would be asked to judge that cannot; raised
+            on awaiting or entering.
         Exception: as a requirement's ``__copy__`` raises it; then nothing is started either.
 
     Cancellation: a run belongs to its session (or its block), not to who awaits its result.
@@ -139,6 +140,7 @@ def stream_with_chunking(
         return prepare_run(
             action,
             Conversation(ctx, in_order=False).take_turn,
+            judge=validation_backend or backend,
             requirements=requirements,
             chunking=chunking,
             format=format,
@@ -165,6 +167,7 @@ def prepare_run(
     action: Component | Span,
     turn: Callable[[Callable[[], None]], Turn],
     *,
+    judge: Backend,
     requirements: Sequence[Requirement | str] | None,
     chunking: str | ChunkingStrategy | None,
     format: Format | None,
@@ -196,13 +199,16 @@ def prepare_run(
     merge_options(model_options)
     limited(limits)
     own = () if strategy is None else strategy.requirements
+    all_of_them = [*own, *map(reqify, requirements or ())]
+    conditions = [reqify(one) for one in preconditions or ()]
+    check_judges([*all_of_them, *conditions], judge)
     return StreamRun(
         action,
         turn,
-        [*own, *map(reqify, requirements or ())],
+        all_of_them,
         StreamSettings(
             strategy=strategy,
-            preconditions=[reqify(one) for one in preconditions or ()],
+            preconditions=conditions,
             limits=limits,
             lookahead=lookahead,
             hold_back=math.inf if hold_back is True else hold_back,

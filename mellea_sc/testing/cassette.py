@@ -62,6 +62,7 @@ class Recording(Backend):
         self._exchanges: list[Exchange] = []
         self.provider: str = backend.provider
         self.model_id: str = backend.model_id
+        self.judges: bool = backend.judges
 
     @asynccontextmanager
     async def connected(self) -> AsyncGenerator[Self]:

@@ -60,6 +60,7 @@ class FailingBackend(Backend):
         self._points = _Points(at, InjectedError("put in by the test") if error is None else error)
         self.provider: str = backend.provider
         self.model_id: str = backend.model_id
+        self.judges: bool = backend.judges
 
     @property
     def points(self) -> int:

@@ -16,7 +16,7 @@ from typing import TypeAlias
 import pytest
 from click.testing import Result
 
-from mellea_sc import BackendError, EngineError, ModelError, Usage
+from mellea_sc import BackendError, EngineError, ModelError, ModelOption, Usage
 from mellea_sc.backends.local import Progress
 from mellea_sc.backends.select import BACKEND_NAMES
 from mellea_sc.cli.commands import BACKENDS
@@ -86,6 +86,19 @@ def test_a_requirement_in_words_is_judged_at_the_end(
     assert "✓ speaks of rain" in done.stderr
     assert "✗ speaks of snow" in done.stderr
     assert "failed at the end" in done.stderr
+
+
+def test_a_requirement_in_words_needs_a_model_that_can_judge(
+    scripted: ScriptedBackend, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ScriptedBackend, "judges", False)
+    done = invoke("run", "x", "--require", "speaks of rain")
+    assert (done.exit_code, done.stdout) == (2, "")
+    said = " ".join(done.stderr.split())
+    assert "--require needs a model that can judge" in said
+    assert "--backend ollama" in said
+    assert scripted.calls == []
+    assert invoke("run", "x", "--max-words", "30").exit_code == 0
 
 
 def test_without_checks_the_text_is_just_streamed(
@@ -372,3 +385,25 @@ def test_help_and_version_need_neither_the_library_nor_rich() -> None:
 
 def test_the_names_of_backends_are_those_of_the_library() -> None:
     assert BACKENDS == BACKEND_NAMES
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "temperature"),
+    [
+        ("SmolLM2-135M-Instruct", [], 0.0),
+        ("SmolLM2-135M-Instruct", ["--temperature", "0.7"], 0.7),
+        ("SmolLM2-135M-Instruct", ["--strategy", "reject"], None),
+        ("another", [], None),
+    ],
+)
+def test_one_attempt_of_the_embedded_model_is_its_likeliest_answer(
+    scripted: ScriptedBackend,
+    invoke: Invoke,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    given: list[str],
+    temperature: float | None,
+) -> None:
+    monkeypatch.setattr(ScriptedBackend, "model_id", model)
+    assert invoke("run", "x", *given).exit_code == 0
+    assert scripted.calls[0].request.options.get(ModelOption.TEMPERATURE) == temperature

@@ -6,7 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_sc import CBlock, Instruction, Message, PromptTemplateError, Requirement
+from mellea_sc import (
+    CBlock,
+    Instruction,
+    LLMJudge,
+    MaxWords,
+    Message,
+    MustMatch,
+    MustNotMatch,
+    PromptTemplateError,
+    Requirement,
+    ValidJSON,
+    req,
+)
 
 PIECES = st.sampled_from(
     [
@@ -73,3 +85,44 @@ def test_every_written_text_of_an_instruction_is_filled_in() -> None:
         assert text in said
     assert "silent" not in said
     assert instruction.assistant_prefix() == "The tea is"
+
+
+READY_MADE = [
+    MustNotMatch(r"\{\{x\}\}", description="no {{ braces }}"),
+    MustNotMatch(r"{{x", check_only=False),
+    MustMatch(r"{% if %}"),
+    MustMatch(r"[{]{2}x}}", full=True),
+    ValidJSON({"type": "object", "description": "{{ nobody }} {%"}),
+    LLMJudge("How {{ kind }}?", description="be {{ kind }}"),
+    MaxWords(5),
+]
+
+
+@pytest.mark.parametrize("ready_made", READY_MADE, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("variables", [None, {}, {"x": "tea"}])
+def test_what_a_class_of_requirements_says_of_itself_is_no_template(
+    ready_made: Requirement, variables: dict[str, str] | None
+) -> None:
+    said = Instruction("Write.", [ready_made], user_variables=variables).format_for_llm()
+    assert f"- {ready_made.format_for_llm()}\n" in said
+
+
+def test_requirements_of_the_programs_own_words_are_templates() -> None:
+    class Own(Requirement):
+        """Its description may be made of anything."""
+
+    requirements = ["a {{ x }}", Requirement("b {{ x }}"), req("c {{ x }}"), Own("d {{ x }}")]
+    instruction = Instruction("Write.", requirements, user_variables={"x": "tea"})
+    assert instruction.format_for_llm() == (
+        "Requirements:\n- a tea\n- b tea\n- c tea\n- d {{ x }}\n\nWrite."
+    )
+
+
+def test_what_must_hold_stands_before_what_to_do() -> None:
+    instruction = Instruction(
+        "Write.", ["be brief"], ["Tea."], {"doc": "Text."}, prefix="First of all:"
+    )
+    said = instruction.format_for_llm()
+    parts = ["Requirements:\n- be brief", "First of all:", "Write.", "Tea.", "Text."]
+    assert said.startswith(parts[0])
+    assert [said.index(part) for part in parts] == sorted(said.index(part) for part in parts)

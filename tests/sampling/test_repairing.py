@@ -82,11 +82,12 @@ async def test_the_reasons_go_into_the_next_prompt_and_replace_those_before() ->
             return_sampling_results=True,
         )
     first, second, third = (call.prompt for call in backend.calls)
-    assert "rejected" not in first
-    assert "curse in 'curse'" in second
-    assert "oath in 'oath'" in third
-    assert "curse in 'curse'" not in third
-    assert all("Write." in prompt for prompt in (first, second, third))
+    said = "Requirements:\n{}\n\nWrite."
+    own = "- no curse\n- no oath"
+    failed = "\n- an earlier answer failed by this: "
+    assert first == said.format(own)
+    assert second == said.format(own + failed + "curse in 'curse'")
+    assert third == said.format(own + failed + "oath in 'oath'")
     assert (result.success, result.value, result.result_index) == (True, "fine", 2)
 
 

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from typing import Final
 
 from mellea_sc.core.base import Component, Context, Role, Span, Thunk, text_of
+from mellea_sc.stdlib.components.instruction import Instruction, listed
 from mellea_sc.stdlib.components.message import Message
 from mellea_sc.stdlib.context import ChatContext
 
 __all__ = ["GoingOn", "WithFeedback", "going_on"]
 
-_REJECTED: Final = "An earlier answer to this was rejected, because:"
-_GO_ON: Final = (
-    "Your answer so far is good. Go on exactly where it ends, and repeat nothing of it. "
-    "Write only what comes next."
-)
+_FAILED: Final = "an earlier answer failed by this: {}"
+"""In the list of requirements, before the task. Behind it, a small model talks about answers."""
+_GO_ON: Final = "Continue your answer."
+"""More words than these make a small model begin anew, see benchmarks/PROMPTING.md."""
 
 
 class _Around(Component):
@@ -65,9 +65,15 @@ class WithFeedback(_Around):
         self.reasons: Sequence[str] = reasons
 
     def format_for_llm(self) -> str:
-        """The action, then the reasons."""
-        lines = "\n".join(map("- {}".format, self.reasons))
-        return f"{super().format_for_llm()}\n\n{_REJECTED}\n{lines}\nDo not make that mistake."
+        """The reasons among what must hold, which stands before what to do."""
+        lines = [_FAILED.format(reason) for reason in self.reasons]
+        action = self.action
+        if (
+            isinstance(action, Instruction)
+            and type(action).format_for_llm is Instruction.format_for_llm
+        ):
+            return action.format_with(lines)
+        return f"{listed(lines)}\n\n{super().format_for_llm()}"
 
 
 class GoingOn(_Around):

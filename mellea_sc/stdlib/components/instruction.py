@@ -10,15 +10,16 @@ from mellea_sc.core.requirement import Requirement
 from mellea_sc.stdlib.components._template import check_template, fill
 from mellea_sc.stdlib.requirements.making import reqify
 
-__all__ = ["Instruction"]
+__all__ = ["Instruction", "listed"]
 
 
 class Instruction(Component):
     """What a model is told to do.
 
-    With ``user_variables`` the description, the requirements, the examples, the prefix and the
-    output prefix are templates (jinja2, sandboxed); what the variables hold never is, nor is the
-    grounding, nor a ``CBlock``. Without them nothing is.
+    With ``user_variables`` the description, the examples, the prefix, the output prefix and the
+    requirements that are a string or a plain ``Requirement`` are templates (jinja2, sandboxed); what the
+    variables hold never is, nor is the grounding, nor a ``CBlock``, nor what a class of requirements says of
+    itself. Without them nothing is.
 
     Args:
         description: What to do.
@@ -62,11 +63,15 @@ class Instruction(Component):
 
     def _templates(self) -> list[str]:
         own = [self.description, self.prefix, self.output_prefix, *self.icl_examples]
-        said = [requirement.format_for_llm() for requirement in self._said_requirements()]
+        said = [one.format_for_llm() for one in self._said_requirements() if _is_template(one)]
         return [text for text in [*own, *said] if isinstance(text, str)]
 
     def _said_requirements(self) -> list[Requirement]:
         return [requirement for requirement in self.requirements if not requirement.check_only]
+
+    def _said(self, requirement: Requirement) -> str:
+        text = requirement.format_for_llm()
+        return self._filled(text) if _is_template(requirement) else text
 
     def _filled(self, text: str | CBlock) -> str:
         if isinstance(text, CBlock):
@@ -83,15 +88,21 @@ class Instruction(Component):
 
     def format_for_llm(self) -> str:
         """The prompt's text: sections, each only where there is something in it."""
+        return self.format_with(())
+
+    def format_with(self, more: Sequence[str]) -> str:
+        """The prompt's text, with more lines in the list of what must hold.
+
+        What must hold stands before what to do: small models then answer the question, and do not
+        write the list on. benchmarks/PROMPTING.md has the measurement.
+        """
         sections: list[str] = []
+        if lines := [*map(self._said, self._said_requirements()), *more]:
+            sections.append(listed(lines))
         if self.prefix is not None:
             sections.append(self._filled(self.prefix))
         if self.description is not None:
             sections.append(self._filled(self.description))
-        if said := [self._filled(r.format_for_llm()) for r in self._said_requirements()]:
-            sections.append(
-                "\n".join(["The answer must meet these requirements:", *map("- {}".format, said)])
-            )
         if self.icl_examples:
             examples = [
                 f"<example>\n{self._filled(example)}\n</example>" for example in self.icl_examples
@@ -108,3 +119,13 @@ class Instruction(Component):
     def assistant_prefix(self) -> str | None:
         """The output prefix."""
         return None if self.output_prefix is None else self._filled(self.output_prefix)
+
+
+def listed(lines: Sequence[str]) -> str:
+    """What must hold, as a section of a prompt."""
+    return "\n".join(["Requirements:", *map("- {}".format, lines)])
+
+
+def _is_template(requirement: Requirement) -> bool:
+    """Whether the program wrote the description: a class may have made its own, of a pattern with braces."""
+    return type(requirement) is Requirement

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final, cast
+from contextlib import asynccontextmanager
+from typing import Final, TypeAlias
+from weakref import WeakKeyDictionary
+
+import anyio
 
 from mellea_sc.core.backend import Backend, Format, JsonSchema
-from mellea_sc.core.base import Component, Context, Span, Thunk
+from mellea_sc.core.base import Context, Thunk
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.core.judging import ask_judge
+from mellea_sc.core.judgement import objects_in
+from mellea_sc.core.judging import ask_judge, check_can_judge
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import (
     OnFail,
@@ -21,7 +23,6 @@ from mellea_sc.core.requirement import (
 )
 from mellea_sc.runtime.generation import BoundBackend, opened_scope
 from mellea_sc.runtime.nursery import Nursery
-from mellea_sc.runtime.thunk import ModelOutputThunk
 
 __all__ = ["LLMJudge"]
 
@@ -55,12 +56,21 @@ _SCORE: Final[JsonSchema] = {
 }
 
 
+NEWEST: Final = 256
+"""How many scores an attempt keeps."""
+
+_Scored: TypeAlias = tuple[float, str, Thunk]
+_About: TypeAlias = tuple[str, str, str]
+"""A prompt, what stands before a piece, and the piece."""
+
+
 class LLMJudge(Requirement):
     """A model scores the answer from 0 to 1, and the score has to reach a threshold.
 
     It judges the finished answer, and with ``every`` also so many chunks of the running one at a time.
     The judge sees the prompt and the text, and nothing of the conversation. Its answer is a score that
-    is read strictly; an unclear one is asked for once more.
+    is read strictly; an unclear one is asked for once more. Within an attempt no piece of running text is
+    asked about twice, in however many passes it is judged.
 
     Args:
         prompt: What is asked, in words: "How polite is this?".
@@ -79,7 +89,8 @@ class LLMJudge(Requirement):
         blocking: Whether text waits for the verdict.
 
     Raises:
-        InvalidOption: the prompt is empty, or the threshold not between 0 and 1.
+        InvalidOption: the prompt is empty, the threshold not between 0 and 1, or the backend's model none
+            that can judge.
     """
 
     def __init__(
@@ -104,6 +115,8 @@ class LLMJudge(Requirement):
             raise InvalidOption(f"threshold must be a number, not {threshold!r}")
         if not 0 <= threshold <= 1:
             raise InvalidOption(f"threshold must be from 0 to 1, not {threshold!r}")
+        if backend is not None:
+            check_can_judge(backend)
         super().__init__(
             prompt if description is None else description,
             check_only=description is None if check_only is None else check_only,
@@ -119,6 +132,7 @@ class LLMJudge(Requirement):
         self.threshold: float = float(threshold)
         self.backend = backend
         self.judges_running: bool = every is not None
+        self._given = _Given()
 
     async def stream_validate(
         self, chunk: str, *, backend: Backend, ctx: Context
@@ -133,7 +147,11 @@ class LLMJudge(Requirement):
         if not self.judges_running:
             return PartialValidationResult("unknown")
         before = await _last_of(ctx) if self.window else ""
-        score, reason, _ = await self._score(chunk, before, backend, ctx, None)
+        scores = self._given.of(backend)
+        async with scores.asked_once((self.prompt, before, chunk)) as known:
+            if not known:
+                known.append(await self._score(chunk, before, backend, ctx, None))
+        score, reason, _ = known[0]
         return PartialValidationResult(
             "pass" if score >= self.threshold else "fail", reason=reason, score=score
         )
@@ -168,13 +186,13 @@ class LLMJudge(Requirement):
         backend: Backend,
         ctx: Context,
         model_options: ModelOptions | None,
-    ) -> tuple[float, str, Thunk]:
+    ) -> _Scored:
         question = _QUESTION.format(
             prompt=self.prompt.strip(),
             before=_BEFORE.format(before=before) if before else "",
             text=text,
         )
-        async with _judging(self.backend or backend) as judge:
+        async with _bound(self.backend or backend) as judge:
             (score, why), _, thunk = await ask_judge(
                 question,
                 judge,
@@ -187,43 +205,58 @@ class LLMJudge(Requirement):
         reached = f"the score is {score:g}, and {self.threshold:g} is needed"
         return score, f"{reached}: {why}" if why else reached, thunk
 
+    def judge_of(self, backend: Backend) -> Backend:
+        """Its own judge, or the model that validators are given."""
+        return self.backend or backend
+
+
+class _Given:
+    """The scores of running text, by the attempt that they were given in; all copies of a judge share it."""
+
+    def __init__(self) -> None:
+        self._by_attempt: WeakKeyDictionary[Backend, _Scores] = WeakKeyDictionary()
+
+    def of(self, backend: Backend) -> _Scores:
+        """The scores of an attempt, known by its backend; of anybody else there are none."""
+        if not isinstance(backend, BoundBackend) or backend.started is None:
+            return _Scores()
+        return self._by_attempt.setdefault(backend, _Scores())
+
+    def __reduce__(self) -> tuple[type[_Given], tuple[()]]:
+        """A deep copy or a pickle begins anew."""
+        return _Given, ()
+
+
+class _Scores:
+    """The newest scores of one attempt."""
+
+    def __init__(self) -> None:
+        self._known: dict[_About, tuple[anyio.Lock, list[_Scored]]] = {}
+
+    @asynccontextmanager
+    async def asked_once(self, about: _About) -> AsyncGenerator[list[_Scored]]:
+        """A place for a score, which is empty for the first who asks, and again after who was cancelled."""
+        if len(self._known) >= NEWEST:
+            del self._known[next(iter(self._known))]
+        lock, known = self._known.setdefault(about, (anyio.Lock(), []))
+        if not known:
+            async with lock:
+                yield known
+        else:
+            yield known
+
 
 @asynccontextmanager
-async def _judging(backend: Backend) -> AsyncGenerator[Backend]:
-    """A backend to ask a judge with: what was asked with it has ended when the block is left."""
-    if isinstance(backend, BoundBackend):
-        async with AsyncExitStack() as thunks:
-            yield _Leaving(backend, thunks)
-    elif type(backend).generate_from_context is not Backend.generate_from_context:
-        yield backend  # it has its own way to generate
-    else:
-        async with (
-            Nursery(backend, name="a judge of its own") as nursery,
-            opened_scope(nursery) as bound,
-        ):
-            yield bound
-
-
-class _Leaving(BoundBackend):
-    """A bound backend whose generations end with a block, wherever their tasks are."""
-
-    def __init__(self, backend: BoundBackend, thunks: AsyncExitStack) -> None:
-        super().__init__(backend.place, backend)
-        self._thunks = thunks
-
-    async def generate_from_context(
-        self,
-        action: Component | Span,
-        ctx: Context,
-        *,
-        format: Format | None = None,
-        model_options: ModelOptions | None = None,
-    ) -> tuple[ModelOutputThunk, Context]:
-        """Start a generation, to be cancelled where it is still running at the end of the block."""
-        thunk, after = await super().generate_from_context(
-            action, ctx, format=format, model_options=model_options
-        )
-        return await self._thunks.enter_async_context(thunk), after
+async def _bound(backend: Backend) -> AsyncGenerator[Backend]:
+    """A backend that can generate: a bare one is given connections and a scope for the block."""
+    if type(backend).generate_from_context is not Backend.generate_from_context:
+        yield backend
+        return
+    async with (
+        Nursery(backend, name="a judge of its own") as nursery,
+        opened_scope(nursery) as bound,
+    ):
+        yield bound
 
 
 async def _last_of(ctx: Context) -> str:
@@ -233,18 +266,11 @@ async def _last_of(ctx: Context) -> str:
 
 
 def _read_score(answer: str) -> tuple[float, str | None]:
-    try:
-        given: object = json.loads(answer)
-    except RecursionError as error:
-        raise ValueError("no JSON") from error
-    if isinstance(given, dict):
-        said = cast("dict[str, object]", given)
-        score, reason = said.get("score"), said.get("reason")
-        if (
-            isinstance(score, int | float)
-            and not isinstance(score, bool)
-            and math.isfinite(score)
-            and 0 <= score <= 1
-        ):
+    objects, _ = objects_in(answer)
+    scores = [given["score"] for given in objects if "score" in given]
+    reason = next((given.get("reason") for given in objects if "score" in given), None)
+    match scores:
+        case [int() | float() as score] if not isinstance(score, bool) and 0 <= score <= 1:
             return float(score), reason if isinstance(reason, str) and reason else None
-    raise ValueError(f"no score from 0 to 1: {answer[:200]!r}")
+        case _:
+            raise ValueError(f"not one score from 0 to 1: {answer[:200]!r}")

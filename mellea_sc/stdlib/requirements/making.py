@@ -17,7 +17,12 @@ def req(
     *,
     check_only: bool = False,
 ) -> Requirement:
-    """A requirement: ``req("be polite")`` is judged by a model, with a function by that function."""
+    """A requirement: ``req("be polite")`` is judged by a model, with a function by that function.
+
+    The model is the one that validators are given, a session's own or the ``validation_backend`` of a stream.
+    One that cannot judge, as the embedded default, is not asked, but an error raised before anything is;
+    :class:`~mellea_sc.LLMJudge` has a backend of its own.
+    """
     return Requirement(description, validation_fn, check_only=check_only)
 
 
@@ -50,7 +55,8 @@ def simple_validate(
 
     Args:
         fn: Gives whether the text passes, or that and the reason, or a whole ``ValidationResult``.
-        reason: Why a text fails, where the function does not say.
+        reason: Why a text fails, where the function does not say; without it the requirement's
+            description is the reason.
 
     Raises:
         InvalidVerdict: from the validation, when the function returned something else.

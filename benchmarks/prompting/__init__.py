@@ -1,0 +1,1 @@
+"""Which words a small model answers best to."""

@@ -1,0 +1,5 @@
+"""``python -m benchmarks.prompting``."""
+
+from benchmarks.prompting.run import main
+
+main()
