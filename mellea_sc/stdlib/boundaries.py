@@ -77,6 +77,9 @@ class PatternChunker(BoundaryChunker):
         if boundary is None:
             self._tail = window[-self._reach :]
             return ()
+        return self._cut_at(boundary, window)
+
+    def _cut_at(self, boundary: re.Match[str] | None, window: str) -> Sequence[str]:
         found: list[int] = []
         end = 0
         while boundary is not None:

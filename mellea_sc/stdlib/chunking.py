@@ -52,10 +52,16 @@ class SentenceChunker(PatternChunker):
 
     def feed(self, delta: str) -> Sequence[str]:
         """The chunks that this delta finishes."""
-        if not delta or (delta.isascii() and self._tail.isascii()):
-            return super().feed(delta)
+        if not delta:
+            return ()
         self._pending.append(delta)
         window = self._tail + delta
+        if window.isascii():
+            boundary = _ASCII_END.search(window)
+            if boundary is not None:
+                return self._cut_at(boundary, window)
+            self._tail = window[-4:]
+            return ()
         if not _PERHAPS.search(window):
             self._tail = window[-self._reach :]
             return ()

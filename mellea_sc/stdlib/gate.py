@@ -228,7 +228,7 @@ class Showing:
         gate = self._gate
         if self is gate.showing and not gate.locked:
             most = self._ledger.releasable - gate.hold_back
-            while self.released < most and gate.has_room() and not gate.closed:
+            while self.released < most and not gate.closed and gate.has_room():
                 self._release(self._waiting.popleft())
         if gate.waiting is not None and not self.is_full:
             gate.waiting.set()

@@ -104,24 +104,21 @@ class WordChunker(BoundaryChunker):
             window = self._last + delta
             self._pending.append(delta)
             self._last = delta[-1]
-            return self._spaced(window)
+            boundary = _SPACED_END.search(window)
+            if boundary is None:
+                if state == "empty" and _LETTER.search(window):
+                    self._state = "spaced"
+                return ()
+            self._state = None
+            found: list[int] = []
+            while boundary is not None:
+                found.append(len(window) - boundary.end())
+                boundary = _SPACED_END.search(window, boundary.end())
+            return self._cut(found)
         if state is None:
             state = "spaced" if _LETTER.search("".join(self._pending)) else "empty"
         self._pending.append(delta)
         return self._tokenized(delta, state)
-
-    def _spaced(self, window: str) -> Sequence[str]:
-        boundary = _SPACED_END.search(window)
-        if boundary is None:
-            if self._state == "empty" and _LETTER.search(window):
-                self._state = "spaced"
-            return ()
-        self._state = None
-        found: list[int] = []
-        while boundary is not None:
-            found.append(len(window) - boundary.end())
-            boundary = _SPACED_END.search(window, boundary.end())
-        return self._cut(found)
 
     def _tokenized(self, delta: str, state: _State) -> Sequence[str]:
         window = self._last + delta
