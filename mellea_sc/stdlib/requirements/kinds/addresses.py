@@ -20,7 +20,7 @@ _EMAIL: Final = re.compile(
 )
 _IN_CODE: Final = re.compile(r"@(?:\d+x\.|self\.)|@[^@]*\.[^@.]+[(\[]", re.IGNORECASE)
 _USUAL: Final = re.compile(r"\.(?:com|org|net|edu|gov|io|[a-z]{2})$", re.IGNORECASE)
-_LOGIN: Final = re.compile(r"://[^\s/@]*:[^\s/@]*$")
+_LOGIN: Final = re.compile(r"://[^\s/@]*:[^\s/@]*\Z")
 
 
 def _is_email(match: re.Match[str]) -> bool:
@@ -41,7 +41,7 @@ _IPV4: Final = re.compile(
 )
 _NO_ADDRESS: Final = re.compile(
     r"""(?:\b(?:version|ver|v|release|build|firmware|chapter|section|sec|clause|paragraph|figure|fig|table|step|kapitel|abschnitt|chapitre
-        |cap[i\u00ed]tulo|\u0433\u043b\u0430\u0432\u0430|\u0440\u0430\u0437\u0434\u0435\u043b|\u0432\u0435\u0440\u0441\u0438\u044f)|\u7b2c|\u7248\u672c|\u7ae0|\u00a7)["']?[ ]?[:=.]?[ ]?["']?$""",
+        |cap[i\u00ed]tulo|\u0433\u043b\u0430\u0432\u0430|\u0440\u0430\u0437\u0434\u0435\u043b|\u0432\u0435\u0440\u0441\u0438\u044f)|\u7b2c|\u7248\u672c|\u7ae0|\u00a7)["']?[ ]?[:=.]?[ ]?["']?\Z""",
     re.VERBOSE | re.IGNORECASE,
 )
 _IPV6: Final = re.compile(

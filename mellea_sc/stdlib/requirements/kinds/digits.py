@@ -86,8 +86,8 @@ class Run:
 
 
 _RUN: Final = re.compile(r"[+(]{0,2}\d+(?:(?:[ ]?\(|\)[ .\-/]{0,2}|[ ]?/[ ]?|[ ]-[ ]|[ .\-])\+?\d+)*", re.ASCII)
-_BEFORE: Final = re.compile(rf"(?:{LETTER}|[#$\u20ac\u00a3\u00a5.\-/+]|\d[,:]|\\)$")
-_ESCAPE: Final = re.compile(r"\\[nrt]$")
+_BEFORE: Final = re.compile(rf"(?:{LETTER}|[#$\u20ac\u00a3\u00a5.\-/+]|\d[,:]|\\)\Z")
+_ESCAPE: Final = re.compile(r"\\[nrt]\Z")
 _AFTER: Final = re.compile(rf"{LETTER}|[%\u00b0\u20ac$]|[,:]\d|[-/][^\W\d_]")
 
 

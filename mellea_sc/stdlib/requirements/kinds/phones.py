@@ -8,7 +8,7 @@ separators than spaces alone, or the text announces that a phone number follows.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from types import ModuleType
 from typing import Final
 
@@ -26,6 +26,9 @@ REGIONS: Final = tuple(
     .split()
 )
 """Regions whose numbers are found without a country code, where no others are named."""
+
+DIVIDED: Final = ("US", "CN", "MX", "RU")
+"""Regions whose numbers begin with no zero and are usually divided by more than spaces."""
 
 _SAYS_PHONE: Final = re.compile(
     r"""(?<![^\W\d_]) (?: (?:tele)?(?:ph|f)on\w* | t\u00e9l\w* | tel[e\u00e9]fon\w* | tel | mob(?:ile?|il)\w* | cell(?:ulare?|phone)?
@@ -66,7 +69,10 @@ class _Plans:
         """Whether it is one without; ``expected`` is whether the text says that a phone number follows."""
         if not expected and not _looks_like_one(run):
             return False
-        return any(self._is_of(run, region, expected=expected) for region in self.regions)
+        regions: Collection[str] = self.regions
+        if not expected and run.digits[0] != "0" and "(" not in run.said:
+            regions = [region for region in regions if region in DIVIDED]
+        return any(self._is_of(run, region, expected=expected) for region in regions)
 
     def _is_of(self, run: Run, region: str, *, expected: bool) -> bool:
         number = self._parsed(run.digits, region)
@@ -177,10 +183,10 @@ def _length(run: Run, plans: _Plans) -> int | None:
     return run.end if plans.is_national(run, expected=expected) else None
 
 
-def _apart(run: Run, splits: object) -> Iterator[Run]:
+def _apart(run: Run, splits: Callable[[str], bool]) -> Iterator[Run]:
     begins = 0
     for n, separator in enumerate(run.separators, 1):
-        if splits(separator):  # type: ignore[operator]
+        if splits(separator):
             yield run.part(begins, n)
             begins = n
     yield run.part(begins, len(run.spans))

@@ -65,7 +65,7 @@ _GUESSED: Final = re.compile(_BEGINS + r"sk-[A-Za-z0-9_-]{20,}")  # OpenAI, Anth
 _AWS_SECRET: Final = re.compile(r"(?<![A-Za-z0-9/+])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])")
 _SAYS_AWS_SECRET: Final = re.compile(
     r"""(?:aws.{0,20}secret|secret[_ -]?(?:access[_ -]?)?key)[a-z_]{0,8}["'\]`*]{0,3}"""
-    r"""(?:[ \t]*(?::|=>|=|,|\||\bis\b)){0,2}[ \t]*["'`*]{0,3}$""",
+    r"""(?:[ \t]*(?::|=>|=|,|\||\bis\b)){0,2}[ \t]*["'`*]{0,3}\Z""",
     re.IGNORECASE,
 )
 _JWT: Final = rf"""
