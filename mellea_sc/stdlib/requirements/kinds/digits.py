@@ -79,10 +79,10 @@ class Run:
 
     @property
     def counts_up(self) -> bool:
-        """Whether its groups are numbers at equal distances, as years and lines are."""
+        """Whether its groups go up or down by equal steps, as years and lines do."""
         numbers = [int(group) for group in self.groups]
         steps = {after - before for before, after in zip(numbers, numbers[1:], strict=False)}
-        return len(numbers) > 2 and len(steps) == 1 and len({len(one) for one in self.groups}) == 1
+        return len(numbers) > 2 and len(steps - {0}) == 1 == len(steps) and len({len(one) for one in self.groups}) == 1
 
 
 _RUN: Final = re.compile(r"[+(]{0,2}\d+(?:(?:[ ]?\(|\)[ .\-/]{0,2}|[ ]?/[ ]?|[ ]-[ ]|[ .\-])\+?\d+)*", re.ASCII)

@@ -48,7 +48,7 @@ _NUMBERS: Final = (
     Number("fi.hetu", r"\d{6}[-+A-FU-Y]\d{3}[0-9A-Y]"),
     Number("dk.cpr", r"\d{6}[- ]?\d{4}", r"\bcpr\b|personnummer"),
     Number("no.fodselsnummer", r"\d{6}[ ]?\d{5}", r"f\w{1,2}dselsnummer|personnummer|\bfnr\b"),
-    Number("kr.rrn", r"\d{6}-[1-8]\d{6}"),
+    Number("kr.rrn", r"\d{6}-\d{7}"),
     Number("mx.curp", r"[A-Z]{4}\d{6}[HMX][A-Z]{5}[A-Z0-9]\d"),
     Number("ch.ssn", r"756\.\d{4}\.\d{4}\.\d{2}"),
     Number("cz.rc", r"\d{6}/\d{3,4}"),
