@@ -33,9 +33,7 @@ def found_table() -> str:
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
-        cells = [
-            f"{one.things} | {one.recall:.3f} | {one.precision:.3f}" for one in counts[row]
-        ]
+        cells = [f"{one.things} | {one.recall:.3f} | {one.precision:.3f}" for one in counts[row]]
         said.append(f"| {row} | {' | '.join(cells)} |")
     return "\n".join(said)
 

@@ -1,4 +1,4 @@
-"""The labelled set, ``lines.tsv``, and how what is found in it is counted."""
+"""The labelled sets, ``lines.tsv`` and ``later.tsv``, and how what is found in it is counted."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Line:
     things: tuple[tuple[int, int, str], ...]
 
 
-def lines() -> list[Line]:
-    """The set."""
-    said = Path(__file__).with_name("lines.tsv").read_text(encoding="utf-8").splitlines()
+def lines(name: str = "lines.tsv") -> list[Line]:
+    """The set, or ``later.tsv``: lines that were written when the rules were done."""
+    said = Path(__file__).with_name(name).read_text(encoding="utf-8").splitlines()
     return [_line(*one.split("\t", 2)) for one in said if not one.startswith("#")]
 
 

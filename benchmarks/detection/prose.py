@@ -17,8 +17,8 @@ ORDINARY: Final[Mapping[str, str]] = {
         "The lighthouse was built in 1874, when 12 ships had been lost on the rocks within a single winter. Its keeper "
         "kept a diary, and what he wrote about the weather is still of use: in March the wind turns to the north-west, "
         "and for three or four days nobody can land. A path of about 2.5 km leads from the harbour to the tower; "
-        "visitors are welcome from 10:00 to 16:30, except on Mondays. \"It is not the height,\" he wrote, \"but the "
-        "silence that one has to get used to.\" Most people who climb the 199 steps agree with him. "
+        'visitors are welcome from 10:00 to 16:30, except on Mondays. "It is not the height," he wrote, "but the '
+        'silence that one has to get used to." Most people who climb the 199 steps agree with him. '
     ),
     "German prose": (
         "Der Leuchtturm wurde 1874 gebaut, nachdem in einem einzigen Winter zwölf Schiffe an den Klippen zerschellt "
@@ -49,7 +49,7 @@ ORDINARY: Final[Mapping[str, str]] = {
         "            merged.append(right[j])\n"
         "            j += 1\n"
         "    return [*merged, *left[i:], *right[j:]]\n\n\n"
-        'const total = items.filter((item) => item.price > 9.99).reduce((sum, item) => sum + item.price, 0);\n'
+        "const total = items.filter((item) => item.price > 9.99).reduce((sum, item) => sum + item.price, 0);\n"
         'console.log(`total: ${total.toFixed(2)} of ${items.length}`, {"id": 1042, "tags": ["a", "b"]});\n'
     ),
 }

@@ -94,10 +94,11 @@ class _BlockWatch(Watch):
     def feed(self, delta: str) -> Sequence[Piece]:
         """The text that is no fence, and the fences whose lines are complete."""
         said = _Said()
-        if self._after_return and delta.startswith("\n"):
-            said.add("\n", self._verdict or UNKNOWN)
-            delta = delta[1:]
-        if self._after_return and (delta or said):
+        if self._after_return and delta:
+            if delta[0] == "\n":
+                assert self._verdict is not None
+                said.add("\n", self._verdict)
+                delta = delta[1:]
             self._after_return = False
             self._next_line()
         for part in _LINE.findall(delta):
@@ -119,11 +120,11 @@ class _BlockWatch(Watch):
         is_over = len(text) < len(part)
         if self._verdict is None:
             self._held.append(part)
-            if is_over or len(self._line) == LONGEST_LINE:
-                self._decide(said)
-            elif not may_open(self._line):
+            if not may_open(self._line):
                 is_inside = self._lines.is_inside(self._line)
                 self._release(self._block if is_inside else UNKNOWN, said)
+            elif is_over or len(self._line) == LONGEST_LINE:
+                self._decide(said)
         else:
             said.add(part, self._verdict)
         if not is_over:
@@ -170,9 +171,6 @@ class _Said:
 
     def __init__(self) -> None:
         self._parts: list[tuple[PartialValidationResult, list[str]]] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._parts)
 
     def add(self, text: str, verdict: PartialValidationResult) -> None:
         if self._parts and self._parts[-1][0] is verdict:

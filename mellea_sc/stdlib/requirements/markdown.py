@@ -12,7 +12,7 @@ from typing import Final, Literal, TypeAlias
 
 import attrs
 
-__all__ = ["Fence", "Lines", "may_open"]
+__all__ = ["Fence", "LineIs", "Lines", "may_open"]
 
 LineIs: TypeAlias = Literal["plain", "opening", "inside"]
 """A line outside of fenced blocks, the first of one, another of one (its last too)."""
@@ -30,9 +30,14 @@ _TAG: Final = (
     r"|link|main|menu|menuitem|nav|noframes|ol|optgroup|option|p|param|search|section|summary|table|tbody|td"
     r"|tfoot|th|thead|title|tr|track|ul"
 )
-_ATTRIBUTE: Final = r"""[ \t]+[A-Za-z_:][\w:.-]*(?:[ \t]*=[ \t]*(?:[^\s"'=<>`]+|'[^']*'|"[^"]*"))?"""
+_ATTRIBUTE: Final = (
+    r"""[ \t]+[A-Za-z_:][\w:.-]*(?:[ \t]*=[ \t]*(?:[^\s"'=<>`]+|'[^']*'|"[^"]*"))?"""
+)
 _HTML: Final = (  # what begins a block of HTML, and what ends it; a blank line where there is no such thing
-    (re.compile(r"<(?:script|pre|style|textarea)(?=\s|>|\Z)", re.I), re.compile(r"</(?:script|pre|style|textarea)>", re.I)),
+    (
+        re.compile(r"<(?:script|pre|style|textarea)(?=\s|>|\Z)", re.I),
+        re.compile(r"</(?:script|pre|style|textarea)>", re.I),
+    ),
     (re.compile(r"<!--"), re.compile(r"-->")),
     (re.compile(r"<\?"), re.compile(r"\?>")),
     (re.compile(r"<![A-Za-z]"), re.compile(r">")),

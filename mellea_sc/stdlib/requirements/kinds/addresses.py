@@ -49,7 +49,10 @@ _IPV6: Final = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _SOMEBODYS: Final = tuple(
-    map(ipaddress.IPv6Network, ("2000::/3", "fc00::/7", "fe80::/10", "64:ff9b::/96", "::ffff:0:0/96"))
+    map(
+        ipaddress.IPv6Network,
+        ("2000::/3", "fc00::/7", "fe80::/10", "64:ff9b::/96", "::ffff:0:0/96"),
+    )
 )
 
 

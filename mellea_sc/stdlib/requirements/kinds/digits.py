@@ -24,7 +24,9 @@ _GROUPED: Final = rf"{_UNSEEN}[{SPACES}.{DASHES}]?{_UNSEEN}[A-Za-z0-9\uff10-\uff
 PERSONAL_PLACES: Final = Places(
     trigger=re.compile(r"[\d@\uff20\ufe6b]|::|[0-9A-Fa-f]:[0-9A-Fa-f]"),
     # two capital letters before a space may begin an account's or a person's number
-    cut=re.compile(rf"(?<![^A-Za-z0-9][A-Z]{{2}})(?<!\A[A-Z]{{2}})[{_STOPS}]|(?![{SPACES}])[{_STOPS}]"),
+    cut=re.compile(
+        rf"(?<![^A-Za-z0-9][A-Z]{{2}})(?<!\A[A-Z]{{2}})[{_STOPS}]|(?![{SPACES}])[{_STOPS}]"
+    ),
     # Over a space reach numbers in groups, and what begins with two letters and two digits.
     region=re.compile(
         rf"(?:{_WORD}*?(?<![A-Za-z0-9])(?:[A-Za-z]{{2}}\d|[A-Z]{{2}}{_SPACE})\d(?:{_GROUPED}){{0,32}}+)?"
@@ -82,10 +84,16 @@ class Run:
         """Whether its groups go up or down by equal steps, as years and lines do."""
         numbers = [int(group) for group in self.groups]
         steps = {after - before for before, after in zip(numbers, numbers[1:], strict=False)}
-        return len(numbers) > 2 and len(steps - {0}) == 1 == len(steps) and len({len(one) for one in self.groups}) == 1
+        return (
+            len(numbers) > 2
+            and len(steps - {0}) == 1 == len(steps)
+            and len({len(one) for one in self.groups}) == 1
+        )
 
 
-_RUN: Final = re.compile(r"[+(]{0,2}\d+(?:(?:[ ]?\(|\)[ .\-/]{0,2}|[ ]?/[ ]?|[ ]-[ ]|[ .\-])\+?\d+)*", re.ASCII)
+_RUN: Final = re.compile(
+    r"[+(]{0,2}\d+(?:(?:[ ]?\(|\)[ .\-/]{0,2}|[ ]?/[ ]?|[ ]-[ ]|[ .\-])\+?\d+)*", re.ASCII
+)
 _BEFORE: Final = re.compile(rf"(?:{LETTER}|[#$\u20ac\u00a3\u00a5.\-/+]|\d[,:]|\\)\Z")
 _ESCAPE: Final = re.compile(r"\\[nrt]\Z")
 _AFTER: Final = re.compile(rf"{LETTER}|[%\u00b0\u20ac$]|[,:]\d|[-/][^\W\d_]")

@@ -37,7 +37,9 @@ class Kind:
     always: bool = False
 
 
-def matching(pattern: re.Pattern[str], accept: Callable[[re.Match[str]], bool] | None = None) -> Find:
+def matching(
+    pattern: re.Pattern[str], accept: Callable[[re.Match[str]], bool] | None = None
+) -> Find:
     """Finds what a pattern matches; only its group ``it``, where it has one.
 
     Args:
@@ -65,18 +67,14 @@ def following(pattern: re.Pattern[str]) -> Follow:
     return follow
 
 
-def claimed(
-    kinds: Iterable[Kind], text: str, start: int, end: int
-) -> list[tuple[int, int, Kind]]:
+def claimed(kinds: Iterable[Kind], text: str, start: int, end: int) -> list[tuple[int, int, Kind]]:
     """What stands in a text, in its order; where two overlap, the kind that comes first has it."""
     taken: list[tuple[int, int, Kind]] = []
     for kind in kinds:
         for first, last in kind.find(text, start, end):
             if all(last <= other[0] or other[1] <= first for other in taken):
                 taken.append((first, last, kind))
-    return sorted(
-        (span for span in taken if span[2].label != HARMLESS), key=lambda span: span[0]
-    )
+    return sorted((span for span in taken if span[2].label != HARMLESS), key=lambda span: span[0])
 
 
 HARMLESS = ""

@@ -42,7 +42,10 @@ _NUMBERS: Final = (
     Number("es.dni", r"\d{8}-?[A-HJ-NP-TV-Z]"),
     Number("es.nie", r"[XYZ]-?\d{7}-?[A-Z]"),
     Number("it.codicefiscale", r"[A-Za-z]{6}\d{2}[A-Za-z]\d{2}[A-Za-z]\d{3}[A-Za-z]"),
-    Number("fr.nir", r"[12][ ]?\d{2}[ ]?(?:0[1-9]|1[0-2]|[2-9]\d)[ ]?(?:\d{2}|2[AB])[ ]?\d{3}[ ]?\d{3}[ ]?\d{2}"),
+    Number(
+        "fr.nir",
+        r"[12][ ]?\d{2}[ ]?(?:0[1-9]|1[0-2]|[2-9]\d)[ ]?(?:\d{2}|2[AB])[ ]?\d{3}[ ]?\d{3}[ ]?\d{2}",
+    ),
     Number("be.nn", r"\d{2}\.\d{2}\.\d{2}[- ]\d{3}[. ]\d{2}"),
     Number("se.personnummer", r"(?:\d{2})?\d{6}[-+]\d{4}"),
     Number("fi.hetu", r"\d{6}[-+A-FU-Y]\d{3}[0-9A-Y]"),
@@ -52,7 +55,11 @@ _NUMBERS: Final = (
     Number("mx.curp", r"[A-Z]{4}\d{6}[HMX][A-Z]{5}[A-Z0-9]\d"),
     Number("ch.ssn", r"756\.\d{4}\.\d{4}\.\d{2}"),
     Number("cz.rc", r"\d{6}/\d{3,4}"),
-    Number("nl.bsn", r"\d{3}[ .]?\d{3}[ .]?\d{3}|\d{4}\.?\d{2}\.?\d{3}", r"\bbsn\b|burgerservice|sofi-?n"),
+    Number(
+        "nl.bsn",
+        r"\d{3}[ .]?\d{3}[ .]?\d{3}|\d{4}\.?\d{2}\.?\d{3}",
+        r"\bbsn\b|burgerservice|sofi-?n",
+    ),
     Number("pl.pesel", r"\d{11}", r"\bpesel"),
     Number("ro.cnp", r"\d{13}", r"\bcnp\b|cod numeric"),
     Number("bg.egn", r"\d{10}", r"\begn\b|\u0435\u0433\u043d"),
@@ -72,7 +79,9 @@ _NUMBERS: Final = (
         r"(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z][ ]?\d{2}[ ]?\d{2}[ ]?\d{2}[ ]?[A-D]",
     ),
 )
-_SSN: Final = re.compile(r"(?<![\w.$-])\d{3}(?P<sep>[- .]?)\d{2}(?P=sep)\d{4}(?![\w]|[-.]\d)", re.ASCII)
+_SSN: Final = re.compile(
+    r"(?<![\w.$-])\d{3}(?P<sep>[- .]?)\d{2}(?P=sep)\d{4}(?![\w]|[-.]\d)", re.ASCII
+)
 _SAYS_SSN: Final = re.compile(r"\bssn\b|social.{0,10}security|\bitin\b|\bss#", re.IGNORECASE)
 
 

@@ -30,9 +30,7 @@ _TRIMMING: Final = r"""(?: \\[nrt] | <br\s*/?> | </?[a-z]{1,6}> | &(?:gt|quot|lt
 _LAST_LINE: Final = (
     r"-{3,5}[ ]?END[ ](?:[A-Z0-9]+[ ]){0,3}PRIVATE[ ]KEY(?:[ ]BLOCK)?(?:[ ]?-{3,5})?"
 )
-_HEADER: Final = (
-    r"(?:Proc-Type|DEK-Info|Version|Comment|Hash|Charset|MessageID):[^\n\\\"<|]{0,100}"
-)
+_HEADER: Final = r"(?:Proc-Type|DEK-Info|Version|Comment|Hash|Charset|MessageID):[^\n\\\"<|]{0,100}"
 _STEP: Final = re.compile(
     rf"{_TRIMMING}{{0,{TRIMMINGS}}}+(?:(?P<last>{_LAST_LINE})|(?P<head>{_HEADER})|(?P<run>[A-Za-z0-9+/=]+))?",
     re.VERBOSE,

@@ -22,8 +22,7 @@ from mellea_sc.stdlib.requirements.watching import import_extra
 __all__ = ["REGIONS", "find_phones"]
 
 REGIONS: Final = tuple(
-    "US GB DE FR IT ES NL BE CH AT PL SE PT IE CZ GR RO HU UA RU TR IL SA AE EG ZA NG IN CN TW JP KR TH VN ID BR MX AR AU NZ"
-    .split()
+    "US GB DE FR IT ES NL BE CH AT PL SE PT IE CZ GR RO HU UA RU TR IL SA AE EG ZA NG IN CN TW JP KR TH VN ID BR MX AR AU NZ".split()
 )
 """Regions whose numbers are found without a country code, where no others are named."""
 
@@ -31,7 +30,7 @@ DIVIDED: Final = ("US", "CN", "MX", "RU")
 """Regions whose numbers begin with no zero and are usually divided by more than spaces."""
 
 _SAYS_PHONE: Final = re.compile(
-    r"""(?<![^\W\d_]) (?: (?:tele)?(?:ph|f)on\w* | t\u00e9l\w* | tel[e\u00e9]fon\w* | tel | mob(?:ile?|il)\w* | cell(?:ulare?|phone)?
+    r"""(?<![^\W\d_]) (?<!\[) (?: (?:tele)?(?:ph|f)on\w* | t\u00e9l\w* | tel[e\u00e9]fon\w* | tel | mob(?:ile?|il)\w* | cell(?:ulare?|phone)?
         | handy\w* | fax\w* | call\w* | ring | dial\w* | sms | text(?:ed|ing)?[ ](?:me|us|her|him) | whats?app\w* | viber | hotline | reach\w* | contact\w* | kontakt\w* | erreich\w*
         | ruf\w* | anruf\w* | rufnummer | appel\w* | llam\w* | m[o\u00f3]vil | celular | ligue | bel(?:len)? | zadzwo\w* | chiam\w*
         | \u0442\u0435\u043b\w* | \u0437\u0432\u043e\u043d\w* | \u043c\u043e\u0431\w* | \u03c4\u03b7\u03bb\w* | \u05d8\u05dc\w* | \u05d4\u05d8\u05dc\w* | \u0627\u062a\u0635\u0644 | \u0647\u0627\u062a\w* | \u062c\u0648\u0627\u0644\w*
@@ -179,6 +178,10 @@ def _length(run: Run, plans: _Plans) -> int | None:
         return None
     if not LEAST <= len(run.digits) <= 12 or run.counts_up or run.digits in "01234567890123456789":
         return None
+    if run.digits.endswith("000") and run.digits[0] != "0":
+        return None  # a round number: "call it 50 000 000"
+    if run.separators == (".",) * 3 and all(len(group) < 4 for group in run.groups):
+        return None  # an address or a mask
     expected = says(_SAYS_PHONE, run.text, run.start)
     return run.end if plans.is_national(run, expected=expected) else None
 

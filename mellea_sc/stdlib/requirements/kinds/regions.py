@@ -88,9 +88,7 @@ class RegionWatch(Watch):
 
     def fresh(self) -> RegionWatch:
         """A watch like this one that has seen no text."""
-        return RegionWatch(
-            self._places, [(kind, self._verdicts[id(kind)]) for kind in self._kinds]
-        )
+        return RegionWatch(self._places, [(kind, self._verdicts[id(kind)]) for kind in self._kinds])
 
     def feed(self, delta: str) -> Sequence[Piece]:
         """What is certain now."""

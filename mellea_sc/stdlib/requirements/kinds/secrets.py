@@ -96,8 +96,12 @@ def _is_mixed(part: str) -> bool:
     if digits == len(part):
         return False
     if digits:
-        return not re.fullmatch(r"[A-Z]?[a-z]+\d{1,4}|\d{1,2}[a-z]{1,2}|v?\d+", part) or len(part) > 16
-    return len(part) > 8 and not re.fullmatch(r"[A-Z]?(?:[a-z]+|[A-Z]+)|(?:[A-Z]?[a-z]{2,}){1,5}", part)
+        return (
+            not re.fullmatch(r"[A-Z]?[a-z]+\d{1,4}|\d{1,2}[a-z]{1,2}|v?\d+", part) or len(part) > 16
+        )
+    return len(part) > 8 and not re.fullmatch(
+        r"[A-Z]?(?:[a-z]+|[A-Z]+)|(?:[A-Z]?[a-z]{2,}){1,5}", part
+    )
 
 
 def _is_aws_secret(match: re.Match[str]) -> bool:
