@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -116,7 +117,7 @@ def cut_at_random(text: str, dice: random.Random) -> list[str]:
     """A text in deltas."""
     places = sorted(dice.randrange(len(text)) for _ in range(dice.randint(0, len(text))))
     ends = [0, *places, len(text)]
-    return [text[first:last] for first, last in zip(ends, ends[1:], strict=False)]
+    return [text[first:last] for first, last in itertools.pairwise(ends)]
 
 
 def count(numbered: Iterable[tuple[int, Line]]) -> Iterator[tuple[Line, list[tuple[int, int]]]]:

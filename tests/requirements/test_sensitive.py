@@ -154,9 +154,9 @@ def test_prose_is_released_a_word_late_at_most(
 
 
 ADJACENT = [
-    ("请写信给{}。谢谢！", "li@example.com", "e-mail"),
+    ("请写信给{}。谢谢\uff01", "li@example.com", "e-mail"),
     ("写信到 {}谢谢大家。", "li@example.com", "e-mail"),
-    ("（{}）", "li@example.com", "e-mail"),
+    ("\uff08{}\uff09", "li@example.com", "e-mail"),
     ("메일은{}입니다.", "park@example.net", "e-mail"),
     ("电话{}。", "+442079460958", "phone"),
     ("卡号{}。", "4111111111111111", "credit card"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -52,24 +53,29 @@ class Run:
 
     @property
     def end(self) -> int:
+        """Behind its last digit."""
         return self.spans[-1][1]
 
     @property
     def groups(self) -> tuple[str, ...]:
+        """The digits of each group."""
         return tuple(self.text[first:last] for first, last in self.spans)
 
     @property
     def digits(self) -> str:
+        """All of them."""
         return "".join(self.groups)
 
     @property
     def separators(self) -> tuple[str, ...]:
+        """What stands between the groups."""
         ends = [last for _, last in self.spans]
         begins = [first for first, _ in self.spans[1:]]
         return tuple(self.text[last:first] for last, first in zip(ends, begins, strict=False))
 
     @property
     def said(self) -> str:
+        """All of it, as it is written."""
         return self.text[self.start : self.end]
 
     def part(self, first: int, last: int) -> Run:
@@ -83,7 +89,7 @@ class Run:
     def counts_up(self) -> bool:
         """Whether its groups go up or down by equal steps, as years and lines do."""
         numbers = [int(group) for group in self.groups]
-        steps = {after - before for before, after in zip(numbers, numbers[1:], strict=False)}
+        steps = {after - before for before, after in itertools.pairwise(numbers)}
         return (
             len(numbers) > 2
             and len(steps - {0}) == 1 == len(steps)

@@ -122,7 +122,7 @@ def find_national_ids() -> Find:
 def _finder(number: Number) -> Find:
     pattern = re.compile(rf"(?<![\w.$/-])(?:{number.shape})(?![\w]|[-./]\d)", re.ASCII)
     names = re.compile(number.names, re.IGNORECASE) if number.names else None
-    is_valid: IsValid = lambda _: True
+    is_valid: IsValid | None = None
     if number.module:
         is_valid = import_extra(f"stdnum.{number.module}", "detect", "NoPII").is_valid
 
@@ -130,7 +130,7 @@ def _finder(number: Number) -> Find:
         for match in pattern.finditer(text, start, end):
             if names is not None and not says(names, text, match.start()):
                 continue
-            if is_valid(match[0]):
+            if is_valid is None or is_valid(match[0]):
                 yield match.span()
 
     return find

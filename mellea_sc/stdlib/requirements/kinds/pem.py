@@ -1,8 +1,8 @@
-"""Private keys in PEM blocks, however they are quoted.
+r"""Private keys in PEM blocks, however they are quoted.
 
 Between its first line and its last a block is base64 in lines. In a string of code, a block quote, a
 table, a list, a diff, a comment or a page each line has something around it, and may be a line
-only by ``\\n`` or ``<br>``. So what follows a first line is read as runs of base64 with *trimmings* between them,
+only by ``\n`` or ``<br>``. So what follows a first line is read as runs of base64 with *trimmings* between them,
 until the last line, or until there is something that can be neither.
 """
 

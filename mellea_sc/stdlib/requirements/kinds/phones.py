@@ -21,8 +21,11 @@ from mellea_sc.stdlib.requirements.watching import import_extra
 
 __all__ = ["REGIONS", "find_phones"]
 
-REGIONS: Final = tuple(
-    "US GB DE FR IT ES NL BE CH AT PL SE PT IE CZ GR RO HU UA RU TR IL SA AE EG ZA NG IN CN TW JP KR TH VN ID BR MX AR AU NZ".split()
+REGIONS: Final = (
+    *("US", "GB", "DE", "FR", "IT", "ES", "NL", "BE", "CH", "AT"),
+    *("PL", "SE", "PT", "IE", "CZ", "GR", "RO", "HU", "UA", "RU"),
+    *("TR", "IL", "SA", "AE", "EG", "ZA", "NG", "IN", "CN", "TW"),
+    *("JP", "KR", "TH", "VN", "ID", "BR", "MX", "AR", "AU", "NZ"),
 )
 """Regions whose numbers are found without a country code, where no others are named."""
 
@@ -105,9 +108,10 @@ class _Plans:
 
     def _parsed(self, said: str, region: str | None) -> object | None:
         try:
-            return self.library.parse(said, region)
+            number: object = self.library.parse(said, region)
         except self.library.NumberParseException:
             return None
+        return number
 
 
 def _looks_like_one(run: Run) -> bool:
