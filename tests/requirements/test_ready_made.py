@@ -11,8 +11,9 @@ from functools import cache
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from requirement_help import edited, first, marks, passes, streamed
 
 from mellea_sc import (
@@ -28,6 +29,7 @@ from mellea_sc import (
     ValidJSON,
 )
 from mellea_sc.stdlib.chunking import resolve_chunking
+from mellea_sc.stdlib.requirements.markdown import LineIs, Lines
 from mellea_sc.testing import ScriptedBackend, check_requirement, run_virtual
 from mellea_sc.testing.strategies import cuts
 
@@ -185,24 +187,24 @@ def is_json(text: str) -> bool:
     return True
 
 
-def blocks(text: str) -> tuple[str, bool]:
-    """The marks, and whether a block is open at the end."""
-    said, fence, mark = "", None, "."
-    for line in text.split("\n"):
-        ends = "\n" if len(said) + len(line) < len(text) else ""
-        if fence is None:
-            opening = re.fullmatch(r"[ \t]*(`{3,}|~{3,})(.*)", line, re.DOTALL)
-            if opening and not ("`" in opening[2] and opening[1].startswith("`")):
-                fence = opening[1]
-                named = opening[2].split()
-                mark = "." if named and named[0].lower() == "python" else "x"
-            said += mark * len(line + ends)
-        else:
-            said += mark * len(line + ends)
-            marks_only = line.strip()
-            if len(marks_only) >= len(fence) and set(marks_only) == {fence[0]}:
-                fence, mark = None, "."
-    return said, fence is not None
+def blocks(text: str) -> str:
+    """The marks, by a parser of CommonMark that sees the whole text."""
+    text_lines = re.split(r"(?<=\n)|(?<=\r)(?!\n)", text)
+    failing: set[int] = set()
+    for token in MarkdownIt("commonmark").parse(text):
+        if (
+            token.type == "fence"
+            and re.split(r"[\s{:,]", token.info.strip())[0].lower() != "python"
+        ):
+            assert token.map is not None
+            failing |= set(range(*token.map))
+    return "".join(("x" if n in failing else ".") * len(line) for n, line in enumerate(text_lines))
+
+
+def is_left_open(text: str) -> bool:
+    """Whether a text without containers ends in a block: a line behind it would belong to it."""
+    [*_, last] = MarkdownIt("commonmark").parse(f"{text}\n\nqq\n")
+    return last.type == "fence"
 
 
 def loops(text: str) -> str:
@@ -224,6 +226,11 @@ def loops(text: str) -> str:
 
 def of(*parts: str, most: int = 16) -> st.SearchStrategy[str]:
     return st.lists(st.sampled_from(parts), max_size=most).map("".join)
+
+
+def text_line(text: str) -> str:
+    """Ends with a line: what a parser says of lines is not clear for a last one of white space."""
+    return text.rstrip(" \t") + "\n"
 
 
 @attrs.frozen
@@ -255,9 +262,9 @@ CASES = {
     "json": Case(ValidJSON, of(*JSON_PARTS, most=10), json_so_far, is_json),
     "blocks": Case(
         lambda: CodeBlocks(["Python"]),
-        of("```", "~~~", " ", "\n", "python", "js", "x", "`", "\r\n", "``", "\x0b"),
-        lambda text: blocks(text)[0],
-        lambda text: "x" not in blocks(text)[0] and not blocks(text)[1],
+        of("```", "~~~", "\n", "\n", "python", "js", "x", "`", "\r\n", "``", "# ").map(text_line),
+        blocks,
+        lambda text: "x" not in blocks(text) and not is_left_open(text),
     ),
     "loops": Case(lambda: NoRepetition(3, at_least=6, longest=5), of(*"aab- ", most=30), loops),
     **{
@@ -340,9 +347,103 @@ def test_a_text_without_what_failed_is_good_where_only_a_span_was_wrong(
         text = data.draw(case.texts)
         deltas = data.draw(cuts(text))
         rest = edited(case.make(), deltas, "filter")
-        if name == "blocks" and blocks(rest)[1]:
+        if name == "blocks" and is_left_open(rest):
             continue  # left open: nothing to take away
         assert case.is_good(rest)
+
+
+CONTAINED = [
+    *(
+        "```",
+        "~~~",
+        "````",
+        "`",
+        " ",
+        "  ",
+        "\n",
+        "\n",
+        "\n",
+        "\n\n",
+        "> ",
+        ">",
+        "- ",
+        "* ",
+        "-",
+        "1. ",
+    ),
+    *(
+        "2) ",
+        "python",
+        "js",
+        "x",
+        "# ",
+        "---",
+        "===",
+        "<div>",
+        "<!--",
+        "-->",
+        "<b>",
+        "</div>",
+        "<pre>",
+    ),
+]
+
+
+@given(of(*CONTAINED).map(text_line), st.data())
+@example("> ```js\n\n```   \nx\n", None)
+def test_blocks_in_quotes_lists_and_html_are_those_of_commonmark(
+    text: str, data: st.DataObject | None
+) -> None:
+    # markdown-it takes a ">" for a quote's that is indented too far for one
+    assume(not re.search(r"(?m)^[> ]*    +>", text))
+    requirement = CodeBlocks(["python"])
+    expected = blocks(text)
+    assert marks(requirement, [text]) == expected
+    assert marks(requirement, list(text) if data is None else data.draw(cuts(text))) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        ("1. ```python\n   x\n   ```\nok\n", True),
+        ("* one\n\n  ```python\n  x\n  ```\n\n* two\n", True),
+        ("> - ```python\n>   x\n>   ```\n\nok\n", True),
+        ("- > ~~~python\n  > x\n  > ~~~\n\nok\n", True),
+        ("```python\n> ```js\n```\n", True),
+        ("-\t```python\n\tx\n\t```\n", True),
+        ("    ```js\n", True),
+        ("<!--\n```js\n-->\n", True),
+        ("<!-- " + "x" * 400 + " -->\n```js\nx\n```\n", False),
+        ("> ```js\n> x\n> ```\nok\n", False),
+        ("- a\n  ```js\n  x\n  ```\n", False),
+        ("> > ~~~js\n> > x\n> > ~~~\n", False),
+        ("> ```python\n> x\n```js\ny\n```\n", False),
+        ("1. ```python\n   x\n", False),
+    ],
+)
+def test_a_block_is_judged_wherever_markdown_allows_one(text: str, good: bool) -> None:
+    assert run_virtual(passes, CodeBlocks(["python"]), text) == good
+    assert marks(CodeBlocks(["python"]), list(text)) == marks(CodeBlocks(["python"]), [text])
+    if "js" in text and not good:
+        assert "js" not in edited(CodeBlocks(["python"]), list(text), "filter")
+
+
+@pytest.mark.parametrize("unit", ["\n", "x\n> y\n", "> ```python\n", "-", "> ", "1. x\n"])
+def test_the_work_on_lines_does_not_grow(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = 0
+    plain = Lines.read
+
+    def counting(self: Lines, line: str) -> LineIs:
+        nonlocal read
+        read += len(line) + len(self._boxes) + 1
+        return plain(self, line)
+
+    monkeypatch.setattr(Lines, "read", counting)
+    text = unit * 20_000
+    pieces = CodeBlocks(["python"]).chunking
+    assert not isinstance(pieces, str | None)
+    assert sum(len(piece) for piece in pieces.fresh().feed(text)) >= len(text) - 256
+    assert read <= 4 * len(text)
 
 
 # --- all of them --------------------------------------------------------------------------------------------

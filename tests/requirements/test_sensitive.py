@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 from hypothesis import given
@@ -11,12 +12,14 @@ from requirement_help import edited, marks, passes, pieces_of, streamed
 
 from mellea_sc import (
     InvalidOption,
+    MissingExtra,
     MustNotMatch,
     NoPII,
     NoSecrets,
     PartialValidationResult,
     Requirement,
 )
+from mellea_sc.stdlib.requirements.sensitive import PIIKind
 from mellea_sc.stdlib.requirements.watching import Found, WindowWatch
 from mellea_sc.testing import run_virtual
 from mellea_sc.testing.strategies import cuts
@@ -44,6 +47,12 @@ SECRETS = [
     ("sk_live_" + "4eC39HqLyjWDarjtT1zdp7dc", "API key"),
     ("sk-" + "proj-" + "aB3_" * 60, "API key"),
     ("hf_" + "abcdefghijklmnopqrstuvwxyzABCDEFGH", "API key"),
+    ("GOCSPX-" + "a1b2c3d4e5f6g7h8i9j0k1l2m3n4", "API key"),
+    ("gsk_" + "a1b2C3" * 9, "API key"),
+    ("xai-" + "a1b2C3d4" * 10, "API key"),
+    ("123456789:" + "AAHexampleExampleExampleExampleExam", "API key"),
+    ("Basic " + "YW5uOmh1bnRlcjJQYXNz", "password"),
+    ("hooks.slack.com/services/" + "T00000000/B00000000/" + "X" * 24, "webhook"),
 ]
 PII = [
     ("jane.doe+news@mail.example.co.uk", "e-mail"),
@@ -57,6 +66,18 @@ PII = [
     ("DE89 3704 0044 0532 0130 00", "IBAN"),
     ("GB82WEST12345698765432", "IBAN"),
     ("192.168.0.1", "IP address"),
+    ("2001:db8:85a3::8a2e:370:7334", "IP address"),
+    ("536-90-4399", "social security number"),
+    ("11010519491231002X", "national number"),
+    ("+44\u00a020\u00a07946\u00a00958", "phone"),
+    ("212\u2011555\u20110147", "phone"),
+    ("+44 20 7946\u20130958", "phone"),
+    ("1-800-555-0147", "phone"),
+    ("06.39.98.12.34", "phone"),
+    ("4012\u202f8888\u202f8888\u202f1881", "credit card"),
+    ("3782 822463 10005", "credit card"),
+    ("gb82 west 1234 5698 7654 32", "IBAN"),
+    ("eve\u200b@example.org", "e-mail"),
 ]
 HARMLESS = [
     "The bearer of bad news, and bearer bonds. ",
@@ -68,6 +89,13 @@ HARMLESS = [
     "12345678901234567890123456789012345678901234567890 digits. ",
     "京都は日本の都市です。",
     "-----BEGIN CERTIFICATE----- is public. ",
+    "The years 2011 2012 2013 2014, due on 07-11-2024 or 07 11 2024. ",
+    "A row: 2345 6789 1234 5678 9012, rows 400 500-6000, id 20240917000002. ",
+    "The id is 7d444840-9dc0-11d1-b245-5ffdc0c28e10, it was 1712345678901 in milliseconds. ",
+    "The mask is 255.255.255.0, chapter 2.3.4.5, +11 12 13 14 degrees. ",
+    "sk-estimator__toggle-label-content, sk-this-slug-is-made-of-many-words. ",
+    "The Basic plan costs nothing. Basic authentication is old. ",
+    "postgres://db.example.com:5432/users, https://user:password@example.com/ as a form. ",
 ]
 
 
@@ -133,6 +161,151 @@ def test_prose_is_released_a_word_late_at_most(
         passed += "".join(watch.feed(char))
         assert text[: at + 1].startswith(passed)
         assert at - len(passed) < 16
+
+
+ADJACENT = [
+    ("请写信给{}。谢谢\uff01", "li@example.com", "e-mail"),
+    ("写信到 {}谢谢大家。", "li@example.com", "e-mail"),
+    ("\uff08{}\uff09", "li@example.com", "e-mail"),
+    ("메일은{}입니다.", "park@example.net", "e-mail"),
+    ("电话{}。", "+442079460958", "phone"),
+    ("卡号{}。", "4111111111111111", "credit card"),
+    ("__{}__ is it.", "AKIA" + "IOSFODNN7EXAMPLE", "API key"),
+    ("_{}_ is it.", "sk-ant-" + "api03-a1b2c3d4e5f6g7h8i9j0-XyZ", "API key"),
+    ('"\\n{}\\n"', "AKIA" + "IOSFODNN7EXAMPLE", "API key"),
+    (
+        "aws_secret_access_key = {} it is",
+        "wJalrXUtnFEMI/" + "K7MDENG/bPxRfiCYEXAMPLEKEY",
+        "API key",
+    ),
+    ("postgres://ann:{}@db.example.com/x it is", "hunter2" + "Pass", "password"),
+    ("redis://:{}@db.example.com/x it is", "p@ssw0rd" + "Zz", "password"),
+]
+
+
+@pytest.mark.parametrize(("frame", "said", "label"), ADJACENT)
+def test_what_stands_beside_it_hides_nothing_and_stays(frame: str, said: str, label: str) -> None:
+    text = frame.format(said)
+    requirement = NoPII(on_fail="fix") if label in dict(map(reversed, PII)) else NoSecrets()
+    assert edited(requirement, list(text), "fix") == frame.format(f"[{label}]")
+    assert edited(requirement, [text], "fix") == frame.format(f"[{label}]")
+
+
+ONE, TWO = "MIIEvAIBADANBgkqhkiG9w0BAQEFAASC", "q9fEx4mpl3Ex4mpl3Ex4mpl3Ex4mpl3E"
+QUOTED = [
+    "{b}\n{one}\n{two}\n{e}",
+    "{b}\r\n{one}\r\n{two}\r\n{e}",
+    '{b}\\n"\n       "{one}\\n"\n       "{two}\\n"\n       "{e}',
+    "{b}\\n{one}\\n{two}\\n{e}",
+    "{b}\n> {one}\n> {two}\n> {e}",
+    "{b} |\n| {one} |\n| {two} |\n| {e}",
+    "{b}<br>{one}<br>{two}<br>{e}",
+    "{b}\n 2 | {one}\n 3 | {two}\n 4 | {e}",
+    "{b}\n+{one}\n+{two}\n+{e}",
+    "{b}\n# {one}\n# {two}\n# {e}",
+    "{b}`\n`{one}`\n`{two}`\n`{e}",
+    "{b}\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0123456789ABCDEF\n\n{one}\n{two}\n{e}",
+    "{b}\n{one}\n{two}\nab==",
+]
+
+
+@pytest.mark.parametrize("form", QUOTED)
+@given(data=st.data())
+def test_a_private_key_is_one_span_however_it_is_quoted(form: str, data: st.DataObject) -> None:
+    label = data.draw(st.sampled_from(["RSA PRIVATE KEY", "PRIVATE KEY"]))
+    key = form.format(b=f"-----BEGIN {label}-----", e=f"-----END {label}-----", one=ONE, two=TWO)
+    text = f"Here: {key}\nKeep it safe. Bye."
+    deltas = data.draw(cuts(text))
+    assert edited(NoSecrets(), deltas, "fix") == "Here: [private key]\nKeep it safe. Bye."
+    assert marks(NoSecrets(), deltas) == marks(NoSecrets(), [text])
+
+
+NASTY = [
+    *(
+        "AKIA",
+        "IOSFODNN7EXAMPLE",
+        "-----BEGIN ",
+        "PRIVATE KEY-----",
+        "-----END ",
+        "\n",
+        "\\n",
+        " ",
+        "  ",
+    ),
+    *(
+        "\u200b",
+        "\u00a0",
+        "4111 1111 1111 1111",
+        "+49 30 ",
+        "1234567",
+        "@",
+        "example.org",
+        "eve",
+        "DE89 ",
+    ),
+    *(
+        "3704 0044 0532 0130 00",
+        "AB ",
+        "12 34 56 C",
+        "中",
+        "。",
+        "Bearer ",
+        "basic ",
+        "abc123def456ghi789",
+    ),
+    *(
+        "sk-",
+        "eyJhbGciOiJIUzI1NiJ9",
+        ".",
+        "://",
+        "a:b@c.d",
+        "::1",
+        "2001:db8::",
+        "(",
+        ")",
+        "-",
+        "/",
+        ";",
+    ),
+    *("aB3_" * 20, "x" * 140, "1" * 30, "1 " * 20, ONE, "> ", "| ", "<br>", "é"),
+]
+
+
+@pytest.mark.parametrize("make", [NoSecrets, NoPII])
+@given(data=st.data())
+def test_what_is_found_in_anything_does_not_depend_on_cuts(
+    make: type[NoSecrets | NoPII], data: st.DataObject
+) -> None:
+    text = "".join(data.draw(st.lists(st.sampled_from(NASTY), max_size=30)))
+    expected = marks(make(), [text])
+    assert marks(make(), data.draw(cuts(text, max_deltas=40))) == expected
+    assert marks(make(), list(text)) == expected
+
+
+def test_phones_of_some_regions_only() -> None:
+    text = "030 / 123456 or 090-1234-5678 or +81 90 1234 5678."
+    assert edited(NoPII(phone_regions=["DE"]), [text], "fix") == (
+        "[phone] or 090-1234-5678 or [phone]."
+    )
+    assert edited(NoPII(phone_regions=[]), [text], "fix") == (
+        "030 / 123456 or 090-1234-5678 or [phone]."
+    )
+    for regions in (["Germany"], "DE"):
+        with pytest.raises(InvalidOption, match="phone_regions must be"):
+            NoPII(phone_regions=regions)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "module"),
+    [(None, "stdnum.iban"), (["phone"], "phonenumbers"), (["credit_card"], "stdnum.luhn")],
+)
+def test_a_kind_without_its_package_says_which_extra_has_it(
+    kinds: list[PIIKind] | None, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtra, match=r"mellea_sc\[detect\]"):
+        NoPII(kinds)
+    assert NoPII(["email", "ipv4", "ipv6"])
 
 
 def test_some_kinds_only_and_another_replacement() -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Final, Literal
-
-import attrs
+from typing import Final
 
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.requirement import OnFail, PartialValidationResult, ValidationResult
 from mellea_sc.stdlib.requirements.making import simple_validate
+from mellea_sc.stdlib.requirements.markdown import Lines, may_open
 from mellea_sc.stdlib.requirements.watching import UNKNOWN, Piece, Watch, Watched
 
 __all__ = ["CodeBlocks"]
@@ -19,17 +18,16 @@ __all__ = ["CodeBlocks"]
 LONGEST_LINE: Final = 256
 """Characters of a line that are looked at: no fence is longer."""
 
-_LINE: Final = re.compile(r"[^\n]*\n|[^\n]+")
-_OPENING: Final = re.compile(r"[ \t]*(?:(`{3,})([^`\n]*)|(~{3,})([^\n]*))\Z")
+_LINE: Final = re.compile(r"[^\n\r]*(?:\r\n|\n|\r)|[^\n\r]+")
 _END_OF_NAME: Final = re.compile(r"[\s{:,].*", re.DOTALL)
-_MAY_OPEN: Final = re.compile(r"[ \t]*(?:`{0,2}|~{0,2}|`{3,}[^`\n]*|~{3,}[^\n]*)\Z")
 
 
 class CodeBlocks(Watched):
     """Every fenced block of Markdown is in an allowed language, and none is left open at the end.
 
     A block's language is the first word after its fence, known as soon as that line is complete: a
-    wrong one stops the stream before any character of the line is shown.
+    wrong one stops the stream before any character of the line is shown. Fences are those of CommonMark: also
+    in block quotes and list items, and not where a line is indented by four columns or stands in HTML.
 
     Args:
         languages: Those that are allowed, in upper or lower case; ``""`` allows blocks that name
@@ -67,86 +65,121 @@ class CodeBlocks(Watched):
         self.languages = allowed
 
 
-@attrs.frozen
-class _Fence:
-    """An open block: its fence, and what is said of each piece of the block."""
-
-    marks: str
-    verdict: PartialValidationResult
-
-    def is_closed_by(self, line: str) -> bool:
-        said = line.strip()
-        return len(said) >= len(self.marks) and not said.strip(self.marks[0])
-
-
 class _BlockWatch(Watch):
-    """Passes a text as it comes; only a line that may turn out to be a fence waits for its end."""
+    """Passes a text as it comes; only a line that may turn out to be a fence waits for its end.
+
+    ``_verdict`` is that on the rest of the line, as soon as it is known; until then the line is ``_held``.
+    """
 
     def __init__(self, allowed: frozenset[str] | None) -> None:
         self._allowed = allowed
+        self._lines = Lines()
         self._held: list[str] = []
-        self._line = ""  # its beginning
-        self._line_is: Literal["unsure", "plain", "opening", "inside"] = "unsure"
-        self.fence: _Fence | None = None
+        self._line = ""  # its beginning, and the rest:
+        self._rest: list[str] = []
+        self._verdict: PartialValidationResult | None = None
+        self._is_read = False
+        self._after_return = False
+        self._block = UNKNOWN  # the verdict on what is in the open block
 
     def fresh(self) -> _BlockWatch:
         """A watch like this one that has seen no text."""
         return _BlockWatch(self._allowed)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a block is."""
+        return self._lines.fence is not None
+
     def feed(self, delta: str) -> Sequence[Piece]:
         """The text that is no fence, and the fences whose lines are complete."""
-        pieces: list[Piece] = []
+        said = _Said()
+        if self._after_return and delta:
+            if delta[0] == "\n":
+                assert self._verdict is not None
+                said.add("\n", self._verdict)
+                delta = delta[1:]
+            self._after_return = False
+            self._next_line()
         for part in _LINE.findall(delta):
-            self._take(part, pieces)
-            if part.endswith("\n"):
-                self._end_line()
-        return pieces
+            self._take(part, said)
+        return said.pieces()
 
     def flush(self) -> Sequence[Piece]:
         """The last line."""
-        pieces: list[Piece] = []
-        if self._line_is == "unsure":
-            self._decide(pieces)
-        self._end_line()
-        return pieces
+        said = _Said()
+        if not self._after_return and self._line:
+            self._decide(said)
+        return said.pieces()
 
-    def _take(self, part: str, pieces: list[Piece]) -> None:
-        if len(self._line) < LONGEST_LINE:
-            self._line = (self._line + part.removesuffix("\n"))[:LONGEST_LINE]
-        if self._line_is != "unsure":
-            _add(pieces, part, UNKNOWN if self.fence is None else self.fence.verdict)
+    def _take(self, part: str, said: _Said) -> None:
+        text = part.rstrip("\r\n")
+        missing = LONGEST_LINE - len(self._line)
+        self._line += text[:missing]
+        self._rest.append(text[missing:])
+        is_over = len(text) < len(part)
+        if self._verdict is None:
+            self._held.append(part)
+            if not may_open(self._line):
+                is_inside = self._lines.is_inside(self._line)
+                self._release(self._block if is_inside else UNKNOWN, said)
+            elif is_over or len(self._line) == LONGEST_LINE:
+                self._decide(said)
+        else:
+            said.add(part, self._verdict)
+        if not is_over:
             return
-        self._held.append(part)
-        is_complete = part.endswith("\n") or len(self._line) == LONGEST_LINE
-        if is_complete or not _MAY_OPEN.match(self._line):
-            self._decide(pieces)
+        if not self._is_read:
+            self._lines.read(self._line + "".join(self._rest))
+        if part.endswith("\r"):
+            self._after_return = True  # a \n that comes next belongs to it
+        else:
+            self._next_line()
 
-    def _decide(self, pieces: list[Piece]) -> None:
-        verdict = UNKNOWN
-        self._line_is = "plain"
-        if opening := _OPENING.match(self._line):
-            info = opening[2] if opening[1] else opening[4]
-            language = _END_OF_NAME.sub("", info.strip()).lower()
+    def _next_line(self) -> None:
+        self._line = ""
+        self._rest = []
+        self._verdict = None
+        self._is_read = False
+
+    def _decide(self, said: _Said) -> None:
+        """What a line is that is known to its end, or as far as a line is looked at."""
+        if self._is_read:
+            return
+        self._is_read = True
+        line_is = self._lines.read(self._line)
+        verdict = UNKNOWN if line_is == "plain" else self._block
+        if line_is == "opening":
+            assert self._lines.fence is not None
+            language = _END_OF_NAME.sub("", self._lines.fence.info.strip()).lower()
+            verdict = UNKNOWN
             if self._allowed is not None and language not in self._allowed:
                 verdict = PartialValidationResult("fail", reason=_not_allowed(language))
-            self.fence = _Fence(opening[1] or opening[3], verdict)
-            self._line_is = "opening"
-        _add(pieces, "".join(self._held), verdict)
+            self._block = verdict
+        if self._verdict is None:
+            self._release(verdict, said)
+
+    def _release(self, verdict: PartialValidationResult, said: _Said) -> None:
+        self._verdict = verdict
+        for part in self._held:
+            said.add(part, verdict)
         self._held = []
 
-    def _end_line(self) -> None:
-        could_close = self._line_is == "inside" and len(self._line) < LONGEST_LINE
-        if self.fence is not None and could_close and self.fence.is_closed_by(self._line):
-            self.fence = None
-        self._line = ""
-        self._line_is = "unsure" if self.fence is None else "inside"
 
+class _Said:
+    """Text with verdicts, put together to pieces."""
 
-def _add(pieces: list[Piece], text: str, verdict: PartialValidationResult) -> None:
-    if pieces and pieces[-1].verdict is verdict:
-        text = pieces.pop() + text
-    if text:
-        pieces.append(Piece.of(text, verdict))
+    def __init__(self) -> None:
+        self._parts: list[tuple[PartialValidationResult, list[str]]] = []
+
+    def add(self, text: str, verdict: PartialValidationResult) -> None:
+        if self._parts and self._parts[-1][0] is verdict:
+            self._parts[-1][1].append(text)
+        elif text:
+            self._parts.append((verdict, [text]))
+
+    def pieces(self) -> list[Piece]:
+        return [Piece.of("".join(parts), verdict) for verdict, parts in self._parts]
 
 
 def _names(languages: Collection[str]) -> frozenset[str]:
@@ -167,6 +200,6 @@ def _judge(allowed: frozenset[str] | None, text: str) -> ValidationResult:
     for piece in (*watch.feed(text), *watch.flush()):
         if piece.verdict.success == "fail":
             return ValidationResult(False, reason=piece.verdict.reason)
-    if watch.fence is not None:
+    if watch.is_open:
         return ValidationResult(False, reason="a code block is left open")
     return ValidationResult(True)

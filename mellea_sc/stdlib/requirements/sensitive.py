@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.requirement import OnFail, PartialValidationResult, ValidationResult
-from mellea_sc.stdlib.requirements.kinds import PII, SECRETS, Kind
+from mellea_sc.stdlib.requirements.kinds.digits import HARMLESS_NUMBERS, PERSONAL_PLACES
+from mellea_sc.stdlib.requirements.kinds.kind import Kind
+from mellea_sc.stdlib.requirements.kinds.personal import PERSONAL, personal_kind
+from mellea_sc.stdlib.requirements.kinds.regions import Places, RegionWatch
+from mellea_sc.stdlib.requirements.kinds.secrets import SECRET_PLACES, SECRETS
 from mellea_sc.stdlib.requirements.making import simple_validate
-from mellea_sc.stdlib.requirements.watching import Found, Watched, WindowWatch
+from mellea_sc.stdlib.requirements.watching import UNKNOWN, Watched
 
 __all__ = ["NoPII", "NoSecrets", "PIIKind", "SecretKind"]
 
-PIIKind: TypeAlias = Literal["email", "phone", "credit_card", "iban", "ipv4"]
-"""E-mail addresses, phone numbers, card numbers and IBANs whose checksums are right, IP addresses."""
+PIIKind: TypeAlias = Literal[
+    "email", "phone", "credit_card", "iban", "ssn", "national_id", "ipv4", "ipv6"
+]
+"""E-mail addresses; phone numbers; card numbers, IBANs and numbers of persons whose checksums are right
+(``"ssn"`` are those of the United States); IP addresses."""
 
-SecretKind: TypeAlias = Literal["api_key", "bearer", "jwt", "private_key"]
-"""API keys of common services, bearer tokens, JSON web tokens, private keys in PEM blocks."""
-
-PII_WINDOW: Final = 160
-SECRETS_WINDOW: Final = 128
-
-# Over these characters nothing reaches that is looked for, so that prose is judged at once: white space
-# after a small letter or a mark (an "r" may be that of "bearer"), and the scripts that use no spaces.
-_PII_BARRIER: Final = re.compile(
-    r"(?<=[a-z,;:!?\u00df-\u00ff])\s|[\u3000-\u9fff\uac00-\ud7af\uff00-\uffef]"
-)
-_SECRETS_BARRIER: Final = re.compile(r"(?<=[a-qs-z,;:!?\u00df-\u00ff])\s|[\u3000-\uffef]")
+SecretKind: TypeAlias = Literal[
+    "api_key",
+    "aws_secret",
+    "basic_auth",
+    "bearer",
+    "jwt",
+    "private_key",
+    "url_password",
+    "webhook",
+]
+"""API keys of common services, secret keys of AWS beside their name, credentials of Basic authentication,
+bearer tokens, JSON web tokens, private keys in PEM blocks, passwords in addresses, addresses of webhooks."""
 
 
 class _Nothing(Watched):
@@ -39,18 +45,20 @@ class _Nothing(Watched):
         self,
         description: str,
         kinds: Mapping[str, Kind],
-        window: int,
-        barrier: re.Pattern[str],
+        harmless: Iterable[Kind],
+        places: Places,
         replacement: str | None,
         *,
         check_only: bool,
         on_fail: OnFail | None,
         blocking: bool,
     ) -> None:
-        verdicts = [(kind, _verdict(kind, replacement)) for kind in kinds.values()]
-        watch = WindowWatch(partial(_find, verdicts), window, barrier=barrier)
+        verdicts = [(kind, UNKNOWN) for kind in harmless]
+        verdicts += [(kind, _verdict(kind, replacement)) for kind in kinds.values()]
+        watch = RegionWatch(places, verdicts)
+        labels = dict.fromkeys(kind.label for kind in kinds.values())
         super().__init__(
-            description,
+            f"{description}: {', '.join(labels)}",
             simple_validate(partial(_judge, watch)),
             watch,
             check_only=check_only,
@@ -65,9 +73,14 @@ class NoPII(_Nothing):
 
     What is found is the shape of a thing and its checksum, where it has one: names and postal
     addresses have neither and are not found. The reason of a fail says the kind, and does not quote.
+    How much is found, and how much else with it, says ``docs/guide/detection.md``.
+
+    All kinds but ``"email"``, ``"ipv4"`` and ``"ipv6"`` need the extra ``detect``.
 
     Args:
         kinds: What is looked for; by default all kinds.
+        phone_regions: Regions, like ``"DE"``, whose phone numbers are found without a country code too;
+            by default those of many. With a country code all are.
         replacement: What stands in the place of each with ``on_fail="fix"``; by default its kind, like
             ``[e-mail]``.
         check_only: The description stays out of the prompt.
@@ -75,24 +88,25 @@ class NoPII(_Nothing):
         blocking: Whether text waits for the verdict.
 
     Raises:
-        InvalidOption: there is no such kind.
+        InvalidOption: there is no such kind, or no such region.
+        MissingExtra: a kind needs a package that is not installed.
     """
 
     def __init__(
         self,
         kinds: Collection[PIIKind] | None = None,
         *,
+        phone_regions: Collection[str] | None = None,
         replacement: str | None = None,
         check_only: bool = False,
         on_fail: OnFail | None = None,
         blocking: bool = True,
     ) -> None:
-        chosen = _chosen(PII, kinds)
         super().__init__(
-            f"no personal data: {_listed(chosen)}",
-            chosen,
-            PII_WINDOW,
-            _PII_BARRIER,
+            "no personal data",
+            {name: personal_kind(name, phone_regions) for name in _chosen(PERSONAL, kinds)},
+            [HARMLESS_NUMBERS],
+            PERSONAL_PLACES,
             replacement,
             check_only=check_only,
             on_fail=on_fail,
@@ -101,10 +115,10 @@ class NoPII(_Nothing):
 
 
 class NoSecrets(_Nothing):
-    """No keys and tokens: nothing that looks like one is ever shown.
+    """No keys, tokens and passwords: nothing that looks like one is ever shown.
 
-    Known by their shape: the keys of common services, tokens, blocks of private keys. The reason of
-    a fail says the kind, and does not quote.
+    The reason of a fail says the kind, and does not quote. How much is found, and how much else with it,
+    says ``docs/guide/detection.md``.
 
     Args:
         kinds: What is looked for; by default all kinds.
@@ -127,12 +141,11 @@ class NoSecrets(_Nothing):
         on_fail: OnFail | None = None,
         blocking: bool = True,
     ) -> None:
-        chosen = _chosen(SECRETS, kinds)
         super().__init__(
-            f"no secrets: {_listed(chosen)}",
-            chosen,
-            SECRETS_WINDOW,
-            _SECRETS_BARRIER,
+            "no secrets",
+            {name: SECRETS[name] for name in _chosen(SECRETS, kinds)},
+            (),
+            SECRET_PLACES,
             replacement,
             check_only=check_only,
             on_fail=on_fail,
@@ -140,17 +153,13 @@ class NoSecrets(_Nothing):
         )
 
 
-def _chosen(known: Mapping[str, Kind], kinds: Collection[str] | None) -> Mapping[str, Kind]:
+def _chosen(known: Mapping[str, object], kinds: Collection[str] | None) -> list[str]:
     if kinds is None:
-        return known
+        return list(known)
     names = set[object]() if isinstance(kinds, str) else set(kinds)
     if not names or not names <= known.keys():
         raise InvalidOption(f"kinds must be some of {', '.join(map(repr, known))}, not {kinds!r}")
-    return {name: kind for name, kind in known.items() if name in names}
-
-
-def _listed(kinds: Mapping[str, Kind]) -> str:
-    return ", ".join(dict.fromkeys(kind.label for kind in kinds.values()))
+    return [name for name in known if name in names]
 
 
 def _verdict(kind: Kind, replacement: str | None) -> PartialValidationResult:
@@ -161,17 +170,7 @@ def _verdict(kind: Kind, replacement: str | None) -> PartialValidationResult:
     )
 
 
-def _find(
-    verdicts: list[tuple[Kind, PartialValidationResult]], text: str, at: int, end: int
-) -> Found | None:
-    for kind, verdict in verdicts:
-        found = kind.find(text, at, end)
-        if found is not None:
-            return Found(found, verdict)
-    return None
-
-
-def _judge(watch: WindowWatch, text: str) -> ValidationResult:
+def _judge(watch: RegionWatch, text: str) -> ValidationResult:
     for piece in watch.pieces_of(text):
         if piece.verdict.success == "fail":
             return ValidationResult(False, reason=piece.verdict.reason)
