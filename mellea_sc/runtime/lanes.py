@@ -532,7 +532,8 @@ class Lanes:
 
     def _take(self, chunk: Chunk) -> bool:
         self._cut(chunk)
-        self.tell(self._ledger.cut(chunk))
+        if self._ledger.cut(chunk) == "release":  # "cancel" was told by the lane that failed
+            self._release()
         full = False
         for lane in self._main_lanes:
             full |= lane.offer(chunk)

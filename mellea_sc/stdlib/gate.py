@@ -73,7 +73,7 @@ class Gate:
         self.written: int = 0
         self._shows_several = concurrent
         self._all: dict[int, Showing] = {}
-        self._lookahead = lookahead
+        self.lookahead: int | None = lookahead
         self.locked: bool = locked
         self.waiting: anyio.Event | None = None
         self._unlocked = anyio.Event()
@@ -137,16 +137,16 @@ class Gate:
 
     def has_room(self) -> bool:
         """Whether another chunk may be released, as far as the readers are concerned."""
-        if self._lookahead is None:
+        if self.lookahead is None:
             return True
         if self.may_retract and not self.events.has_reader:
             return True
         read = max(self._chunks_read, self._chunk_events_read)
-        return self.written - read < self._lookahead
+        return self.written - read < self.lookahead
 
     def open(self) -> None:
         """Wait for the readers no more."""
-        self._lookahead = None
+        self.lookahead = None
         self._go_on()
 
     def close(self) -> None:
@@ -159,12 +159,12 @@ class Gate:
 
     def _chunk_was_read(self, _: Chunk) -> None:
         self._chunks_read += 1
-        if self._lookahead is not None:
+        if self.lookahead is not None:
             self._go_on()
 
     def _chunk_event_was_read(self) -> None:
         self._chunk_events_read += 1
-        if self._lookahead is not None:
+        if self.lookahead is not None:
             self._go_on()
 
     def _go_on(self) -> None:
@@ -228,7 +228,8 @@ class Showing:
         gate = self._gate
         if self is gate.showing and not gate.locked:
             most = self._ledger.releasable - gate.hold_back
-            while self.released < most and not gate.closed and gate.has_room():
+            unbounded = gate.lookahead is None
+            while self.released < most and not gate.closed and (unbounded or gate.has_room()):
                 self._release(self._waiting.popleft())
         if gate.waiting is not None and not self.is_full:
             gate.waiting.set()

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
 
 import anyio
 import attrs
@@ -21,6 +21,7 @@ from stream_help import kinds, read_events
 
 from mellea_sc.core.errors import ModelError, ValidatorTimeout
 from mellea_sc.core.model_options import ModelOption
+from mellea_sc.stdlib.chunking import resolve_chunking
 from mellea_sc.stdlib.events import ChunkEvent, FullValidationEvent, QuickCheckEvent
 from mellea_sc.stdlib.session import start_session
 from mellea_sc.stdlib.streaming import StreamChunkingResult
@@ -61,31 +62,21 @@ def programs(draw: st.DrawFn) -> Program:
 
 # --- the model ---------------------------------------------------------------------------------
 
-ENDS = {
-    "sentence": r"[.!?][\"'\u201d\u2019)]?(?=(\s))",
-    "word": r"(?<=\S)(?=(\s))",
-    "paragraph": r"(?=(\n\n))",
-}
-
 
 def pieces(chunking: str | None, deltas: Sequence[str]) -> list[tuple[int, int, float]]:
-    """Where each chunk begins and ends, and how much of the text must have been seen to know it."""
-    text = "".join(deltas)
-    ends: list[tuple[int, float]]
+    """Where each chunk begins and ends, and how much of the text must have been seen to know it.
+
+    What the chunks of a text are is tested with the chunkings; here they are what letters give.
+    """
     if chunking is None:
-        at = 0
-        found: list[tuple[int, int, float]] = []
-        for delta in deltas:
-            found += [(at, at + len(delta), at + len(delta))] if delta else []
-            at += len(delta)
-        return found
-    ends = [(match.end(), match.end(1)) for match in re.finditer(ENDS[chunking], text)]
-    found, start = [], 0
-    for end, seen in [*ends, (len(text), math.inf)]:
-        if piece := text[start:end].strip():
-            begin = text.index(piece, start)
+        ends = [*accumulate(map(len, filter(None, deltas)))]
+        return [(start, end, end) for start, end in pairwise([0, *ends])]
+    strategy, text = resolve_chunking(chunking), "".join(deltas)
+    found: list[tuple[int, int, float]] = []
+    for seen, letter in [*enumerate(text, 1), (math.inf, None)]:
+        for piece in strategy.flush() if letter is None else strategy.feed(letter):
+            begin = text.index(piece, found[-1][1] if found else 0)
             found.append((begin, begin + len(piece), seen))
-        start = max(start, end)
     return found
 
 
