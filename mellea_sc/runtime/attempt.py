@@ -364,7 +364,7 @@ class Attempt:
         try:
             self._begin()
             with self._race:
-                async with opened_scope(judges, started=self._judge_began) as judging:
+                async with opened_scope(judges, started=self.judge_began) as judging:
                     with sole_error():
                         async with anyio.create_task_group() as tasks:
                             self._start(tasks, judging, nursery)
@@ -484,7 +484,8 @@ class Attempt:
             self.stopped_at = self._now()
         self._race.cancel(reason)
 
-    def _judge_began(self, thunk: ModelOutputThunk) -> None:
+    def judge_began(self, thunk: ModelOutputThunk) -> None:
+        """Somebody who judges the attempt has asked a model."""
         self.judges.append((thunk, self._now()))
 
     # --- the pump's sink -------------------------------------------------------------------------

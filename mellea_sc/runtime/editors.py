@@ -40,6 +40,9 @@ from mellea_sc.runtime.watch import Limit
 
 __all__ = ["PASSES", "Editor", "TextSink"]
 
+LONGEST: Final = 4096
+"""Characters that are cut at once."""
+
 PASSES: Final = 2
 """How often each requirement that edits is given the text."""
 
@@ -97,6 +100,7 @@ class Editor:
         self._space = ""  # what is known to stand after the last piece
         self._space_given = 0  # so much of what stands after the last judged piece is given away
         self._given = 0
+        self._ended = self._flushed = False
         self.is_full = False
         """Whether the next in the chain is."""
         lane.source = self
@@ -126,6 +130,7 @@ class Editor:
 
     def end(self) -> None:
         """The text has ended: the lane judges the rest of it."""
+        self._ended = True
         self.lane.end()
 
     def _is_behind(self) -> bool:
@@ -172,12 +177,26 @@ class Editor:
 
     def take(self) -> Sequence[Chunk]:
         """The pieces of what came, for the lane."""
-        text, self._inbox = "".join(self._inbox), []
+        size = taken = 0
+        for text in self._inbox:
+            taken += 1
+            size += len(text)
+            if size >= LONGEST:
+                break
+        text = "".join(self._inbox[:taken])
+        del self._inbox[:taken]
+        if self._inbox and not self._ended:  # other tasks have a turn before the rest
+            self.lane.wake()
         self._room.look()
         return self._unjudged(self._cutter.feed(text))
 
-    def rest(self) -> Sequence[Chunk]:
-        """The pieces that only the end of the text has finished, for the lane."""
+    def rest(self) -> Sequence[Chunk] | None:
+        """More pieces after the end of the text, and at last those that only the end has finished."""
+        if self._inbox:
+            return self.take()
+        if self._flushed:
+            return None
+        self._flushed = True
         return self._unjudged(self._cutter.flush())
 
     def _unjudged(self, pieces: Sequence[Chunk]) -> Sequence[Chunk]:

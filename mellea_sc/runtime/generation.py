@@ -44,6 +44,10 @@ from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
 
 __all__ = ["BoundBackend", "Place", "Sink", "opened_scope", "pump", "settle"]
 
+LONGEST: Final = 4096
+"""Characters that are handed over at once: a longer delta comes in pieces, with turns for other tasks
+between them, so that whoever checks it holds up nobody for long."""
+
 TURN: Final = 128
 """How many deltas are handed over before other tasks get a turn, from a source that never waits."""
 
@@ -97,7 +101,12 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
             with limit:
                 async with backend.open(request) as deltas:
                     async for delta in deltas:
-                        if (text := delta.text) and sink.write(text):
+                        text = delta.text
+                        if len(text) > LONGEST:
+                            limit.pause()
+                            await _write_in_pieces(sink, text)
+                            limit.resume()
+                        elif text and sink.write(text):
                             limit.pause()
                             await sink.room()
                             limit.resume()
@@ -127,6 +136,13 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
             f"{backend.provider} ({backend.model_id}) did not send {what} within {timeout:g} s; "
             "raise ModelOption.STREAM_TIMEOUT if the model needs longer"
         )
+
+
+async def _write_in_pieces(sink: Sink, text: str) -> None:
+    for start in range(0, len(text), LONGEST):
+        if sink.write(text[start : start + LONGEST]):
+            await sink.room()
+        await anyio.lowlevel.checkpoint()
 
 
 def _note(sink: Sink, delta: Delta) -> None:

@@ -109,8 +109,8 @@ class Source(Protocol):
         """The pieces of the text that has come."""
         ...
 
-    def rest(self) -> Sequence[Chunk]:
-        """The last ones: the text has ended."""
+    def rest(self) -> Sequence[Chunk] | None:
+        """More of them after the end of the text; ``None``: there are no more."""
         ...
 
     @property
@@ -392,11 +392,10 @@ class Lane:
             try:
                 await self._receive.receive()
             except anyio.EndOfStream:
-                source, self.source = self.source, None
-                if source is not None:
-                    self.waiting.extend(source.rest())
-                if not self.waiting:
+                rest = None if self.source is None else self.source.rest()
+                if rest is None:
                     return False
+                self.waiting.extend(rest)
             else:
                 self.waiting.extend(self._batch)
                 self._batch.clear()

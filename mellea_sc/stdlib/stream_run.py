@@ -31,8 +31,9 @@ from mellea_sc.runtime.attempt import Attempt
 from mellea_sc.runtime.budget import covered, one_for_all
 from mellea_sc.runtime.generation import opened_scope
 from mellea_sc.runtime.limits import limited
+from mellea_sc.runtime.loops import clock
 from mellea_sc.runtime.nursery import Nursery, parked, sole_error
-from mellea_sc.runtime.thunk import GenerationInfo
+from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
 from mellea_sc.runtime.validation import check_input
 from mellea_sc.stdlib.events import CompletedEvent, ErrorEvent, InputCheckEvent
 from mellea_sc.stdlib.gate import Gate
@@ -95,6 +96,7 @@ class StreamRun:
         self._preconditions = [copy.copy(one) for one in settings.preconditions]
         self._input_timeout = settings.attempt.validator_timeout
         self._unmet: list[tuple[Requirement, PartialValidationResult]] = []
+        self._input_judges: list[tuple[ModelOutputThunk, float]] = []
         self._hosts: set[Nursery] = set()
         self._keeper: Nursery | None = None
         self._answering = anyio.CancelScope()
@@ -169,7 +171,7 @@ class StreamRun:
                 await self._attempt(nursery, judges, ctx)
 
     async def _check_input(self, judges: Nursery, ctx: Context) -> None:
-        async with opened_scope(judges) as backend:
+        async with opened_scope(judges, started=self._input_judge_began) as backend:
             verdicts = await check_input(
                 self._preconditions, self._action, backend, ctx, timeout=self._input_timeout
             )
@@ -183,6 +185,9 @@ class StreamRun:
             self._answering.cancel("a precondition is not met")
         else:
             self._gate.unlock()
+
+    def _input_judge_began(self, thunk: ModelOutputThunk) -> None:
+        self._input_judges.append((thunk, clock()()))
 
     async def _attempt(self, nursery: Nursery, judges: Nursery, ctx: Context) -> None:
         choice = await self._conductor.run(self._action, ctx, nursery, judges, self._hosts)
@@ -276,6 +281,7 @@ class StreamRun:
             accepted=accepted,
             released=self._gate.characters_shown(),
             cause=cause,
+            judges=self._input_judges,
         )
 
     def was_observed(self) -> None:

@@ -152,7 +152,7 @@ MAKERS: Sequence[Callable[[], Requirement]] = (
     lambda: MustNotMatch("co", on_fail="fix", replacement="ld"),
     lambda: MustNotMatch(r"\[x\]", on_fail="filter"),
     lambda: MustNotMatch("ok", on_fail="fix", replacement="not ok"),
-    lambda: MustNotMatch(r"\s+", on_fail="fix", replacement=" "),
+    lambda: MustNotMatch(r"\s{2,}", on_fail="fix", replacement=" "),
     lambda: MustNotMatch("xx"),
     lambda: NoSecrets(on_fail="fix"),
     lambda: NoSecrets(),

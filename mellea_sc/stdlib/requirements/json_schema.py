@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias, cast
 
 from mellea_sc.core.backend import Format, JsonSchema, SchemaModel, schema_of
 from mellea_sc.core.errors import InvalidOption
+from mellea_sc.stdlib.requirements.expressions import Allowance, compile_pattern, expression_of
 from mellea_sc.stdlib.requirements.schema_checks import Draft, Validator, draft_of, schema_package
 
 __all__ = ["Fits", "fits"]
@@ -81,7 +82,9 @@ def _validator(schema: JsonSchema) -> Validator:
         raise InvalidOption(f"a JSON schema is made of JSON values: {error}") from error
     extend = schema_package("jsonschema.validators").extend
     # its own way compares each object in a list with each other one: seconds for some thousand
-    draft = cast("Draft", extend(draft_of(plain), {"uniqueItems": _unique_items}))
+    # and its patterns may take any time
+    keywords = {"uniqueItems": _unique_items, "pattern": _pattern}
+    draft = cast("Draft", extend(draft_of(plain), keywords))
     # an empty registry: a reference to somewhere else is not fetched
     return draft(plain, registry=schema_package("referencing").Registry())
 
@@ -94,6 +97,16 @@ def _unique_items(
         if len(set(map(_key, items))) < len(items):
             invalid = schema_package("jsonschema.exceptions").ValidationError
             yield cast("Exception", invalid("its items are not all different"))
+
+
+def _pattern(
+    _validator: object, pattern: object, value: object, _schema: object
+) -> Iterator[Exception]:
+    if isinstance(pattern, str) and isinstance(value, str):
+        expression = expression_of(compile_pattern(pattern), None)
+        if expression.search(value, 0, len(value), Allowance.of(len(value))) is None:
+            invalid = schema_package("jsonschema.exceptions").ValidationError
+            yield cast("Exception", invalid(f"a string in it does not match {pattern!r}"))
 
 
 def _key(value: object) -> Hashable:

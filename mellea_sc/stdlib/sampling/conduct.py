@@ -159,6 +159,7 @@ class Conductor:
         accepted: int | None,
         released: Mapping[int, int] | None = None,
         cause: Cause | None = None,
+        judges: Sequence[tuple[ModelOutputThunk, float]] = (),
     ) -> Trace:
         """The story so far.
 
@@ -168,6 +169,7 @@ class Conductor:
             accepted: The number of the attempt whose text is the call's.
             released: For each attempt's number, how many characters of its own a reader was shown.
             cause: What ended it, where that was none of its attempts.
+            judges: Who has judged what was asked, and since when.
         """
         ends = [one.ended_at for one in self.attempts]
         return trace_of(
@@ -179,6 +181,7 @@ class Conductor:
             released=released or {},
             now=max(ends, default=0.0),
             cause=cause,
+            judges=judges,
         )
 
     def relieve(self) -> None:
@@ -215,7 +218,7 @@ class Conductor:
         try:
             await attempt.run(nursery, judges, hosts)
             if attempt.end == "completed" and self._strategy.weighs:
-                score = await self._weigh(self._result(attempt, number, ask), judges)
+                score = await self._weigh(attempt, self._result(attempt, number, ask), judges)
         except BackendError as error:
             if not self._strategy.concurrent:
                 raise
@@ -229,11 +232,13 @@ class Conductor:
         if self._choice is None:
             self._decide(result)
 
-    async def _weigh(self, result: AttemptResult, judges: Nursery) -> float | None:
+    async def _weigh(
+        self, attempt: Attempt, result: AttemptResult, judges: Nursery
+    ) -> float | None:
         with anyio.CancelScope() as scope:
             self._weighing.add(scope)
             try:
-                async with opened_scope(judges) as backend:
+                async with opened_scope(judges, started=attempt.judge_began) as backend:
                     return await self._strategy.weigh(result, backend)
             finally:
                 self._weighing.discard(scope)

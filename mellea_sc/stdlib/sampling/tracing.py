@@ -24,6 +24,7 @@ def trace_of(
     released: Mapping[int, int],
     now: float,
     cause: Cause | None = None,
+    judges: Sequence[tuple[ModelOutputThunk, float]] = (),
 ) -> Trace:
     """The story of a call.
 
@@ -36,10 +37,12 @@ def trace_of(
         released: For each attempt's number, how many characters of its own a reader was shown.
         now: When it ended, by the event loop's clock.
         cause: What ended it, where that was none of its attempts.
+        judges: Who has judged what was asked, and since when.
     """
-    began = attempts[0].started_at if attempts else now
+    starts = [*(one.started_at for one in attempts[:1]), *(since for _, since in judges)]
+    began = min(starts, default=now)
     useful = useful_characters(attempts, asks, accepted)
-    children = [
+    children = [_judge(thunk, since, began, now) for thunk, since in judges] + [
         _attempt(
             number,
             attempt,
@@ -57,7 +60,7 @@ def trace_of(
         began=0.0,
         ended=now - began,
         cause=cause,
-        tokens=sum((child.tokens for child in children), TokenCount()),
+        tokens=sum((child.tokens for child in children[len(judges) :]), TokenCount()),
         children=children,
     )
 
