@@ -98,7 +98,7 @@ def run(
     max_words: int | None,
     must_not: tuple[str, ...],
     require: tuple[str, ...],
-    chunking: Literal["sentence", "word", "paragraph", "none"],
+    chunking: Literal["sentence", "sentences", "word", "paragraph", "none"],
     strategy: Literal["none", "reject", "repair", "backtrack", "race"],
     attempts: int | None,
     backend: str | None,

@@ -47,7 +47,7 @@ class RunSettings:
     max_words: int | None
     must_not: tuple[str, ...]
     require: tuple[str, ...]
-    chunking: Literal["sentence", "word", "paragraph"] | None
+    chunking: Literal["sentence", "sentences", "word", "paragraph"] | None
     strategy: Literal["none", "reject", "repair", "backtrack", "race"]
     attempts: int | None
     backend: str | None
