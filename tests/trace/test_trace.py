@@ -35,7 +35,8 @@ LIMIT = {ModelOption.MAX_NEW_TOKENS: 10}
 
 
 def never_bad(on_fail: object = None) -> MustNotMatch:
-    return MustNotMatch("Bad", "nothing bad", on_fail=on_fail)  # type: ignore[arg-type]
+    # as it is: else an accent on the "d" would be waited for, which is a token more
+    return MustNotMatch("Bad", "nothing bad", normalize=None, on_fail=on_fail)  # type: ignore[arg-type]
 
 
 async def test_a_failed_attempt_says_who_failed_it_where_when_and_what_that_saved() -> None:
@@ -193,7 +194,7 @@ async def test_it_can_be_read_as_text_and_as_json() -> None:
     assert str(result.trace).splitlines() == [
         "Count.: accepted, 6.00 s, about 6 tokens, 5 released, 3 wasted, up to 7 of the limits saved",
         "├─ attempt 1: failed, 3.00 s, about 3 tokens, 2 released, 3 wasted, up to 7 of a limit of 10 saved",
-        "│     because of requirement 'nothing bad' at chunk 2 after 3.00 s: there is a match of 'Bad'",
+        "│     because of requirement 'nothing bad' at chunk 2 after 3.00 s: nothing bad",
         "└─ attempt 2: accepted, 3.00 s, 3 tokens, 3 released",
     ]
     told = json.loads(result.trace.to_json())
