@@ -11,7 +11,7 @@ __all__ = ["cli"]
 LOOPS = ("asyncio", "trio")
 BACKENDS = ("local", "ollama", "openai")
 STRATEGIES = ("none", "reject", "repair", "backtrack", "race")
-CHUNKINGS = ("sentence", "word", "paragraph", "none")
+CHUNKINGS = ("sentence", "sentences", "word", "paragraph", "none")
 
 EXIT_STATUS = """\b
 Exit status:

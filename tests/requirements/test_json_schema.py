@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requirement_help import marks, passes
 
-from mellea_sc import InvalidOption, MissingExtra, MustMatch, SimpleContext, ValidJSON
+from mellea_sc import InvalidOption, MissingExtra, SimpleContext, ValidJSON
 from mellea_sc.runtime.thunk import ModelOutputThunk
 from mellea_sc.testing import ScriptedBackend, run_virtual
 
@@ -304,7 +304,6 @@ def test_fewer_digits_than_python_was_told_to_read_fail(monkeypatch: pytest.Monk
         ("jsonschema", lambda: ValidJSON({}), "json"),
         ("referencing", lambda: ValidJSON({}), "json"),
         ("jsonschema_specifications", lambda: ValidJSON({}), "json"),
-        ("regex", lambda: MustMatch("a", full=True), "regex"),
     ],
 )
 def test_a_missing_package_is_named_with_its_extra(

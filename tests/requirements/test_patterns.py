@@ -25,7 +25,11 @@ from mellea_sc import (
 )
 from mellea_sc.runtime.thunk import ModelOutputThunk
 from mellea_sc.stdlib.requirements import patterns
-from mellea_sc.stdlib.requirements.expressions import Allowance, Expression, expression_of
+from mellea_sc.stdlib.requirements.expressions.expression import (
+    Allowance,
+    Expression,
+    expression_of,
+)
 from mellea_sc.testing import ScriptedBackend, run_virtual
 from mellea_sc.testing.strategies import cuts
 
@@ -278,12 +282,12 @@ def test_an_expression_that_cannot_be_asked_about_its_future_is_judged_by_window
 def test_without_the_parser_of_the_standard_library_everything_is_judged_by_windows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from mellea_sc.stdlib.requirements import expression_tree
+    from mellea_sc.stdlib.requirements.expressions import tree
 
     def missing(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr(expression_tree.importlib, "import_module", missing)
+    monkeypatch.setattr(tree.importlib, "import_module", missing)
     expression_of.cache_clear()
     try:
         requirement = MustNotMatch(r"(?i)\bGAS\b  # not verbose")

@@ -1,15 +1,14 @@
 """Ways to say what must hold.
 
 limits.py       how long an answer may be
-patterns.py     regular expressions that must and must not match
-valid_json.py   JSON, character by character; json_text.py, json_around.py, json_schema.py,
-                schema_checks.py: its parts
+patterns.py     regular expressions that must and must not match; expressions/: how they are asked
+valid_json.py   JSON, character by character; json/: its parts
 code_blocks.py  fenced blocks: allowed languages, none left open; markdown.py: where they stand
 repetition.py   loops
 sensitive.py    secrets and personal data; kinds/: what they look like
 judge.py        a model that scores the answer
 making.py       short ways to make a requirement of your own
-watching.py     what most of these are made of: a chunking whose pieces carry verdicts
+watching.py     what most of these are made of: a chunking whose pieces carry verdicts; pieces.py: these
 
 A requirement's module is imported when it is first used.
 """

@@ -8,16 +8,16 @@ from typing import Final, get_args
 
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.requirement import OnFail, PartialValidationResult, ValidationResult
-from mellea_sc.stdlib.requirements.expression_tree import Form
-from mellea_sc.stdlib.requirements.expressions import (
+from mellea_sc.stdlib.requirements.expressions.expression import (
     Allowance,
     Expression,
     compile_pattern,
     expression_of,
 )
+from mellea_sc.stdlib.requirements.expressions.normal_text import NormalWatch, normal_text
+from mellea_sc.stdlib.requirements.expressions.tree import Form
+from mellea_sc.stdlib.requirements.expressions.watch import FullWatch, MatchWatch
 from mellea_sc.stdlib.requirements.making import simple_validate
-from mellea_sc.stdlib.requirements.normal_text import NormalWatch, normal_text
-from mellea_sc.stdlib.requirements.pattern_watch import FullWatch, MatchWatch
 from mellea_sc.stdlib.requirements.pieces import LONGEST, Found, Watch
 from mellea_sc.stdlib.requirements.watching import Watched, WindowWatch
 

@@ -1,8 +1,8 @@
 r"""An answer that is JSON, or holds some: checked character by character while it streams.
 
-json_text.py    which character can come next
-json_around.py  what may stand around the JSON text
-json_schema.py  what the JSON text has to fit
+json/text.py    which character can come next
+json/around.py  what may stand around the JSON text
+json/schema.py  what the JSON text has to fit
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import TypeAlias
 
 from mellea_sc.core.backend import Format, schema_of
 from mellea_sc.core.requirement import OnFail, PartialValidationResult, ValidationResult
-from mellea_sc.stdlib.requirements.json_around import (
+from mellea_sc.stdlib.requirements.json.around import (
     JsonAnswer,
     JsonInProse,
     Reader,
     Span,
     at_character,
 )
-from mellea_sc.stdlib.requirements.json_schema import Fits, fits
+from mellea_sc.stdlib.requirements.json.schema import Fits, fits
 from mellea_sc.stdlib.requirements.making import simple_validate
 from mellea_sc.stdlib.requirements.watching import Piece, Watch, Watched
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from mellea_sc.core.requirement import PartialValidationResult
-from mellea_sc.stdlib.requirements.expressions import Allowance, Expression
+from mellea_sc.stdlib.requirements.expressions.expression import Allowance, Expression
 from mellea_sc.stdlib.requirements.pieces import Found, Next, Piece, SpanWatch, Watch
 
 __all__ = ["FullWatch", "MatchWatch"]

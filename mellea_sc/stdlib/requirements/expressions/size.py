@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 
-from mellea_sc.stdlib.requirements.expression_tree import (
+from mellea_sc.stdlib.requirements.expressions.tree import (
     At,
     Atomic,
     Chars,

@@ -27,7 +27,8 @@ from collections.abc import Sequence
 from math import inf
 from typing import Final
 
-from mellea_sc.stdlib.requirements.expression_tree import (
+from mellea_sc.stdlib.requirements.expressions.size import nodes, size_of
+from mellea_sc.stdlib.requirements.expressions.tree import (
     At,
     Atomic,
     Chars,
@@ -41,7 +42,6 @@ from mellea_sc.stdlib.requirements.expression_tree import (
     Repeat,
     Seq,
 )
-from mellea_sc.stdlib.requirements.tree_size import nodes, size_of
 
 __all__ = ["MARK", "is_certain", "write", "write_open"]
 

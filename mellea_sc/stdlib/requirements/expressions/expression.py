@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 import attrs
 
 from mellea_sc.core.errors import InvalidOption, PatternTooSlow
-from mellea_sc.stdlib.requirements.expression_tree import (
+from mellea_sc.stdlib.requirements.expressions.open_ended import MARK, is_certain, write, write_open
+from mellea_sc.stdlib.requirements.expressions.size import Size, first_chars, nodes, size_of, ways
+from mellea_sc.stdlib.requirements.expressions.tree import (
     Chars,
     Form,
     Node,
@@ -27,8 +29,6 @@ from mellea_sc.stdlib.requirements.expression_tree import (
     Ref,
     read_tree,
 )
-from mellea_sc.stdlib.requirements.open_ended import MARK, is_certain, write, write_open
-from mellea_sc.stdlib.requirements.tree_size import Size, first_chars, nodes, size_of, ways
 
 if TYPE_CHECKING:
     import regex  # loaded with the first expression: it takes as long as all the rest of this package

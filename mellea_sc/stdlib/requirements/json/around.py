@@ -6,7 +6,7 @@ import math
 import re
 from typing import Final, Protocol, TypeAlias
 
-from mellea_sc.stdlib.requirements.json_text import DEEPEST, SPACE, JsonText, most_space
+from mellea_sc.stdlib.requirements.json.text import DEEPEST, SPACE, JsonText, most_space
 
 __all__ = ["JsonAnswer", "JsonInProse", "Reader", "Span", "at_character"]
 

@@ -16,7 +16,7 @@ from typing import Final
 
 import attrs
 
-from mellea_sc.stdlib.requirements.expression_tree import Form
+from mellea_sc.stdlib.requirements.expressions.tree import Form
 from mellea_sc.stdlib.requirements.pieces import UNKNOWN, Piece, Watch
 
 __all__ = ["NormalWatch", "normal_text"]

@@ -9,8 +9,17 @@ from typing import Protocol, TypeAlias, cast
 
 from mellea_sc.core.backend import Format, JsonSchema, SchemaModel, schema_of
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.stdlib.requirements.expressions import Allowance, compile_pattern, expression_of
-from mellea_sc.stdlib.requirements.schema_checks import Draft, Validator, draft_of, schema_package
+from mellea_sc.stdlib.requirements.expressions.expression import (
+    Allowance,
+    compile_pattern,
+    expression_of,
+)
+from mellea_sc.stdlib.requirements.json.schema_checks import (
+    Draft,
+    Validator,
+    draft_of,
+    schema_package,
+)
 
 __all__ = ["Fits", "fits"]
 
