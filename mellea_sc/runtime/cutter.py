@@ -80,8 +80,10 @@ class Cutter:
                     "stand in the text after the chunk before it"
                 )
             before, position = pending[position:found], found + len(text)
-            window = self._before(pending, found) if self._window else ""
-            chunks.append(Chunk(text, self._start + found, self._start + position, before, window))
+            chunk = Chunk(text, self._start + found, self._start + position, before)
+            if self._window:
+                chunk.window = self._before(pending, found)
+            chunks.append(chunk)
         self._pending = [pending[position:]]
         self._start += position
         self._space = self._none_yet

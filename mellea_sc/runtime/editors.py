@@ -33,15 +33,13 @@ from mellea_sc.core.base import Context
 from mellea_sc.core.requirement import PartialValidationResult
 from mellea_sc.runtime.cutter import Cutter
 from mellea_sc.runtime.edits import Edit, Edits
+from mellea_sc.runtime.generation import LONGEST
 from mellea_sc.runtime.lanes import Lane, Room
 from mellea_sc.runtime.ledger import Chunk, Move
 from mellea_sc.runtime.nursery import Nursery, parked
 from mellea_sc.runtime.watch import Limit
 
 __all__ = ["PASSES", "Editor", "TextSink"]
-
-LONGEST: Final = 4096
-"""Characters that are cut at once."""
 
 PASSES: Final = 2
 """How often each requirement that edits is given the text."""

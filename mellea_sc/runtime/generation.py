@@ -42,7 +42,7 @@ from mellea_sc.runtime.metering import metered
 from mellea_sc.runtime.nursery import Nursery, sole_error
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
 
-__all__ = ["BoundBackend", "Place", "Sink", "opened_scope", "pump", "settle"]
+__all__ = ["LONGEST", "BoundBackend", "Place", "Sink", "opened_scope", "pump", "settle"]
 
 LONGEST: Final = 4096
 """Characters that are handed over at once: a longer delta comes in pieces, with turns for other tasks

@@ -301,12 +301,9 @@ class Lane:
                 piece = waiting.popleft()
                 if len(waiting) + len(batch) == buffer:
                     outlet.caught_up()
-                verdict = None
-                if follows:
-                    verdict = self._taken_over(piece)
-                    if verdict is None:
-                        follows, stream_validate = False, self.requirement.stream_validate
-                if verdict is None:
+                if follows and (verdict := self._taken_over(piece)) is None:
+                    follows, stream_validate = False, self.requirement.stream_validate
+                if not follows:
                     limit.since = now()
                     try:
                         verdict = await stream_validate(

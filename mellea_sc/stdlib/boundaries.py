@@ -43,14 +43,14 @@ class BoundaryChunker(ChunkingStrategy):
     def _cut(self, boundaries: Sequence[int]) -> list[str]:
         """The chunks up to boundaries; for each it is said how much of the text is known after it."""
         text = "".join(self._pending)
+        size = len(text)
         chunks: list[str] = []
         start = 0
         for after in boundaries:
-            end = len(text) - after
-            if chunk := text[start:end].strip():
+            if chunk := text[start : size - after].strip():
                 chunks.append(chunk)
-            start = end
-        self._pending = [text[start:]] if start < len(text) else []
+            start = size - after
+        self._pending = [text[start:]] if start < size else []
         return chunks
 
 
@@ -80,11 +80,18 @@ class PatternChunker(BoundaryChunker):
         return self._cut_at(boundary, window)
 
     def _cut_at(self, boundary: re.Match[str] | None, window: str) -> Sequence[str]:
-        found: list[int] = []
-        end = 0
+        """The chunks that end in a window, of which the first boundary is known."""
+        text = "".join(self._pending)
+        before = len(text) - len(window)  # text ends with window, and no boundary lies before it
+        chunks: list[str] = []
+        start = end = 0
         while boundary is not None:
             end = boundary.end()
-            found.append(len(window) - end)
+            if chunk := text[start : before + end].strip():
+                chunks.append(chunk)
+            start = before + end
             boundary = self._end.search(window, end)
-        self._tail = window[max(end, len(window) - self._reach) :]
-        return self._cut(found)
+        rest = text[start:]
+        self._pending = [rest] if rest else []
+        self._tail = rest[-self._reach :]
+        return chunks

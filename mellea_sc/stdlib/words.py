@@ -110,10 +110,12 @@ class WordChunker(BoundaryChunker):
                     self._state = "spaced"
                 return ()
             self._state = None
+            size = len(window)
             found: list[int] = []
             while boundary is not None:
-                found.append(len(window) - boundary.end())
-                boundary = _SPACED_END.search(window, boundary.end())
+                end = boundary.end()
+                found.append(size - end)
+                boundary = _SPACED_END.search(window, end)
             return self._cut(found)
         if state is None:
             state = "spaced" if _LETTER.search("".join(self._pending)) else "empty"
