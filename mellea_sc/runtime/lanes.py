@@ -292,7 +292,7 @@ class Lane:
         keeps, follows = self.remembers or self.later is not None, self.earlier is not None
         waiting, batch, buffer, index = self.waiting, self._batch, self.buffer, self.index
         piece: Chunk | None = None
-        verdict: PartialValidationResult | None
+        verdict: PartialValidationResult
         stray = RunError(
             f"stream_validate of {requirement!r} raised a cancellation that nobody asked for"
         )
@@ -301,9 +301,10 @@ class Lane:
                 piece = waiting.popleft()
                 if len(waiting) + len(batch) == buffer:
                     outlet.caught_up()
-                if follows and (verdict := self._taken_over(piece)) is None:
-                    follows, stream_validate = False, self.requirement.stream_validate
-                if not follows:
+                found = self._taken_over(piece) if follows else None
+                if found is None:
+                    if follows:
+                        follows, stream_validate = False, self.requirement.stream_validate
                     limit.since = now()
                     try:
                         verdict = await stream_validate(
@@ -322,6 +323,8 @@ class Lane:
                         return piece  # late, though the call kept its cancellation to itself
                     if keeps:
                         self._keep(piece, verdict)
+                else:
+                    verdict = found
                 if verdict.success == "fail":
                     await anyio.lowlevel.cancel_shielded_checkpoint()
                 move = judged(index, piece, verdict)
