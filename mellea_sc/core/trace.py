@@ -103,6 +103,7 @@ class Trace:
         ended: Seconds from the beginning of the trace.
         cause: What ended it or had it rejected, where it was not its own end.
         tokens: Its own and its attempts'; those of judges are in their own nodes only.
+        edits: How many spans of its text were left out or replaced, as far as it may be shown.
         children: What ran inside it, in the order of the beginnings.
     """
 
@@ -112,6 +113,7 @@ class Trace:
     ended: float
     cause: Cause | None = None
     tokens: TokenCount = attrs.field(factory=TokenCount)
+    edits: int = 0
     children: Sequence[Trace] = ()
 
     def to_dict(self) -> dict[str, object]:
@@ -127,6 +129,8 @@ class Trace:
 
     def _lines(self, first: str, then: str) -> Iterator[str]:
         said = f"{self.what}: {self.outcome}, {self.ended - self.began:.2f} s, {self.tokens}"
+        if self.edits:
+            said += f", {self.edits} edit{'s' * (self.edits > 1)}"
         yield first + said
         if self.cause is not None:
             bar = "│  " if self.children else "   "

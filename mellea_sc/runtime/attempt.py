@@ -287,9 +287,13 @@ class Attempt:
         was edited in the text that may be shown, in its order.
         """
         requirements = self.requirements
-        position = math.inf if self.end == "completed" else self.ledger.position
-        noted: list[Failure | Placed] = [*self.ledger.noted, *self.edits.before(position)]
+        noted: list[Failure | Placed] = [*self.ledger.noted, *self.edited_spans]
         return [(requirements[one.lane], one.verdict) for one in noted]
+
+    @property
+    def edited_spans(self) -> list[Placed]:
+        """What was edited in the text that may be shown, in its order."""
+        return self.edits.before(math.inf if self.end == "completed" else self.ledger.position)
 
     @property
     def cut_off(self) -> tuple[Requirement, PartialValidationResult] | None:

@@ -241,6 +241,8 @@ def test_4_4_edits_are_told_where_they_stand_in_the_shown_text(loop: LoopName) -
     ]
     ran = streamed([*text], requirements, loop)
     assert ran.result.full_text == "A b. B. Two  b. B. Three. An ."
+    assert ran.result.trace.children[0].edits == 4
+    assert str(ran.result.trace).endswith(", 4 edits")
     told = [
         one.requirement if isinstance(one, EditEvent) else one.text
         for one in ran.events

@@ -116,6 +116,7 @@ def _attempt(
             saved=max(0, limit - generated) if stopped_early and limit is not None else 0,
             estimated=not counted and generated > 0,
         ),
+        edits=len(attempt.edited_spans),
         children=[_judge(thunk, began_at, began, now) for thunk, began_at in attempt.judges],
     )
 
