@@ -18,6 +18,7 @@ from mellea_sc import (
     EditEvent,
     MaxWords,
     ModelOption,
+    ModelOutputThunk,
     MustNotMatch,
     NoPII,
     NoSecrets,
@@ -102,18 +103,11 @@ def passes(text: str, requirements: Sequence[Requirement], loop: LoopName) -> bo
     async def program() -> bool:
         backend = ScriptedBackend()
         async with start_session(backend=backend) as m:
-            thunk = await start_text(text)
-            ctx = ChatContext().add(thunk)
+            ctx = ChatContext().add(ModelOutputThunk.computed(text))
             verdicts = [await one.validate(m.backend, ctx) for one in requirements]
         return all(verdicts)
 
     return run_virtual(program, backend=loop)
-
-
-async def start_text(text: str):  # type: ignore[no-untyped-def]
-    from mellea_sc import ModelOutputThunk
-
-    return ModelOutputThunk.computed(text)
 
 
 def check_one_text(ran: Ran, requirements: Sequence[Requirement], loop: LoopName) -> None:
@@ -258,26 +252,20 @@ def test_4_4_edits_are_told_where_they_stand_in_the_shown_text(loop: LoopName) -
 def test_an_editor_that_waits_is_asked_once_about_what_nobody_has_edited() -> None:
     fine = ["One. ", "Two. ", "Three."]
 
-    def ran(answer: Sequence[str], verdicts: Sequence[object] = ()) -> list[str]:
-        class Fixes(Check):
-            on_fail = "fix"
-
-        said = iter(verdicts)
-
+    def asked(bad: str = "") -> list[str]:
         async def judge(chunk: str, backend: Backend, ctx: Context) -> object:
-            if chunk in verdicts:
+            if chunk == bad:
                 return PartialValidationResult("fail", replacement="Good.")
             return "pass"
 
-        del said
         check = Check(judge)
         check.on_fail = "fix"
-        streamed(answer, [check])
+        streamed(fine, [check])
         return check.seen.started
 
-    assert ran(fine) == ["One.", "Two.", "Three."]
+    assert asked() == ["One.", "Two.", "Three."]
     # after an edit the pass that made it and the one that follows judge for themselves
-    assert sorted(ran(fine, ["Two."])) == ["Good.", "One.", "Three.", "Three.", "Two."]
+    assert sorted(asked("Two.")) == ["Good.", "One.", "Three.", "Three.", "Two."]
 
 
 def test_one_that_counts_goes_on_counting_where_the_pass_before_was_given_another_text() -> None:
