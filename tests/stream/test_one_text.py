@@ -172,10 +172,14 @@ def test_4_4_what_is_shown_kept_and_validated_is_one_text_that_all_have_passed_f
         check_one_text(ran, requirements, loop)
         runs.append(ran)
     assert len({ran.result.completed for ran in runs}) == 1
-    if chunking is not None or runs[0].result.completed:  # a raw delta is shown whole or not at all
-        assert len({ran.result.full_text for ran in runs}) == 1
-    if chunking is not None:
-        assert len({tuple(ran.chunks) for ran in runs}) == 1
+    *shorter, longest = sorted((ran.result.full_text for ran in runs), key=len)
+    if runs[0].result.completed:
+        assert {*shorter} == {longest}
+        if chunking is not None:
+            assert len({tuple(ran.chunks) for ran in runs}) == 1
+    else:
+        # a fail stops at once: how much the other lanes had passed by then, of the same text, is chance
+        assert all(longest.startswith(text) for text in shorter)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
