@@ -107,7 +107,7 @@ class Grouped(ChunkingStrategy):
     """
 
     def __init__(self, strategy: ChunkingStrategy, size: int) -> None:
-        self.bare = strategy.bare
+        self.bare: bool = strategy.bare
         self._cutter = Cutter(strategy)
         self._size = size
         self._text: list[str] = []

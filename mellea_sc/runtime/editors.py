@@ -84,10 +84,10 @@ class Editor:
         replaces: bool,
         kept: str,
     ) -> None:
-        self.lane = lane
+        self.lane: Lane = lane
         self.cut_off: PartialValidationResult | None = None
         """The verdict after which nothing can be shown any more."""
-        self.scope = anyio.CancelScope()
+        self.scope: anyio.CancelScope = anyio.CancelScope()
         self._number = number
         self._cutter = cutter
         self._edits = edits
@@ -99,7 +99,7 @@ class Editor:
         self._space_given = 0  # so much of what stands after the last judged piece is given away
         self._given = 0
         self._ended = self._flushed = False
-        self.is_full = False
+        self.is_full: bool = False
         """Whether the next in the chain is."""
         lane.source = self
         if kept:

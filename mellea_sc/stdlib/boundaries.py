@@ -18,7 +18,7 @@ __all__ = ["BoundaryChunker", "PatternChunker"]
 class BoundaryChunker(ChunkingStrategy):
     """Chunks that end at boundaries, without white space around them."""
 
-    bare = True
+    bare: bool = True
 
     def __init__(self) -> None:
         self._pending: list[str] = []

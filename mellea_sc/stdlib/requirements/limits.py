@@ -74,7 +74,7 @@ class MaxSentences(_AtMost):
         InvalidOption: the limit is not such a number.
     """
 
-    unit = "sentence"
+    unit: ClassVar[Literal["sentence", "word"]] = "sentence"
 
 
 class MaxWords(_AtMost):
@@ -96,7 +96,7 @@ class MaxWords(_AtMost):
         InvalidOption: the limit is not such a number.
     """
 
-    unit = "word"
+    unit: ClassVar[Literal["sentence", "word"]] = "word"
 
 
 class MaxCharacters(Watched):

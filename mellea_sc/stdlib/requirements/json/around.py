@@ -59,7 +59,7 @@ class JsonAnswer:
         self._ended: int | None = None
         self._marks = ""  # those that have opened a fence
         self._line: str | None = None  # a fence's opening or closing line, while it is read
-        self.why = ""
+        self.why: str = ""
 
     def take(self, text: str) -> int:
         """Read on, up to the text's end or the first character that cannot come."""
@@ -128,7 +128,7 @@ class JsonInProse:
 
     def __init__(self) -> None:
         self._run = 0
-        self.why = ""
+        self.why: str = ""
 
     def take(self, text: str) -> int:
         """Read on, up to the text's end or the first character that cannot come."""

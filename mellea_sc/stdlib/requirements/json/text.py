@@ -59,7 +59,7 @@ class JsonText:
         self._length = 0
         self.open: list[tuple[str, int]] = []
         """The brackets that are open, and where they stand."""
-        self.wrong = ""
+        self.wrong: str = ""
         """Why the character cannot come at which the reading ended."""
 
     @property
