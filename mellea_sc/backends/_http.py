@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from mellea_sc.backends._address import Address
 from mellea_sc.backends._failures import Advice, Failures
 from mellea_sc.backends._lines import Splitter
+from mellea_sc.backends._surrogates import HalfCharacters
 from mellea_sc.core.backend import Backend, Delta, GenerationRequest
 from mellea_sc.core.errors import BackendProtocolError, InvalidOption
 
@@ -118,7 +119,8 @@ class HttpBackend(Backend):
             ) from None
 
     async def _deltas(self, response: Response) -> AsyncGenerator[Delta]:
-        splitter = self.splitter()
+        splitter, halves = self.splitter(), HalfCharacters()
+        said_something = False
         data = b" "
         while data:
             data = await response.read()
@@ -128,12 +130,20 @@ class HttpBackend(Backend):
                 try:
                     delta = self.parse(text)
                 except BackendProtocolError:
-                    if data:
+                    if data and not response.is_finished:
                         raise
-                    break  # half a text, where the response ended
+                    break  # half a text where the response ended, or no part of the answer behind its end
                 if delta is None:
+                    if not said_something:
+                        raise self._failures.interrupted("it ended without an answer")
                     response.is_finished = True
+                    if rest := halves.end():
+                        yield Delta(rest)
                     return
+                said_something |= bool(delta.text) or delta.finish_reason is not None
+                delta.text = halves.join(delta.text)
+                if delta.finish_reason is not None:
+                    delta.text += halves.end()
                 yield delta
                 if delta.finish_reason is not None:
                     response.is_finished = True

@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-__all__ = ["count_in", "fields_of", "list_of", "parse_object"]
+from mellea_sc.core.usage import Usage
+
+__all__ = ["count_in", "fields_of", "list_of", "parse_object", "text_in", "usage_in"]
 
 
 def parse_object(text: str) -> dict[str, object] | None:
@@ -28,7 +30,33 @@ def list_of(value: object) -> Sequence[object]:
     return cast("list[object]", value) if isinstance(value, list) else ()
 
 
+def text_in(content: object) -> str | None:
+    """The text of a content: a string, or a list of parts (Mistral's), of which those with text count.
+
+    ``None`` when it is anything else.
+    """
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        return None
+    texts: list[str] = []
+    for part in list_of(cast("object", content)):
+        text = part if isinstance(part, str) else fields_of(part).get("text")
+        texts += [text] if isinstance(text, str) else []
+    return "".join(texts)
+
+
+def usage_in(fields: Mapping[str, object], prompt: str, completion: str) -> Usage | None:
+    """The tokens used, if the server says how many the answer has. A number below 0 says nothing."""
+    said = _count(fields.get(completion))
+    return None if said is None else Usage(_count(fields.get(prompt)) or 0, said)
+
+
 def count_in(fields: Mapping[str, object], name: str) -> int:
     """A count among the fields; 0 where there is none."""
-    value = fields.get(name)
-    return value if isinstance(value, int) else 0
+    return _count(fields.get(name)) or 0
+
+
+def _count(value: object) -> int | None:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return cast("int", value) if is_count else None

@@ -6,6 +6,7 @@ iterator is to be exhausted before the next ``feed``; an error comes after all t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
@@ -128,22 +129,35 @@ class EventSplitter:
             BackendProtocolError: a line or an event is longer than the limit, or not UTF-8.
         """
         for line in self._lines.feed(data):
+            if line.startswith("\0"):  # some server's padding
+                line = line.lstrip("\0")
             if not line:
                 self._size = 0
             elif line.startswith("data"):  # the only field that adds up over lines
                 self._size += len(line)
                 if self._size > self._limit:
                     raise _too_long("event", self._limit)
+            elif line[0] == "{":  # an object that was sent as it is, mostly an error
+                yield line
+            elif line.startswith("error:"):
+                yield _as_error(line.removeprefix("error:").strip())
             event = self._decoder.decode(line)
             if event is not None and event.data:
-                yield event.data
+                yield _as_error(event.data) if event.event == "error" else event.data
 
     def close(self) -> Sequence[str]:
         """The data of the event that was begun and not ended, if there is one."""
         for line in self._lines.close():
+            if line.startswith("{"):
+                return [line]
             self._decoder.decode(line)
         event = self._decoder.decode("")
         return [event.data] if event is not None and event.data else []
+
+
+def _as_error(words: str) -> str:
+    """What stands in an error's event or field, as the object that a backend takes for an error."""
+    return words if '"error"' in words else json.dumps({"error": words})
 
 
 def _too_long(what: str, limit: int) -> BackendProtocolError:

@@ -9,10 +9,10 @@ from typing import ClassVar, Final
 from mellea_sc.backends._address import parse_address
 from mellea_sc.backends._failures import Advice
 from mellea_sc.backends._http import HttpBackend
-from mellea_sc.backends._json import count_in, fields_of, parse_object
+from mellea_sc.backends._json import fields_of, parse_object, text_in, usage_in
 from mellea_sc.backends._lines import LineSplitter
 from mellea_sc.backends.model_options import ModelOption, WireNames, wire_parameters
-from mellea_sc.core.backend import Delta, GenerationRequest, Usage
+from mellea_sc.core.backend import Delta, GenerationRequest
 
 __all__ = ["OllamaBackend"]
 
@@ -72,20 +72,20 @@ class OllamaBackend(HttpBackend):
             raise self._failures.malformed(text)
         if chunk.get("error"):
             raise self._failures.model(chunk["error"])
-        content = fields_of(chunk.get("message")).get("content") or ""
+        message = fields_of(chunk.get("message")).get("content")
+        content = text_in(message or chunk.get("response"))
         done = chunk.get("done")
-        if not isinstance(content, str) or not isinstance(done, bool):
+        if content is None or not isinstance(done, bool):
             raise self._failures.malformed(text)
         if not done:
             return Delta(content)
         reason = chunk.get("done_reason")
-        counted = "prompt_eval_count" in chunk or "eval_count" in chunk
+        if reason in ("load", "unload"):  # it has loaded a model, or let it go, and said nothing
+            raise self._failures.model(f"done_reason {reason!r}")
         return Delta(
             content,
             reason if isinstance(reason, str) and reason else "stop",
-            Usage(count_in(chunk, "prompt_eval_count"), count_in(chunk, "eval_count"))
-            if counted
-            else None,
+            usage_in(chunk, "prompt_eval_count", "eval_count"),
         )
 
 

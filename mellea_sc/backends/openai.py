@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Final, cast
 from urllib.parse import urlsplit
 
@@ -11,7 +12,7 @@ import attrs
 from mellea_sc.backends._address import Address, parse_address
 from mellea_sc.backends._failures import Advice
 from mellea_sc.backends._http import HttpBackend
-from mellea_sc.backends._json import count_in, fields_of, parse_object
+from mellea_sc.backends._json import fields_of, list_of, parse_object, text_in, usage_in
 from mellea_sc.backends._lines import EventSplitter
 from mellea_sc.backends.model_options import ModelOption, WireNames, wire_parameters
 from mellea_sc.core.backend import Delta, GenerationRequest, Usage
@@ -93,36 +94,48 @@ class OpenAIBackend(HttpBackend):
         return EventSplitter()
 
     def parse(self, text: str) -> Delta | None:
-        """The delta in an event's data; ``[DONE]`` is the end."""
-        if text == "[DONE]":
+        """The delta in an event's data; ``[DONE]`` is the end.
+
+        An event without choices (a ping, metadata, the usage) is an empty delta. Text is also taken where
+        other protocols have it: in ``message``, in ``text``.
+        """
+        if text.strip() == "[DONE]":
             return None
         chunk = parse_object(text)
         if chunk is None:
             raise self._failures.malformed(text)
-        if chunk.get("error"):
-            raise self._failures.model(chunk["error"])
-        usage = fields_of(chunk.get("usage"))
-        choices = chunk.get("choices")
-        if isinstance(choices, list):
-            choice = fields_of(cast("list[object]", choices)[0] if choices else None)
-        elif usage:
-            choice = fields_of(None)
-        else:
+        found = chunk.get("choices")
+        if found is not None and not isinstance(found, list):
             raise self._failures.malformed(text)
-        words = fields_of(choice.get("delta"))
-        # A model that declines an answer in a given form says so in a field of its own.
-        content = words.get("content") or words.get("refusal") or ""
-        if not isinstance(content, str):
-            raise self._failures.malformed(text)
+        choices = list_of(cast("object", found))
+        choice = fields_of(choices[0] if choices else None)
+        error = chunk.get("error") or choice.get("error")
+        if not error and "choices" not in chunk:
+            error = chunk.get("detail")  # FastAPI's word for it
+        if error or chunk.get("object") == "error":
+            raise self._failures.model(error or chunk)
         reason = choice.get("finish_reason")
-        return Delta(
-            content,
-            reason if isinstance(reason, str) else None,
-            Usage(count_in(usage, "prompt_tokens"), count_in(usage, "completion_tokens"))
-            if usage
-            else None,
-        )
+        if reason in _FAILED:
+            raise self._failures.model(f"finish_reason {reason!r}")
+        words = fields_of(choice.get("delta")) or fields_of(choice.get("message"))
+        # A model that declines an answer in a given form says so in a field of its own.
+        content = text_in(words.get("content") or words.get("refusal") or choice.get("text"))
+        if content is None:
+            raise self._failures.malformed(text)
+        return Delta(content, reason if isinstance(reason, str) and reason else None, _usage(chunk))
 
+
+def _usage(chunk: Mapping[str, object]) -> Usage | None:
+    usage = fields_of(chunk.get("usage")) or fields_of(fields_of(chunk.get("x_groq")).get("usage"))
+    if not usage:
+        return None
+    return usage_in(usage, "prompt_tokens", "completion_tokens") or usage_in(
+        usage, "input_tokens", "output_tokens"
+    )
+
+
+_FAILED: Final = ("error", "abort", "network_error")
+"""Reasons that servers give for an answer that is none."""
 
 _RESERVED: Final = {
     "model": "give the session another model_id",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mellea_sc.backends._surrogates import HalfCharacters
 from mellea_sc.backends.ollama import OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
-from mellea_sc.core.backend import Delta
+from mellea_sc.core.backend import Delta, Usage
 from mellea_sc.core.errors import BackendError, BackendProtocolError, ModelError
 
 OPENAI = OpenAIBackend("m", base_url="http://127.0.0.1:1")
@@ -60,7 +62,7 @@ def test_any_text_is_a_delta_an_end_or_a_typed_error(
 @pytest.mark.parametrize("backend", [OPENAI, OLLAMA])
 @pytest.mark.parametrize(
     "text",
-    ["[" * 100_000, '{"a":' * 100_000, "1" * 10_000, "{}", "[]", "null", '{"choices": 3}'],
+    ["[" * 100_000, '{"a":' * 100_000, "1" * 10_000, "[]", "null", '{"choices": 3}'],
     ids=lambda text: text[:12],
 )
 def test_what_is_no_part_of_an_answer_is_a_protocol_error(
@@ -83,9 +85,92 @@ def test_an_error_object_says_what_the_server_said(
         backend.parse(json.dumps({"error": error, "choices": [], "done": False}))
 
 
-@pytest.mark.parametrize("content", [3, ["a"], {"a": 1}, True])
+@pytest.mark.parametrize("content", [3, {"a": 1}, True])
 def test_content_that_is_no_text_is_a_protocol_error(content: object) -> None:
     with pytest.raises(BackendProtocolError):
         OPENAI.parse(json.dumps({"choices": [{"delta": {"content": content}}]}))
     with pytest.raises(BackendProtocolError):
         OLLAMA.parse(json.dumps({"message": {"content": content}, "done": False}))
+
+
+def openai(**choice: object) -> Delta | None:
+    return OPENAI.parse(json.dumps({"choices": [choice]}))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {},
+        {"type": "ping"},
+        {"choices": None, "prompt_filter_results": []},
+        {"choices": [], "citations": ["u"]},
+    ],
+)
+def test_an_event_without_choices_is_passed_over(event: object) -> None:
+    assert OPENAI.parse(json.dumps(event)) == Delta()
+
+
+def test_text_is_taken_where_other_protocols_have_it() -> None:
+    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "a"}, "b"]
+    assert openai(delta={"content": parts}) == Delta("ab")
+    assert openai(message={"content": "ab"}, finish_reason="stop") == Delta("ab", "stop")
+    assert openai(text="ab") == Delta("ab")
+    assert OLLAMA.parse('{"response": "ab", "done": false}') == Delta("ab")
+
+
+def test_an_empty_finish_reason_is_none() -> None:
+    for reason in ("", None):
+        assert openai(delta={"content": "a"}, finish_reason=reason) == Delta("a")
+
+
+@pytest.mark.parametrize("reason", ["error", "abort", "network_error"])
+def test_a_finish_reason_that_says_fail_is_an_error(reason: str) -> None:
+    with pytest.raises(ModelError, match=reason):
+        openai(delta={"content": "a"}, finish_reason=reason)
+
+
+@pytest.mark.parametrize("reason", ["load", "unload"])
+def test_ollamas_end_of_loading_is_no_answer(reason: str) -> None:
+    with pytest.raises(ModelError, match=reason):
+        OLLAMA.parse(json.dumps({"done": True, "done_reason": reason}))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"choices": [{"delta": {}, "error": {"message": "too hot"}}]},
+        {"choices": [{"finish_reason": "error", "error": "too hot"}]},
+        {"object": "error", "message": "too hot"},
+        {"detail": "too hot"},
+    ],
+)
+def test_an_error_is_found_wherever_it_stands(event: object) -> None:
+    with pytest.raises(ModelError, match="too hot"):
+        OPENAI.parse(json.dumps(event))
+
+
+@pytest.mark.parametrize("count", [-1, True, None, "7", 1.5])
+def test_a_number_of_tokens_that_is_none_says_nothing(count: object) -> None:
+    usage = {"prompt_tokens": 3, "completion_tokens": count}
+    assert OPENAI.parse(json.dumps({"choices": [], "usage": usage})) == Delta()
+    done = {"done": True, "prompt_eval_count": 3, "eval_count": count}
+    assert OLLAMA.parse(json.dumps(done)) == Delta("", "stop")
+
+
+def test_tokens_are_found_under_other_names() -> None:
+    other = {"usage": {"input_tokens": 3, "output_tokens": 4}}
+    groq = {"x_groq": {"usage": {"prompt_tokens": 3, "completion_tokens": 4}}}
+    for event in (other, groq):
+        assert OPENAI.parse(json.dumps(event)) == Delta(usage=Usage(3, 4))
+
+
+@given(data=st.data())
+def test_halves_of_characters_are_joined_however_the_text_is_cut(data: st.DataObject) -> None:
+    units = data.draw(st.lists(st.sampled_from(["a", "é", "\ud83d", "\ude00", "\U0001f600"])))
+    text = "".join(units)
+    halves = HalfCharacters()
+    places = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4)))
+    parts = [text[a:b] for a, b in pairwise([0, *places, len(text)])]
+    joined = "".join([*map(halves.join, parts), halves.end()])
+    assert joined == text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    joined.encode()
