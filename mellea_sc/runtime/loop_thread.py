@@ -113,11 +113,15 @@ class LoopThread:
         self._came = anyio.Event()
         async with anyio.create_task_group() as tasks:
             self._started.set()
-            while self._wanted or self._submitted:
+            while True:
+                # made before looking: several wake-ups may have become one, and one that comes
+                # after the look is for this event
+                self._came = anyio.Event()
                 while self._submitted:
                     self._start_next(tasks)
+                if not self._wanted:
+                    break
                 await self._came.wait()
-                self._came = anyio.Event()
 
     def _start_next(self, tasks: anyio.abc.TaskGroup) -> None:
         # a function of its own: what was called must not be held while the thread waits for more

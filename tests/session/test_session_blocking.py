@@ -664,3 +664,25 @@ def test_ctrl_c_before_the_loop_of_a_thread_runs_ends_the_thread(
     with pytest.raises(KeyboardInterrupt):
         Watched(THREAD).start()
     assert not threads()
+
+
+def test_a_loop_thread_that_is_asked_and_ended_while_its_loop_is_busy_ends() -> None:
+    thread = LoopThread("busy")
+    thread.start()
+    busy, go_on, ran = threading.Event(), threading.Event(), threading.Event()
+
+    async def block() -> None:
+        busy.set()
+        go_on.wait(60)  # noqa: ASYNC251 - the loop stands still
+
+    async def last() -> None:
+        ran.set()
+
+    thread.submit(block)
+    assert busy.wait(60)
+    thread.submit(last)
+    thread._stop()  # both wake-ups wait for the loop
+    go_on.set()
+    thread._join(60)
+    assert not thread._thread.is_alive()
+    assert ran.is_set()
