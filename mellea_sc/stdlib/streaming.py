@@ -2,7 +2,7 @@
 
 One delta's way, from the socket to the user::
 
-    socket ─> backend.open() ─> pump ─> Attempt.write ─> Cutter ─> one bounded channel per requirement
+    socket ─> backend.open() ─> pump ─> Attempt.write ─> editors ─> Cutter ─> one bounded channel per requirement
                                                                             │ stream_validate()
       reader <─ astream() / events() <─ Gate <── release ── Ledger <── verdict
                                                      └────── cancel ──> the attempt's cancel scope
@@ -10,7 +10,8 @@ One delta's way, from the socket to the user::
                                           the next Attempt <── a strategy's Ask ─┘
 
 ``stream_run.py`` has the run, ``gate.py`` and ``stream_result.py`` what the user sees, ``sampling/`` the
-attempts, and the kernel's ``attempt.py``, ``lanes.py`` and ``ledger.py`` the checking.
+attempts, and the kernel's ``attempt.py``, ``editors.py``, ``lanes.py`` and ``ledger.py`` the checking. There are
+editors only where a requirement filters or fixes.
 """
 
 from __future__ import annotations
