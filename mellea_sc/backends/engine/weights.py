@@ -25,7 +25,7 @@ import anyio
 import anyio.lowlevel
 import attrs
 
-from mellea_sc.backends._child import Child
+from mellea_sc.backends.engine.child import Child
 from mellea_sc.core.errors import EngineError
 
 __all__ = ["SMOLLM2", "Progress", "ProgressCallback", "Weights", "fetch"]
