@@ -36,7 +36,7 @@ from mellea_sc.core.backend import (
 from mellea_sc.core.base import Component, Context, Span, pending_thunks
 from mellea_sc.core.errors import BackendError, BackendTimeout, DependencyFailed, SessionClosed
 from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout, wants_stream
-from mellea_sc.core.prompt import messages_for
+from mellea_sc.core.prompt import messages_for, not_yet_read
 from mellea_sc.runtime.loops import clock, is_stray_cancellation
 from mellea_sc.runtime.metering import metered
 from mellea_sc.runtime.nursery import Nursery, sole_error
@@ -309,7 +309,7 @@ async def request_for(
         DependencyFailed: one of them failed.
         InvalidOption: an option or the format is not usable.
     """
-    await settle(action, *ctx.view_for_generation())
+    await settle(action, *not_yet_read(ctx))
     options = merge_options(nursery.options, model_options)
     return GenerationRequest(messages_for(action, ctx, options), options, schema_of(format))
 
