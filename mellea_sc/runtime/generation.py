@@ -16,9 +16,9 @@ the source never has to wait itself. The wait for each delta is bounded; the wai
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 import anyio
 import anyio.abc
@@ -27,6 +27,7 @@ import attrs
 
 from mellea_sc.core.backend import (
     Backend,
+    BackendWrapper,
     Delta,
     Format,
     GenerationRequest,
@@ -188,7 +189,7 @@ class Place:
             raise SessionClosed("the scope that this backend is bound to has ended")
 
 
-class BoundBackend(Backend):
+class BoundBackend(BackendWrapper):
     """A backend that can generate: its tasks have a place.
 
     A session's ``m.backend`` is one, and so is what validators and strategies get, whose place is
@@ -196,7 +197,7 @@ class BoundBackend(Backend):
 
     Args:
         place: Says where tasks go, at the moment one is started.
-        backend: What it talks to the model with, for its name.
+        backend: What it talks to the model with, for what that says of itself.
         started: Told of every generation that is started with it.
 
     Attributes:
@@ -210,16 +211,16 @@ class BoundBackend(Backend):
         backend: Backend,
         started: Callable[[ModelOutputThunk], None] | None = None,
     ) -> None:
+        super().__init__(backend)
         self.started: Callable[[ModelOutputThunk], None] | None = started
         self._place = place
-        self._backend = backend
-        self.provider: str = backend.provider
-        self.model_id: str = backend.model_id
-        self.prefills: bool = backend.prefills
-        self.judges: bool = backend.judges
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._backend!r}>"
+        return f"<{type(self).__name__} of {self.inner!r}>"
+
+    def connected(self) -> AbstractAsyncContextManager[Self]:
+        """Itself: the nursery of the place keeps the connections."""
+        return nullcontext(self)
 
     async def place(self) -> Place:
         """Where the tasks go that are started now."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from mellea_sc.core.backend import Backend, Delta, GenerationRequest, Usage
+from mellea_sc.core.backend import Backend, BackendWrapper, Delta, GenerationRequest, Usage
 from mellea_sc.core.spending import Prices
 from mellea_sc.core.usage import CHARACTERS, estimated_tokens
 from mellea_sc.runtime.budget import Budget, Work, began, latest_request, open_budgets, work_above
@@ -107,7 +107,7 @@ def metered(backend: Backend) -> Backend:
     return Metered(backend, budgets) if budgets else backend
 
 
-class Metered(Backend):
+class Metered(BackendWrapper):
     """A backend whose requests are debited, and cut when a budget is exceeded.
 
     Args:
@@ -116,10 +116,8 @@ class Metered(Backend):
     """
 
     def __init__(self, backend: Backend, budgets: tuple[Budget, ...]) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self._budgets = budgets
-        self.provider: str = backend.provider
-        self.model_id: str = backend.model_id
 
     def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
         """Open a generation.
@@ -137,7 +135,7 @@ class Metered(Backend):
         work = Work(self._budgets)
         try:
             with work:
-                async with self._backend.open(request) as deltas:
+                async with self.inner.open(request) as deltas:
                     yield _Deltas(deltas, account)
         finally:
             account.close()
