@@ -7,10 +7,12 @@ thread (blocking calls, ``runtime/portal.py``).
 
 from __future__ import annotations
 
+import inspect
+import sys
 import warnings
 from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import Self, TypeVar
+from types import FrameType, TracebackType
+from typing import Final, Self, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -78,6 +80,7 @@ class SessionScope:
     async def __aenter__(self) -> Self:
         if self._ended or self._block is not None or self._adopted:
             raise SessionClosed("a session is entered once, before it is used: start another one")
+        _warn_in_generator(sys._getframe(1))
         nursery = self._make_nursery()
         await nursery.__aenter__()
         self._block = nursery
@@ -249,3 +252,23 @@ class SessionScope:
         """
         self._check_open()
         return self._portal.call(function)
+
+
+def _warn_in_generator(entering: FrameType) -> None:
+    """Warn of a block inside an async generator, which may be ended in another task than it has begun in (PEP 789)."""
+    if not entering.f_code.co_flags & inspect.CO_ASYNC_GENERATOR:
+        return
+    driver = entering.f_back
+    if driver is not None and driver.f_globals.get("__name__", "").startswith(_ENDS_WHERE_IT_BEGAN):
+        return
+    warnings.warn(
+        "a session is opened inside an async generator. If that is not read to its end, its session will end in "
+        "another task, or never. Make the generator an @asynccontextmanager, open the session outside of it, or "
+        "answer a web request with mellea_sc.asgi.SSEResponse",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+_ENDS_WHERE_IT_BEGAN: Final = ("contextlib", "anyio.", "pytest_trio.")
+"""Who drives async generators so that both happens in one task: context managers, and fixtures of tests."""

@@ -157,6 +157,11 @@ class StreamChunkingResult:
         """
         return self._gate.events.reader()
 
+    def bound_lookahead(self, chunks: int) -> None:
+        """Let at most so many released chunks wait unread, where the stream was not given a ``lookahead``."""
+        if self._gate.lookahead is None:
+            self._gate.lookahead = chunks
+
     async def acomplete(self) -> None:
         """Wait for the end of the run; a ``lookahead`` does not hold it up any more.
 
