@@ -72,7 +72,11 @@ class _Response:
         headers: Mapping[str, str] | None = None,  # noqa: ARG004
     ) -> Self:
         loaded = sys.modules.get("starlette.responses")
-        kind: type = cls if loaded is None else _of_starlette(cast("type", cls), cast("type", loaded.Response))
+        kind: type = (
+            cls
+            if loaded is None
+            else _of_starlette(cast("type", cls), cast("type", loaded.Response))
+        )
         return cast("Self", object.__new__(kind))
 
     def __init__(
