@@ -68,7 +68,7 @@ async def respond(
             await opening.abandon()
         raise
     try:
-        await response.check(media_types)
+        await response.check()
         yield response
     finally:
         await response.aclose()
