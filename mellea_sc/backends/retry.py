@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import Final, Self
 
 import anyio
 import attrs
 
-from mellea_sc.core.backend import Backend, Delta, GenerationRequest, Usage
+from mellea_sc.core.backend import Backend, BackendWrapper, Delta, GenerationRequest, Usage
 from mellea_sc.core.errors import BackendError, BackendUnreachable, InvalidOption
 from mellea_sc.core.retries import Retries, in_flight, of_call, retries_of
-
-if TYPE_CHECKING:
-    from typing import Self
 
 __all__ = ["Retrying", "retrying"]
 
@@ -32,7 +29,7 @@ SPREAD: Final = 0.1
 together do not come back together."""
 
 
-class Retrying(Backend):
+class Retrying(BackendWrapper):
     """Another backend, whose requests are made again when they failed before their answer began.
 
     What is made again is what the backend calls ``retryable``: no connection or a lost one, a server that
@@ -51,24 +48,14 @@ class Retrying(Backend):
     """
 
     def __init__(self, backend: Backend, retries: int | Retries | None = None) -> None:
+        super().__init__(backend)
         wanted = retries_of(retries)
         self.retries: Retries = Retries() if wanted is None else wanted
         self.has_answered: bool = False
         """Whether the server is known to be there."""
-        self._backend = backend
-        self.provider: str = backend.provider
-        self.model_id: str = backend.model_id
-        self.prefills: bool = backend.prefills
-        self.judges: bool = backend.judges
 
     def __repr__(self) -> str:
-        return f"Retrying({self._backend!r}, {self.retries!r})"
-
-    @asynccontextmanager
-    async def connected(self) -> AsyncGenerator[Self]:
-        """The same around the connected backend."""
-        async with self._backend.connected() as backend:
-            yield type(self)(backend, self.retries)
+        return f"Retrying({self.inner!r}, {self.retries!r})"
 
     def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
         """Open a generation; see :meth:`Backend.open`. Entering waits for the first delta that says something.
@@ -79,7 +66,7 @@ class Retrying(Backend):
 
         Cancellation: ends the waiting between attempts at once.
         """
-        return _Opening(self, self._backend, request)
+        return _Opening(self, request)
 
 
 def retrying(backend: Backend, retries: int | Retries | None = None) -> Backend:
@@ -88,8 +75,11 @@ def retrying(backend: Backend, retries: int | Retries | None = None) -> Backend:
     Raises:
         InvalidOption: it does, and ``retries`` are given besides.
     """
-    if not isinstance(backend, Retrying):
-        return Retrying(backend, retries)
+    inside = backend
+    while not isinstance(inside, Retrying):
+        if not isinstance(inside, BackendWrapper):
+            return Retrying(backend, retries)
+        inside = inside.inner
     if retries is not None:
         raise InvalidOption("give either retries, or a backend that is Retrying, not both")
     return backend
@@ -100,9 +90,8 @@ class _Opening:
 
     _opened: AsyncExitStack
 
-    def __init__(self, owner: Retrying, backend: Backend, request: GenerationRequest) -> None:
+    def __init__(self, owner: Retrying, request: GenerationRequest) -> None:
         self._owner = owner
-        self._backend = backend
         self._request = request
         self._retries = of_call.get() or owner.retries
         self._made = 0
@@ -142,7 +131,7 @@ class _Opening:
     async def _attempt(self) -> AsyncIterator[Delta]:
         self._made += 1
         async with AsyncExitStack() as stack:
-            deltas = aiter(await stack.enter_async_context(self._backend.open(self._request)))
+            deltas = aiter(await stack.enter_async_context(self._owner.inner.open(self._request)))
             self._owner.has_answered = True
             first = await _first_of(deltas)
             self._opened = stack.pop_all()

@@ -12,7 +12,7 @@ import anyio
 import anyio.abc
 import attrs
 
-from mellea_sc.backends.engine.weights import SMOLLM2
+from mellea_sc.backends._weights import SMOLLM2
 from mellea_sc.backends.local import LocalBackend, Progress
 from mellea_sc.backends.select import make_backend
 from mellea_sc.cli.ending import INVALID, VALID
