@@ -15,7 +15,7 @@ from urllib.parse import quote
 import attrs
 
 from mellea_sc.backends.http.delays import BUSY, delay_in, is_temporary, status_in
-from mellea_sc.backends.http.json_values import parse_object
+from mellea_sc.backends.http.json_values import parse_object, value_or_text
 from mellea_sc.core.errors import (
     BackendBusy,
     BackendError,
@@ -162,8 +162,9 @@ class Failures:
         said = f"{self.server} answered {status}{_phrase(status)}{f': {words}' if words else ''}"
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             return NotAuthorized(f"{said}. {self.advice.no_key}", status=status, body=kept)
-        if is_temporary(status, headers, body if answer is None else answer):
-            seconds = delay_in(status, headers, answer)
+        came = value_or_text(body)
+        if is_temporary(status, headers, came):
+            seconds = delay_in(status, headers, came)
             wish = f" (it asks to wait for {seconds:g} s)" if seconds else ""
             kind = BackendBusy if status in BUSY else BackendRejected
             failure = kind(f"{said}{wish}", status=status, body=kept)
