@@ -47,7 +47,7 @@ from mellea_sc.runtime.loops import (
     running_loop,
     spawn_root,
 )
-from mellea_sc.runtime.slots import Slots
+from mellea_sc.runtime.slots import Slot, Slots
 from mellea_sc.runtime.watch import Limit, Watch
 
 __all__ = [
@@ -331,9 +331,9 @@ class Nursery:
 
     # --- what generations need --------------------------------------------------------------
 
-    def slot(self) -> AbstractAsyncContextManager[None]:
-        """A place among the ``max_concurrency`` requests in flight; see :class:`Slots`."""
-        return self._slots
+    def slot(self) -> Slot:
+        """A place among the ``max_concurrency`` requests in flight, to be entered; see :class:`Slots`."""
+        return Slot(self._slots)
 
     @property
     def is_short_of_slots(self) -> bool:

@@ -12,7 +12,7 @@ import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Concatenate, Final, Literal, ParamSpec, TypeVar, overload
 
-from mellea_sc.backends.retry import Retrying
+from mellea_sc.backends.retry import retrying
 from mellea_sc.backends.select import make_backend
 from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk
@@ -20,6 +20,7 @@ from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import Requirement, ValidationResult
+from mellea_sc.core.retries import Retries, retried
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.spending import Limits
 from mellea_sc.runtime.generation import describe
@@ -61,6 +62,7 @@ def start_session(
     backend: Backend | None = None,
     on_error: OnError = "hold",
     max_concurrency: int | None = None,
+    retries: int | Retries | None = None,
 ) -> MelleaSession:
     """Make a session. Nothing is connected or started before it is used.
 
@@ -81,6 +83,8 @@ def start_session(
         on_error: ``"hold"``: a failure belongs to its thunk, and what nobody observed is raised when
             the session is left; ``"cancel"``: the first failure cancels the session.
         max_concurrency: At most so many requests of the session are in flight at the same time.
+        retries: How often a request is made again that failed before its answer began, or :class:`Retries`;
+            3 times, within 30 s, if not given; 0: never. See ``docs/guide/retries.md``.
 
     Raises:
         InvalidOption: an argument, or a variable of the environment, is not usable.
@@ -102,6 +106,7 @@ def start_session(
         model_options=model_options,
         on_error=on_error,
         max_concurrency=max_concurrency,
+        retries=retries,
     )
 
 
@@ -143,6 +148,7 @@ class MelleaSession(SessionScope):
         model_options: For every generation.
         on_error: See :func:`start_session`.
         max_concurrency: See :func:`start_session`.
+        retries: See :func:`start_session`.
     """
 
     def __init__(
@@ -153,9 +159,10 @@ class MelleaSession(SessionScope):
         model_options: ModelOptions | None = None,
         on_error: OnError = "hold",
         max_concurrency: int | None = None,
+        retries: int | Retries | None = None,
     ) -> None:
         super().__init__(
-            Retrying(backend),
+            retrying(backend, retries),
             model_options=model_options,
             on_error=on_error,
             max_concurrency=max_concurrency,
@@ -180,6 +187,7 @@ class MelleaSession(SessionScope):
         strategy: SamplingStrategy | None = ...,
         return_sampling_results: Literal[False] = ...,
         limits: Limits | None = ...,
+        retries: int | Retries | None = ...,
         format: Format | None = ...,
         model_options: ModelOptions | None = ...,
         await_result: bool = ...,
@@ -194,6 +202,7 @@ class MelleaSession(SessionScope):
         strategy: SamplingStrategy | None = ...,
         return_sampling_results: Literal[True],
         limits: Limits | None = ...,
+        retries: int | Retries | None = ...,
         format: Format | None = ...,
         model_options: ModelOptions | None = ...,
         await_result: bool = ...,
@@ -207,6 +216,7 @@ class MelleaSession(SessionScope):
         strategy: SamplingStrategy | None = DEFAULT_STRATEGY,
         return_sampling_results: bool = False,
         limits: Limits | None = None,
+        retries: int | Retries | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
         await_result: bool = False,
@@ -222,6 +232,8 @@ class MelleaSession(SessionScope):
                 validating.
             return_sampling_results: Wait, and return all attempts instead of a thunk.
             limits: What the call may use, all its attempts and judges together; see :func:`limits`.
+            retries: How often a request of the call, its judges' included, is made again when it failed
+                before its answer began, or :class:`Retries`; 0: never; ``None``: as the session says.
             format: A pydantic model class or a JSON schema that the model is constrained to.
             model_options: See :class:`~mellea_sc.ModelOption`.
             await_result: Return only when the thunk is computed.
@@ -248,6 +260,7 @@ class MelleaSession(SessionScope):
                 action,
                 requirements=judged,
                 limits=limits,
+                retries=retries,
                 preconditions=[copy.copy(reqify(one)) for one in preconditions or ()],
                 strategy=strategy,
                 format=format,
@@ -277,6 +290,7 @@ class MelleaSession(SessionScope):
         strategy: SamplingStrategy | None = ...,
         return_sampling_results: Literal[False] = ...,
         limits: Limits | None = ...,
+        retries: int | Retries | None = ...,
         format: Format | None = ...,
         model_options: ModelOptions | None = ...,
         await_result: bool = ...,
@@ -296,6 +310,7 @@ class MelleaSession(SessionScope):
         strategy: SamplingStrategy | None = ...,
         return_sampling_results: Literal[True],
         limits: Limits | None = ...,
+        retries: int | Retries | None = ...,
         format: Format | None = ...,
         model_options: ModelOptions | None = ...,
         await_result: bool = ...,
@@ -314,6 +329,7 @@ class MelleaSession(SessionScope):
         strategy: SamplingStrategy | None = DEFAULT_STRATEGY,
         return_sampling_results: bool = False,
         limits: Limits | None = None,
+        retries: int | Retries | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
         await_result: bool = False,
@@ -334,6 +350,8 @@ class MelleaSession(SessionScope):
                 validating.
             return_sampling_results: Wait, and return all attempts instead of a thunk.
             limits: What the call may use, all its attempts and judges together; see :func:`limits`.
+            retries: How often a request of the call, its judges' included, is made again when it failed
+                before its answer began, or :class:`Retries`; 0: never; ``None``: as the session says.
             format: A pydantic model class or a JSON schema that the model is constrained to.
             model_options: See :class:`~mellea_sc.ModelOption`.
             await_result: Return only when the thunk is computed.
@@ -367,6 +385,7 @@ class MelleaSession(SessionScope):
                 strategy=strategy,
                 return_sampling_results=True,
                 limits=limits,
+                retries=retries,
                 format=format,
                 model_options=model_options,
             )
@@ -375,6 +394,7 @@ class MelleaSession(SessionScope):
             preconditions=preconditions,
             strategy=strategy,
             limits=limits,
+            retries=retries,
             format=format,
             model_options=model_options,
             await_result=await_result,
@@ -388,6 +408,7 @@ class MelleaSession(SessionScope):
         user_variables: Mapping[str, Span] | None = None,
         preconditions: Sequence[Requirement | str] | None = None,
         limits: Limits | None = None,
+        retries: int | Retries | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
     ) -> Message:
@@ -399,6 +420,7 @@ class MelleaSession(SessionScope):
             user_variables: Named texts to fill in.
             preconditions: As of :meth:`aact`.
             limits: As of :meth:`aact`.
+            retries: As of :meth:`aact`.
             format: A pydantic model class or a JSON schema that the model is constrained to.
             model_options: See :class:`~mellea_sc.ModelOption`.
 
@@ -414,6 +436,7 @@ class MelleaSession(SessionScope):
             preconditions=preconditions,
             strategy=None,
             limits=limits,
+            retries=retries,
             format=format,
             model_options=model_options,
             await_result=True,
@@ -426,6 +449,7 @@ class MelleaSession(SessionScope):
         query: str,
         *,
         limits: Limits | None = None,
+        retries: int | Retries | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
         await_result: bool = False,
@@ -437,6 +461,7 @@ class MelleaSession(SessionScope):
                 presents itself, and which of its methods the model may call to answer.
             query: The question.
             limits: As of :meth:`aact`.
+            retries: As of :meth:`aact`.
             format: A pydantic model class or a JSON schema; then no method is called.
             model_options: See :class:`~mellea_sc.ModelOption`.
             await_result: Return only when the thunk is computed.
@@ -453,6 +478,7 @@ class MelleaSession(SessionScope):
             Query(obj, query),
             strategy=None,
             limits=limits,
+            retries=retries,
             format=format,
             model_options=model_options,
             await_result=await_result,
@@ -464,6 +490,7 @@ class MelleaSession(SessionScope):
         transformation: str,
         *,
         limits: Limits | None = None,
+        retries: int | Retries | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
         await_result: bool = False,
@@ -474,6 +501,7 @@ class MelleaSession(SessionScope):
             obj: Any object, as for :meth:`aquery`.
             transformation: What to make of it.
             limits: As of :meth:`aact`.
+            retries: As of :meth:`aact`.
             format: A pydantic model class or a JSON schema; then no method is called.
             model_options: See :class:`~mellea_sc.ModelOption`.
             await_result: Return only when the thunk is computed.
@@ -490,6 +518,7 @@ class MelleaSession(SessionScope):
             Transform(obj, transformation),
             strategy=None,
             limits=limits,
+            retries=retries,
             format=format,
             model_options=model_options,
             await_result=await_result,
@@ -501,6 +530,7 @@ class MelleaSession(SessionScope):
         *,
         output: Thunk | str | CBlock | None = None,
         input: Span | None = None,
+        retries: int | Retries | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
     ) -> list[ValidationResult]:
@@ -510,6 +540,7 @@ class MelleaSession(SessionScope):
             reqs: One requirement or several.
             output: What is judged; the last output of the conversation if not given.
             input: What the output answers, for validators that look at it.
+            retries: As of :meth:`aact`.
             format: Handed to every validator.
             model_options: Handed to every validator.
 
@@ -526,17 +557,18 @@ class MelleaSession(SessionScope):
         nursery = await self._nursery()
         said = self._conversation
         ctx = await said.settled() if output is None else said.ctx
-        return await nursery.call(
-            judge,
-            nursery,
-            ctx,
-            [reqify(requirement) for requirement in several],
-            output,
-            input,
-            format,
-            model_options,
-            name="validate",
-        )
+        with retried(retries):
+            return await nursery.call(
+                judge,
+                nursery,
+                ctx,
+                [reqify(requirement) for requirement in several],
+                output,
+                input,
+                format,
+                model_options,
+                name="validate",
+            )
 
     # --- their blocking halves -------------------------------------------------------------------
 
@@ -567,6 +599,7 @@ class MelleaSession(SessionScope):
         hold_back: bool | int = False,
         preconditions: Sequence[Requirement | str] | None = None,
         limits: Limits | None = None,
+        retries: int | Retries | None = None,
     ) -> StreamRequest:
         """Generate text that is checked while it streams, as a turn of the session's conversation.
 
@@ -589,6 +622,7 @@ class MelleaSession(SessionScope):
             hold_back: See :func:`stream_with_chunking`.
             preconditions: See :func:`stream_with_chunking`.
             limits: See :func:`stream_with_chunking`.
+            retries: See :func:`stream_with_chunking`.
 
         Raises:
             InvalidOption: an argument is not usable.
@@ -627,6 +661,7 @@ class MelleaSession(SessionScope):
                 hold_back=hold_back,
                 preconditions=preconditions,
                 limits=limits,
+                retries=retries,
             )
 
         return StreamRequest(

@@ -13,6 +13,7 @@ from mellea_sc.core.errors import InvalidOption, PreconditionFailed
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
 from mellea_sc.core.prompt import not_yet_read
 from mellea_sc.core.requirement import Requirement, ValidationResult, check_judges
+from mellea_sc.core.retries import Retries, retried, retries_of
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.spending import Limits
 from mellea_sc.core.trace import TokenCount, Trace
@@ -38,6 +39,7 @@ class Asked:
     preconditions: Sequence[Requirement] = attrs.field(kw_only=True)
     strategy: SamplingStrategy | None = attrs.field(kw_only=True)
     limits: Limits | None = attrs.field(kw_only=True)
+    retries: int | Retries | None = attrs.field(kw_only=True)
     format: Format | None = attrs.field(kw_only=True)
     model_options: ModelOptions | None = attrs.field(kw_only=True)
 
@@ -54,6 +56,7 @@ class Asked:
             raise InvalidOption(f"strategy must be a SamplingStrategy or None, not {strategy!r}")
         schema_of(self.format)
         limited(self.limits)
+        retries_of(self.retries)
         check_judges(self.preconditions, nursery.backend)
         if isinstance(sampling := self.sampled_by, PlannedStrategy):
             check_judges([*sampling.requirements, *self.requirements], nursery.backend)
@@ -74,7 +77,7 @@ def work_for(asked: Asked, nursery: Nursery, turn: Turn) -> Work:
     async def work(thunk: ModelOutputThunk) -> None:
         async with turn as ctx:
             await settle(asked.action, *not_yet_read(ctx))
-            with limited(asked.limits):
+            with limited(asked.limits), retried(asked.retries):
                 if asked.preconditions:
                     await _answer_if_met(asked, nursery, ctx, thunk)
                 else:

@@ -25,6 +25,7 @@ import attrs
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import BudgetExceeded
 from mellea_sc.core.requirement import PartialValidationResult, Requirement
+from mellea_sc.core.retries import Retries, retried
 from mellea_sc.core.spending import Limits
 from mellea_sc.core.trace import Cause, Trace
 from mellea_sc.runtime.attempt import Attempt
@@ -56,6 +57,7 @@ class StreamSettings:
         strategy: What follows a rejected attempt; ``None``: nothing, unless a requirement says so.
         preconditions: What must hold of the input.
         limits: What the run may use.
+        retries: How often its requests are made again; ``None``: as the session says.
         lookahead: How many released chunks may wait unread; ``None``: any number.
         hold_back: How many chunks are held back until their attempt is accepted; may be infinite.
         attempt: How attempts are made.
@@ -64,6 +66,7 @@ class StreamSettings:
     strategy: Plan | None
     preconditions: Sequence[Requirement]
     limits: Limits | None
+    retries: Retries | None
     lookahead: int | None
     hold_back: float
     attempt: AttemptSettings
@@ -93,6 +96,7 @@ class StreamRun:
     ) -> None:
         self._action = action
         self._limits = settings.limits
+        self._retries = settings.retries
         self._preconditions = [copy.copy(one) for one in settings.preconditions]
         self._input_timeout = settings.attempt.validator_timeout
         self._unmet: list[tuple[Requirement, PartialValidationResult]] = []
@@ -134,7 +138,7 @@ class StreamRun:
         self._keeper = keeper
         result = self.result
         try:
-            with result.scope, covered(), limited(self._limits):
+            with result.scope, covered(), limited(self._limits), retried(self._retries):
                 async with backend as nursery:
                     # who may have to go on without the reader: the session, and who has the connections
                     self._hosts = {host for host in (nursery, keeper) if host is not None}
