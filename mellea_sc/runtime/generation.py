@@ -34,7 +34,13 @@ from mellea_sc.core.backend import (
     schema_of,
 )
 from mellea_sc.core.base import Component, Context, Span, pending_thunks
-from mellea_sc.core.errors import BackendError, BackendTimeout, DependencyFailed, SessionClosed
+from mellea_sc.core.errors import (
+    BackendError,
+    BackendTimeout,
+    DependencyFailed,
+    SessionClosed,
+    WrongEventLoop,
+)
 from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout, wants_stream
 from mellea_sc.core.prompt import messages_for
 from mellea_sc.runtime.loops import clock, is_stray_cancellation
@@ -159,10 +165,13 @@ async def settle(*spans: Span) -> None:
 
     Raises:
         DependencyFailed: one of them failed or was cancelled; the message names it.
+        WrongEventLoop: one of them is being generated in another event loop.
     """
     for thunk in pending_thunks(*spans):
         try:
             await thunk.avalue()
+        except WrongEventLoop:
+            raise
         except Exception as error:
             raise DependencyFailed(
                 f"the prompt needs {thunk!r}, and that failed: {error}"
