@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from mellea_sc.backends.local import LocalBackend
     from mellea_sc.backends.ollama import OllamaBackend
     from mellea_sc.backends.openai import OpenAIBackend
-    from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest, Usage
+    from mellea_sc.core.backend import (
+        Backend,
+        BackendWrapper,
+        ChatMessage,
+        Delta,
+        GenerationRequest,
+        Usage,
+    )
     from mellea_sc.core.base import CBlock, Component, Context
     from mellea_sc.core.chunking import ChunkingStrategy
     from mellea_sc.core.errors import (
@@ -143,6 +150,7 @@ __all__ = [
     "BackendRejected",
     "BackendTimeout",
     "BackendUnreachable",
+    "BackendWrapper",
     "BacktrackStrategy",
     "BaseSamplingStrategy",
     "BestOfNStrategy",
@@ -259,6 +267,7 @@ _ROOMS = {
     "mellea_sc.backends.openai": ("OpenAIBackend",),
     "mellea_sc.core.backend": (
         "Backend",
+        "BackendWrapper",
         "ChatMessage",
         "Delta",
         "GenerationRequest",

@@ -6,11 +6,11 @@ import ipaddress
 import os
 from typing import ClassVar, Final
 
-from mellea_sc.backends._address import parse_address
-from mellea_sc.backends._failures import Advice
-from mellea_sc.backends._http import HttpBackend
-from mellea_sc.backends._json import fields_of, parse_object, text_in, usage_in
-from mellea_sc.backends._lines import LineSplitter
+from mellea_sc.backends.http.address import parse_address
+from mellea_sc.backends.http.backend import HttpBackend
+from mellea_sc.backends.http.failures import Advice
+from mellea_sc.backends.http.json_values import fields_of, parse_object, text_in, usage_in
+from mellea_sc.backends.http.lines import LineSplitter
 from mellea_sc.backends.model_options import ModelOption, WireNames, wire_parameters
 from mellea_sc.core.backend import Delta, GenerationRequest
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import anyio
 
-from mellea_sc.core.backend import Backend, Delta, GenerationRequest
+from mellea_sc.core.backend import Backend, BackendWrapper, Delta, GenerationRequest
 from mellea_sc.core.errors import BackendBusy, InvalidOption
-
-if TYPE_CHECKING:
-    from typing import Self
 
 __all__ = ["Retrying"]
 
@@ -24,7 +21,7 @@ LONGEST_WAIT: Final = 8.0
 """Seconds."""
 
 
-class Retrying(Backend):
+class Retrying(BackendWrapper):
     """Another backend, asked again when its server is overloaded or limits the rate (429, 503).
 
     Nothing else is tried again: a server that is not there is said to be so at once, and once an
@@ -45,22 +42,12 @@ class Retrying(Backend):
             raise InvalidOption(f"attempts must be 1 or more, not {attempts!r}")
         if not budget >= 0:
             raise InvalidOption(f"budget must be 0 seconds or more, not {budget!r}")
-        self._backend = backend
+        super().__init__(backend)
         self._attempts = attempts
         self._budget = budget
-        self.provider: str = backend.provider
-        self.model_id: str = backend.model_id
-        self.prefills: bool = backend.prefills
-        self.judges: bool = backend.judges
 
     def __repr__(self) -> str:
-        return f"Retrying({self._backend!r}, attempts={self._attempts}, budget={self._budget:g})"
-
-    @asynccontextmanager
-    async def connected(self) -> AsyncGenerator[Self]:
-        """The same around the connected backend."""
-        async with self._backend.connected() as backend:
-            yield type(self)(backend, attempts=self._attempts, budget=self._budget)
+        return f"Retrying({self.inner!r}, attempts={self._attempts}, budget={self._budget:g})"
 
     def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
         """Open a generation; see :meth:`Backend.open`.
@@ -70,7 +57,7 @@ class Retrying(Backend):
 
         Cancellation: ends the waiting between attempts at once.
         """
-        return _Opening(self._backend, request, self._attempts, self._budget)
+        return _Opening(self.inner, request, self._attempts, self._budget)
 
 
 class _Opening:

@@ -20,10 +20,10 @@ import attrs
 from rich.console import Console
 from rich.text import Text
 
-from mellea_sc.backends._engine import require_engine
-from mellea_sc.backends._http import HttpBackend
-from mellea_sc.backends._json import fields_of, list_of, parse_object
 from mellea_sc.backends._weights import SMOLLM2, cache_directory, pip_command
+from mellea_sc.backends.engine.process import require_engine
+from mellea_sc.backends.http.backend import HttpBackend
+from mellea_sc.backends.http.json_values import fields_of, list_of, parse_object
 from mellea_sc.backends.local import LocalBackend
 from mellea_sc.backends.ollama import OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
@@ -167,7 +167,8 @@ async def _get(backend: HttpBackend, path: str) -> Mapping[str, object]:
     Raises:
         MelleaError: there is none.
     """
-    from mellea_sc.backends._client import _ERRORS, _translated, new_client
+    from mellea_sc.backends.http.client import new_client
+    from mellea_sc.backends.http.translation import ERRORS, translated
 
     address, failures = backend._address, backend._failures
     headers: dict[str, str] = {}
@@ -179,8 +180,8 @@ async def _get(backend: HttpBackend, path: str) -> Mapping[str, object]:
                 response = await client.get(f"{address.url}{path}", headers=headers, timeout=None)
     except TimeoutError:
         raise failures.unreachable(f"no answer within {PROBE:g} s") from None
-    except _ERRORS as error:
-        raise _translated(error, failures) from error
+    except ERRORS as error:
+        raise translated(error, failures) from error
     if not response.is_success:
         raise failures.status(response.status_code, response.headers, response.text)
     answer = parse_object(response.text)

@@ -16,9 +16,9 @@ the source never has to wait itself. The wait for each delta is bounded; the wai
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 import anyio
 import anyio.abc
@@ -27,6 +27,7 @@ import attrs
 
 from mellea_sc.core.backend import (
     Backend,
+    BackendWrapper,
     Delta,
     Format,
     GenerationRequest,
@@ -42,7 +43,7 @@ from mellea_sc.core.errors import (
     WrongEventLoop,
 )
 from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout, wants_stream
-from mellea_sc.core.prompt import messages_for
+from mellea_sc.core.prompt import messages_for, not_yet_read
 from mellea_sc.runtime.loops import clock, is_stray_cancellation
 from mellea_sc.runtime.metering import metered
 from mellea_sc.runtime.nursery import Nursery, sole_error
@@ -197,7 +198,7 @@ class Place:
             raise SessionClosed("the scope that this backend is bound to has ended")
 
 
-class BoundBackend(Backend):
+class BoundBackend(BackendWrapper):
     """A backend that can generate: its tasks have a place.
 
     A session's ``m.backend`` is one, and so is what validators and strategies get, whose place is
@@ -205,7 +206,7 @@ class BoundBackend(Backend):
 
     Args:
         place: Says where tasks go, at the moment one is started.
-        backend: What it talks to the model with, for its name.
+        backend: What it talks to the model with, for what that says of itself.
         started: Told of every generation that is started with it.
 
     Attributes:
@@ -219,16 +220,16 @@ class BoundBackend(Backend):
         backend: Backend,
         started: Callable[[ModelOutputThunk], None] | None = None,
     ) -> None:
+        super().__init__(backend)
         self.started: Callable[[ModelOutputThunk], None] | None = started
         self._place = place
-        self._backend = backend
-        self.provider: str = backend.provider
-        self.model_id: str = backend.model_id
-        self.prefills: bool = backend.prefills
-        self.judges: bool = backend.judges
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._backend!r}>"
+        return f"<{type(self).__name__} of {self.inner!r}>"
+
+    def connected(self) -> AbstractAsyncContextManager[Self]:
+        """Itself: the nursery of the place keeps the connections."""
+        return nullcontext(self)
 
     async def place(self) -> Place:
         """Where the tasks go that are started now."""
@@ -318,7 +319,7 @@ async def request_for(
         DependencyFailed: one of them failed.
         InvalidOption: an option or the format is not usable.
     """
-    await settle(action, *ctx.view_for_generation())
+    await settle(action, *not_yet_read(ctx))
     options = merge_options(nursery.options, model_options)
     return GenerationRequest(messages_for(action, ctx, options), options, schema_of(format))
 

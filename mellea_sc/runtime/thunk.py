@@ -205,6 +205,27 @@ class ModelOutputThunk(Thunk):
     def __repr__(self) -> str:
         return f"<ModelOutputThunk {self._state}: {self.name}>"
 
+    def __copy__(self) -> ModelOutputThunk:
+        """The same text, free of the session.
+
+        Raises:
+            ThunkNotComputed: it is not there yet.
+        """
+        new = _computed_again(*self._kept())
+        new.sampling = self.sampling
+        return new
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Deep copies and pickles have all but ``sampling``, whose requirements are bound to where they ran.
+
+        Raises:
+            ThunkNotComputed: the text is not there yet.
+        """
+        return _computed_again, self._kept()
+
+    def _kept(self) -> tuple[str, str, GenerationInfo, object]:
+        return self.value, self.name, self.generation, self.parsed_repr
+
     @property
     def text_so_far(self) -> str:
         """The text generated so far, whatever became of the generation."""
@@ -484,6 +505,15 @@ class ModelOutputThunk(Thunk):
             raise GenerationCancelled(
                 reason, partial_text=self.text_so_far, usage=self.generation.usage
             )
+
+
+def _computed_again(
+    text: str, name: str, generation: GenerationInfo, parsed_repr: object
+) -> ModelOutputThunk:
+    thunk = ModelOutputThunk.computed(text, generation=generation)
+    thunk.name = name
+    thunk.parsed_repr = parsed_repr
+    return thunk
 
 
 class _Deltas:

@@ -11,6 +11,7 @@ from mellea_sc.core.backend import Format, schema_of
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption, PreconditionFailed
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
+from mellea_sc.core.prompt import not_yet_read
 from mellea_sc.core.requirement import Requirement, ValidationResult, check_judges
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.spending import Limits
@@ -89,7 +90,7 @@ def work_for(asked: Asked, nursery: Nursery, turn: Turn) -> Work:
 
     async def work(thunk: ModelOutputThunk) -> None:
         async with turn as ctx:
-            await settle(asked.action, *ctx.view_for_generation())
+            await settle(asked.action, *not_yet_read(ctx))
             with limited(asked.limits):
                 if asked.preconditions:
                     await _answer_if_met(asked, nursery, ctx, thunk)

@@ -6,6 +6,8 @@
       "version": 1,
       "provider": "ollama",
       "model": "granite4:micro",
+      "prefills": true,
+      "judges": true,
       "exchanges": [
         {
           "request": {"messages": [{"role": "user", "content": "Count."}], "options": {…}, "schema": {…}},
@@ -30,14 +32,24 @@ from typing import Final, cast
 
 import attrs
 
-from mellea_sc.backends._json import count_in, fields_of, list_of, parse_object
+from mellea_sc.backends.http.json_values import count_in, fields_of, list_of, parse_object
 from mellea_sc.core import errors
 from mellea_sc.core.backend import Delta, Usage
 
-__all__ = ["Exchange", "TimedDelta", "error_in", "error_out", "load", "save"]
+__all__ = ["Exchange", "Head", "TimedDelta", "error_in", "error_out", "load", "save"]
 
 VERSION: Final = 1
 _WIDTH: Final = 100
+
+
+@attrs.frozen
+class Head:
+    """What the recorded backend said of itself."""
+
+    provider: str
+    model_id: str
+    prefills: bool
+    judges: bool
 
 
 @attrs.frozen
@@ -65,12 +77,14 @@ class Exchange:
 # --- writing ------------------------------------------------------------------------------------
 
 
-def save(path: Path, provider: str, model: str, exchanges: Iterable[Exchange]) -> None:
+def save(path: Path, head: Head, exchanges: Iterable[Exchange]) -> None:
     """Write a whole cassette; a reader never sees half of one."""
     document = {
         "version": VERSION,
-        "provider": provider,
-        "model": model,
+        "provider": head.provider,
+        "model": head.model_id,
+        "prefills": head.prefills,
+        "judges": head.judges,
         "exchanges": [_exchange_out(exchange) for exchange in exchanges],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,8 +154,8 @@ def _laid_out(value: object, indent: str = "", name: str = "") -> str:
 # --- reading ------------------------------------------------------------------------------------
 
 
-def load(path: Path) -> tuple[str, str, Sequence[Exchange]]:
-    """The provider, the model, and the exchanges.
+def load(path: Path) -> tuple[Head, Sequence[Exchange]]:
+    """What the backend said of itself, and the exchanges.
 
     Raises:
         OSError: the file cannot be read.
@@ -152,11 +166,14 @@ def load(path: Path) -> tuple[str, str, Sequence[Exchange]]:
         found = "no JSON object" if document is None else f"version {document.get('version')!r}"
         raise ValueError(f"{path} is not a cassette of version {VERSION}: it has {found}")
     exchanges = list_of(document.get("exchanges"))
-    return (
+    head = Head(
         str(document.get("provider", "")),
         str(document.get("model", "")),
-        [_exchange_in(fields_of(exchange)) for exchange in exchanges],
+        # Files of before did not say it, and the programs that they are of were told these.
+        prefills=document.get("prefills") is True,
+        judges=document.get("judges") is not False,
     )
+    return head, [_exchange_in(fields_of(exchange)) for exchange in exchanges]
 
 
 def _exchange_in(fields: Mapping[str, object]) -> Exchange:

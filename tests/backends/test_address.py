@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mellea_sc.backends._address import parse_address
+from mellea_sc.backends.http.address import parse_address
 from mellea_sc.backends.ollama import OllamaBackend, ollama_url
 from mellea_sc.backends.openai import OpenAIBackend
 from mellea_sc.core.errors import InvalidOption

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_sc.backends._failures import Advice, Failures, Secret, retry_after_seconds
+from mellea_sc.backends.http.failures import Advice, Failures, Secret, retry_after_seconds
 from mellea_sc.core.errors import BackendBusy, BackendRejected, ModelNotFound, NotAuthorized
 
 ADVICE = Advice(unreachable="ADVICE", no_model="PULL IT", no_path="WRONG PATH", no_key="WRONG KEY")

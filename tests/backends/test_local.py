@@ -12,8 +12,10 @@ import anyio
 import pytest
 from local_help import FAKE_ENGINE, answer, asking, runs, text
 
-from mellea_sc.backends import _engine, _weights, local
-from mellea_sc.backends._engine import EngineSpec
+from mellea_sc.backends import _weights as weights
+from mellea_sc.backends import local
+from mellea_sc.backends.engine import process
+from mellea_sc.backends.engine.process import EngineSpec
 from mellea_sc.backends.local import LocalBackend, Progress
 from mellea_sc.core.backend import ChatMessage, GenerationRequest
 from mellea_sc.core.errors import EngineError, InvalidOption, MissingExtra, StreamInterrupted
@@ -43,15 +45,15 @@ def backend(tmp_path: Path) -> MakeBackend:
 
 async def test_a_request_on_its_own_has_an_engine_of_its_own(backend: MakeBackend) -> None:
     assert json.loads(text(await answer(backend("serve"))))
-    assert not _engine._engines
+    assert not process._engines
 
 
 async def test_requests_in_a_block_share_its_engine(backend: MakeBackend) -> None:
     async with backend("serve").connected() as connected:
-        (engine,) = _engine._engines.values()
+        (engine,) = process._engines.values()
         for _ in range(3):
             assert text(await answer(connected))
-        assert list(_engine._engines.values()) == [engine]
+        assert list(process._engines.values()) == [engine]
     assert not runs(engine.child.pid)
 
 
@@ -112,7 +114,7 @@ async def test_an_error_of_the_users_is_not_taken_for_the_engines(backend: MakeB
     mine = StreamInterrupted("of another server")
     with pytest.raises(StreamInterrupted) as caught:
         async with backend("serve").connected() as connected, connected.open(asking()):
-            (engine,) = _engine._engines.values()
+            (engine,) = process._engines.values()
             engine.child.kill()
             raise mine
     assert caught.value is mine
@@ -121,7 +123,7 @@ async def test_an_error_of_the_users_is_not_taken_for_the_engines(backend: MakeB
 async def test_a_cancelled_request_leaves_no_engine(backend: MakeBackend) -> None:
     with anyio.CancelScope() as scope:
         async with backend("stall").open(asking()) as deltas:
-            (engine,) = _engine._engines.values()
+            (engine,) = process._engines.values()
             async for _ in deltas:
                 scope.cancel()
     assert scope.cancelled_caught
@@ -142,7 +144,7 @@ async def test_the_default_model_is_fetched_and_sampled_as_its_makers_say(
     model = tmp_path / "model.gguf"
     model.write_text("serve")
 
-    async def fetch(weights: _weights.Weights, progress: object) -> Path:
+    async def fetch(_: weights.Weights, progress: object) -> Path:
         return model
 
     monkeypatch.setattr(local, "fetch", fetch)

@@ -13,8 +13,8 @@ import anyio
 import pytest
 from local_help import FAKE_ENGINE, inside, runs
 
-from mellea_sc.backends import _engine
-from mellea_sc.backends._engine import EngineSpec, lease
+from mellea_sc.backends.engine import process
+from mellea_sc.backends.engine.process import EngineSpec, lease
 from mellea_sc.core.errors import EngineError
 
 pytestmark = pytest.mark.anyio
@@ -150,7 +150,7 @@ async def test_a_command_that_is_not_there_is_an_engine_error(tmp_path: Path) ->
 async def test_the_start_is_bounded_in_time(
     spec: MakeSpec, private_directories: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_engine, "START_TIMEOUT", 0.2)
+    monkeypatch.setattr(process, "START_TIMEOUT", 0.2)
     with pytest.raises(EngineError, match="not ready within 0 seconds"):
         async with lease(spec("load")):
             pass
@@ -184,7 +184,7 @@ async def test_cancelling_a_start_stops_the_process(
 
         group.start_soon(session)
         await anyio.wait_all_tasks_blocked()
-        (engine,) = _engine._engines.values()
+        (engine,) = process._engines.values()
         assert runs(engine.child.pid)
         group.cancel_scope.cancel()
     assert not runs(engine.child.pid)
@@ -225,7 +225,7 @@ async def test_a_dead_engine_is_replaced_for_the_next_request(spec: MakeSpec) ->
 async def test_where_there_are_no_unix_sockets_it_is_loopback(
     spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_engine, "_SOCKET_PATH_LIMIT", 5)
+    monkeypatch.setattr(process, "_SOCKET_PATH_LIMIT", 5)
     async with lease(spec("serve")) as held:
         engine = await held.engine()
         assert engine.uds is None

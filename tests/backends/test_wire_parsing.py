@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_sc.backends._surrogates import HalfCharacters
+from mellea_sc.backends.http.surrogates import HalfCharacters
 from mellea_sc.backends.ollama import OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
 from mellea_sc.core.backend import Delta, Usage

@@ -80,6 +80,8 @@ def test_an_exchange_is_recorded_whole_with_its_times(loop: LoopName, tmp_path: 
         "version": 1,
         "provider": "scripted",
         "model": "scripted",
+        "prefills": True,
+        "judges": True,
         "exchanges": [
             {
                 "request": {
@@ -365,3 +367,29 @@ async def test_an_empty_cassette_says_what_is_asked(tmp_path: Path) -> None:
     path.write_text('{"version": 1}')
     with pytest.raises(CassetteMismatch, match=r"(?s)no exchanges.*Count"):
         await read(Cassette(path), asking("Count."))
+
+
+async def test_a_cassette_says_of_itself_what_the_recorded_backend_did(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+
+    class Odd(ScriptedBackend):
+        provider = "odd"
+        model_id = "one"
+        prefills = False
+        judges = False
+
+    for backend in (Odd("yes"), ScriptedBackend("yes")):
+        await read(Recording(backend, path), asking("go"))
+        cassette = Cassette(path)
+        for name in Backend.__annotations__:
+            assert getattr(cassette, name) == getattr(backend, name), name
+
+
+async def test_an_older_file_says_what_its_program_was_told(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    await read(Recording(ScriptedBackend("yes"), path), asking("go"))
+    document = json.loads(path.read_text())
+    del document["prefills"], document["judges"]
+    path.write_text(json.dumps(document))
+    assert not Cassette(path).prefills
+    assert Cassette(path).judges

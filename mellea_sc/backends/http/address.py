@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import attrs
 
-from mellea_sc.backends._failures import Secret
+from mellea_sc.backends.http.failures import Secret
 from mellea_sc.core.errors import InvalidOption
 
 __all__ = ["Address", "parse_address"]

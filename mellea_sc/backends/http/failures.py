@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import attrs
 
-from mellea_sc.backends._json import parse_object
+from mellea_sc.backends.http.json_values import parse_object
 from mellea_sc.core.errors import (
     BackendBusy,
     BackendError,

@@ -30,7 +30,7 @@ from typing import Final
 import anyio
 import attrs
 
-from mellea_sc.backends._child import Child
+from mellea_sc.backends.engine.child import Child
 from mellea_sc.core.errors import BackendError, EngineError, MissingExtra
 
 __all__ = ["Engine", "EngineSpec", "Lease", "lease", "require_engine"]
@@ -60,7 +60,7 @@ def require_engine() -> None:
 
 def _default_command() -> tuple[str, ...]:
     # By its path and without the current directory in sys.path: nothing of the library is imported.
-    return (sys.executable, "-P", str(Path(__file__).with_name("_engine_main.py")))
+    return (sys.executable, "-P", str(Path(__file__).with_name("_main.py")))
 
 
 @attrs.frozen

@@ -12,10 +12,10 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, ClassVar
 
-from mellea_sc.backends._address import Address
-from mellea_sc.backends._failures import Advice, Failures
-from mellea_sc.backends._lines import Splitter
-from mellea_sc.backends._surrogates import HalfCharacters
+from mellea_sc.backends.http.address import Address
+from mellea_sc.backends.http.failures import Advice, Failures
+from mellea_sc.backends.http.lines import Splitter
+from mellea_sc.backends.http.surrogates import HalfCharacters
 from mellea_sc.core.backend import Backend, Delta, GenerationRequest
 from mellea_sc.core.errors import BackendProtocolError, InvalidOption
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from mellea_sc.backends._client import Response
+    from mellea_sc.backends.http.response import Response
 
 __all__ = ["HttpBackend"]
 
@@ -83,7 +83,7 @@ class HttpBackend(Backend):
         if self._client is not None:
             yield self
             return
-        from mellea_sc.backends._client import new_client
+        from mellea_sc.backends.http.client import new_client
 
         async with new_client(self._address) as client:
             connected = copy.copy(self)
@@ -97,7 +97,7 @@ class HttpBackend(Backend):
             async with self.connected() as connected, connected.open(request) as deltas:
                 yield deltas
             return
-        from mellea_sc.backends._client import respond
+        from mellea_sc.backends.http.exchange import respond
 
         content = self._content(request)
         async with (

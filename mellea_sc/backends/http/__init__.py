@@ -1,0 +1,13 @@
+"""What the backends over HTTP share, in the order in which an answer passes it.
+
+address.py      where a server is, and what must never be shown of it
+client.py       the HTTP client: how it is made
+exchange.py     how a request goes out on it
+translation.py  what it raises, as the library's errors
+response.py     a response's bytes as they arrive: a success, and a stream
+lines.py        from bytes to lines and events
+json_values.py  JSON that came from outside
+surrogates.py   halves of characters
+failures.py     what can go wrong, as the library's errors
+backend.py      all of it as one backend; a protocol is a subclass
+"""
