@@ -18,6 +18,7 @@ __all__ = [
     "call_soon_in",
     "clock",
     "is_being_cancelled",
+    "may_run",
     "running_loop",
     "spawn_root",
 ]
@@ -46,6 +47,11 @@ def is_being_cancelled() -> bool:
     """Whether anybody has asked for the running task's cancellation and it is not over."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def may_run(loop: object) -> bool:
+    """Whether a loop is running, in whichever thread, if it is one of asyncio's."""
+    return not isinstance(loop, asyncio.AbstractEventLoop) or loop.is_running()
 
 
 def call_after_first_steps(function: Callable[[], None]) -> None:

@@ -40,7 +40,13 @@ from mellea_sc.core.backend import (
     schema_of,
 )
 from mellea_sc.core.base import Component, Context, Span, pending_thunks
-from mellea_sc.core.errors import BackendError, BackendTimeout, DependencyFailed, SessionClosed
+from mellea_sc.core.errors import (
+    BackendError,
+    BackendTimeout,
+    DependencyFailed,
+    SessionClosed,
+    WrongEventLoop,
+)
 from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout, wants_stream
 from mellea_sc.core.prompt import messages_for, not_yet_read
 from mellea_sc.core.retries import sent
@@ -198,10 +204,13 @@ async def settle(*spans: Span) -> None:
 
     Raises:
         DependencyFailed: one of them failed or was cancelled; the message names it.
+        WrongEventLoop: one of them is being generated in another event loop.
     """
     for thunk in pending_thunks(*spans):
         try:
             await thunk.avalue()
+        except WrongEventLoop:
+            raise
         except Exception as error:
             raise DependencyFailed(
                 f"the prompt needs {thunk!r}, and that failed: {error}"

@@ -13,14 +13,17 @@ from types import TracebackType
 
 import anyio
 
-from mellea_sc.core.errors import UsageError
+from mellea_sc.core.errors import UsageError, WrongEventLoop
 
 __all__ = [
     "after_first_steps",
+    "call_in",
     "call_soon_in",
+    "check_loop",
     "clock",
     "current_loop",
     "is_stray_cancellation",
+    "may_run",
     "or_else",
     "pass_on_interrupt",
     "running_loop",
@@ -31,16 +34,22 @@ __all__ = [
 
 def running_loop() -> object | None:
     """A token of the event loop that runs the caller, or ``None``; tokens are compared by identity."""
+    # asked for every delta that is read: an import statement would take longer than all the rest
+    global _trio_loop, _asyncio_loop
     if "trio" in sys.modules:
-        from mellea_sc.runtime import _trio
-
-        if (token := _trio.running_loop()) is not None:
+        if _trio_loop is None:
+            from mellea_sc.runtime._trio import running_loop as _trio_loop
+        if (token := _trio_loop()) is not None:
             return token
     if "asyncio" in sys.modules:
-        from mellea_sc.runtime import _asyncio
-
-        return _asyncio.running_loop()
+        if _asyncio_loop is None:
+            from mellea_sc.runtime._asyncio import running_loop as _asyncio_loop
+        return _asyncio_loop()
     return None
+
+
+_trio_loop: Callable[[], object | None] | None = None
+_asyncio_loop: Callable[[], object | None] | None = None
 
 
 def current_loop() -> object:
@@ -52,6 +61,21 @@ def current_loop() -> object:
     if (token := running_loop()) is None:
         raise UsageError("no event loop is running here: call this from an async function")
     return token
+
+
+def check_loop(loop: object, what: str) -> None:
+    """Raise unless a loop is the one that runs the caller.
+
+    Args:
+        loop: The token of the loop.
+        what: What belongs to it, for people.
+
+    Raises:
+        WrongEventLoop: another one does, or none.
+    """
+    if (here := running_loop()) is not loop:
+        where = "and none runs here" if here is None else "not to the one that runs here"
+        raise WrongEventLoop(f"{what} belongs to another event loop, {where}: use it in its own")
 
 
 def clock() -> Callable[[], float]:
@@ -97,6 +121,23 @@ def call_soon_in(loop: object, function: Callable[[], object]) -> None:
     from mellea_sc.runtime import _trio
 
     _trio.call_soon_in(loop, function)
+
+
+def may_run(loop: object) -> bool:
+    """Whether a loop is running, in whichever thread; of trio's, whose tasks are never left over, always."""
+    if "asyncio" in sys.modules:
+        from mellea_sc.runtime import _asyncio
+
+        return _asyncio.may_run(loop)
+    return True
+
+
+def call_in(loop: object, function: Callable[[], object]) -> None:
+    """Call a function, at once if the loop is running here, otherwise soon and there."""
+    if loop is running_loop():
+        function()
+    else:
+        call_soon_in(loop, function)
 
 
 def pass_on_interrupt() -> None:

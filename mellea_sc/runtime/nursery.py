@@ -38,9 +38,10 @@ import anyio.lowlevel
 import attrs
 
 from mellea_sc.core.backend import Backend
-from mellea_sc.core.errors import BudgetExceeded, GenerationCancelled, SessionClosed, WrongEventLoop
+from mellea_sc.core.errors import BudgetExceeded, GenerationCancelled, SessionClosed
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.runtime.loops import (
+    check_loop,
     current_loop,
     or_else,
     pass_on_interrupt,
@@ -78,8 +79,10 @@ _current: Final[ContextVar[Nursery | None]] = ContextVar("mellea_sc_current_nurs
 
 def current_nursery() -> Nursery | None:
     """The nursery of the innermost open session of the calling task, in this event loop."""
-    nursery = _current.get()
-    return nursery if nursery is not None and nursery.loop is running_loop() else None
+    nursery, here = _current.get(), running_loop()
+    while nursery is not None and not (nursery.is_open and nursery.loop is here):
+        nursery = nursery.outer
+    return nursery
 
 
 class Parked(Protocol):
@@ -134,6 +137,7 @@ class Nursery:
         self.draining: bool = False
         self.cancel_reason: str | None = None
         self.is_open: bool = False
+        self.outer: Nursery | None = None
         self._link: _Link | None = None
         self._parked: set[Parked] = set()
         self._unobserved: dict[object, Exception] = {}
@@ -160,6 +164,7 @@ class Nursery:
     async def __aenter__(self) -> Self:
         self._groups = self._task_groups()
         await self._groups.__aenter__()
+        self.outer = current_nursery()
         self._token = _current.set(self)
         return self
 
@@ -199,7 +204,7 @@ class Nursery:
         Raises:
             WrongEventLoop: it belongs to another event loop.
         """
-        self._check_loop()
+        check_loop(self.loop, self.name)
         self.cancel_reason = reason
         self._cancelled = True
         if self.is_open:
@@ -285,16 +290,10 @@ class Nursery:
 
     def check_usable(self) -> None:
         """Raise unless a task could be started here now."""
-        self._check_loop()
+        check_loop(self.loop, self.name)
         if not self.is_open or self.is_cancelled:
             why = f" ({self.cancel_reason})" if self.cancel_reason else ""
             raise SessionClosed(f"{self.name} has ended{why}: nothing can be started in it")
-
-    def _check_loop(self) -> None:
-        if self.loop is not running_loop():
-            raise WrongEventLoop(
-                f"{self.name} belongs to another event loop than the one running here"
-            )
 
     def hold(self, owner: object, error: Exception) -> bool:
         """Remember an error that nobody has observed yet; false: a limit was exceeded, and others say so."""

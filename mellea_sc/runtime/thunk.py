@@ -27,11 +27,10 @@ from mellea_sc.core.errors import (
     BudgetExceeded,
     GenerationCancelled,
     ThunkNotComputed,
-    WrongEventLoop,
 )
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.runtime.budget import covered
-from mellea_sc.runtime.loops import after_first_steps, running_loop
+from mellea_sc.runtime.loops import after_first_steps, check_loop
 from mellea_sc.runtime.nursery import Nursery
 
 __all__ = ["GenerationInfo", "ModelOutputThunk", "Work"]
@@ -252,6 +251,7 @@ class ModelOutputThunk(Thunk):
 
         Raises:
             GenerationCancelled: it was cancelled; the error has the text so far.
+            WrongEventLoop: it is being generated in another event loop.
             Exception: why the generation failed, the same each time.
 
         Cancellation: only the waiting ends; the generation goes on and no text is lost.
@@ -268,6 +268,7 @@ class ModelOutputThunk(Thunk):
         """
         has_to_wait = self._state == "generating"
         if has_to_wait:
+            self.check_loop()
             self.relieve()
             await self.wait_finished()
         if not has_to_wait or self.has_no_value:
@@ -289,10 +290,12 @@ class ModelOutputThunk(Thunk):
         Raises:
             anyio.BusyResourceError: another task is reading it.
             GenerationCancelled: it was cancelled, and the text before that has been returned.
+            WrongEventLoop: it is being generated in another event loop.
             Exception: why the generation failed, after the text before that.
 
         Cancellation: nothing is lost; the next call returns what this one would have.
         """
+        self.check_loop()
         if self._reading:
             raise anyio.BusyResourceError("reading from")
         if self.is_computed():
@@ -300,7 +303,6 @@ class ModelOutputThunk(Thunk):
             return self.value
         self._started_reading = self._streamed
         if self._state == "generating" and (not self._streamed or self._read == len(self._parts)):
-            self.check_loop()
             self._reading = True
             try:
                 while self._state == "generating" and (
@@ -342,6 +344,7 @@ class ModelOutputThunk(Thunk):
             self._scope.cancel(reason)
 
     async def __aenter__(self) -> Self:
+        self.check_loop()
         return self
 
     async def __aexit__(
@@ -487,10 +490,8 @@ class ModelOutputThunk(Thunk):
         Raises:
             WrongEventLoop: it is being generated in another event loop.
         """
-        if self._state != "generating":
-            return
-        if self._nursery is not None and self._nursery.loop is not running_loop():
-            raise WrongEventLoop(f"{self!r} is being generated in another event loop")
+        if self._state == "generating" and self._nursery is not None:
+            check_loop(self._nursery.loop, repr(self))
 
     def _raise_failure(self) -> None:
         if self._error is not None:

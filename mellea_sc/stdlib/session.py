@@ -648,7 +648,7 @@ class MelleaSession(SessionScope):
             self._conversation.check_outside()
             return prepare_run(
                 asked,
-                self._conversation.take_turn,
+                functools.partial(self._conversation.take_turn, runs_code=True),
                 judge=validation_backend or self.backend,
                 requirements=requirements,
                 chunking=chunking,
@@ -673,6 +673,6 @@ class MelleaSession(SessionScope):
     async def _start(self, asked: Asked) -> ModelOutputThunk:
         nursery = await self._nursery()
         thunk = asked.thunk(nursery)
-        turn = self._conversation.take_turn(thunk.relieve)
+        turn = self._conversation.take_turn(thunk.relieve, runs_code=asked.runs_code)
         thunk.start(work_for(asked, nursery, turn), nursery.tasks, never_began=turn.give_up)
         return thunk

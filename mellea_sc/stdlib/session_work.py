@@ -25,6 +25,7 @@ from mellea_sc.runtime.validation import check_input, validate_all
 from mellea_sc.stdlib.components import Query, Transform
 from mellea_sc.stdlib.sampling.plan import reasons_in
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
+from mellea_sc.stdlib.sampling.repairing import RejectionSamplingStrategy
 from mellea_sc.stdlib.turns import Turn
 
 __all__ = ["Asked", "judge", "work_for"]
@@ -69,6 +70,22 @@ class Asked:
         if self.strategy is None or not self.strategy.is_needed(self.requirements):
             return None
         return self.strategy
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether code of the user's may run while it is answered: a validator, a tool, a strategy."""
+        strategy = self.sampled_by
+        if isinstance(self.action, Query | Transform) and self.action.methods:
+            return True
+        if strategy is not None and type(strategy) is not RejectionSamplingStrategy:
+            return True
+        judging = [] if strategy is None else [*strategy.requirements, *self.requirements]
+        return any(map(has_code, [*self.preconditions, *judging]))
+
+
+def has_code(requirement: Requirement) -> bool:
+    """Whether it is judged by other code than the library's question to a model."""
+    return type(requirement) is not Requirement or requirement.validation_fn is not None
 
 
 def work_for(asked: Asked, nursery: Nursery, turn: Turn) -> Work:

@@ -7,11 +7,13 @@ from operator import attrgetter
 from typing import Final, Protocol
 
 import anyio
+import anyio.lowlevel
 
 from mellea_sc.core.errors import ThunkNotComputed
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.core.trace import Trace
 from mellea_sc.runtime.ledger import Chunk
+from mellea_sc.runtime.loops import check_loop, current_loop
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
 from mellea_sc.stdlib.events import StreamEvent
 from mellea_sc.stdlib.gate import Gate
@@ -81,6 +83,7 @@ class StreamChunkingResult:
         self.ended: anyio.Event = anyio.Event()
         self.error_was_raised: bool = False
         self.cancel_reason: str | None = None
+        self._loop = current_loop()
         self._run = run
         self._gate = gate
 
@@ -126,6 +129,7 @@ class StreamChunkingResult:
         Ends when the run ends; after a failed check that is early, see :attr:`completed`.
 
         Raises:
+            WrongEventLoop: at a step: the run goes on in another event loop.
             Exception: the error that ended the run, as itself, after the chunks that were released
                 before it; raised here or by :meth:`acomplete`, once.
 
@@ -153,6 +157,9 @@ class StreamChunkingResult:
         One reader: a second iteration raises :class:`~mellea_sc.StreamConsumed` at its first step.
         An error comes as an ``ErrorEvent`` and is raised by :meth:`astream` or :meth:`acomplete`.
 
+        Raises:
+            WrongEventLoop: at a step: the run goes on in another event loop.
+
         Cancellation: only the waiting ends. Nothing is lost.
         """
         return self._gate.events.reader()
@@ -166,12 +173,17 @@ class StreamChunkingResult:
         """Wait for the end of the run; a ``lookahead`` does not hold it up any more.
 
         Raises:
+            WrongEventLoop: the run goes on in another event loop.
             Exception: the error that ended the run, as itself, unless :meth:`astream` has raised it.
 
         Cancellation: only the waiting ends; the run goes on.
         """
-        self._gate.open()
-        await self.ended.wait()
+        if self.ended.is_set():  # perhaps in another event loop
+            await anyio.lowlevel.checkpoint()
+        else:
+            check_loop(self._loop, repr(self))
+            self._gate.open()
+            await self.ended.wait()
         self.raise_error()
 
     @property
@@ -186,9 +198,16 @@ class StreamChunkingResult:
         return ModelOutputThunk.computed(self.full_text, generation=self.generation)
 
     def cancel(self, reason: str | None = None) -> None:
-        """Cancel the run: the connection is closed, every validator is cancelled."""
-        self.cancel_reason = reason
-        self.scope.cancel(reason)
+        """Cancel the run: the connection is closed, every validator is cancelled; without effect when it
+        has ended.
+
+        Raises:
+            WrongEventLoop: the run goes on in another event loop.
+        """
+        if not self.ended.is_set():
+            check_loop(self._loop, repr(self))
+            self.cancel_reason = reason
+            self.scope.cancel(reason)
 
     def raise_error(self) -> None:
         """Raise the error that ended the run, if there is one and it has not been raised before."""

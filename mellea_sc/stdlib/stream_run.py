@@ -32,7 +32,7 @@ from mellea_sc.runtime.attempt import Attempt
 from mellea_sc.runtime.budget import covered, one_for_all
 from mellea_sc.runtime.generation import opened_scope
 from mellea_sc.runtime.limits import limited
-from mellea_sc.runtime.loops import clock
+from mellea_sc.runtime.loops import call_in, clock, current_loop
 from mellea_sc.runtime.nursery import Nursery, parked, sole_error
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
 from mellea_sc.runtime.validation import check_input
@@ -105,6 +105,7 @@ class StreamRun:
         self._keeper: Nursery | None = None
         self._answering = anyio.CancelScope()
         self._chosen: AttemptResult | None = None
+        self._loop = current_loop()
         self.observed: anyio.Event = anyio.Event()
         strategy = ByRequirement(settings.strategy, requirements)
         self._gate = Gate(
@@ -290,7 +291,7 @@ class StreamRun:
 
     def was_observed(self) -> None:
         """Somebody has been told of the error."""
-        self.observed.set()
+        call_in(self._loop, self.observed.set)
         if self._keeper is not None:
             self._keeper.observed(self)
 

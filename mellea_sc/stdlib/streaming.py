@@ -145,7 +145,7 @@ def stream_with_chunking(
     def prepare() -> StreamRun:
         return prepare_run(
             action,
-            Conversation(ctx, in_order=False).take_turn,
+            partial(Conversation(ctx, in_order=False).take_turn, runs_code=True),
             judge=validation_backend or backend,
             requirements=requirements,
             chunking=chunking,
