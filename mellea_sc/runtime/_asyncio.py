@@ -19,6 +19,7 @@ __all__ = [
     "clock",
     "is_being_cancelled",
     "running_loop",
+    "running_task",
     "spawn_root",
 ]
 
@@ -46,6 +47,14 @@ def is_being_cancelled() -> bool:
     """Whether anybody has asked for the running task's cancellation and it is not over."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def running_task() -> object | None:
+    """The task that runs the caller; ``None`` outside of one, as where a forgotten task is closed."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
 
 
 def call_after_first_steps(function: Callable[[], None]) -> None:

@@ -37,9 +37,10 @@ from mellea_sc.core.base import Component, Context, Span, pending_thunks
 from mellea_sc.core.errors import BackendError, BackendTimeout, DependencyFailed, SessionClosed
 from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout, wants_stream
 from mellea_sc.core.prompt import messages_for
+from mellea_sc.runtime.failures import sole_error
 from mellea_sc.runtime.loops import clock, is_stray_cancellation
 from mellea_sc.runtime.metering import metered
-from mellea_sc.runtime.nursery import Nursery, sole_error
+from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
 
 __all__ = ["LONGEST", "BoundBackend", "Place", "Sink", "opened_scope", "pump", "settle"]

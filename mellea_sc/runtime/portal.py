@@ -19,7 +19,7 @@ from mellea_sc.core.errors import SessionClosed, SyncCallInEventLoop
 from mellea_sc.runtime.budget import covered
 from mellea_sc.runtime.loop_thread import LOOK_AGAIN, PATIENCE, LoopThread
 from mellea_sc.runtime.loops import running_loop
-from mellea_sc.runtime.nursery import log_unobserved
+from mellea_sc.runtime.unobserved import log_unobserved
 
 __all__ = ["SyncPortal", "refuse_in_event_loop"]
 

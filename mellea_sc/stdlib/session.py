@@ -22,10 +22,11 @@ from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.spending import Limits
+from mellea_sc.runtime.failures import short_traceback
 from mellea_sc.runtime.generation import describe
-from mellea_sc.runtime.nursery import OnError
 from mellea_sc.runtime.portal import refuse_in_event_loop
 from mellea_sc.runtime.thunk import ModelOutputThunk
+from mellea_sc.runtime.unobserved import OnError
 from mellea_sc.stdlib.components import Instruction, Message, Query, Transform
 from mellea_sc.stdlib.context import ChatContext, SimpleContext
 from mellea_sc.stdlib.requirements.making import reqify
@@ -79,7 +80,9 @@ def start_session(
         api_key: The server's key; else ``OPENAI_API_KEY``.
         backend: A backend of your own, instead of a name.
         on_error: ``"hold"``: a failure belongs to its thunk, and what nobody observed is raised when
-            the session is left; ``"cancel"``: the first failure cancels the session.
+            the session is left; ``"cancel"``: the first failure cancels the session; ``"log"``: as
+            ``"hold"``, but what nobody observed is logged (logger ``mellea_sc``) when its thunk or run is
+            cancelled or forgotten, or the session is left. For what lives as long as a server.
         max_concurrency: At most so many requests of the session are in flight at the same time.
 
     Raises:
@@ -121,7 +124,12 @@ def _blocking(
             return result
 
         refuse_in_event_loop(f"m.{name[1:]}()", f"await m.{name}(…)")
-        return self.run_blocking(to_the_end)
+        try:
+            return self.run_blocking(to_the_end)
+        except Exception as error:
+            # without the frames of this thread and of the loop's
+            error.__traceback__ = short_traceback(error.__traceback__)
+            raise
 
     call.__name__ = name[1:]
     call.__qualname__ = f"MelleaSession.{name[1:]}"

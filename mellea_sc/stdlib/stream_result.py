@@ -47,6 +47,10 @@ class Inside(Protocol):
         """Somebody has been told of the error."""
         ...
 
+    def let_go(self) -> None:
+        """Nobody will ask for the error."""
+        ...
+
 
 class StreamChunkingResult:
     """A streaming run as its user sees it: made by ``stream_with_chunking`` and ``m.stream``.
@@ -80,6 +84,7 @@ class StreamChunkingResult:
         self.scope: anyio.CancelScope = anyio.CancelScope()
         self.ended: anyio.Event = anyio.Event()
         self.error_was_raised: bool = False
+        self.cancel_called: bool = False
         self.cancel_reason: str | None = None
         self._run = run
         self._gate = gate
@@ -167,7 +172,8 @@ class StreamChunkingResult:
         """
         self._gate.open()
         await self.ended.wait()
-        self.raise_error()
+        if (error := self.error_to_raise()) is not None:
+            raise error
 
     @property
     def as_thunk(self) -> ModelOutputThunk:
@@ -181,16 +187,27 @@ class StreamChunkingResult:
         return ModelOutputThunk.computed(self.full_text, generation=self.generation)
 
     def cancel(self, reason: str | None = None) -> None:
-        """Cancel the run: the connection is closed, every validator is cancelled."""
+        """Cancel the run: the connection is closed, every validator is cancelled.
+
+        It also says that nobody will ask for an error of it: one that nobody has seen is logged.
+        """
+        self.stop(reason)
+        self.cancel_called = True
+        if self.ended.is_set():
+            self._run.let_go()
+
+    def stop(self, reason: str | None) -> None:
+        """Cancel the run, for somebody who will ask for its error."""
         self.cancel_reason = reason
         self.scope.cancel(reason)
 
-    def raise_error(self) -> None:
-        """Raise the error that ended the run, if there is one and it has not been raised before."""
-        if self.error is not None and not self.error_was_raised:
-            self.error_was_raised = True
-            self._run.was_observed()
-            raise self.error
+    def error_to_raise(self) -> Exception | None:
+        """The error that ended the run, if there is one and it has not been raised before."""
+        if self.error is None or self.error_was_raised:
+            return None
+        self.error_was_raised = True
+        self._run.was_observed()
+        return self.error
 
     def __repr__(self) -> str:
         if not self.ended.is_set():
