@@ -14,6 +14,7 @@ from typing import Concatenate, Final, Literal, ParamSpec, TypeVar, overload
 
 from mellea_sc.backends.retry import Retrying
 from mellea_sc.backends.select import make_backend
+from mellea_sc.core.arguments import several
 from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk
 from mellea_sc.core.chunking import ChunkingStrategy
@@ -248,7 +249,7 @@ class MelleaSession(SessionScope):
         else has the thunk, so the generation is cancelled too.
         """
         own = action.requirements if isinstance(action, Instruction) else []
-        judged = [*own, *(reqify(requirement) for requirement in requirements or ())]
+        judged = [*own, *map(reqify, several("requirements", requirements))]
         if return_sampling_results and strategy is None:
             raise InvalidOption("return_sampling_results needs a strategy")
         thunk = await self._start(
@@ -256,7 +257,9 @@ class MelleaSession(SessionScope):
                 action,
                 requirements=judged,
                 limits=limits,
-                preconditions=[copy.copy(reqify(one)) for one in preconditions or ()],
+                preconditions=[
+                    copy.copy(reqify(one)) for one in several("preconditions", preconditions)
+                ],
                 strategy=strategy,
                 format=format,
                 model_options=model_options,
@@ -530,7 +533,7 @@ class MelleaSession(SessionScope):
 
         Cancellation: every validator is cancelled.
         """
-        several = [reqs] if isinstance(reqs, Requirement | str) else list(reqs)
+        given = [reqs] if isinstance(reqs, Requirement | str) else several("reqs", reqs)
         nursery = await self._nursery()
         said = self._conversation
         ctx = await said.settled() if output is None else said.ctx
@@ -538,7 +541,7 @@ class MelleaSession(SessionScope):
             judge,
             nursery,
             ctx,
-            [reqify(requirement) for requirement in several],
+            [reqify(requirement) for requirement in given],
             output,
             input,
             format,

@@ -27,6 +27,7 @@ from typing import Final
 import anyio
 import attrs
 
+from mellea_sc.core.arguments import several
 from mellea_sc.core.backend import Backend, Format, schema_of
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.chunking import ChunkingStrategy
@@ -202,8 +203,8 @@ def prepare_run(
     merge_options(model_options)
     limited(limits)
     own = () if strategy is None else strategy.requirements
-    all_of_them = [*own, *map(reqify, requirements or ())]
-    conditions = [reqify(one) for one in preconditions or ()]
+    all_of_them = [*own, *map(reqify, several("requirements", requirements))]
+    conditions = [reqify(one) for one in several("preconditions", preconditions)]
     check_judges([*all_of_them, *conditions], judge)
     return StreamRun(
         action,
