@@ -24,7 +24,7 @@ from typing import ClassVar, Final, Self, TypeAlias, cast
 import anyio
 
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.runtime.nursery import sole_error
+from mellea_sc.runtime.failures import sole_error
 from mellea_sc.stdlib.events import (
     ChunkEvent,
     CompletedEvent,

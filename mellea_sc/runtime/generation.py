@@ -50,9 +50,10 @@ from mellea_sc.core.errors import (
 from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout, wants_stream
 from mellea_sc.core.prompt import messages_for, not_yet_read
 from mellea_sc.core.retries import sent
+from mellea_sc.runtime.failures import sole_error
 from mellea_sc.runtime.loops import clock, is_stray_cancellation
 from mellea_sc.runtime.metering import metered
-from mellea_sc.runtime.nursery import Nursery, sole_error
+from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.slots import Slot
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
 from mellea_sc.runtime.watch import Limit

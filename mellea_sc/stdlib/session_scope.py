@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Awaitable, Callable
 from functools import partial
 from types import FrameType, TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self, TypeVar, get_args
 
 import anyio
 import anyio.lowlevel
@@ -23,12 +23,14 @@ import anyio.to_thread
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.errors import InvalidOption, SessionClosed, WrongEventLoop
 from mellea_sc.core.model_options import ModelOptions, merge_options
+from mellea_sc.runtime.failures import raise_unchanged
 from mellea_sc.runtime.forks import tell_of_forks
 from mellea_sc.runtime.generation import BoundBackend, Place
 from mellea_sc.runtime.loop_thread import PATIENCE
 from mellea_sc.runtime.loops import current_loop, may_run, running_loop
-from mellea_sc.runtime.nursery import AdoptedNursery, Nursery, OnError, log_unobserved
+from mellea_sc.runtime.nursery import AdoptedNursery, Nursery
 from mellea_sc.runtime.portal import SyncPortal, refuse_in_event_loop
+from mellea_sc.runtime.unobserved import OnError, log_unobserved
 
 __all__ = ["SessionScope"]
 
@@ -41,7 +43,7 @@ class SessionScope:
     Args:
         backend: What generates.
         model_options: For every generation.
-        on_error: Whether a failure is held for its thunk, or cancels all.
+        on_error: Whether a failure is held for its thunk, cancels all, or is logged when nobody observed it.
         max_concurrency: At most so many requests are in flight at the same time, in each event loop.
     """
 
@@ -56,8 +58,8 @@ class SessionScope:
         on_error: OnError,
         max_concurrency: int | None,
     ) -> None:
-        if on_error not in ("hold", "cancel"):
-            raise InvalidOption(f'on_error must be "hold" or "cancel", not {on_error!r}')
+        if on_error not in get_args(OnError):
+            raise InvalidOption(f'on_error must be "hold", "cancel" or "log", not {on_error!r}')
         if max_concurrency is not None and max_concurrency < 1:
             raise InvalidOption(f"max_concurrency must be at least 1, not {max_concurrency!r}")
         self._options = merge_options(model_options)
@@ -129,7 +131,8 @@ class SessionScope:
             self._close(cancel="its block raised an exception")
         except ExceptionGroup as group:
             if isinstance(exc, Exception):
-                raise ExceptionGroup(group.message, [exc, *group.exceptions]) from None
+                what = f"its block was left by an error, and there are {group.message}"
+                raise_unchanged(ExceptionGroup(what, [exc, *group.exceptions]))
             log_unobserved("the session", list(group.exceptions))
 
     async def aclose(self) -> None:

@@ -49,6 +49,10 @@ class Inside(Protocol):
         """Somebody has been told of the error."""
         ...
 
+    def let_go(self) -> None:
+        """Nobody will ask for the error."""
+        ...
+
 
 class StreamChunkingResult:
     """A streaming run as its user sees it: made by ``stream_with_chunking`` and ``m.stream``.
@@ -82,6 +86,7 @@ class StreamChunkingResult:
         self.scope: anyio.CancelScope = anyio.CancelScope()
         self.ended: anyio.Event = anyio.Event()
         self.error_was_raised: bool = False
+        self.cancel_called: bool = False
         self.cancel_reason: str | None = None
         self._loop = current_loop()
         self._run = run
@@ -184,7 +189,8 @@ class StreamChunkingResult:
             check_loop(self._loop, repr(self))
             self._gate.open()
             await self.ended.wait()
-        self.raise_error()
+        if (error := self.error_to_raise()) is not None:
+            raise error
 
     @property
     def as_thunk(self) -> ModelOutputThunk:
@@ -198,8 +204,20 @@ class StreamChunkingResult:
         return ModelOutputThunk.computed(self.full_text, generation=self.generation)
 
     def cancel(self, reason: str | None = None) -> None:
-        """Cancel the run: the connection is closed, every validator is cancelled; without effect when it
-        has ended.
+        """Cancel the run: the connection is closed, every validator is cancelled.
+
+        It also says that nobody will ask for an error of it: one that nobody has seen is logged.
+
+        Raises:
+            WrongEventLoop: the run goes on in another event loop.
+        """
+        self.stop(reason)
+        self.cancel_called = True
+        if self.ended.is_set():
+            self._run.let_go()
+
+    def stop(self, reason: str | None) -> None:
+        """Cancel the run, for somebody who will ask for its error; without effect when it has ended.
 
         Raises:
             WrongEventLoop: the run goes on in another event loop.
@@ -209,12 +227,13 @@ class StreamChunkingResult:
             self.cancel_reason = reason
             self.scope.cancel(reason)
 
-    def raise_error(self) -> None:
-        """Raise the error that ended the run, if there is one and it has not been raised before."""
-        if self.error is not None and not self.error_was_raised:
-            self.error_was_raised = True
-            self._run.was_observed()
-            raise self.error
+    def error_to_raise(self) -> Exception | None:
+        """The error that ended the run, if there is one and it has not been raised before."""
+        if self.error is None or self.error_was_raised:
+            return None
+        self.error_was_raised = True
+        self._run.was_observed()
+        return self.error
 
     def __repr__(self) -> str:
         if not self.ended.is_set():
