@@ -1,157 +1,101 @@
-"""A server on loopback that sends exactly the bytes it is told to: what no well-behaved one can send."""
+"""A server that is told, byte by byte, what to send and when to close: for connections, not for answers."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import struct
-import threading
-import time
-from collections.abc import Callable, Generator, Sequence
-from typing import Literal, TypeAlias
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
-Step: TypeAlias = bytes | float | Literal["close", "reset", "hold"]
-"""Bytes to send, seconds to wait, or what becomes of the connection, which is else kept for the next request."""
+import anyio
+import anyio.abc
 
-Script: TypeAlias = Callable[[int], Sequence[Step]]
-"""What to do with the n-th request of all, counted from 0."""
+Play = Callable[[anyio.abc.SocketStream], Awaitable[bool]]
+"""Answers one request; true: the connection is kept."""
 
 
 class RawServer:
-    """Reads requests whole and answers each by the script; a thread for each connection.
+    """Answers its requests in turn; the last play is for all that follow."""
 
-    Attributes:
-        connections: For each request, on which connection it came.
-        kept: Released for each answer that was sent whole, on a connection that was then kept.
-        url: Where it is.
-    """
-
-    def __init__(self, script: Script) -> None:
-        self._script = script
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self._threads: list[threading.Thread] = []
-        self._sockets: list[socket.socket] = []
-        self._lock = threading.Lock()
+    def __init__(self, *plays: Play) -> None:
+        self.plays = plays
+        self.url = ""
         self.connections: list[int] = []
-        self.kept: threading.Semaphore = threading.Semaphore(0)
-        self.url: str = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._start(self._accept)
+        """For each request, which connection it came on."""
+        self.open = 0
 
-    def _start(self, target: Callable[..., None], *args: object) -> None:
-        thread = threading.Thread(target=target, args=args, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                self._sockets.append(connection)
-                self._start(self._serve, connection, len(self._sockets))
-
-    def _serve(self, connection: socket.socket, number: int) -> None:
-        with contextlib.suppress(OSError), connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            while _read_request(connection):
-                with self._lock:
-                    count = len(self.connections)
+    async def serve(self, stream: anyio.abc.SocketStream) -> None:
+        number = self.open = self.open + 1
+        with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            async with stream:
+                while await self._read(stream):
                     self.connections.append(number)
-                if not self._answer(connection, self._script(count)):
-                    return
-                self.kept.release()
+                    play = self.plays[min(len(self.connections), len(self.plays)) - 1]
+                    if not await play(stream):
+                        return
 
-    def _answer(self, connection: socket.socket, steps: Sequence[Step]) -> bool:
-        for step in steps:
-            match step:
-                case bytes():
-                    connection.sendall(step)
-                case "close":
-                    return False
-                case "reset":
-                    connection.setsockopt(
-                        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-                    )
-                    return False
-                case "hold":
-                    connection.settimeout(30)
-                    while connection.recv(65536):
-                        pass
-                    return False
-                case _:
-                    time.sleep(step)
+    async def _read(self, stream: anyio.abc.SocketStream) -> bool:
+        received = b""
+        try:
+            while b"\r\n\r\n" not in received:
+                received += await stream.receive()
+            head, _, body = received.partition(b"\r\n\r\n")
+            [size] = [
+                int(line.split(b":")[1])
+                for line in head.lower().split(b"\r\n")
+                if line.startswith(b"content-length:")
+            ]
+            while len(body) < size:
+                body += await stream.receive()
+        except anyio.EndOfStream:
+            return False
         return True
 
-    def close(self) -> None:
-        """Close everything and wait for the threads."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for connection in list(self._sockets):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        for thread in list(self._threads):
-            thread.join(10)
-            assert not thread.is_alive()
 
-
-@contextlib.contextmanager
-def raw_server(script: Script | Sequence[Step]) -> Generator[RawServer]:
-    """A raw server for a block; steps alone are the answer to every request."""
-    server = RawServer(script if callable(script) else lambda _: script)
-    try:
+@asynccontextmanager
+async def raw_server(*plays: Play) -> AsyncGenerator[RawServer]:
+    server = RawServer(*plays)
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        server.url = f"http://127.0.0.1:{port}"
+        tasks.start_soon(listener.serve, server.serve)
         yield server
-    finally:
-        server.close()
+        tasks.cancel_scope.cancel()
 
 
-def _read_request(connection: socket.socket) -> bool:
-    data = b""
-    while b"\r\n\r\n" not in data:
-        if not (more := connection.recv(65536)):
-            return False
-        data += more
-    head, _, body = data.partition(b"\r\n\r\n")
-    size = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
-    while len(body) < size:
-        if not (more := connection.recv(65536)):
-            return False
-        body += more
-    return True
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
-def chunked(*pieces: bytes, kind: str = "text/event-stream", end: bool = True) -> bytes:
-    """A response in chunks."""
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
-    body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
-    return head.encode() + body + (b"0\r\n\r\n" if end else b"")
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-def sized(
-    body: bytes, *, kind: str = "text/event-stream", status: str = "200 OK", more: int = 0
-) -> bytes:
-    """A response with a length, which may be wrong."""
-    head = (
-        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body) + more}\r\n\r\n"
-    )
-    return head.encode() + body
+def answer(text: str, behind: bytes = b"") -> bytes:
+    """A whole answer of OpenAI's protocol, and what is sent in the same breath behind it."""
+    event = b'data: {"choices": [{"delta": {"content": "%s"}, "finish_reason": "stop"}]}\n\n'
+    return HEAD + chunk(event % text.encode()) + chunk(b"data: [DONE]\n\n") + chunk(b"") + behind
 
 
-def event(**choice: object) -> bytes:
-    """One of OpenAI's events."""
-    return b"data: " + json.dumps({"choices": [{"index": 0, **choice}]}).encode() + b"\n\n"
+def sends(*pieces: bytes, keep: bool = True) -> Play:
+    """Sends these pieces and keeps the connection, or closes it."""
+
+    async def play(stream: anyio.abc.SocketStream) -> bool:
+        for piece in pieces:
+            await stream.send(piece)
+        return keep
+
+    return play
 
 
-def word(text: str, reason: str | None = None) -> bytes:
-    """An event with a text."""
-    return event(delta={"content": text}, finish_reason=reason)
+async def hangs_up(stream: anyio.abc.SocketStream) -> bool:
+    return False
 
 
-def line(text: str = "", **fields: object) -> bytes:
-    """One of Ollama's lines."""
-    return json.dumps({"message": {"content": text}, "done": False, **fields}).encode() + b"\n"
-
-
-STOP = event(delta={}, finish_reason="stop")
-USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 5}}\n\n'
-DONE = b"data: [DONE]\n\n"
+async def resets(stream: anyio.abc.SocketStream) -> bool:
+    sock = stream.extra(anyio.abc.SocketAttribute.raw_socket)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return False

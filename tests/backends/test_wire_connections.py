@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio
+import httpx
 import pytest
-from raw_server import DONE, STOP, USAGE, RawServer, Step, chunked, raw_server, sized, word
+from wire_server import DONE, STOP, USAGE, RawServer, Step, chunked, raw_server, sized, word
 
 from mellea_sc.backends.openai import OpenAIBackend
 from mellea_sc.core.backend import ChatMessage, GenerationRequest
@@ -28,16 +30,35 @@ async def ask(backend: OpenAIBackend) -> str | BackendError:
         return error
 
 
-async def ask_twice(server: RawServer) -> list[str | BackendError]:
+Connect = Callable[[RawServer], AbstractAsyncContextManager[OpenAIBackend]]
+
+
+@pytest.fixture(params=["our own client", "a caller's"])
+def connect(request: pytest.FixtureRequest) -> Connect:
+    """Connects a backend."""
+
+    @asynccontextmanager
+    async def connected(server: RawServer) -> AsyncGenerator[OpenAIBackend]:
+        if request.param == "our own client":
+            async with OpenAIBackend("m", base_url=server.url).connected() as backend:
+                yield backend
+        else:
+            async with httpx.AsyncClient() as client:
+                yield OpenAIBackend("m", base_url=server.url, client=client)
+
+    return connected
+
+
+async def ask_twice(connect: Connect, server: RawServer) -> list[str | BackendError]:
     with anyio.fail_after(20):
-        async with OpenAIBackend("m", base_url=server.url).connected() as backend:
+        async with connect(server) as backend:
             return [await ask(backend), await ask(backend)]
 
 
-async def test_a_whole_response_leaves_a_connection_for_the_next_request() -> None:
+async def test_a_whole_response_leaves_a_connection_for_the_next_request(connect: Connect) -> None:
     for answer in (GOOD, sized(STREAM)):
         with raw_server([answer]) as server:
-            assert await ask_twice(server) == ["Hello", "Hello"]
+            assert await ask_twice(connect, server) == ["Hello", "Hello"]
         assert server.connections == [1, 1]
 
 
@@ -62,20 +83,20 @@ async def test_a_whole_response_leaves_a_connection_for_the_next_request() -> No
     ],
 )
 async def test_what_comes_with_a_response_is_not_the_answer_to_the_next_request(
-    first: Sequence[Step],
+    connect: Connect, first: Sequence[Step]
 ) -> None:
     with raw_server(lambda n: first if n == 0 else [0.05, GOOD]) as server:
-        answers = await ask_twice(server)
+        answers = await ask_twice(connect, server)
     assert answers == ["Hello", "Hello"]
     assert server.connections == [1, 2]
 
 
 @pytest.mark.parametrize("more", [ANOTHER, b"junk"])
 async def test_what_comes_after_a_response_is_not_the_answer_to_the_next_request(
-    more: bytes,
+    connect: Connect, more: bytes
 ) -> None:
     with raw_server(lambda n: [GOOD] if n else [GOOD, 0.05, more]) as server:
-        async with OpenAIBackend("m", base_url=server.url).connected() as backend:
+        async with connect(server) as backend:
             assert await ask(backend) == "Hello"
             await anyio.to_thread.run_sync(server.kept.acquire)
             assert await ask(backend) == "Hello"
@@ -99,17 +120,21 @@ async def test_what_comes_after_a_response_is_not_the_answer_to_the_next_request
         pytest.param([chunked(word("Hel"), end=False) + b"zz\r\n", "hold"], id="a broken chunk"),
     ],
 )
-async def test_an_error_spoils_nothing_for_the_next_request_either(first: Sequence[Step]) -> None:
+async def test_an_error_spoils_nothing_for_the_next_request_either(
+    connect: Connect, first: Sequence[Step]
+) -> None:
     with raw_server(lambda n: first if n == 0 else [0.05, GOOD]) as server:
-        failed, answer = await ask_twice(server)
+        failed, answer = await ask_twice(connect, server)
     assert isinstance(failed, BackendError)
     assert answer == "Hello"
     assert server.connections == [1, 2]
 
 
-async def test_an_error_that_came_whole_leaves_a_connection_for_the_next_request() -> None:
+async def test_an_error_that_came_whole_leaves_a_connection_for_the_next_request(
+    connect: Connect,
+) -> None:
     first = sized(b'{"error": "too hot"}', status="400 Bad Request")
     with raw_server(lambda n: [GOOD if n else first]) as server:
-        failed, answer = await ask_twice(server)
+        failed, answer = await ask_twice(connect, server)
     assert "too hot" in str(failed)
     assert (answer, server.connections) == ("Hello", [1, 1])

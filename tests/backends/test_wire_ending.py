@@ -11,7 +11,7 @@ from typing import cast
 import anyio
 import httpx
 import pytest
-from raw_server import DONE, STOP, USAGE, line, word
+from wire_server import DONE, STOP, USAGE, line, word
 
 from mellea_sc import ModelOption, start_session
 from mellea_sc.backends.ollama import OllamaBackend

@@ -17,7 +17,7 @@ import anyio
 import attrs
 import h11
 import pytest
-from raw_server import DONE, STOP, USAGE, Step, chunked, line, raw_server, sized, word
+from wire_server import DONE, STOP, USAGE, Step, chunked, line, raw_server, sized, word
 
 from mellea_sc.backends.ollama import OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend

@@ -8,7 +8,15 @@ from typing import Final, cast
 
 from mellea_sc.core.usage import Usage
 
-__all__ = ["count_in", "fields_of", "list_of", "parse_object", "text_in", "usage_in"]
+__all__ = [
+    "count_in",
+    "fields_of",
+    "list_of",
+    "parse_object",
+    "text_in",
+    "usage_in",
+    "value_or_text",
+]
 
 
 _BLANK: Final = " \t\n\r"
@@ -31,6 +39,14 @@ def parse_object(text: str) -> dict[str, object] | None:
     if isinstance(value, list) and len(items := list_of(cast("object", value))) == 1:
         value = items[0]
     return cast("dict[str, object]", value) if isinstance(value, dict) else None
+
+
+def value_or_text(text: str) -> object:
+    """The JSON value that a text stands for; the text itself where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def fields_of(value: object) -> Mapping[str, object]:
