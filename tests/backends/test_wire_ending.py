@@ -5,13 +5,16 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
 from typing import cast
 
 import anyio
 import httpx
 import pytest
-from wire_server import DONE, STOP, USAGE, line, word
+from hypothesis import given
+from hypothesis import strategies as st
+from wire_server import DONE, STOP, USAGE, event, line, word
 
 from mellea_sc import ModelOption, start_session
 from mellea_sc.backends.ollama import OllamaBackend
@@ -24,7 +27,7 @@ from mellea_sc.core.errors import (
     ModelError,
     StreamInterrupted,
 )
-from mellea_sc.testing.clock import LoopName, virtual_backend
+from mellea_sc.testing.clock import LoopName, run_virtual, virtual_backend
 
 pytestmark = pytest.mark.anyio
 
@@ -170,6 +173,16 @@ async def test_a_server_that_gives_a_reason_with_every_delta_is_read_to_its_end(
 
 async def test_a_server_that_gives_a_reason_before_the_first_delta_is_read_to_its_end() -> None:
     assert await read(STOP, STOP, 60.0, word("a"), 60.0, word("b"), STOP, DONE) == "ab"
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+async def test_a_reason_not_to_write_anything_is_one(reason: str) -> None:
+    started = anyio.current_time()
+    deltas: list[Delta] = []
+    with suppress(BackendError):
+        await read(event(delta={}, finish_reason=reason), HOLD, into=deltas)
+    assert [delta.finish_reason for delta in deltas] == [reason]
+    assert anyio.current_time() - started == pytest.approx(2)
 
 
 async def test_what_is_whole_is_given_though_the_connection_was_lost_before_its_blank_line() -> (
@@ -369,3 +382,52 @@ async def test_ollamas_last_line_ends_an_answer_at_once() -> None:
             async with backend.open(REQUEST) as stream:
                 assert [delta.text async for delta in stream] == ["Hello", ""]
         assert anyio.current_time() - started == pytest.approx(0.1)
+
+
+# --- anything ---------------------------------------------------------------------------------
+
+PIECES = st.sampled_from(
+    [
+        *(word("a"), word("\ud83d"), word("\ude00", ""), word("b", "stop"), STOP, USAGE, DONE),
+        *(STOP.rstrip(b"\n"), word("c").rstrip(b"\n"), word("d").replace(b"\n", b"\r\n"), PING),
+        *(b'{"error": "x"}\n', b"event: error\n", b"error: x\n", b"data: \xff\n\n", b"<p>\n"),
+        *(b"\n", b"\r", b"\0", b"data: ", b"{\n", b"}\n", b"x", b": ", b'data: {"a": \n\n', WHOLE),
+        *(line("e"), LAST, line("f").rstrip(b"\n"), line("\ud83d"), line("\ude00")),
+    ]
+)
+
+
+@given(
+    pieces=st.lists(PIECES, max_size=8),
+    cuts=st.lists(st.integers(0, 400), max_size=6),
+    is_lost=st.booleans(),
+    is_openai=st.booleans(),
+)
+def test_whatever_comes_is_a_text_or_a_typed_error_and_the_same_however_it_is_cut(
+    pieces: list[bytes], cuts: list[int], is_lost: bool, is_openai: bool
+) -> None:
+    data = b"".join(pieces)
+    end: list[Step] = [LOST] if is_lost else []
+    places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    cut_up = [data[a:b] for a, b in pairwise(places) if a < b]
+
+    async def outcome(steps: Sequence[Step]) -> tuple[str, object]:
+        text, error = "", None
+        async with httpx.AsyncClient(transport=Transport(200, {}, steps)) as client:
+            backend = (
+                OpenAIBackend("m", base_url="http://127.0.0.1:1")
+                if is_openai
+                else OllamaBackend("m")
+            )
+            backend._client = client
+            try:
+                async with backend.open(REQUEST) as stream:
+                    async for delta in stream:
+                        text += delta.text
+            except BackendError as raised:
+                error = raised
+        text.encode()
+        return text, type(error)
+
+    whole = run_virtual(outcome, [data, *end] if data else end)
+    assert run_virtual(outcome, [*cut_up, *end]) == whole
