@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from wire_server import DONE, STOP, USAGE, event, line, word
 
 from mellea_sc import ModelOption, start_session
+from mellea_sc.backends.http.codings import Inflater
 from mellea_sc.backends.ollama import OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
 from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest, Usage
@@ -323,6 +324,7 @@ async def test_a_compressed_answer_is_read(coding: str, pack: Callable[[bytes], 
     assert await read(*[bytes([byte]) for byte in body], coding=coding) == "Hello"
     halves = pack(STREAM[:40]), pack(STREAM[40:])  # each flush a body of its own
     assert await read(*halves, coding=coding) == "Hello"
+    assert await read(b"".join(halves), coding=coding) == "Hello"
 
 
 @pytest.mark.parametrize(("coding", "pack"), CODINGS)
@@ -358,6 +360,14 @@ async def test_a_compressed_answer_that_is_cut_or_broken_is_an_error(cut: int) -
 async def test_a_coding_that_cannot_be_read_is_named(coding: str) -> None:
     with pytest.raises(BackendProtocolError, match=f"compress.*{coding.lower()}"):
         await read(b"\x8b\x00", coding=coding)
+
+
+def test_what_is_inflated_comes_in_pieces() -> None:
+    inflater = Inflater()
+    inflater.take(gzip.compress(bytes(1_000_000)))
+    pieces = list(iter(inflater.give, b""))
+    assert sum(map(len, pieces)) == 1_000_000
+    assert max(map(len, pieces)) < 300_000
 
 
 async def test_little_that_stands_for_much_is_refused_in_little_room() -> None:
