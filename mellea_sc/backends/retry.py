@@ -190,5 +190,5 @@ class _Deltas:
         return _at_once(first)
 
 
-async def _at_once(delta: Delta) -> Delta:
+async def _at_once(delta: Delta) -> Delta:  # noqa: ASYNC124 - an iterator wants one
     return delta

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 import anyio
@@ -36,10 +36,9 @@ Make: TypeAlias = Callable[[ModelServer], Retrying]
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for long."""
     monkeypatch.setattr("mellea_sc.backends.retry.FIRST_WAIT", 0.02)
-    yield
 
 
 @pytest.fixture(params=["openai", "ollama"])
@@ -190,9 +189,9 @@ async def test_more_than_the_budget_is_not_waited_for(make: Make) -> None:
 
 
 async def test_attempts_share_a_connection(make: Make) -> None:
-    async with ModelServer([Answer(status=503), Answer()]) as server:
-        async with make(server).connected() as backend:
-            assert await read(backend) == TEXT
+    answers = [Answer(status=503), Answer()]
+    async with ModelServer(answers) as server, make(server).connected() as backend:
+        assert await read(backend) == TEXT
     assert [record.connection for record in server.requests] == [0, 0]
 
 

@@ -211,15 +211,15 @@ async def test_when_it_goes_on_it_waits_for_a_place_again() -> None:
             most = max(most, sum(call.outcome == "running" for call in server.calls))
             await anyio.sleep(0.5)
 
-    async with start_session(backend=server, max_concurrency=1, model_options=options) as m:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(watch)
-            refused = await m.ainstruct("a")
-            await anyio.wait_all_tasks_blocked()
-            other = await m.ainstruct("b")
-            # The wait for the place is no wait for a delta.
-            assert await other == await refused == "fine"
-            tasks.cancel_scope.cancel()
+    session = start_session(backend=server, max_concurrency=1, model_options=options)
+    async with session as m, anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        refused = await m.ainstruct("a")
+        await anyio.wait_all_tasks_blocked()
+        other = await m.ainstruct("b")
+        # The wait for the place is no wait for a delta.
+        assert await other == await refused == "fine"
+        tasks.cancel_scope.cancel()
     assert most == 1
 
 
