@@ -9,7 +9,7 @@ Who is at fault can be read off the branch::
     │   ├── SyncCallInEventLoop           (RuntimeError) use the a-method
     │   ├── WrongEventLoop                (RuntimeError) it belongs to another loop
     │   ├── BackendNotBound               (RuntimeError) no session to generate in
-    │   ├── StreamConsumed                (anyio.BusyResourceError) a second iteration
+    │   ├── StreamConsumed                (RuntimeError, anyio.BusyResourceError) a second iteration
     │   ├── InvalidOption                 (ValueError) an argument, option or setting
     │   ├── ChunkingError                 (ValueError) a chunk that is not in the text
     │   ├── PromptTemplateError           (ValueError) syntax, or an undefined name
@@ -127,7 +127,7 @@ class BackendNotBound(UsageError, RuntimeError):
     """A bare backend was asked to generate: it has no session whose tasks could do it."""
 
 
-class StreamConsumed(UsageError, anyio.BusyResourceError):
+class StreamConsumed(UsageError, RuntimeError, anyio.BusyResourceError):
     """A stream with one reader was iterated a second time."""
 
     def __init__(self, what: str) -> None:

@@ -40,13 +40,20 @@ from mellea_sc.core.backend import (
     schema_of,
 )
 from mellea_sc.core.base import Component, Context, Span, pending_thunks
-from mellea_sc.core.errors import BackendError, BackendTimeout, DependencyFailed, SessionClosed
+from mellea_sc.core.errors import (
+    BackendError,
+    BackendTimeout,
+    DependencyFailed,
+    SessionClosed,
+    WrongEventLoop,
+)
 from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout, wants_stream
 from mellea_sc.core.prompt import messages_for, not_yet_read
 from mellea_sc.core.retries import sent
+from mellea_sc.runtime.failures import sole_error
 from mellea_sc.runtime.loops import clock, is_stray_cancellation
 from mellea_sc.runtime.metering import metered
-from mellea_sc.runtime.nursery import Nursery, sole_error
+from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.slots import Slot
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
 from mellea_sc.runtime.watch import Limit
@@ -198,10 +205,13 @@ async def settle(*spans: Span) -> None:
 
     Raises:
         DependencyFailed: one of them failed or was cancelled; the message names it.
+        WrongEventLoop: one of them is being generated in another event loop.
     """
     for thunk in pending_thunks(*spans):
         try:
             await thunk.avalue()
+        except WrongEventLoop:
+            raise
         except Exception as error:
             raise DependencyFailed(
                 f"the prompt needs {thunk!r}, and that failed: {error}"

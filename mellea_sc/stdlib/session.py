@@ -14,6 +14,7 @@ from typing import Concatenate, Final, Literal, ParamSpec, TypeVar, overload
 
 from mellea_sc.backends.retry import retrying
 from mellea_sc.backends.select import make_backend
+from mellea_sc.core.arguments import several
 from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk
 from mellea_sc.core.chunking import ChunkingStrategy
@@ -23,10 +24,11 @@ from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.core.retries import Retries, retried
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.spending import Limits
+from mellea_sc.runtime.failures import short_traceback
 from mellea_sc.runtime.generation import describe
-from mellea_sc.runtime.nursery import OnError
 from mellea_sc.runtime.portal import refuse_in_event_loop
 from mellea_sc.runtime.thunk import ModelOutputThunk
+from mellea_sc.runtime.unobserved import OnError
 from mellea_sc.stdlib.components import Instruction, Message, Query, Transform
 from mellea_sc.stdlib.context import ChatContext, SimpleContext
 from mellea_sc.stdlib.requirements.making import reqify
@@ -81,7 +83,9 @@ def start_session(
         api_key: The server's key; else ``OPENAI_API_KEY``.
         backend: A backend of your own, instead of a name.
         on_error: ``"hold"``: a failure belongs to its thunk, and what nobody observed is raised when
-            the session is left; ``"cancel"``: the first failure cancels the session.
+            the session is left; ``"cancel"``: the first failure cancels the session; ``"log"``: as
+            ``"hold"``, but what nobody observed is logged (logger ``mellea_sc``) when its thunk or run is
+            cancelled or forgotten, or the session is left. For what lives as long as a server.
         max_concurrency: At most so many requests of the session are in flight at the same time.
         retries: How often a request is made again that failed before its answer began, or :class:`Retries`;
             3 times, within 30 s, if not given; 0: never. See ``docs/guide/retries.md``.
@@ -126,7 +130,12 @@ def _blocking(
             return result
 
         refuse_in_event_loop(f"m.{name[1:]}()", f"await m.{name}(…)")
-        return self.run_blocking(to_the_end)
+        try:
+            return self.run_blocking(to_the_end)
+        except Exception as error:
+            # without the frames of this thread and of the loop's
+            error.__traceback__ = short_traceback(error.__traceback__)
+            raise
 
     call.__name__ = name[1:]
     call.__qualname__ = f"MelleaSession.{name[1:]}"
@@ -252,7 +261,7 @@ class MelleaSession(SessionScope):
         else has the thunk, so the generation is cancelled too.
         """
         own = action.requirements if isinstance(action, Instruction) else []
-        judged = [*own, *(reqify(requirement) for requirement in requirements or ())]
+        judged = [*own, *map(reqify, several("requirements", requirements))]
         if return_sampling_results and strategy is None:
             raise InvalidOption("return_sampling_results needs a strategy")
         thunk = await self._start(
@@ -261,7 +270,9 @@ class MelleaSession(SessionScope):
                 requirements=judged,
                 limits=limits,
                 retries=retries,
-                preconditions=[copy.copy(reqify(one)) for one in preconditions or ()],
+                preconditions=[
+                    copy.copy(reqify(one)) for one in several("preconditions", preconditions)
+                ],
                 strategy=strategy,
                 format=format,
                 model_options=model_options,
@@ -553,7 +564,7 @@ class MelleaSession(SessionScope):
 
         Cancellation: every validator is cancelled.
         """
-        several = [reqs] if isinstance(reqs, Requirement | str) else list(reqs)
+        given = [reqs] if isinstance(reqs, Requirement | str) else several("reqs", reqs)
         nursery = await self._nursery()
         said = self._conversation
         ctx = await said.settled() if output is None else said.ctx
@@ -562,7 +573,7 @@ class MelleaSession(SessionScope):
                 judge,
                 nursery,
                 ctx,
-                [reqify(requirement) for requirement in several],
+                [reqify(requirement) for requirement in given],
                 output,
                 input,
                 format,
@@ -648,7 +659,7 @@ class MelleaSession(SessionScope):
             self._conversation.check_outside()
             return prepare_run(
                 asked,
-                self._conversation.take_turn,
+                functools.partial(self._conversation.take_turn, runs_code=True),
                 judge=validation_backend or self.backend,
                 requirements=requirements,
                 chunking=chunking,
@@ -673,6 +684,6 @@ class MelleaSession(SessionScope):
     async def _start(self, asked: Asked) -> ModelOutputThunk:
         nursery = await self._nursery()
         thunk = asked.thunk(nursery)
-        turn = self._conversation.take_turn(thunk.relieve)
+        turn = self._conversation.take_turn(thunk.relieve, runs_code=asked.runs_code)
         thunk.start(work_for(asked, nursery, turn), nursery.tasks, never_began=turn.give_up)
         return thunk

@@ -28,6 +28,7 @@ import anyio
 import attrs
 
 from mellea_sc.backends.retry import retrying
+from mellea_sc.core.arguments import several
 from mellea_sc.core.backend import Backend, Format, schema_of
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.chunking import ChunkingStrategy
@@ -39,7 +40,8 @@ from mellea_sc.core.spending import Limits
 from mellea_sc.runtime.generation import BoundBackend, Place, describe
 from mellea_sc.runtime.limits import limited
 from mellea_sc.runtime.loops import or_else, spawn_root
-from mellea_sc.runtime.nursery import Nursery, current_nursery, log_unobserved
+from mellea_sc.runtime.nursery import Nursery, current_nursery
+from mellea_sc.runtime.unobserved import log_unobserved
 from mellea_sc.stdlib.events import (
     ChunkEvent,
     CompletedEvent,
@@ -125,7 +127,8 @@ def stream_with_chunking(
         hold_back: Show nothing before its attempt is accepted; or, a number, hold so many chunks back
             until then, which a backtracking strategy may still take back.
         preconditions: What must hold of what the model is asked, judged beside the generation; nothing
-            is released before all of them are met, and one that is not ends the run.
+            is released before all of them are met, and one that is not ends the run with a
+            :class:`PreconditionFailed`.
         limits: What the run may use, all its attempts and judges together; exceeding it ends the run with
             a :class:`BudgetExceeded`. See :func:`mellea_sc.limits`.
         retries: How often a request of the run, its judges' included, is made again when it failed before
@@ -145,7 +148,7 @@ def stream_with_chunking(
     def prepare() -> StreamRun:
         return prepare_run(
             action,
-            Conversation(ctx, in_order=False).take_turn,
+            partial(Conversation(ctx, in_order=False).take_turn, runs_code=True),
             judge=validation_backend or backend,
             requirements=requirements,
             chunking=chunking,
@@ -207,8 +210,8 @@ def prepare_run(
     merge_options(model_options)
     limited(limits)
     own = () if strategy is None else strategy.requirements
-    all_of_them = [*own, *map(reqify, requirements or ())]
-    conditions = [reqify(one) for one in preconditions or ()]
+    all_of_them = [*own, *map(reqify, several("requirements", requirements))]
+    conditions = [reqify(one) for one in several("preconditions", preconditions)]
     check_judges([*all_of_them, *conditions], judge)
     return StreamRun(
         action,
@@ -279,12 +282,14 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         """
         result = self._result
         assert result is not None
-        if not result.ended.is_set():
+        if exc is not None:
             result.cancel("its block was left")
-            with anyio.CancelScope(shield=True):
-                await result.ended.wait()
-        if exc is None:
-            result.raise_error()
+        elif not result.ended.is_set():
+            result.stop("its block was left")
+        with anyio.CancelScope(shield=True):
+            await result.ended.wait()
+        if exc is None and (error := result.error_to_raise()) is not None:
+            raise error
 
     async def _start(self) -> StreamChunkingResult:
         if self._used:
@@ -300,6 +305,7 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         # from here on nothing waits: the run takes its turn in the conversation and is started
         run = self._prepare()
         if place is not None:
+            run.started_at = place.nursery.line_that_starts()
             place.nursery.start(
                 run.run,
                 backend,
