@@ -15,11 +15,12 @@ the source never has to wait itself. The wait for each delta is bounded; the wai
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
     asynccontextmanager,
+    contextmanager,
     nullcontext,
 )
 from contextvars import ContextVar
@@ -170,12 +171,21 @@ class _Sent:
 
     async def wait(self, seconds: float) -> None:
         """Wait without a place, and then until there is one again, as long as that takes."""
-        if self._limit is not None:
-            self._limit.pause()
-        self._slot.give_back()
-        await anyio.sleep(seconds)
-        await self._slot.take()
-        if self._limit is not None:
+        with self.untimed():
+            self._slot.give_back()
+            await anyio.sleep(seconds)
+            await self._slot.take()
+
+    @contextmanager
+    def untimed(self) -> Generator[None]:
+        """A block whose waits are no waits for a delta."""
+        if self._limit is None:
+            yield
+            return
+        self._limit.pause()
+        try:
+            yield
+        finally:
             self._limit.resume()
 
     def progressed(self) -> None:
