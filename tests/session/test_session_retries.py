@@ -31,7 +31,7 @@ from mellea_sc import (
     stream_with_chunking,
 )
 from mellea_sc.backends import Retrying
-from mellea_sc.testing import Fail, Pause, Script, ScriptedBackend, Stall
+from mellea_sc.testing import Fail, Pause, Script, ScriptedBackend, Stall, cancel_everywhere
 from mellea_sc.testing.scripted import Answer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
@@ -293,6 +293,18 @@ async def test_leaving_waits_and_cancelling_does_not() -> None:
         await anyio.wait_all_tasks_blocked()
         m.cancel("enough")
     assert anyio.current_time() - began < 1
+
+
+async def test_cancelled_at_any_checkpoint_it_leaves_nothing() -> None:
+    async def program() -> None:
+        server = Server(busy(), [Delta(), busy()])
+        try:
+            async with start_session(backend=server, max_concurrency=1) as m:
+                assert await (await m.ainstruct("hi")) == "fine"
+        finally:
+            assert all(call.outcome != "running" for call in server.calls)
+
+    assert await cancel_everywhere(program) > 5
 
 
 # --- what it costs -------------------------------------------------------------------------------
