@@ -163,9 +163,9 @@ async def _first_of(deltas: AsyncIterator[Delta]) -> Delta | None:
     """The first delta that says more than numbers of tokens, with these; ``None``: there is none."""
     usage: Usage | None = None
     async for delta in deltas:
-        usage = delta.usage = delta.usage or usage
+        usage = delta.usage or usage
         if attrs.evolve(delta, usage=None) != Delta():
-            return delta
+            return attrs.evolve(delta, usage=usage)
         if (request := in_flight.get()) is not None:
             request.progressed()
     return None if usage is None else Delta(usage=usage)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
@@ -288,11 +288,12 @@ async def test_the_error_is_the_last_ones_without_leftovers() -> None:
 
 
 async def test_the_deltas_are_those_of_the_backend() -> None:
-    early, late = Usage(7, 0), Usage(7, 2)
-    script: Iterable[str | Delta] = [Delta(), Delta(usage=early), "a", "b", Delta("", "stop", late)]
+    early, late, first = Usage(7, 0), Usage(7, 2), Delta("a")
+    script = [Delta(), Delta(usage=early), first, "b", Delta("", "stop", late)]
     async with Retrying(ScriptedBackend(Script(script))).open(REQUEST) as stream:
         deltas = [delta async for delta in stream]
     assert deltas == [Delta("a", usage=early), Delta("b"), Delta("", "stop", late)]
+    assert first == Delta("a")  # it is the backend's own
 
 
 async def test_a_stream_of_nothing_is_one_here_too() -> None:
