@@ -118,7 +118,10 @@ class _Opening:
                 " ".join(str(failure).split()),
             )
             request = in_flight.get()
-            await (anyio.sleep(seconds) if request is None else request.wait(seconds))
+            if request is None:
+                await anyio.sleep(seconds)
+            else:
+                await request.wait(seconds, failure)
 
     async def __aexit__(
         self,

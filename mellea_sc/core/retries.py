@@ -15,7 +15,7 @@ from typing import Final, Protocol, TypeVar
 
 import attrs
 
-from mellea_sc.core.errors import InvalidOption
+from mellea_sc.core.errors import BackendError, InvalidOption
 
 __all__ = [
     "InFlight",
@@ -91,8 +91,8 @@ def retried(retries: int | Retries | None) -> AbstractContextManager[None]:
 class InFlight(Protocol):
     """A request that is being made, to whoever makes it again."""
 
-    async def wait(self, seconds: float) -> None:
-        """Wait, and hold up nobody: no place among the requests in flight is taken, no time-out runs."""
+    async def wait(self, seconds: float, failure: BackendError) -> None:
+        """Wait after an attempt that failed, and hold up nobody: no place is taken, no time-out runs."""
         ...
 
     def untimed(self) -> AbstractContextManager[None]:

@@ -108,6 +108,7 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
     async with nursery.slot() as slot:
         now = clock()
         limit = nursery.limit(timeout)
+        attempts = _Sent(slot, limit)
         seen = 0
         first: float | None = None
         started = now()
@@ -115,7 +116,7 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
             sink.generation, model=backend.model_id, provider=backend.provider
         )
         try:
-            with limit, sent(_Sent(slot, limit)):
+            with limit, sent(attempts):
                 async with backend.open(request) as deltas:
                     async for delta in deltas:
                         text = delta.text
@@ -149,10 +150,13 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
             sink.generation = attrs.evolve(sink.generation, total_time=total)
     if limit.was_exceeded:
         what = "the next delta" if seen else "the first delta"
-        raise BackendTimeout(
+        error = BackendTimeout(
             f"{backend.provider} ({backend.model_id}) did not send {what} within {timeout:g} s; "
             "raise ModelOption.STREAM_TIMEOUT if the model needs longer"
         )
+        if attempts.failure is not None:
+            error.add_note(f"the attempt before it failed: {attempts.failure}")
+        raise error
 
 
 class _Sent:
@@ -163,14 +167,19 @@ class _Sent:
         limit: What bounds the wait for its deltas, if anything does.
     """
 
-    __slots__ = ("_limit", "_slot")
+    __slots__ = ("_limit", "_slot", "failure")
+
+    failure: BackendError | None
+    """Of the attempt before this one."""
 
     def __init__(self, slot: Slot, limit: Limit | None = None) -> None:
+        self.failure = None
         self._slot = slot
         self._limit = limit
 
-    async def wait(self, seconds: float) -> None:
+    async def wait(self, seconds: float, failure: BackendError) -> None:
         """Wait without a place, and then until there is one again, as long as that takes."""
+        self.failure = failure
         with self.untimed():
             self._slot.give_back()
             await anyio.sleep(seconds)

@@ -267,8 +267,9 @@ async def test_it_holds_for_each_attempt_and_for_each_delta() -> None:
     slow = Server(always=[Pause(4), Delta(), Pause(4), Delta(), Pause(4), "fine"])
     async with start_session(backend=hanging) as m:
         began = anyio.current_time()
-        with pytest.raises(BackendTimeout):
+        with pytest.raises(BackendTimeout) as caught:
             await m.ainstruct("hi", model_options=options, await_result=True)
+        assert caught.value.__notes__ == ["the attempt before it failed: slow down"]
         assert 25 <= anyio.current_time() - began <= 28
     async with start_session(backend=slow) as m:
         # What says nothing is a delta for all that, and the wait for the next one begins anew.
