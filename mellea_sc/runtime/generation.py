@@ -15,12 +15,11 @@ the source never has to wait itself. The wait for each delta is bounded; the wai
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
     asynccontextmanager,
-    contextmanager,
     nullcontext,
 )
 from contextvars import ContextVar
@@ -55,9 +54,7 @@ from mellea_sc.runtime.failures import sole_error
 from mellea_sc.runtime.loops import clock, is_stray_cancellation
 from mellea_sc.runtime.metering import metered
 from mellea_sc.runtime.nursery import Nursery
-from mellea_sc.runtime.slots import Slot
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
-from mellea_sc.runtime.watch import Limit
 
 __all__ = ["LONGEST", "BoundBackend", "Place", "Sink", "opened_scope", "pump", "settle"]
 
@@ -105,10 +102,9 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
     """
     timeout = stream_timeout(request.options)
     backend = metered(await nursery.connection())
-    async with nursery.slot() as slot:
+    limit = nursery.limit(timeout)
+    async with nursery.slot(limit) as slot:
         now = clock()
-        limit = nursery.limit(timeout)
-        attempts = _Sent(slot, limit)
         seen = 0
         first: float | None = None
         started = now()
@@ -116,7 +112,7 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
             sink.generation, model=backend.model_id, provider=backend.provider
         )
         try:
-            with limit, sent(attempts):
+            with limit, sent(slot):
                 async with backend.open(request) as deltas:
                     async for delta in deltas:
                         text = delta.text
@@ -154,53 +150,9 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
             f"{backend.provider} ({backend.model_id}) did not send {what} within {timeout:g} s; "
             "raise ModelOption.STREAM_TIMEOUT if the model needs longer"
         )
-        if attempts.failure is not None:
-            error.add_note(f"the attempt before it failed: {attempts.failure}")
+        if slot.failure is not None:
+            error.add_note(f"the attempt before it failed: {slot.failure}")
         raise error
-
-
-class _Sent:
-    """A request that is being made, with what it takes up meanwhile; see :class:`InFlight`.
-
-    Args:
-        slot: Its place among the requests in flight.
-        limit: What bounds the wait for its deltas, if anything does.
-    """
-
-    __slots__ = ("_limit", "_slot", "failure")
-
-    failure: BackendError | None
-    """Of the attempt before this one."""
-
-    def __init__(self, slot: Slot, limit: Limit | None = None) -> None:
-        self.failure = None
-        self._slot = slot
-        self._limit = limit
-
-    async def wait(self, seconds: float, failure: BackendError) -> None:
-        """Wait without a place, and then until there is one again, as long as that takes."""
-        self.failure = failure
-        with self.untimed():
-            self._slot.give_back()
-            await anyio.sleep(seconds)
-            await self._slot.take()
-
-    @contextmanager
-    def untimed(self) -> Generator[None]:
-        """A block whose waits are no waits for a delta."""
-        if self._limit is None:
-            yield
-            return
-        self._limit.pause()
-        try:
-            yield
-        finally:
-            self._limit.resume()
-
-    def progressed(self) -> None:
-        """The wait for a delta begins anew."""
-        if self._limit is not None:
-            self._limit.since = clock()()
 
 
 async def _write_in_pieces(sink: Sink, text: str) -> None:
@@ -302,7 +254,7 @@ class BoundBackend(BackendWrapper):
         nursery = (await self._place()).nursery
         backend = metered(await nursery.connection())
         async with nursery.slot() as slot, AsyncExitStack() as stack:
-            with sent(_Sent(slot)):
+            with sent(slot):
                 deltas = await stack.enter_async_context(backend.open(request))
             yield deltas
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 import anyio
-import anyio.abc
 import pytest
 from raw_server import Play, answer, hangs_up, raw_server, resets, sends
 
