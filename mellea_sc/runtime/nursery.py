@@ -346,9 +346,9 @@ class Nursery:
 
     # --- what generations need --------------------------------------------------------------
 
-    def slot(self) -> Slot:
-        """A place among the ``max_concurrency`` requests in flight, to be entered; see :class:`Slots`."""
-        return Slot(self._slots)
+    def slot(self, limit: Limit | None = None) -> Slot:
+        """A place among the ``max_concurrency`` requests in flight, to be entered; see :class:`Slot`."""
+        return Slot(self._slots, limit)
 
     @property
     def is_short_of_slots(self) -> bool:

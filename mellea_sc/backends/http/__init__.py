@@ -11,5 +11,6 @@ lines.py        from bytes to lines and events
 json_values.py  JSON that came from outside
 surrogates.py   halves of characters
 failures.py     what can go wrong, as the library's errors
+delays.py       whether and when a refused request may be made again
 backend.py      all of it as one backend; a protocol is a subclass
 """
