@@ -19,7 +19,10 @@ __all__ = ["call_soon_in", "clock", "pass_on_interrupt", "running_loop", "spawn_
 
 def running_loop() -> object | None:
     """The running trio run, or ``None`` outside of one."""
-    if not trio.lowlevel.in_trio_task():
+    try:
+        if not trio.lowlevel.in_trio_task():
+            return None
+    except AttributeError:  # this thread is importing trio, and a finalizer asks
         return None
     return trio.lowlevel.current_trio_token()
 

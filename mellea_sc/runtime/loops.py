@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 
 import anyio
@@ -38,8 +38,9 @@ def running_loop() -> object | None:
     global _trio_loop, _asyncio_loop
     if "trio" in sys.modules:
         if _trio_loop is None:
-            from mellea_sc.runtime._trio import running_loop as _trio_loop
-        if (token := _trio_loop()) is not None:
+            with suppress(ImportError):  # this thread is importing it, and a finalizer asks
+                from mellea_sc.runtime._trio import running_loop as _trio_loop
+        if _trio_loop is not None and (token := _trio_loop()) is not None:
             return token
     if "asyncio" in sys.modules:
         if _asyncio_loop is None:

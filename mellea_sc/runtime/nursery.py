@@ -192,6 +192,10 @@ class Nursery:
         if isinstance(exc, KeyboardInterrupt | SystemExit):
             log_unobserved(self.name, errors)
             return False
+        interrupts = [error for error in errors if isinstance(error, KeyboardInterrupt)]
+        if interrupts and not own:  # Ctrl-C while it joined: as itself, as Python ends a program by it
+            log_unobserved(self.name, [error for error in errors if error not in interrupts])
+            raise interrupts[0] from None
         if not errors:
             return bool(swallowed)
         if own and exc is not None:
@@ -429,11 +433,11 @@ class AdoptedNursery:
             async with self.nursery:
                 self._entered.set()
                 await self._leave.wait()
-        except BaseExceptionGroup as group:
-            errors = leaves_of(group)
+        except (BaseExceptionGroup, KeyboardInterrupt) as raised:
+            errors = leaves_of(raised)
             failures = [error for error in errors if not isinstance(error, KeyboardInterrupt)]
             if failures:
-                self._outcome = BaseExceptionGroup(group.message, failures)
+                self._outcome = BaseExceptionGroup(f"errors in {self.nursery.name} that nobody observed", failures)
                 if not self._leave.is_set():
                     log_unobserved(self.nursery.name, failures)
             if len(failures) < len(errors):
