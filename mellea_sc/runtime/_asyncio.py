@@ -8,14 +8,17 @@ cancels all tasks that are left and waits for them).
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from contextvars import Context
 from typing import Final
 
 __all__ = [
     "call_after_first_steps",
     "call_soon_in",
+    "claim",
     "clock",
     "is_being_cancelled",
     "may_run",
@@ -47,6 +50,14 @@ def is_being_cancelled() -> bool:
     """Whether anybody has asked for the running task's cancellation and it is not over."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def claim(context: Context) -> None:
+    """Let a copied context be one of asyncio's: from a task under trio, it would tell anyio that trio runs."""
+    if "sniffio" in sys.modules:
+        import sniffio
+
+        context.run(sniffio.current_async_library_cvar.set, "asyncio")
 
 
 def may_run(loop: object) -> bool:

@@ -78,6 +78,9 @@ class Job:
         """Run it, once, in a task of its own, in the context of the thread that asked for it."""
         context, self._context = self._context, None
         if context is not None:
+            from mellea_sc.runtime import _asyncio  # as late as everything of asyncio's
+
+            _asyncio.claim(context)
             running.add(self)
             context.run(tasks.start_soon, self._run, running)
 
