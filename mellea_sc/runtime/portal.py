@@ -165,7 +165,11 @@ class _Call(Generic[T]):
 
 
 def _end(thread: LoopThread) -> None:
-    thread.stop(cancel=True)
+    try:
+        thread.stop(cancel=True)
+    except BaseException:
+        thread.stop(cancel=True)  # Python ignores what a finalizer raises, Ctrl-C too
+        raise
     # collected inside an event loop, perhaps the very one that is to end, it must not wait
     if running_loop() is None:
         thread.join(PATIENCE)
