@@ -23,6 +23,7 @@ __all__ = [
     "is_being_cancelled",
     "may_run",
     "running_loop",
+    "running_task",
     "spawn_root",
 ]
 
@@ -63,6 +64,14 @@ def claim(context: Context) -> None:
 def may_run(loop: object) -> bool:
     """Whether a loop is running, in whichever thread, if it is one of asyncio's."""
     return not isinstance(loop, asyncio.AbstractEventLoop) or loop.is_running()
+
+
+def running_task() -> object | None:
+    """The task that runs the caller; ``None`` outside of one, as where a forgotten task is closed."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
 
 
 def call_after_first_steps(function: Callable[[], None]) -> None:

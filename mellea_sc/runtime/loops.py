@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager, suppress
-from types import TracebackType
-
-import anyio
+from contextlib import suppress
 
 from mellea_sc.core.errors import UsageError, WrongEventLoop
 
@@ -27,8 +24,8 @@ __all__ = [
     "or_else",
     "pass_on_interrupt",
     "running_loop",
+    "running_task",
     "spawn_root",
-    "stray_cancellation_as",
 ]
 
 
@@ -37,15 +34,19 @@ def running_loop() -> object | None:
     # asked for every delta that is read: an import statement would take longer than all the rest
     global _trio_loop, _asyncio_loop
     if "trio" in sys.modules:
-        if _trio_loop is None:
+        if (of_trio := _trio_loop) is None:
             with suppress(ImportError):  # this thread is importing it, and a finalizer asks
-                from mellea_sc.runtime._trio import running_loop as _trio_loop
-        if _trio_loop is not None and (token := _trio_loop()) is not None:
+                from mellea_sc.runtime import _trio
+
+                of_trio = _trio_loop = _trio.running_loop
+        if of_trio is not None and (token := of_trio()) is not None:
             return token
     if "asyncio" in sys.modules:
-        if _asyncio_loop is None:
-            from mellea_sc.runtime._asyncio import running_loop as _asyncio_loop
-        return _asyncio_loop()
+        if (of_asyncio := _asyncio_loop) is None:
+            from mellea_sc.runtime import _asyncio
+
+            of_asyncio = _asyncio_loop = _asyncio.running_loop
+        return of_asyncio()
     return None
 
 
@@ -152,43 +153,26 @@ def pass_on_interrupt() -> None:
         _trio.pass_on_interrupt()
 
 
-def stray_cancellation_as(error: Exception) -> AbstractContextManager[None]:
-    """Raise an error where somebody else's code raises a cancellation that nobody has asked for.
-
-    Under asyncio the exception of a cancelled future can come out of any code that awaits one. Let
-    through, it would look as if the task itself had been cancelled, and its task group would follow.
-    """
-    return _StrayCancellation(error)
-
-
-class _StrayCancellation:
-    __slots__ = ("_error",)
-
-    def __init__(self, error: Exception) -> None:
-        self._error = error
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if exc is None or not isinstance(exc, anyio.get_cancelled_exc_class()):
-            return
-        if is_stray_cancellation():
-            raise self._error from None
-
-
 def is_stray_cancellation() -> bool:
     """Whether the cancellation that has just been caught is one that nobody has asked for."""
     if _is_trio():
-        return False
+        from mellea_sc.runtime import _trio
+
+        return not _trio.is_being_cancelled()
     from mellea_sc.runtime import _asyncio
 
     return not _asyncio.is_being_cancelled()
+
+
+def running_task() -> object | None:
+    """The task that runs the caller, compared by identity; ``None`` outside of one."""
+    if _is_trio():
+        from mellea_sc.runtime import _trio
+
+        return _trio.running_task()
+    from mellea_sc.runtime import _asyncio
+
+    return _asyncio.running_task()
 
 
 def or_else(

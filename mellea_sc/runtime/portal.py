@@ -18,7 +18,7 @@ from mellea_sc.runtime.budget import covered
 from mellea_sc.runtime.forks import tell_of_forks
 from mellea_sc.runtime.loop_thread import LOOK_AGAIN, PATIENCE, Job, LoopThread, Mark
 from mellea_sc.runtime.loops import running_loop
-from mellea_sc.runtime.nursery import log_unobserved
+from mellea_sc.runtime.unobserved import log_unobserved
 
 __all__ = ["SyncPortal", "is_blocking_call", "refuse_in_event_loop"]
 

@@ -27,23 +27,22 @@ class Tape(Generic[T]):
     Args:
         name: For the error of a second iteration.
         on_read: Called with each item that the reader takes.
-        on_end: Called when the reader has come to the end, instead of ending the iteration at once;
-            may raise what the reader should get.
+        error: Gives what is raised to the reader who has come to the end, instead of ending the iteration.
     """
 
-    __slots__ = ("_ended", "_items", "_loop", "_name", "_on_end", "_on_read", "_reader", "_wake")
+    __slots__ = ("_ended", "_error", "_items", "_loop", "_name", "_on_read", "_reader", "_wake")
 
     def __init__(
         self,
         name: str,
         *,
         on_read: Callable[[T], None] | None = None,
-        on_end: Callable[[], None] | None = None,
+        error: Callable[[], Exception | None] | None = None,
     ) -> None:
         self._name = name
         self._loop = current_loop()
         self._on_read = on_read
-        self._on_end = on_end
+        self._error = error
         self._items: deque[T] = deque()
         self._ended = False
         self._reader: object | None = None
@@ -99,8 +98,8 @@ class Tape(Generic[T]):
         while True:
             while not self._items:
                 if self._ended:
-                    if self._on_end is not None:
-                        self._on_end()
+                    if self._error is not None and (error := self._error()) is not None:
+                        raise error
                     raise StopAsyncIteration
                 self._wake = anyio.Event()
                 try:

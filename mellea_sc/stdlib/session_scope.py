@@ -7,12 +7,14 @@ thread (blocking calls, ``runtime/portal.py``).
 
 from __future__ import annotations
 
+import inspect
+import sys
 import threading
 import warnings
 from collections.abc import Awaitable, Callable
 from functools import partial
-from types import TracebackType
-from typing import Self, TypeVar
+from types import FrameType, TracebackType
+from typing import Final, Self, TypeVar, get_args
 
 import anyio
 import anyio.lowlevel
@@ -21,12 +23,14 @@ import anyio.to_thread
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.errors import InvalidOption, SessionClosed, WrongEventLoop
 from mellea_sc.core.model_options import ModelOptions, merge_options
+from mellea_sc.runtime.failures import raise_unchanged
 from mellea_sc.runtime.forks import tell_of_forks
 from mellea_sc.runtime.generation import BoundBackend, Place
 from mellea_sc.runtime.loop_thread import PATIENCE
 from mellea_sc.runtime.loops import current_loop, may_run, running_loop
-from mellea_sc.runtime.nursery import AdoptedNursery, Nursery, OnError, log_unobserved
+from mellea_sc.runtime.nursery import AdoptedNursery, Nursery
 from mellea_sc.runtime.portal import SyncPortal, refuse_in_event_loop
+from mellea_sc.runtime.unobserved import OnError, log_unobserved
 
 __all__ = ["SessionScope"]
 
@@ -39,7 +43,7 @@ class SessionScope:
     Args:
         backend: What generates.
         model_options: For every generation.
-        on_error: Whether a failure is held for its thunk, or cancels all.
+        on_error: Whether a failure is held for its thunk, cancels all, or is logged when nobody observed it.
         max_concurrency: At most so many requests are in flight at the same time, in each event loop.
     """
 
@@ -54,8 +58,8 @@ class SessionScope:
         on_error: OnError,
         max_concurrency: int | None,
     ) -> None:
-        if on_error not in ("hold", "cancel"):
-            raise InvalidOption(f'on_error must be "hold" or "cancel", not {on_error!r}')
+        if on_error not in get_args(OnError):
+            raise InvalidOption(f'on_error must be "hold", "cancel" or "log", not {on_error!r}')
         if max_concurrency is not None and max_concurrency < 1:
             raise InvalidOption(f"max_concurrency must be at least 1, not {max_concurrency!r}")
         self._options = merge_options(model_options)
@@ -83,6 +87,7 @@ class SessionScope:
     async def __aenter__(self) -> Self:
         if self._ended or self._block is not None or self._adopted:
             raise SessionClosed("a session is entered once, before it is used: start another one")
+        _warn_in_generator(sys._getframe(1))
         nursery = self._make_nursery()
         await nursery.__aenter__()
         self._block = nursery
@@ -126,7 +131,8 @@ class SessionScope:
             self._close(cancel="its block raised an exception")
         except ExceptionGroup as group:
             if isinstance(exc, Exception):
-                raise ExceptionGroup(group.message, [exc, *group.exceptions]) from None
+                what = f"its block was left by an error, and there are {group.message}"
+                raise_unchanged(ExceptionGroup(what, [exc, *group.exceptions]))
             log_unobserved("the session", list(group.exceptions))
 
     async def aclose(self) -> None:
@@ -309,3 +315,23 @@ class SessionScope:
         refuse_in_event_loop("a blocking call", "await")
         self._check_open()
         return self._portal.call(function)
+
+
+def _warn_in_generator(entering: FrameType) -> None:
+    """Warn of a block inside an async generator, which may be ended in another task than it has begun in (PEP 789)."""
+    if not entering.f_code.co_flags & inspect.CO_ASYNC_GENERATOR:
+        return
+    driver = entering.f_back
+    if driver is not None and driver.f_globals.get("__name__", "").startswith(_ENDS_WHERE_IT_BEGAN):
+        return
+    warnings.warn(
+        "a session is opened inside an async generator. If that is not read to its end, its session will end in "
+        "another task, or never. Make the generator an @asynccontextmanager, open the session outside of it, or "
+        "answer a web request with mellea_sc.asgi.SSEResponse",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+_ENDS_WHERE_IT_BEGAN: Final = ("contextlib", "anyio.", "pytest_trio.")
+"""Who drives async generators so that both happens in one task: context managers, and fixtures of tests."""

@@ -18,10 +18,10 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any, NoReturn
 
 import anyio
+import anyio.lowlevel
 import trio  # noqa: F401 - imported before the forks, for each of them
 
 from mellea_sc import (
@@ -124,7 +124,7 @@ def a_server_that_never_answers() -> None:
 
 
 async def checked(_: object) -> ValidationResult:
-    await anyio.sleep(0)
+    await anyio.lowlevel.checkpoint()
     return ValidationResult(True)
 
 
@@ -209,7 +209,7 @@ def follow(pid: int, moments: list[tuple[float, signal.Signals]]) -> tuple[str, 
 
 def main() -> None:
     moments, seed = map(int, sys.argv[1:3])
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     tally: Counter[str] = Counter()
     bad, slowest = 0, 0.0
     for number in range(moments):
@@ -218,7 +218,7 @@ def main() -> None:
         if chance.random() < 0.5:
             signals *= 2
         at = [chance.uniform(0, 0.4), chance.choice([0, chance.uniform(0, 0.3)])]
-        said = tempfile.TemporaryFile()
+        said = tempfile.TemporaryFile()  # noqa: SIM115
         ready, begin = os.pipe()
         pid = os.fork()
         if not pid:
@@ -232,17 +232,21 @@ def main() -> None:
         os.read(ready, 1)
         os.close(ready)
         os.close(begin)
-        how, took = follow(pid, list(zip(at, signals)))
+        how, took = follow(pid, list(zip(at, signals, strict=False)))
         tally[how] += 1
         slowest = max(slowest, took)
         if not how.lstrip("-").isdigit() or took > 3 or (how == "1" and len(sys.argv) > 3):
             bad += not how.lstrip("-").isdigit()
             said.seek(0)
             text = said.read().decode(errors="replace")
-            print(f"{number} {program.__name__} {how} {took:.2f} {signals} {at}\n{text}", flush=True)
+            print(
+                f"{number} {program.__name__} {how} {took:.2f} {signals} {at}\n{text}", flush=True
+            )
         elif how == "1":
             said.seek(0)
-            print(f"{number} {program.__name__}: {said.read().decode().splitlines()[-1:]}", flush=True)
+            print(
+                f"{number} {program.__name__}: {said.read().decode().splitlines()[-1:]}", flush=True
+            )
         said.close()
     print(dict(tally), f"slowest {slowest:.1f} s, {bad} bad")
     sys.exit(bool(bad))

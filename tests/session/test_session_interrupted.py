@@ -59,7 +59,9 @@ class CtrlC:
             is_meant = any(room in code.co_filename for room in ROOMS) or code.co_name in PROGRAMS
             return self._trace if is_meant else None
         # between the last line of a `with` block and its exit, where no signal can come
-        if event == "line" and "with self._lock" in linecache.getline(code.co_filename, frame.f_lineno):
+        if event == "line" and "with self._lock" in linecache.getline(
+            code.co_filename, frame.f_lineno
+        ):
             return self._trace
         self.lines += 1
         if self.lines in self._moments:

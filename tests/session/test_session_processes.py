@@ -201,7 +201,9 @@ def test_a_call_at_exit_gives_a_value_or_says_that_no_thread_can_be_started() ->
         """
     )
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout == "hello\n" or ended.stdout.startswith("SessionClosed: the interpreter is ending")
+    assert ended.stdout == "hello\n" or ended.stdout.startswith(
+        "SessionClosed: the interpreter is ending"
+    )
 
 
 # --- Ctrl-C -------------------------------------------------------------------------------------------
@@ -243,4 +245,3 @@ def test_signals_at_random_moments_hang_nothing() -> None:
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-

@@ -29,7 +29,6 @@ from mellea_sc import (
     SyncCallInEventLoop,
     UsageError,
     ValidationResult,
-    WrongEventLoop,
     start_session,
     stream_with_chunking,
     wait_for_all_mots,
@@ -67,8 +66,8 @@ class Held(ScriptedBackend):
 async def begun(backend: ScriptedBackend, requests: int = 1) -> None:
     """Wait until so many answers have begun."""
     with anyio.fail_after(60):
-        while sum(call.deltas_sent > 0 for call in backend.calls) < requests:
-            await anyio.sleep(0.001)
+        while sum(call.deltas_sent > 0 for call in backend.calls) < requests:  # noqa: ASYNC110
+            await anyio.sleep(0.001)  # it may be in the loop of another thread
 
 
 def quick() -> ScriptedBackend:
@@ -99,9 +98,7 @@ def use_elsewhere(use: Callable[[], object], elsewhere: str) -> str:
     return "no error"
 
 
-async def errors_of(
-    use: Callable[[], object], everywhere: Sequence[str] = IN_A_LOOP
-) -> set[str]:
+async def errors_of(use: Callable[[], object], everywhere: Sequence[str] = IN_A_LOOP) -> set[str]:
     """The kinds of errors of a use in all those places."""
     with anyio.fail_after(60):
         return {
@@ -368,11 +365,10 @@ def test_a_block_left_normally_waits_for_the_blocking_calls_of_other_threads(loo
         async def call() -> None:
             said.append(str(await anyio.to_thread.run_sync(m.instruct, "?")))
 
-        async with anyio.create_task_group() as tasks:
-            async with start_session(backend=backend) as m:
-                tasks.start_soon(call)
-                await begun(backend)
-                tasks.start_soon(let_go)
+        async with anyio.create_task_group() as tasks, start_session(backend=backend) as m:
+            tasks.start_soon(call)
+            await begun(backend)
+            tasks.start_soon(let_go)
         assert said == [TEXT]
 
     anyio.run(main, backend=loop)
@@ -491,7 +487,7 @@ def test_a_task_that_outlives_its_session_streams_in_the_next_one_out_or_the_loo
     loop: str, how: str, nested: bool
 ) -> None:
     async def main() -> None:
-        left, texts = anyio.Event(), list[str]()
+        left, streamed, texts = anyio.Event(), anyio.Event(), list[str]()
         outer = stalled()
 
         async def background() -> None:
@@ -504,6 +500,7 @@ def test_a_task_that_outlives_its_session_streams_in_the_next_one_out_or_the_loo
                 async with request as result:
                     await result.acomplete()
             texts.append(result.full_text)
+            streamed.set()
 
         async def inner(tasks: anyio.abc.TaskGroup) -> None:
             async with start_session(backend=quick()):
@@ -514,8 +511,7 @@ def test_a_task_that_outlives_its_session_streams_in_the_next_one_out_or_the_loo
                 async with start_session(backend=outer):
                     await inner(tasks)
                     left.set()
-                    while not texts:
-                        await anyio.sleep(0.001)
+                    await streamed.wait()
             else:
                 await inner(tasks)
                 left.set()
