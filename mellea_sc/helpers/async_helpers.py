@@ -75,7 +75,8 @@ def _with_notes(first: Exception, thunks: list[ModelOutputThunk]) -> Exception:
         thunk.was_told()
         if other is None or other is first:
             continue
-        note = f"{thunk!r}, which was waited for as well: {other!r}"
+        cause = f" from {other.__cause__!r}" if other.__cause__ else ""
+        note = f"{thunk!r}, which was waited for as well: {other!r}{cause}"
         if note not in getattr(first, "__notes__", ()):  # the same thunks may be waited for again
             first.add_note(note)
     return first

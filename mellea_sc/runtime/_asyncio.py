@@ -17,10 +17,10 @@ __all__ = [
     "call_after_first_steps",
     "call_soon_in",
     "clock",
-    "is_being_cancelled",
     "running_loop",
     "running_task",
     "spawn_root",
+    "was_cancelled_natively",
 ]
 
 _roots: Final[set[asyncio.Task[None]]] = set()
@@ -43,8 +43,8 @@ def clock() -> Callable[[], float]:
     return loop.time
 
 
-def is_being_cancelled() -> bool:
-    """Whether anybody has asked for the running task's cancellation and it is not over."""
+def was_cancelled_natively() -> bool:
+    """Whether somebody has called the running task's ``cancel`` and it is not over."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

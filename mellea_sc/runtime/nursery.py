@@ -50,10 +50,10 @@ from mellea_sc.runtime.failures import (
     leaves_of,
     raise_unchanged,
     stray_cancellation_as,
-    tidied,
 )
 from mellea_sc.runtime.loops import (
     current_loop,
+    has_ended,
     or_else,
     pass_on_interrupt,
     running_loop,
@@ -106,6 +106,7 @@ class _Link:
     scope: anyio.CancelScope = attrs.field(factory=lambda: anyio.CancelScope(shield=True))
     backend: Backend | None = None
     error: Exception | None = None
+    held: Held | None = None
 
 
 class Nursery:
@@ -299,7 +300,7 @@ class Nursery:
     def check_usable(self) -> None:
         """Raise unless a task could be started here now."""
         self._check_loop()
-        if not self.is_open or self.is_cancelled:
+        if not self.is_open or self.is_cancelled or has_ended(self.tasks):
             why = f" ({self.cancel_reason})" if self.cancel_reason else ""
             raise SessionClosed(f"{self.name} has ended{why}: nothing can be started in it")
 
@@ -383,22 +384,25 @@ class Nursery:
         if link.backend is None:
             await link.settled.wait()
         if link.error is not None:
-            raise link.error
+            if link.held is not None:
+                link.held.observed()
+            raise_unchanged(link.error)
         assert link.backend is not None
         return link.backend
 
     async def _host(self, link: _Link) -> None:
+        backend, task = self.backend, running_task()
+        name = f"{backend.provider} ({backend.model_id})"
         try:
-            backend = self.backend
-            name = f"{backend.provider} ({backend.model_id})"
             with link.scope, stray_cancellation_as(name, BackendError):
                 async with backend.connected() as link.backend:
                     link.settled.set()
                     await link.given_up.wait()
-        except Exception as error:  # noqa: BLE001 - handed to whoever asked for the connections
-            if link.settled.is_set():
-                self.hold(tidied(error))
-            else:
+        except BaseException as raised:
+            if (error := failure_of(raised, name, task)) is None:
+                raise
+            link.held = self.hold(error)
+            if not link.settled.is_set():  # handed to whoever asked for the connections
                 link.error = error
                 self._link = None
         finally:
