@@ -75,8 +75,15 @@ def _with_notes(first: Exception, thunks: list[ModelOutputThunk]) -> Exception:
         thunk.was_told()
         if other is None or other is first:
             continue
-        cause = f" from {other.__cause__!r}" if other.__cause__ else ""
-        note = f"{thunk!r}, which was waited for as well: {other!r}{cause}"
+        note = f"{thunk!r}, which was waited for as well: {_with_causes(other)}"
         if note not in getattr(first, "__notes__", ()):  # the same thunks may be waited for again
             first.add_note(note)
     return first
+
+
+def _with_causes(error: BaseException | None) -> str:
+    said: list[str] = []
+    while error is not None and repr(error) not in said:
+        said.append(repr(error))
+        error = error.__cause__
+    return ", from ".join(said)

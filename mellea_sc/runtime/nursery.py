@@ -201,6 +201,8 @@ class Nursery:
             if own and exc is not None:
                 errors.insert(0, exc)
                 what = f"its block was left by an error, and there are {what}"
+            # a coroutine that a cancellation is being thrown into would put that into the group's context
+            await anyio.lowlevel.cancel_shielded_checkpoint()  # noqa: ASYNC102 - it is shielded
             raise_unchanged(BaseExceptionGroup(what, errors))
         return bool(swallowed)
 
@@ -260,7 +262,7 @@ class Nursery:
         ended = anyio.Event()
         scope = anyio.CancelScope()
         outcome: list[T] = []
-        failure: list[Exception] = []
+        failure: list[tuple[Exception, Held | None]] = []
 
         async def run() -> None:
             task = running_task()
@@ -270,7 +272,7 @@ class Nursery:
             except BaseException as error:
                 if (told := failure_of(error, name, task)) is None:
                     raise
-                failure.append(told)
+                failure.append((told, self.hold(told)))
             finally:
                 ended.set()
 
@@ -281,10 +283,10 @@ class Nursery:
             scope.cancel()
             with anyio.CancelScope(shield=True):
                 await ended.wait()
-            for error in failure:
-                self.hold(error)
             raise
-        for error in failure:
+        for error, held in failure:
+            if held is not None:
+                held.observed()
             raise_unchanged(error)
         if not outcome:
             # Whoever is cancelled together with it is cancelled, and sees no failure.
