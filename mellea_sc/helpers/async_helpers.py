@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 import anyio
 
@@ -81,9 +82,9 @@ def _with_notes(first: Exception, thunks: list[ModelOutputThunk]) -> Exception:
     return first
 
 
-def _with_causes(error: BaseException | None) -> str:
-    said: list[str] = []
-    while error is not None and repr(error) not in said:
-        said.append(repr(error))
-        error = error.__cause__
-    return ", from ".join(said)
+def _with_causes(error: BaseException) -> str:
+    said = repr(error)
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        said = f"{group.message} ({'; '.join(map(_with_causes, group.exceptions))})"
+    return said if error.__cause__ is None else f"{said} from {_with_causes(error.__cause__)}"

@@ -17,6 +17,7 @@ Imports hypothesis: import this module itself, ``mellea_sc.testing`` does not::
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Final
 
@@ -55,8 +56,9 @@ _RAISED: Final[Sequence[ErrorKind]] = (
 _UNTIDY: Final[Sequence[ErrorKind]] = ("plain", "backend", "end of iteration")
 
 
-def _rarely(values: st.SearchStrategy[ErrorKind]) -> st.SearchStrategy[ErrorKind | None]:
-    return st.one_of(st.none(), st.none(), st.none(), values)
+def _seldom(kinds: Sequence[ErrorKind], once_in: int) -> st.SearchStrategy[ErrorKind | None]:
+    nothing: list[ErrorKind | None] = [None] * (len(kinds) * (once_in - 1))
+    return st.sampled_from([*nothing, *kinds])
 
 
 def _answers() -> st.SearchStrategy[Answering]:
@@ -64,9 +66,9 @@ def _answers() -> st.SearchStrategy[Answering]:
     return st.builds(
         Answering,
         deltas=st.lists(delta, max_size=6).map(tuple),
-        error=st.one_of(st.none(), st.sampled_from(_RAISED)),
+        error=_seldom(_RAISED, 2),
         at=st.integers(-1, 6),
-        untidy=_rarely(st.sampled_from(_UNTIDY)),
+        untidy=_seldom(_UNTIDY, 4),
     )
 
 
@@ -76,9 +78,9 @@ def _judges() -> st.SearchStrategy[Judging]:
         delay=pauses(),
         fails_at=st.sampled_from([None, None, 0, 1, 2]),
         passes=st.sampled_from([True, True, False]),
-        error=_rarely(st.sampled_from(_RAISED)),
+        error=_seldom(_RAISED, 4),
         at=st.integers(-1, 2),
-        untidy=_rarely(st.sampled_from(_UNTIDY)),
+        untidy=_seldom(_UNTIDY, 4),
         asks=st.sampled_from([False, False, False, True]),
         fail_open=st.sampled_from([False, False, False, True]),
         blocking=st.sampled_from([True, True, True, False]),
@@ -96,58 +98,61 @@ def _works() -> st.SearchStrategy[Work]:
         Work,
         kind=st.sampled_from(kinds),
         judges=st.lists(_judges(), max_size=2).map(tuple),
-        preconditions=st.one_of(
-            st.just(()), st.just(()), st.lists(_judges(), max_size=1).map(tuple)
-        ),
+        preconditions=st.just(()) | st.lists(_judges(), max_size=1).map(tuple),
         strategy=st.sampled_from(strategies),
         streamed=st.booleans(),
-        needs=st.one_of(st.just(()), st.lists(st.integers(0, 3), max_size=1).map(tuple)),
+        needs=st.lists(st.integers(0, 3), max_size=1).map(tuple),
     )
 
 
-def _steps(works: int) -> st.SearchStrategy[Step]:
+@functools.cache
+def _steps(works: int) -> st.SearchStrategy[list[Step]]:
     kinds: Sequence[StepKind] = (
-        *(
-            "wait",
-            "wait",
-            "wait briefly",
-            "read",
-            "read events",
-            "cancel",
-            "cancel",
-            "sleep",
-            "sleep",
-        ),
-        *("enter", "forget", "wait for all", "cancel session"),
+        *("wait", "wait", "wait briefly", "read", "read events", "cancel", "cancel"),
+        *("sleep", "sleep", "enter", "forget", "wait for all", "cancel session"),
     )
-    return st.builds(
+    step = st.builds(
         Step,
         st.sampled_from(kinds),
         st.integers(0, works - 1),
         st.sampled_from([0.0, 0.5, 1.0, 2.0]),
     )
+    return st.lists(step, max_size=3)
+
+
+# made once: making them takes longer than drawing from them
+_WORKS: Final = st.lists(_works(), min_size=1, max_size=4)
+_ANSWERS: Final = st.lists(_answers(), min_size=1, max_size=4)
+_CONNECTING: Final = _seldom(_RAISED, 10)
+_ON_ERROR: Final[st.SearchStrategy[OnError]] = st.sampled_from(
+    ["hold", "hold", "hold", "log", "cancel"]
+)
+_ENDING: Final[st.SearchStrategy[Ending]] = st.sampled_from(
+    ["join", "join", "join", "error", "cancel"]
+)
+_ONCE_IN_THREE: Final = st.sampled_from([False, False, True])
+_CONCURRENCY: Final = st.sampled_from([None, None, 1, 2])
+_SEED: Final = st.integers(0, 2**16)
 
 
 @st.composite
 def error_programs(draw: st.DrawFn) -> ErrorProgram:
     """Programs in which errors are raised, often several at the same moment."""
-    works = draw(st.lists(_works(), min_size=1, max_size=4))
+    works = draw(_WORKS)
     steps: list[Step] = []
     for number in range(len(works)):
         steps.append(Step("start", number))
-        steps += draw(st.lists(_steps(number + 1), max_size=3))
-    on_error: Sequence[OnError] = ("hold", "hold", "hold", "log", "cancel")
-    endings: Sequence[Ending] = ("join", "join", "join", "error", "cancel")
+        steps += draw(_steps(number + 1))
     return ErrorProgram(
         works=works,
         steps=steps,
-        ending=draw(st.sampled_from(endings)),
-        answers=draw(st.lists(_answers(), min_size=1, max_size=4)),
-        connecting=draw(_rarely(_rarely(st.sampled_from(_RAISED)))),  # type: ignore[arg-type]
-        disconnecting=draw(_rarely(_rarely(st.sampled_from(_RAISED)))),  # type: ignore[arg-type]
-        on_error=draw(st.sampled_from(on_error)),
-        bare=draw(st.sampled_from([False, False, True])),
-        chat=draw(st.sampled_from([False, False, True])),
-        max_concurrency=draw(st.sampled_from([None, None, 1, 2])),
-        seed=draw(st.integers(0, 2**16)),
+        ending=draw(_ENDING),
+        answers=draw(_ANSWERS),
+        connecting=draw(_CONNECTING),
+        disconnecting=draw(_CONNECTING),
+        on_error=draw(_ON_ERROR),
+        bare=draw(_ONCE_IN_THREE),
+        chat=draw(_ONCE_IN_THREE),
+        max_concurrency=draw(_CONCURRENCY),
+        seed=draw(_SEED),
     )
