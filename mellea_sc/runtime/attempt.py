@@ -43,11 +43,11 @@ from mellea_sc.core.requirement import PartialValidationResult, Requirement, Val
 from mellea_sc.runtime.cutter import Cutter
 from mellea_sc.runtime.editors import Editor, TextSink
 from mellea_sc.runtime.edits import Edits, Placed
-from mellea_sc.runtime.failures import raise_unchanged, sole_error, without_cancellations
+from mellea_sc.runtime.failures import failure_of, raise_unchanged, sole_error
 from mellea_sc.runtime.generation import opened_scope, pump, request_for
 from mellea_sc.runtime.lanes import Known, Lane, Lanes
 from mellea_sc.runtime.ledger import Chunk, Failure, Ledger
-from mellea_sc.runtime.loops import clock
+from mellea_sc.runtime.loops import clock, running_task
 from mellea_sc.runtime.nursery import Nursery, cancellation_first, parked
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
 from mellea_sc.runtime.validation import validate_all
@@ -365,7 +365,7 @@ class Attempt:
         options = merge_options(nursery.options, self.asking.model_options)
         limit = options.get(ModelOption.MAX_NEW_TOKENS)
         self.token_limit = limit if isinstance(limit, int) else None
-        now = self._now
+        now, task = self._now, running_task()
         self.started_at = now()
         try:
             self._begin()
@@ -384,7 +384,7 @@ class Attempt:
                         await self._finish(judging)
         except BaseException as error:
             # errors go before a cancellation, as in a task group; some were waiting for the judges
-            if (failure := without_cancellations(error)) is not None:
+            if (failure := failure_of(error, "an attempt", task)) is not None:
                 self._errors.append(failure)
             elif not self._errors or not isinstance(error, anyio.get_cancelled_exc_class()):
                 raise

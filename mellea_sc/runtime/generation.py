@@ -50,7 +50,7 @@ from mellea_sc.core.errors import (
 from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout, wants_stream
 from mellea_sc.core.prompt import messages_for, not_yet_read
 from mellea_sc.core.retries import sent
-from mellea_sc.runtime.failures import sole_error
+from mellea_sc.runtime.failures import sole_error, stray_cancellation_as
 from mellea_sc.runtime.loops import clock, is_stray_cancellation
 from mellea_sc.runtime.metering import metered
 from mellea_sc.runtime.nursery import Nursery
@@ -376,7 +376,8 @@ async def opened_scope(
     try:
         with sole_error():
             async with anyio.create_task_group() as tasks:
-                yield bound_to(Place(nursery, tasks), started)
+                with stray_cancellation_as("a validator, a strategy or a tool"):
+                    yield bound_to(Place(nursery, tasks), started)
                 tasks.cancel_scope.cancel("its scope ended")
     finally:
         _told.reset(before)

@@ -139,7 +139,8 @@ async def _answer_if_met(
     with sole_error():
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(check, name="preconditions")
-            await _answer(asked, nursery, ctx, thunk)
+            with stray_cancellation_as("an answer"):
+                await _answer(asked, nursery, ctx, thunk)
 
 
 async def _sample(

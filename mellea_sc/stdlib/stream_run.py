@@ -186,7 +186,8 @@ class StreamRun:
         with sole_error():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._check_input, judges, ctx, name="preconditions")
-                await self._attempt(nursery, judges, ctx)
+                with stray_cancellation_as("an attempt"):
+                    await self._attempt(nursery, judges, ctx)
 
     async def _check_input(self, judges: Nursery, ctx: Context) -> None:
         with stray_cancellation_as("a precondition"):

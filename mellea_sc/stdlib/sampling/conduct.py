@@ -33,7 +33,7 @@ from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.core.trace import Cause, Trace
 from mellea_sc.runtime.attempt import Asking, Attempt, Audience, Kept
 from mellea_sc.runtime.edits import Edits
-from mellea_sc.runtime.failures import raise_unchanged, sole_error, stray_cancellation_as
+from mellea_sc.runtime.failures import raise_unchanged, sole_error, stray_cancellation_as, tidied
 from mellea_sc.runtime.generation import BoundBackend, describe, opened_scope, parsed
 from mellea_sc.runtime.lanes import Known
 from mellea_sc.runtime.ledger import Chunk, Ledger
@@ -139,7 +139,7 @@ class Conductor:
                     self._start_all(tasks, nursery, judges, hosts)
         finally:
             for error in self._errors:
-                log.warning("an attempt failed, and others went on", exc_info=error)
+                log.warning("an attempt failed, and others went on", exc_info=tidied(error))
         assert self._choice is not None
         return self._choice
 
