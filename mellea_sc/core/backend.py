@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import copy
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
@@ -18,6 +18,7 @@ import attrs
 from mellea_sc.core.base import Component, Context, Role, Span, Thunk
 from mellea_sc.core.errors import BackendNotBound, InvalidOption
 from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.core.tool_calls import ToolCall, ToolCallDelta
 from mellea_sc.core.usage import Usage
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ __all__ = [
     "GenerationRequest",
     "JsonSchema",
     "SchemaModel",
+    "ToolCall",
+    "ToolCallDelta",
     "Usage",
     "schema_of",
 ]
@@ -104,11 +107,15 @@ class Delta:
         text: New text; may be empty.
         finish_reason: Why the model stopped, on the piece that says so (``"stop"``, ``"length"``, …).
         usage: The tokens used by the whole request so far, where the server says so.
+        reasoning: New text of what the model thinks before it answers. It is no part of the answer.
+        tool_calls: New pieces of calls that the model wants to have made.
     """
 
     text: str = ""
     finish_reason: str | None = None
     usage: Usage | None = None
+    reasoning: str = ""
+    tool_calls: Sequence[ToolCallDelta] = ()
 
 
 class Backend(abc.ABC):

@@ -26,10 +26,12 @@ from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import BudgetExceeded
 from mellea_sc.core.requirement import PartialValidationResult, Requirement
 from mellea_sc.core.spending import Limits
+from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.core.trace import Cause, Trace
+from mellea_sc.runtime.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.attempt import Attempt
 from mellea_sc.runtime.budget import covered, one_for_all
-from mellea_sc.runtime.generation import opened_scope
+from mellea_sc.runtime.generation import describe, opened_scope
 from mellea_sc.runtime.limits import limited
 from mellea_sc.runtime.loops import clock
 from mellea_sc.runtime.nursery import Nursery, parked, sole_error
@@ -101,6 +103,8 @@ class StreamRun:
         self._keeper: Nursery | None = None
         self._answering = anyio.CancelScope()
         self._chosen: AttemptResult | None = None
+        self._answered: ModelOutputThunk | None = None
+        self._format = settings.attempt.format
         self.observed: anyio.Event = anyio.Event()
         strategy = ByRequirement(settings.strategy, requirements)
         self._gate = Gate(
@@ -200,8 +204,13 @@ class StreamRun:
         if chosen.completed and (choice.success or was_live):
             with parked(self, self._hosts):
                 await self._gate.accept(chosen.number)
+            answer = chosen.thunk()
+            answer.name = describe(self._action)
+            read_meaning(answer, self._action, self._format)
+            warn_of_misfit(answer, self._format)
+            self._answered = answer
             self.result.completed = True
-            self._turn.commit(ctx.add(self._action).add(chosen.thunk()))
+            self._turn.commit(ctx.add(self._action).add(answer))
         else:
             self._gate.reject(chosen.number)
         self._chosen = chosen
@@ -250,6 +259,26 @@ class StreamRun:
         if self.result.completed:
             return attempt.text
         return attempt.edited[: showing.position]
+
+    def thunk(self) -> ModelOutputThunk:
+        """What was released, as a computed thunk."""
+        thunk = ModelOutputThunk.computed(self.released_text(), generation=self.generation())
+        if self._answered is not None:
+            thunk.parsed_repr = self._answered.parsed_repr
+            thunk.format_error = self._answered.format_error
+        elif self._format is not None:
+            read_meaning(thunk, self._action, self._format)
+        return thunk
+
+    def reasoning(self) -> str:
+        """What the model thinks, in the attempt that is shown."""
+        attempt = self._shown_attempt()
+        return "" if attempt is None else attempt.reasoning
+
+    def tool_calls(self) -> Sequence[ToolCall]:
+        """The calls that the model wants to have made, in the attempt that is shown."""
+        attempt = self._shown_attempt()
+        return () if attempt is None else attempt.tool_calls
 
     def generation(self) -> GenerationInfo:
         """What is known of the attempt that is shown, with the usage and the time of all."""

@@ -18,7 +18,7 @@ __all__ = ["Scrub", "described", "scrubbed"]
 Scrub: TypeAlias = Callable[[str], str]
 
 SCRUBBED: Final = "(scrubbed)"
-_OURS: Final = (ModelOption.STREAM, ModelOption.STREAM_TIMEOUT)
+_OURS: Final = (ModelOption.STREAM, ModelOption.STREAM_TIMEOUT, ModelOption.THINK_TAGS)
 _PART_OF_A_NAME: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SECRET: Final = frozenset(
     {"apikey", "authorization", "credentials", "key", "password", "secret", "token"}
