@@ -87,16 +87,19 @@ def _advice(known: GenerationInfo) -> str:
 def read_meaning(thunk: ModelOutputThunk, action: Component | Span, format: Format | None) -> None:
     """Set what the text of a thunk means, and why it does not fit its format, if it does not.
 
-    Without a format it means what the component reads in it, or itself. A format that is a class gives an
-    instance, or ``None`` where the text does not fit; with a schema the text goes on to stand for itself.
+    It means what the component reads in it, or itself. A format that is a class gives an instance instead, or
+    ``None`` where the text does not fit, or is not there because the model wants functions to be called.
     """
     text = thunk.text_so_far
-    if format is None:
-        thunk.parsed_repr = action.parse(text) if isinstance(action, Component) else text
-    elif thunk.tool_calls and not text:
-        thunk.parsed_repr = None  # it is the calls' turn, and an answer comes after them
+    has_answer = bool(text) or not thunk.tool_calls
+    if format is not None and has_answer:
+        instance, thunk.format_error = _read(text, format)
     else:
-        thunk.parsed_repr, thunk.format_error = _read(text, format)
+        instance = None
+    if isinstance(format, type):
+        thunk.parsed_repr = instance
+    else:
+        thunk.parsed_repr = action.parse(text) if isinstance(action, Component) else text
 
 
 def misfit_of(text: str, format: Format | None) -> str | None:
@@ -105,15 +108,15 @@ def misfit_of(text: str, format: Format | None) -> str | None:
 
 
 def _read(text: str, format: Format) -> tuple[object, str | None]:
-    """What a text means in a format, and why it does not fit it."""
+    """The value that a text stands for in a format, and why it does not fit it."""
     try:
         if isinstance(format, Mapping):
             json.loads(text)  # whether it fits the schema is for ValidJSON to say
-            return text, None
+            return None, None
         return format.model_validate_json(text), None
     except (ValueError, RecursionError) as error:
-        said = f"the answer does not fit the format: {_words_of(error)}"
-        return (text, f"{said}, which is no JSON") if isinstance(format, Mapping) else (None, said)
+        wanted = "JSON" if isinstance(format, Mapping) else format.__name__
+        return None, f"the answer is no {wanted}: {_words_of(error)}"
 
 
 def _words_of(error: Exception) -> str:
@@ -133,17 +136,15 @@ def warn_of_misfit(thunk: ModelOutputThunk, format: Format | None) -> None:
     if thunk.format_error is None:
         return
     known = thunk.generation
-    wanted = format.__name__ if isinstance(format, type) else "its schema"
     why = (
         f"; it was broken off (finish reason {known.finish_reason!r})"
         if known.is_broken_off
         else ""
     )
     log.warning(
-        "%r was asked for in format=%s, and %s%s. parsed_repr is %s; the value is the text as it came",
+        "asked for %r with a format: %s%s. The text is the value%s",
         thunk.name,
-        wanted,
         thunk.format_error,
         why,
-        "None" if isinstance(format, type) else "the text",
+        ", and parsed_repr is None" if isinstance(format, type) else "",
     )

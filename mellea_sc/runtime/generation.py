@@ -17,7 +17,12 @@ ends without text is an error, unless the model had nothing to say or wants func
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from contextvars import ContextVar
 from typing import Final, Protocol, Self
 
@@ -35,16 +40,26 @@ from mellea_sc.core.backend import (
     schema_of,
 )
 from mellea_sc.core.base import Component, Context, Span, pending_thunks
-from mellea_sc.core.errors import BackendError, BackendTimeout, DependencyFailed, SessionClosed
+from mellea_sc.core.errors import (
+    BackendError,
+    BackendTimeout,
+    DependencyFailed,
+    SessionClosed,
+    WrongEventLoop,
+)
 from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout, wants_stream
 from mellea_sc.core.prompt import messages_for, not_yet_read
+from mellea_sc.core.retries import sent
 from mellea_sc.core.tool_calls import ToolCall
-from mellea_sc.runtime.answers import check_said, read_meaning
+from mellea_sc.runtime.answers import check_said, read_meaning, warn_of_misfit
+from mellea_sc.runtime.failures import sole_error
 from mellea_sc.runtime.loops import clock, is_stray_cancellation
 from mellea_sc.runtime.metering import metered
-from mellea_sc.runtime.nursery import Nursery, sole_error
+from mellea_sc.runtime.nursery import Nursery
+from mellea_sc.runtime.slots import Slot
 from mellea_sc.runtime.think_tags import without_think_tags
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
+from mellea_sc.runtime.watch import Limit
 
 __all__ = ["LONGEST", "BoundBackend", "Place", "Sink", "opened_scope", "pump", "settle"]
 
@@ -113,7 +128,7 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
     """
     timeout = stream_timeout(request.options)
     backend = metered(without_think_tags(await nursery.connection(), request))
-    async with nursery.slot():
+    async with nursery.slot() as slot:
         now = clock()
         limit = nursery.limit(timeout)
         seen = 0
@@ -123,7 +138,7 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
             sink.generation, model=backend.model_id, provider=backend.provider
         )
         try:
-            with limit:
+            with limit, sent(_Sent(slot, limit)):
                 async with backend.open(request) as deltas:
                     async for delta in deltas:
                         text = delta.text
@@ -171,6 +186,36 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
     check_said(sink.generation, request, has_text=sink.has_text)
 
 
+class _Sent:
+    """A request that is being made, with what it takes up meanwhile; see :class:`InFlight`.
+
+    Args:
+        slot: Its place among the requests in flight.
+        limit: What bounds the wait for its deltas, if anything does.
+    """
+
+    __slots__ = ("_limit", "_slot")
+
+    def __init__(self, slot: Slot, limit: Limit | None = None) -> None:
+        self._slot = slot
+        self._limit = limit
+
+    async def wait(self, seconds: float) -> None:
+        """Wait without a place, and then until there is one again, as long as that takes."""
+        if self._limit is not None:
+            self._limit.pause()
+        self._slot.give_back()
+        await anyio.sleep(seconds)
+        await self._slot.take()
+        if self._limit is not None:
+            self._limit.resume()
+
+    def progressed(self) -> None:
+        """The wait for a delta begins anew."""
+        if self._limit is not None:
+            self._limit.since = clock()()
+
+
 async def _write_in_pieces(sink: Sink, text: str) -> None:
     for start in range(0, len(text), LONGEST):
         if sink.write(text[start : start + LONGEST]):
@@ -192,10 +237,13 @@ async def settle(*spans: Span) -> None:
 
     Raises:
         DependencyFailed: one of them failed or was cancelled; the message names it.
+        WrongEventLoop: one of them is being generated in another event loop.
     """
     for thunk in pending_thunks(*spans):
         try:
             await thunk.avalue()
+        except WrongEventLoop:
+            raise
         except Exception as error:
             raise DependencyFailed(
                 f"the prompt needs {thunk!r}, and that failed: {error}"
@@ -266,7 +314,9 @@ class BoundBackend(BackendWrapper):
     async def _opened(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
         nursery = (await self._place()).nursery
         backend = metered(without_think_tags(await nursery.connection(), request))
-        async with nursery.slot(), backend.open(request) as deltas:
+        async with nursery.slot() as slot, AsyncExitStack() as stack:
+            with sent(_Sent(slot)):
+                deltas = await stack.enter_async_context(backend.open(request))
             yield deltas
 
     async def generate_from_context(
@@ -310,6 +360,8 @@ def start_generation(
 
     async def work(sink: ModelOutputThunk) -> None:
         await generate_into(sink, nursery, action, ctx, format=format, model_options=model_options)
+        if isinstance(format, type):  # judges have schemas, and read more than JSON
+            warn_of_misfit(sink, format)
 
     thunk.start(work, place.tasks)
     return thunk
