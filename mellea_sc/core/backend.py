@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import copy
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
@@ -115,7 +115,7 @@ class Delta:
     finish_reason: str | None = None
     usage: Usage | None = None
     reasoning: str = ""
-    tool_calls: Sequence[ToolCallDelta] = ()
+    tool_calls: tuple[ToolCallDelta, ...] = ()
 
 
 class Backend(abc.ABC):

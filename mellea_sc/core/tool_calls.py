@@ -80,7 +80,7 @@ class ToolCallParts:
     @property
     def calls(self) -> tuple[ToolCall, ...]:
         """The calls as far as they have come, in the order of their beginnings."""
-        return tuple(ToolCall(one.id, one.name, "".join(one.arguments)) for one in self._calls)
+        return tuple(ToolCall(one.id, one.name, _joined(one.arguments)) for one in self._calls)
 
     def _call_of(self, piece: ToolCallDelta) -> _Open:
         known = self._open_call_of(piece)
@@ -103,6 +103,16 @@ class ToolCallParts:
         if piece.name and (piece.index is not None or (last is not None and last.name)):
             return None
         return last
+
+
+def _joined(parts: list[str]) -> str:
+    """One text, in which no character is left cut in two."""
+    text = "".join(parts)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 def _is_another(piece: ToolCallDelta, known: _Open) -> bool:

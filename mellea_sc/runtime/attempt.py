@@ -278,7 +278,7 @@ class Attempt:
         return self._other.reasoning
 
     @property
-    def tool_calls(self) -> Sequence[ToolCall]:
+    def tool_calls(self) -> tuple[ToolCall, ...]:
         """The calls that the model wants to have made, as far as they have come."""
         return self._other.tool_calls
 

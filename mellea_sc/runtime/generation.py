@@ -16,7 +16,7 @@ ends without text is an error, unless the model had nothing to say or wants func
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -92,7 +92,7 @@ class Sink(Protocol):
         ...
 
     @property
-    def tool_calls(self) -> Sequence[ToolCall]:
+    def tool_calls(self) -> tuple[ToolCall, ...]:
         """The calls so far."""
         ...
 

@@ -11,6 +11,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Literal
 
+import attrs
+
 from mellea_sc.core.backend import Backend, BackendWrapper, Delta, GenerationRequest
 from mellea_sc.core.model_options import think_tags
 
@@ -71,14 +73,13 @@ class _Split:
                 raise
             self._end = end
             return Delta(text, reasoning=reasoning)
-        if delta.text and not splitter.is_done:
-            reasoning, delta.text = splitter.feed(delta.text)
-            delta.reasoning += reasoning
+        if splitter.is_done:
+            return delta
+        reasoning, text = splitter.feed(delta.text)
         if delta.finish_reason is not None:
-            reasoning, text = splitter.end()
-            delta.text += text
-            delta.reasoning += reasoning
-        return delta
+            more_reasoning, more_text = splitter.end()
+            reasoning, text = reasoning + more_reasoning, text + more_text
+        return attrs.evolve(delta, text=text, reasoning=delta.reasoning + reasoning)
 
 
 class TagSplitter:

@@ -69,7 +69,7 @@ class GenerationInfo:
     total_time: float | None = None
     attempts: int = 1
     reasoning: str = attrs.field(default="", repr=False)
-    tool_calls: Sequence[ToolCall] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
 
     @property
     def is_broken_off(self) -> bool:
@@ -272,7 +272,7 @@ class ModelOutputThunk(Thunk):
         return self.generation.reasoning if self._other is None else self._other.reasoning
 
     @property
-    def tool_calls(self) -> Sequence[ToolCall]:
+    def tool_calls(self) -> tuple[ToolCall, ...]:
         """The calls that the model wants to have made, as far as they have come. Nobody makes them by itself."""
         return self.generation.tool_calls if self._other is None else self._other.tool_calls
 

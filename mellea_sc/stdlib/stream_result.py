@@ -42,7 +42,7 @@ class Inside(Protocol):
         """What the model thinks."""
         ...
 
-    def tool_calls(self) -> Sequence[ToolCall]:
+    def tool_calls(self) -> tuple[ToolCall, ...]:
         """The calls that it wants to have made."""
         ...
 
@@ -132,7 +132,7 @@ class StreamChunkingResult:
         return self._run.reasoning()
 
     @property
-    def tool_calls(self) -> Sequence[ToolCall]:
+    def tool_calls(self) -> tuple[ToolCall, ...]:
         """The calls that the model wants to have made, as far as they have come."""
         return self._run.tool_calls()
 

@@ -291,7 +291,7 @@ class StreamRun:
         attempt = self._shown_attempt()
         return "" if attempt is None else attempt.reasoning
 
-    def tool_calls(self) -> Sequence[ToolCall]:
+    def tool_calls(self) -> tuple[ToolCall, ...]:
         """The calls that the model wants to have made, in the attempt that is shown."""
         attempt = self._shown_attempt()
         return () if attempt is None else attempt.tool_calls
