@@ -29,6 +29,7 @@ from mellea_sc.core.errors import (
     ThunkNotComputed,
 )
 from mellea_sc.core.judging import BROKEN_OFF
+from mellea_sc.core.picture import text_of_answer
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.runtime.budget import covered
@@ -75,6 +76,15 @@ class GenerationInfo:
     def is_broken_off(self) -> bool:
         """Whether the server has broken the answer off, so that its text may end anywhere."""
         return self.finish_reason in BROKEN_OFF
+
+    def told(self) -> str:
+        """Model, tokens and time, as far as they are known, to follow something in a line for people."""
+        said = [self.model] if self.model else []
+        if self.usage is not None:
+            said.append(f"{self.usage.completion_tokens} tokens")
+        if self.total_time is not None:
+            said.append(f"{self.total_time:.1f} s")
+        return "".join(f", {one}" for one in said)
 
     def summed_over(self, attempts: Sequence[GenerationInfo]) -> GenerationInfo:
         """The same, with the usage and the total time of several attempts, of which this is one."""
@@ -234,6 +244,11 @@ class ModelOutputThunk(Thunk):
 
     def __repr__(self) -> str:
         return f"<ModelOutputThunk {self._state}: {self.name}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the answer when it is there, and never a wait."""
+        text = self._value or ""
+        return text_of_answer(text, f"{self.name}: {self._state}{self.generation.told()}")
 
     def __copy__(self) -> ModelOutputThunk:
         """The same text, free of the session.
