@@ -133,7 +133,8 @@ class OpenAIBackend(HttpBackend):
             raise self._failures.malformed(text)
         reason = reason if isinstance(reason, str) and reason else None
         delta = Delta(content, reason, _usage(chunk))
-        if len(words) > 1 or not content:  # most deltas are one text and nothing else
+        if len(words) > 1 or not content or content is not words.get("content"):
+            # most deltas are one text, and have nothing else
             delta.reasoning = reasoning_in(words)
             delta.tool_calls = calls_in(words)
         return delta

@@ -142,6 +142,8 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
                 async with backend.open(request) as deltas:
                     async for delta in deltas:
                         text = delta.text
+                        if delta.reasoning or delta.tool_calls:
+                            sink.write_other(delta)
                         if len(text) > LONGEST:
                             limit.pause()
                             await _write_in_pieces(sink, text)
@@ -150,8 +152,6 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
                             limit.pause()
                             await sink.room()
                             limit.resume()
-                        if delta.reasoning or delta.tool_calls:
-                            sink.write_other(delta)
                         if first is None and (text or delta.reasoning or delta.tool_calls):
                             first = now() - started
                             sink.generation = attrs.evolve(
