@@ -44,7 +44,7 @@ from mellea_sc.testing import Pause, Script, ScriptedBackend, Stall, Step
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
 
-TOOLS = {"tools": [{"type": "function", "function": {"name": "look", "parameters": {}}}]}
+TOOLS: dict[str, object] = {"tools": [{"type": "function", "function": {"name": "look", "parameters": {}}}]}
 CALL = Delta(tool_calls=(ToolCallDelta("c1", "look", "{}", 0),))
 CALLS = (ToolCall("c1", "look", "{}"),)
 

@@ -36,10 +36,10 @@ from mellea_sc.testing import Pause, Script, ScriptedBackend, Stall, Step
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
 
-STREAM = {ModelOption.STREAM: True}
+STREAM: dict[str, object] = {ModelOption.STREAM: True}
 GOOD = check("good", simple_validate(bool))
 BOTH = pytest.mark.parametrize("options", [{}, STREAM], ids=["whole", "streamed"])
-TOOLS = {"tools": [{"type": "function", "function": {"name": "look", "parameters": {}}}]}
+TOOLS: dict[str, object] = {"tools": [{"type": "function", "function": {"name": "look", "parameters": {}}}]}
 CALL = (
     Delta(tool_calls=(ToolCallDelta("c1", "look", "", 0),)),
     Delta(tool_calls=(ToolCallDelta("", "", '{"x":', 0), ToolCallDelta("c2", "find", "{", 1))),
