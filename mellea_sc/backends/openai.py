@@ -151,13 +151,16 @@ def _usage(chunk: Mapping[str, object]) -> Usage | None:
         return None
     read = fields_of(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))
     wrote = fields_of(usage.get("completion_tokens_details") or usage.get("output_tokens_details"))
-    # Some (xAI, Gemini) leave the reasoning out of the completion. Their total says that it was there.
+    reasoning = count_in(wrote, "reasoning_tokens") or count_in(usage, "reasoning_tokens")
+    # Some (xAI, Gemini) leave the reasoning out of the completion; what they call the total has it.
     rest = count_in(usage, "total_tokens") - known.total_tokens if known.prompt_tokens else 0
+    if rest <= 0:
+        rest = reasoning if reasoning > known.completion_tokens else 0
     return Usage(
         known.prompt_tokens,
-        known.completion_tokens + max(0, rest),
+        known.completion_tokens + rest,
         count_in(read, "cached_tokens") or count_in(usage, "prompt_cache_hit_tokens"),
-        count_in(wrote, "reasoning_tokens") or count_in(usage, "reasoning_tokens"),
+        reasoning,
     )
 
 

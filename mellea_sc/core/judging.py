@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final, TypeVar
 
-from mellea_sc.core.backend import Backend, JsonSchema
+from mellea_sc.core.backend import BROKEN_OFF, Backend, JsonSchema
 from mellea_sc.core.base import CBlock, Context, Thunk
 from mellea_sc.core.errors import EmptyAnswer, InvalidOption, UnclearJudgement
 from mellea_sc.core.model_options import ModelOption, ModelOptions
@@ -42,9 +42,6 @@ YES_OR_NO: Final[JsonSchema] = {
     "additionalProperties": False,
 }
 """What a judge's answer has to fit."""
-
-BROKEN_OFF: Final = frozenset({"length", "max_tokens", "content_filter"})
-"""Why an answer ended that had not come to its end."""
 
 
 def yes_or_no_prompt(requirement: str, output: str) -> str:

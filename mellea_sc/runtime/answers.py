@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, cast
 
 from mellea_sc.core.backend import Format, GenerationRequest
@@ -121,8 +121,9 @@ def _read(text: str, format: Format) -> tuple[object, str | None]:
 
 def _words_of(error: Exception) -> str:
     """What is wrong, on one line; pydantic's own words have links and the whole input in them."""
-    if callable(details := getattr(error, "errors", None)):
-        found = cast("Sequence[Mapping[str, object]]", details())
+    if type(error).__module__.startswith("pydantic"):
+        details = cast("Callable[[], Sequence[Mapping[str, object]]]", getattr(error, "errors"))  # noqa: B009 - it is not imported
+        found = details()
         return "; ".join(f"{_place(one.get('loc'))}{one.get('msg')}" for one in found)
     return " ".join(str(error).split())
 

@@ -21,14 +21,13 @@ import anyio.abc
 import anyio.lowlevel
 import attrs
 
-from mellea_sc.core.backend import Delta, Usage
+from mellea_sc.core.backend import BROKEN_OFF, Delta, Usage
 from mellea_sc.core.base import Thunk
 from mellea_sc.core.errors import (
     BudgetExceeded,
     GenerationCancelled,
     ThunkNotComputed,
 )
-from mellea_sc.core.judging import BROKEN_OFF
 from mellea_sc.core.picture import text_of_answer
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.core.tool_calls import ToolCall

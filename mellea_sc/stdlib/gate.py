@@ -124,6 +124,11 @@ class Gate:
         if self._shows_several:
             self.showing = showing
 
+    @property
+    def is_showing(self) -> bool:
+        """Whether anything of an attempt may be shown now, be it text or not."""
+        return self.showing is not None and not self.locked and self.hold_back < math.inf
+
     def unlock(self) -> None:
         """The input is good."""
         self.locked = False
@@ -232,7 +237,7 @@ class Showing:
 
     def _tell_thoughts(self) -> None:
         gate = self._gate
-        if self is gate.showing and not gate.locked and gate.hold_back < math.inf:
+        if self is gate.showing and gate.is_showing:
             for thought in self._thoughts:
                 gate.events.write(thought)
             self._thoughts.clear()

@@ -287,21 +287,24 @@ class StreamRun:
         return thunk
 
     def reasoning(self) -> str:
-        """What the model thinks, in the attempt that is shown."""
+        """What the model thinks, in the attempt that is shown; nothing before one may be."""
         attempt = self._shown_attempt()
-        return "" if attempt is None else attempt.reasoning
+        return attempt.reasoning if attempt is not None and self._gate.is_showing else ""
 
     def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The calls that the model wants to have made, in the attempt that is shown."""
+        """The calls that the model wants to have made, in the attempt that is shown; none before one may be."""
         attempt = self._shown_attempt()
-        return () if attempt is None else attempt.tool_calls
+        return attempt.tool_calls if attempt is not None and self._gate.is_showing else ()
 
     def generation(self) -> GenerationInfo:
         """What is known of the attempt that is shown, with the usage and the time of all."""
         attempt = self._shown_attempt()
         if attempt is None:
             return GenerationInfo()
-        return attempt.generation.summed_over([one.generation for one in self._conductor.attempts])
+        known = attempt.generation
+        if not self._gate.is_showing:
+            known = attrs.evolve(known, reasoning="", tool_calls=())
+        return known.summed_over([one.generation for one in self._conductor.attempts])
 
     def trace(self) -> Trace:
         """The story so far."""

@@ -331,6 +331,14 @@ def test_calls_that_are_none_are_none(said: object) -> None:
             },
             Usage(21, 60, 0, 60),
         ),
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 6,
+                "completion_tokens_details": {"reasoning_tokens": 89},
+            },
+            Usage(9, 95, 0, 89),
+        ),
         ({"completion_tokens": 7, "total_tokens": 16}, Usage(0, 7)),  # what else is in the total?
         ({"prompt_tokens": 9, "completion_tokens": 7, "total_tokens": 3}, Usage(9, 7)),
         (

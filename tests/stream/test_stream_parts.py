@@ -44,7 +44,9 @@ from mellea_sc.testing import Pause, Script, ScriptedBackend, Stall, Step
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
 
-TOOLS: dict[str, object] = {"tools": [{"type": "function", "function": {"name": "look", "parameters": {}}}]}
+TOOLS: dict[str, object] = {
+    "tools": [{"type": "function", "function": {"name": "look", "parameters": {}}}]
+}
 CALL = Delta(tool_calls=(ToolCallDelta("c1", "look", "{}", 0),))
 CALLS = (ToolCall("c1", "look", "{}"),)
 
@@ -154,6 +156,16 @@ async def test_what_is_held_back_holds_its_reasoning_back() -> None:
         assert text == "Good idea."
         assert kinds(events)[-1] == "Completed"
         assert kinds(events).index("Reasoning") < kinds(events).index("Chunk")
+
+
+async def test_nothing_of_an_attempt_that_is_not_shown_is_on_the_result() -> None:
+    backend = ScriptedBackend([*thought("Bad idea."), CALL, "bad"])
+    async with start_session(backend=backend, model_options=TOOLS) as m:
+        async with m.stream("?", requirements=[MustMatch("good")], hold_back=True) as result:
+            await result.acomplete()
+        assert (result.full_text, result.reasoning, result.tool_calls) == ("", "", ())
+        assert (result.as_thunk.reasoning, result.as_thunk.tool_calls) == ("", ())
+        assert result.generation.usage is not None
 
 
 async def test_each_attempt_tells_its_own() -> None:

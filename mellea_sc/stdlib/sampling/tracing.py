@@ -95,9 +95,8 @@ def _attempt(
     usage = attempt.generation.usage
     counted = usage is not None and usage.completion_tokens > 0
     generated = usage.completion_tokens if usage is not None and counted else attempt.estimate
-    reasoning = usage.reasoning_tokens if usage is not None else 0
-    if not reasoning:
-        reasoning = round(generated * attempt.share_of_reasoning)
+    said = usage.reasoning_tokens if usage is not None else 0
+    reasoning = min(generated, said or round(generated * attempt.share_of_reasoning))
     text = generated - max(reasoning, round(generated * attempt.share_of_other))
 
     def tokens(characters: int) -> int:
