@@ -9,18 +9,21 @@ import pytest
 
 from mellea_sc import (
     Backend,
+    Delta,
     EmptyAnswer,
     OllamaBackend,
     OpenAIBackend,
     StreamInterrupted,
     ToolCall,
+    ToolCallDelta,
     UnexpectedToolCalls,
     limits,
     start_session,
 )
+from mellea_sc.backends.http.ending import Ending
 from mellea_sc.testing.server import Answer, ModelServer
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
+pytestmark = pytest.mark.anyio
 
 
 def openai(server: ModelServer) -> Backend:
@@ -110,3 +113,24 @@ async def test_limits_count_the_reasoning_of_a_server_that_says_no_numbers(
         with limits(tokens=10_000) as spent:
             assert await (await m.ainstruct("2 + 2?")) == "4."
         assert spent.completion_tokens > 60
+
+
+async def test_reasoning_before_the_end_marker_is_an_answer_without_text() -> None:
+    body = b'data: {"choices": [{"delta": {"reasoning": "Hm."}}]}\n\ndata: [DONE]\n\n'
+    answer = Answer(body=body, content_type="text/event-stream")
+    async with ModelServer(answer) as server, start_session(backend=openai(server)) as m:
+        with pytest.raises(EmptyAnswer) as caught:
+            await m.ainstruct("?", await_result=True)
+    assert caught.value.reasoning == "Hm."
+
+
+def test_an_answer_of_calls_is_whole_with_its_reason_as_one_of_text_is() -> None:
+    for said in (Delta("text"), Delta(tool_calls=(ToolCallDelta("c", "look", "{}", 0),))):
+        ending = Ending()
+        ending.take(said)
+        assert (ending.has_begun, ending.is_whole, ending.grace) == (True, False, None)
+        ending.take(Delta("", "stop"))
+        assert ending.is_whole
+        assert ending.grace is not None
+        ending.take(said)  # it goes on: the reason was none
+        assert (ending.is_whole, ending.grace) == (False, None)

@@ -26,6 +26,7 @@ from mellea_sc import (
     UnclearJudgement,
     UnexpectedToolCalls,
     Usage,
+    ValidationResult,
     check,
     limits,
     simple_validate,
@@ -39,7 +40,9 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
 STREAM: dict[str, object] = {ModelOption.STREAM: True}
 GOOD = check("good", simple_validate(bool))
 BOTH = pytest.mark.parametrize("options", [{}, STREAM], ids=["whole", "streamed"])
-TOOLS: dict[str, object] = {"tools": [{"type": "function", "function": {"name": "look", "parameters": {}}}]}
+TOOLS: dict[str, object] = {
+    "tools": [{"type": "function", "function": {"name": "look", "parameters": {}}}]
+}
 CALL = (
     Delta(tool_calls=(ToolCallDelta("c1", "look", "", 0),)),
     Delta(tool_calls=(ToolCallDelta("", "", '{"x":', 0), ToolCallDelta("c2", "find", "{", 1))),
@@ -364,3 +367,12 @@ async def test_limits_count_what_is_thought_and_called() -> None:
         with limits(tokens=1000) as spent:
             await m.aact(CBlock("hi"), strategy=None, await_result=True)
         assert (spent.completion_tokens, spent.estimated) == (24, True)
+
+
+async def test_a_strategy_does_not_ask_again_for_calls() -> None:
+    backend = ScriptedBackend(CALL)
+    async with start_session(backend=backend, model_options=TOOLS) as m:
+        anything = check("anything", lambda _: ValidationResult(True))
+        thunk = await m.ainstruct("?", format=City, requirements=[anything], await_result=True)
+    assert (thunk.tool_calls, thunk.format_error) == (CALLS, None)
+    assert thunk.generation.attempts == len(backend.calls) == 1
