@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import anyio
 import attrs
 
-from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest
+from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest, ToolCallDelta
 from mellea_sc.core.errors import BackendError
 from mellea_sc.testing._promises import check_promises
 from mellea_sc.testing.everywhere import cancel_everywhere
@@ -89,6 +89,9 @@ async def _read(deltas: AsyncIterator[Delta]) -> tuple[str, bool]:
 def _is_delta(thing: object) -> None:
     assert isinstance(thing, Delta), f"the iterator gave {thing!r}, which is not a Delta"
     assert isinstance(thing.text, str), f"the text of a delta is {thing.text!r}"
+    assert isinstance(thing.reasoning, str), f"the reasoning of a delta is {thing.reasoning!r}"
+    for piece in thing.tool_calls:
+        assert isinstance(piece, ToolCallDelta), f"a piece of a call is {piece!r}"
 
 
 async def _answers(subject: _Subject) -> None:

@@ -127,7 +127,8 @@ class HttpBackend(Backend):
             response: Where it comes from.
             patience: Seconds that whoever reads the deltas waits for each of them.
         """
-        splitter, halves, ending = self.splitter(), HalfCharacters(), Ending()
+        splitter, ending = self.splitter(), Ending()
+        halves, halves_of_thoughts = HalfCharacters(), HalfCharacters()
         refused: BackendProtocolError | None = None
         words, ended = "", False
         while not ended:
@@ -146,10 +147,12 @@ class HttpBackend(Backend):
                         raise self._failures.interrupted("it ended without an answer")
                     ending.end()
                 else:
-                    if refused is not None and delta.text:
+                    if refused is not None and (delta.text or delta.tool_calls):
                         raise refused  # it was a part of the answer
                     ending.take(delta)
                     delta.text = halves.join(delta.text)
+                    if delta.reasoning:
+                        delta.reasoning = halves_of_thoughts.join(delta.reasoning)
                     yield delta
                     if delta.finish_reason is not None and self.ends_with_finish_reason:
                         ending.end()
@@ -162,8 +165,9 @@ class HttpBackend(Backend):
                     response.go_on()
         if not ending.is_whole or (response.lost is not None and ending.grace is None):
             raise self._unfinished(response, ending, splitter.unread or words)
-        if rest := halves.end():
-            yield Delta(rest)
+        text, reasoning = halves.end(), halves_of_thoughts.end()
+        if text or reasoning:
+            yield Delta(text, reasoning=reasoning)
 
     async def _refusal(
         self, response: Response, text: str, ending: Ending, error: BackendProtocolError
