@@ -78,7 +78,10 @@ def test_any_text_is_a_delta_an_end_or_a_typed_error(
 @pytest.mark.parametrize("backend", [OPENAI, OLLAMA])
 @pytest.mark.parametrize(
     "text",
-    ["[" * 100_000, '{"a":' * 100_000, "1" * 10_000, "[]", "null", '{"choices": 3}'],
+    [
+        *("[" * 100_000, '{"a":' * 100_000, "1" * 10_000, "[]", "null", '{"choices": 3}'),
+        *('{"choices": [], "done": false} {}', "[{}, {}]", '[[{"done": false}]]', "\ufeff{}", ""),
+    ],
     ids=lambda text: text[:12],
 )
 def test_what_is_no_part_of_an_answer_is_a_protocol_error(

@@ -54,7 +54,9 @@ class Ending:
             self.has_begun = True
         if delta.finish_reason is not None:
             self.has_begun = self.is_whole = True
-            if self._has_text and not self._is_doubtful:
+            # Before the first delta, none has been seen but "stop".
+            is_one = self._has_text or delta.finish_reason.lower() != "stop"
+            if is_one and not self._is_doubtful:
                 self.grace = DOUBTFUL_GRACE if delta.text else GRACE
         elif self.grace is not None and delta.usage is not None:
             self.grace = LINGER
