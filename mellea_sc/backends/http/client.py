@@ -5,7 +5,9 @@ Imports httpx; is itself imported when the first request is made.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from importlib.util import find_spec
 from typing import Final
 from urllib.request import getproxies
 
@@ -36,9 +38,7 @@ def new_client(address: Address) -> httpx.AsyncClient:
         else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     )
     if address.is_local or not getproxies().keys() - {"no"}:
-        return httpx.AsyncClient(
-            transport=DirectTransport(tls, address.uds, KEEP_FOR), trust_env=False
-        )
+        return httpx.AsyncClient(transport=_new_transport(tls, address.uds), trust_env=False)
     try:
         return httpx.AsyncClient(
             verify=tls, limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEP_FOR)
@@ -50,3 +50,20 @@ def new_client(address: Address) -> httpx.AsyncClient:
     except ValueError:
         # Neither quoted nor chained: a proxy's URL may hold a password.
         raise InvalidOption("the proxy that the environment names has no valid URL") from None
+
+
+def _new_transport(tls: ssl.SSLContext, uds: str | None) -> httpx.AsyncBaseTransport:
+    """The fastest one that this event loop and what is installed allow."""
+    if running_loop_is_asyncio() and find_spec("aiohttp") is not None:
+        from mellea_sc.backends.http.fast import AiohttpTransport
+
+        return AiohttpTransport(tls, uds, KEEP_FOR)
+    return DirectTransport(tls, uds, KEEP_FOR)
+
+
+def running_loop_is_asyncio() -> bool:
+    """Whether this is a task of asyncio's, be its loop of another make."""
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:
+        return False
