@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from mellea_sc.backends.local import LocalBackend
     from mellea_sc.backends.ollama import OllamaBackend
     from mellea_sc.backends.openai import OpenAIBackend
-    from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest, Usage
+    from mellea_sc.core.backend import (
+        Backend,
+        BackendWrapper,
+        ChatMessage,
+        Delta,
+        GenerationRequest,
+        Usage,
+    )
     from mellea_sc.core.base import CBlock, Component, Context
     from mellea_sc.core.chunking import ChunkingStrategy
     from mellea_sc.core.errors import (
@@ -61,6 +68,7 @@ if TYPE_CHECKING:
     )
     from mellea_sc.core.model_options import ModelOption
     from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
+    from mellea_sc.core.retries import Retries
     from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
     from mellea_sc.core.spending import Limits, Prices, Spent
     from mellea_sc.core.trace import Cause, TokenCount, Trace
@@ -143,6 +151,7 @@ __all__ = [
     "BackendRejected",
     "BackendTimeout",
     "BackendUnreachable",
+    "BackendWrapper",
     "BacktrackStrategy",
     "BaseSamplingStrategy",
     "BestOfNStrategy",
@@ -215,6 +224,7 @@ __all__ = [
     "RepairTemplateStrategy",
     "Requirement",
     "RetractEvent",
+    "Retries",
     "RetryEvent",
     "RunError",
     "SamplingResult",
@@ -259,6 +269,7 @@ _ROOMS = {
     "mellea_sc.backends.openai": ("OpenAIBackend",),
     "mellea_sc.core.backend": (
         "Backend",
+        "BackendWrapper",
         "ChatMessage",
         "Delta",
         "GenerationRequest",
@@ -310,6 +321,7 @@ _ROOMS = {
         "Requirement",
         "ValidationResult",
     ),
+    "mellea_sc.core.retries": ("Retries",),
     "mellea_sc.core.sampling": (
         "SamplingResult",
         "SamplingStrategy",

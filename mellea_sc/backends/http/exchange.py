@@ -17,6 +17,7 @@ from mellea_sc.backends.http.address import Address
 from mellea_sc.backends.http.failures import Failures
 from mellea_sc.backends.http.response import CLOSE_TIMEOUT, Response
 from mellea_sc.backends.http.translation import ERRORS, translated
+from mellea_sc.core.errors import StreamInterrupted
 
 if TYPE_CHECKING:
     import httpcore
@@ -60,9 +61,12 @@ async def respond(
         request.stream = _Content(content)
         response = Response(await _send(client, request), failures)
     except ERRORS as error:
-        raise translated(error, failures) from error
+        failure = translated(error, failures)
+        if isinstance(failure, StreamInterrupted):
+            failure.retryable = True  # before its first byte
+        raise failure from error
     try:
-        await response.check(media_types)
+        await response.check()
         yield response
     finally:
         await response.aclose()
