@@ -5,10 +5,11 @@ Imports httpx; is itself imported when the first request is made.
 
 from __future__ import annotations
 
-import asyncio
 import ssl
-from importlib.util import find_spec
-from typing import Final
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.request import getproxies
 
 import httpx
@@ -17,7 +18,13 @@ from mellea_sc.backends.http.address import Address
 from mellea_sc.backends.http.transport import DirectTransport
 from mellea_sc.core.errors import InvalidOption, MissingExtra
 
-__all__ = ["new_client"]
+if TYPE_CHECKING:
+    import httpx2
+
+__all__ = ["AnyClient", "has_aiohttp", "new_client"]
+
+AnyClient: TypeAlias = "httpx.AsyncClient | httpx2.AsyncClient"
+"""What a caller may bring."""
 
 KEEP_FOR: Final = 2.0
 """Seconds for which an idle connection is kept. Usual servers drop it after 5 s; a request that is sent while
@@ -54,16 +61,28 @@ def new_client(address: Address) -> httpx.AsyncClient:
 
 def _new_transport(tls: ssl.SSLContext, uds: str | None) -> httpx.AsyncBaseTransport:
     """The fastest one that this event loop and what is installed allow."""
-    if running_loop_is_asyncio() and find_spec("aiohttp") is not None:
+    if is_asyncio() and has_aiohttp():
         from mellea_sc.backends.http.fast import AiohttpTransport
 
         return AiohttpTransport(tls, uds, KEEP_FOR)
     return DirectTransport(tls, uds, KEEP_FOR)
 
 
-def running_loop_is_asyncio() -> bool:
-    """Whether this is a task of asyncio's, be its loop of another make."""
+@cache
+def has_aiohttp() -> bool:
+    """Whether aiohttp is installed, and not one of the old ones."""
     try:
-        return asyncio.current_task() is not None
+        first, second, *_ = version("aiohttp").split(".")
+        return (int(first), int(second)) >= (3, 12)
+    except (PackageNotFoundError, ValueError):
+        return False
+
+
+def is_asyncio() -> bool:
+    """Whether this is a task of asyncio's, be its loop of another make."""
+    # Not imported here: a program under trio does without it.
+    asyncio = sys.modules.get("asyncio")
+    try:
+        return asyncio is not None and asyncio.current_task() is not None
     except RuntimeError:
         return False

@@ -12,8 +12,10 @@ from types import SimpleNamespace
 from typing import Final
 
 import aiohttp
+import anyio.lowlevel
 import httpx
 import yarl
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
 __all__ = ["AiohttpTransport"]
@@ -42,6 +44,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._keep_for = keep_for
         self._session = self._new_session(keeps=True)
         self._renewing: aiohttp.ClientSession | None = None
+        self._kept: set[ResponseHandler] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and wait for the head of the response.
@@ -55,6 +58,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         Cancellation: the connection is closed.
         """
         note = _Note()
+        await self._close_the_spoilt()
         try:
             return await self._ask(self._session, request, note)
         except _ERRORS as error:
@@ -75,14 +79,26 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             request.method,
             yarl.URL(str(request.url), encoded=True),
             headers=request.headers.multi_items(),
-            data=content if len(content) < LARGE else io.BytesIO(content),
+            data=_file_of(content),
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(
                 sock_connect=request.extensions.get("timeout", {}).get("connect")
             ),
             trace_request_ctx=note,
         )
-        return httpx.Response(response.status, headers=response.raw_headers, stream=_Body(response))
+        return httpx.Response(
+            response.status, headers=response.raw_headers, stream=_Body(response, self._kept)
+        )
+
+    async def _close_the_spoilt(self) -> None:
+        """Close kept connections on which more came than an answer: aiohttp would take it for the next one."""
+        # What has arrived on them is read in the loop's next turn.
+        await anyio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
+        for protocol in list(self._kept):
+            if protocol.should_close or not protocol.is_connected():
+                self._kept.discard(protocol)
+                protocol.close()
 
     def _new_session(self, *, keeps: bool) -> aiohttp.ClientSession:
         connector: aiohttp.BaseConnector
@@ -125,10 +141,10 @@ class _Note:
         """Whether it went out on a connection that was there before."""
 
 
-async def _note_kept(
-    session: aiohttp.ClientSession,
+async def _note_kept(  # noqa: ASYNC124 - aiohttp wants it so
+    _session: aiohttp.ClientSession,
     context: SimpleNamespace,
-    params: aiohttp.TraceConnectionReuseconnParams,
+    _params: aiohttp.TraceConnectionReuseconnParams,
 ) -> None:
     context.trace_request_ctx.is_kept = True
 
@@ -136,9 +152,14 @@ async def _note_kept(
 class _Body(httpx.AsyncByteStream):
     """The body of a response, in the pieces in which it comes."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, kept: set[ResponseHandler]) -> None:
         self._response = response
         self._content = response.content
+        self._kept = kept
+        # None where all has come with the head; aiohttp has then seen for itself whether there is more.
+        self._protocol = response.connection and response.connection.protocol
+        if self._protocol is not None:
+            kept.discard(self._protocol)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -154,6 +175,19 @@ class _Body(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         self._response.close()  # has let go of the connection when all was read
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None and protocol.is_connected():
+            if protocol.should_close:
+                protocol.close()
+            else:
+                self._kept.add(protocol)
+
+
+def _file_of(content: bytes) -> bytes | io.BytesIO | None:
+    """A request's content as aiohttp wants it."""
+    if len(content) >= LARGE:
+        return io.BytesIO(content)
+    return content or None
 
 
 def _is_unanswered(error: Exception) -> bool:
@@ -166,7 +200,7 @@ def _is_unanswered(error: Exception) -> bool:
 
 
 def _translated(error: Exception) -> httpx.TransportError:
-    """aiohttp's error as one of httpx's."""
+    """Aiohttp's error as one of httpx's."""
     words = str(error) or type(error).__name__
     match error:
         case aiohttp.ConnectionTimeoutError():
