@@ -27,7 +27,7 @@ from mellea_sc.backends.model_options import ModelOption, WireNames, wire_parame
 from mellea_sc.core.backend import Delta, GenerationRequest, Usage
 
 if TYPE_CHECKING:
-    import httpx
+    from mellea_sc.backends.http.client import AnyClient
 
 __all__ = ["OpenAIBackend"]
 
@@ -44,7 +44,7 @@ class OpenAIBackend(HttpBackend):
         base_url: Where the server is, ``http://127.0.0.1:8080`` or ``…/v1``; a URL without a path is
             taken to end in ``/v1``. By default ``OPENAI_BASE_URL``, else OpenAI's own.
         api_key: By default ``OPENAI_API_KEY``; servers on one's own machine mostly need none.
-        client: An ``httpx.AsyncClient`` to use instead of one of the backend's own, for certificates
+        client: An ``AsyncClient`` of httpx or httpx2 to use instead of one of the backend's own, for certificates
             or proxies; it stays the caller's to close, and its timeouts are not used.
         uds: Path of a unix socket to go through; ``base_url`` is then the address seen by the server.
 
@@ -63,7 +63,7 @@ class OpenAIBackend(HttpBackend):
         *,
         base_url: str | None = None,
         api_key: str | None = None,
-        client: httpx.AsyncClient | None = None,
+        client: AnyClient | None = None,
         uds: str | None = None,
     ) -> None:
         address = _address(base_url, api_key, uds)

@@ -10,6 +10,7 @@ import math
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from importlib.util import find_spec
 
 import anyio
 import anyio.abc
@@ -26,6 +27,7 @@ __all__ = [
     "has_ended",
     "is_being_cancelled",
     "is_stray_cancellation",
+    "loop_options",
     "may_run",
     "or_else",
     "pass_on_interrupt",
@@ -69,6 +71,14 @@ def current_loop() -> object:
     if (token := running_loop()) is None:
         raise UsageError("no event loop is running here: call this from an async function")
     return token
+
+
+def loop_options() -> dict[str, bool]:
+    """What anyio is told for a loop of asyncio's that we start: uvloop, where it is installed.
+
+    A loop that somebody else starts is theirs to choose.
+    """
+    return {"use_uvloop": sys.platform != "win32" and find_spec("uvloop") is not None}
 
 
 def check_loop(loop: object, what: str) -> None:

@@ -24,8 +24,7 @@ from mellea_sc.core.model_options import stream_timeout
 if TYPE_CHECKING:
     from typing import Self
 
-    import httpx
-
+    from mellea_sc.backends.http.client import AnyClient
     from mellea_sc.backends.http.response import Response
 
 __all__ = ["HttpBackend"]
@@ -53,7 +52,7 @@ class HttpBackend(Backend):
         model_id: str,
         address: Address,
         advice: Advice,
-        client: httpx.AsyncClient | None = None,
+        client: AnyClient | None = None,
     ) -> None:
         self.model_id = model_id
         self._address = address
