@@ -8,16 +8,17 @@ from __future__ import annotations
 import abc
 import copy
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 from mellea_sc.backends.http.address import Address
+from mellea_sc.backends.http.environment import ClientSettings, proxy_for
 from mellea_sc.backends.http.failures import Advice, Failures
 from mellea_sc.backends.http.lines import Splitter
 from mellea_sc.backends.http.surrogates import HalfCharacters
 from mellea_sc.core.backend import Backend, Delta, GenerationRequest
-from mellea_sc.core.errors import BackendProtocolError, InvalidOption
+from mellea_sc.core.errors import BackendProtocolError, BackendRejected, InvalidOption
 
 if TYPE_CHECKING:
     from typing import Self
@@ -37,6 +38,10 @@ class HttpBackend(Backend):
         address: Where the server is.
         advice: What to do about the failures that people meet most.
         client: The client to use instead of one of our own; it is never closed.
+        settings: How a client of our own connects.
+
+    Raises:
+        InvalidOption: there is a client, and settings for one.
     """
 
     path: ClassVar[str]
@@ -52,10 +57,17 @@ class HttpBackend(Backend):
         address: Address,
         advice: Advice,
         client: httpx.AsyncClient | None = None,
+        settings: ClientSettings | None = None,
     ) -> None:
+        settings = settings or ClientSettings()
+        if client is not None and (address.uds or not settings.are_usual):
+            raise InvalidOption(
+                "give either a client or what one of our own needs (verify, proxy, uds), not both"
+            )
         self.model_id = model_id
         self._address = address
         self._client = client
+        self._settings = settings
         self._failures = Failures(f"{self.provider} at {address}", advice, address.secrets)
 
     def __repr__(self) -> str:
@@ -77,6 +89,13 @@ class HttpBackend(Backend):
             BackendError: it is malformed, or reports an error.
         """
 
+    def adapts_to(self, payload: Mapping[str, object], error: BackendRejected) -> bool:
+        """Whether a refusal tells of what the server does not know, so that the request can be made otherwise.
+
+        What it tells is remembered by this backend and its connected copies: the next payload is another.
+        """
+        return False
+
     @asynccontextmanager
     async def connected(self) -> AsyncGenerator[Self]:
         """A block within which requests share one pool of connections."""
@@ -85,9 +104,11 @@ class HttpBackend(Backend):
             return
         from mellea_sc.backends.http.client import new_client
 
-        async with new_client(self._address) as client:
+        async with new_client(self._address, self._settings) as client:
             connected = copy.copy(self)
             connected._client = client
+            if (proxy := proxy_for(self._address, self._settings.proxy)) is not None:
+                connected._failures = self._failures.through(str(proxy), proxy.secrets)
             yield connected
 
     @asynccontextmanager
@@ -97,20 +118,37 @@ class HttpBackend(Backend):
             async with self.connected() as connected, connected.open(request) as deltas:
                 yield deltas
             return
+        async with AsyncExitStack() as stack:
+            response = await self._respond(request, stack)
+            yield await stack.enter_async_context(aclosing(self._deltas(response)))
+
+    async def _respond(self, request: GenerationRequest, stack: AsyncExitStack) -> Response:
+        """The response, once the server has been asked in a way that it understands."""
         from mellea_sc.backends.http.exchange import respond
 
-        content = self._content(request)
-        async with (
-            respond(
-                self._client, self._address, self.path, content, self.media_types, self._failures
-            ) as response,
-            aclosing(self._deltas(response)) as deltas,
-        ):
-            yield deltas
+        assert self._client is not None
+        while True:
+            payload, content = self._content(request)
+            try:
+                return await stack.enter_async_context(
+                    respond(
+                        self._client,
+                        self._address,
+                        self.path,
+                        content,
+                        self.media_types,
+                        self._failures,
+                        self._settings.timeout,
+                    )
+                )
+            except BackendRejected as error:
+                if not self.adapts_to(payload, error):
+                    raise
 
-    def _content(self, request: GenerationRequest) -> bytes:
+    def _content(self, request: GenerationRequest) -> tuple[dict[str, object], bytes]:
         try:
-            return json.dumps(self.payload(request), allow_nan=False).encode()
+            payload = self.payload(request)
+            return payload, json.dumps(payload, allow_nan=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
             if isinstance(error, InvalidOption):
                 raise

@@ -6,36 +6,45 @@ Imports httpx; is itself imported when the first request is made.
 from __future__ import annotations
 
 import ssl
+from typing import Final
 
 import httpx
 
 from mellea_sc.backends.http.address import Address
+from mellea_sc.backends.http.environment import ClientSettings, new_tls_context, proxy_for
 from mellea_sc.core.errors import InvalidOption, MissingExtra
 
 __all__ = ["new_client"]
 
+# Idle connections go before usual servers drop them (after 5 s): a request that is sent on a connection
+# while it is being dropped would fail.
+LIMITS: Final = httpx.Limits(max_connections=None, keepalive_expiry=2.0)
 
-def new_client(address: Address) -> httpx.AsyncClient:
+
+def new_client(address: Address, settings: ClientSettings) -> httpx.AsyncClient:
     """A client for a server; it is to be entered and left.
 
     Raises:
-        InvalidOption: the environment names a proxy that is no URL.
-        MissingExtra: the environment names a proxy of a kind that needs another package.
+        InvalidOption: what names the proxy, or the certificates, cannot be used.
+        MissingExtra: the proxy is of a kind that needs another package.
     """
+    proxy = proxy_for(address, settings.proxy)
+    # Reading certificates takes tens of milliseconds, in vain without TLS.
+    needs_tls = address.is_encrypted or (proxy is not None and proxy.is_encrypted)
+    tls = new_tls_context(settings.verify) if needs_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        return httpx.AsyncClient(
-            transport=None if address.uds is None else httpx.AsyncHTTPTransport(uds=address.uds),
-            # Reading the system's certificates takes tens of milliseconds, in vain without TLS.
-            verify=True if address.is_encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            trust_env=not address.is_local,
-            # Idle connections go before usual servers drop them (after 5 s): a request that is sent
-            # on a connection while it is being dropped would fail.
-            limits=httpx.Limits(max_connections=None, keepalive_expiry=2.0),
+        transport = httpx.AsyncHTTPTransport(
+            verify=tls,
+            uds=address.uds,
+            limits=LIMITS,
+            proxy=None
+            if proxy is None
+            else httpx.Proxy(proxy.url, ssl_context=tls if proxy.is_encrypted else None),
         )
     except ImportError as error:
-        raise MissingExtra(
-            f"the proxy that the environment names needs a package: {error}"
-        ) from error
-    except ValueError:
+        raise MissingExtra(f"{proxy} needs a package: {error}") from error
+    except (httpx.InvalidURL, ValueError):
         # Neither quoted nor chained: a proxy's URL may hold a password.
-        raise InvalidOption("the proxy that the environment names has no valid URL") from None
+        assert proxy is not None
+        raise InvalidOption(f"{proxy} has no valid URL") from None
+    return httpx.AsyncClient(transport=transport, trust_env=False)

@@ -16,15 +16,15 @@ import httpx
 from mellea_sc.backends.http.address import Address
 from mellea_sc.backends.http.failures import Failures
 from mellea_sc.backends.http.response import CLOSE_TIMEOUT, Response
-from mellea_sc.backends.http.translation import ERRORS, translated
+from mellea_sc.backends.http.translation import ERRORS, reason_of, translated
 
 if TYPE_CHECKING:
     import httpcore
 
 __all__ = ["respond"]
 
-CONNECT_TIMEOUT: Final = 10.0
-"""Seconds to wait for a connection. What comes after it is bounded by whoever waits for deltas."""
+LARGE: Final = 64 * 1024
+"""Bytes of a request that are more than a connection takes at once."""
 
 
 @asynccontextmanager
@@ -35,33 +35,35 @@ async def respond(
     content: bytes,
     media_types: tuple[str, ...],
     failures: Failures,
+    connect_timeout: float | None,
 ) -> AsyncGenerator[Response]:
     """Send a request and wait for the head of the response to it, which is a stream.
 
     Raises:
         BackendError: no connection, an error status, or something else than a stream.
     """
-    headers = {
+    headers: dict[str, str] = {
         "accept": ", ".join(media_types),
         # A compressor would hold deltas back until it has a block of them.
         "accept-encoding": "identity",
         "content-type": "application/json",
+        **address.sent_headers(),
     }
-    if address.authorization is not None:
-        headers["authorization"] = address.authorization.value
     opening = _Opening()
     try:
         request = client.build_request(
             "POST",
-            f"{address.url}{path}",
+            address.at(path),
             content=content,
             headers=headers,
-            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT),
+            timeout=httpx.Timeout(None, connect=connect_timeout),
             extensions={"trace": opening},
         )
         request.stream = _Content(content)
         response = Response(await client.send(request, stream=True), failures)
     except ERRORS as error:
+        if opening.is_cut_off and len(content) > LARGE:
+            raise failures.not_taken(reason_of(error), len(content)) from error
         raise translated(error, failures) from error
     except BaseException:
         with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
@@ -102,12 +104,16 @@ class _Opening:
 
     def __init__(self) -> None:
         self._stream: httpcore.AsyncNetworkStream | None = None
+        self.is_cut_off = False
+        """Whether the connection was lost before the whole request was sent."""
 
     async def __call__(self, event: str, info: Mapping[str, object]) -> None:
         """Take note of a step of the client's (its trace extension)."""
         if event.endswith(("connect_tcp.complete", "connect_unix_socket.complete")):
             self._stream = cast("httpcore.AsyncNetworkStream", info["return_value"])
         elif not event.endswith("start_tls.complete"):
+            # the client passes this over, for an answer may have come nevertheless
+            self.is_cut_off |= event.endswith("send_request_body.failed")
             return
         # Here, the client still counts it as a failure to connect; a step later, it would not.
         await anyio.lowlevel.checkpoint_if_cancelled()
