@@ -240,14 +240,21 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl to make a certificate with")
     folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=here"]
-        + ["-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
-        + ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
+    names = ("-subj", "/CN=here", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
+    files = ("-keyout", folder / "key.pem", "-out", folder / "cert.pem")
+    usual = ("-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2")
+    subprocess.run(["openssl", "req", *usual, *names, *files], check=True, capture_output=True)
     return folder / "cert.pem"
+
+
+@pytest.fixture(scope="module")
+def folder_of_it(certificate: Path) -> Path:
+    """The folder with it, as OpenSSL reads folders."""
+    folder = certificate.parent / "folder"
+    folder.mkdir()
+    shutil.copy(certificate, folder / "one.pem")
+    subprocess.run(["openssl", "rehash", folder], check=True)
+    return folder
 
 
 @asynccontextmanager
@@ -265,18 +272,14 @@ async def tls_server(certificate: Path, *, wants_ours: bool = False) -> AsyncIte
 
 @pytest.mark.anyio
 async def test_certificates_are_trusted_that_the_environment_or_the_caller_names(
-    certificate: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    certificate: Path, folder_of_it: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "certificates"
-    folder.mkdir()
-    shutil.copy(certificate, folder / "one.pem")
-    subprocess.run(["openssl", "rehash", folder], check=True)
     context = ssl.create_default_context(cafile=certificate)
     async with tls_server(certificate) as port:
         url = f"https://127.0.0.1:{port}"
-        for verify in (False, certificate, str(certificate), folder, context):
+        for verify in (False, certificate, str(certificate), folder_of_it, context):
             assert await text_from(OpenAIBackend("m", base_url=url, verify=verify)) == "yes"
-        for name, path in (("SSL_CERT_FILE", certificate), ("SSL_CERT_DIR", folder)):
+        for name, path in (("SSL_CERT_FILE", certificate), ("SSL_CERT_DIR", folder_of_it)):
             with monkeypatch.context() as patch:
                 patch.setenv(name, str(path))
                 assert await text_from(OpenAIBackend("m", base_url=url)) == "yes"
