@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from mellea_sc.backends.local import LocalBackend
     from mellea_sc.backends.ollama import OllamaBackend
     from mellea_sc.backends.openai import OpenAIBackend
-    from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest, Usage
+    from mellea_sc.core.backend import (
+        Backend,
+        BackendWrapper,
+        ChatMessage,
+        Delta,
+        GenerationRequest,
+        Usage,
+    )
     from mellea_sc.core.base import CBlock, Component, Context
     from mellea_sc.core.chunking import ChunkingStrategy
     from mellea_sc.core.errors import (
@@ -62,6 +69,7 @@ if TYPE_CHECKING:
     )
     from mellea_sc.core.model_options import ModelOption
     from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
+    from mellea_sc.core.retries import Retries
     from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
     from mellea_sc.core.spending import Limits, Prices, Spent
     from mellea_sc.core.trace import Cause, TokenCount, Trace
@@ -144,6 +152,7 @@ __all__ = [
     "BackendRejected",
     "BackendTimeout",
     "BackendUnreachable",
+    "BackendWrapper",
     "BacktrackStrategy",
     "BaseSamplingStrategy",
     "BestOfNStrategy",
@@ -217,6 +226,7 @@ __all__ = [
     "RepairTemplateStrategy",
     "Requirement",
     "RetractEvent",
+    "Retries",
     "RetryEvent",
     "RunError",
     "SamplingResult",
@@ -261,6 +271,7 @@ _ROOMS = {
     "mellea_sc.backends.openai": ("OpenAIBackend",),
     "mellea_sc.core.backend": (
         "Backend",
+        "BackendWrapper",
         "ChatMessage",
         "Delta",
         "GenerationRequest",
@@ -313,6 +324,7 @@ _ROOMS = {
         "Requirement",
         "ValidationResult",
     ),
+    "mellea_sc.core.retries": ("Retries",),
     "mellea_sc.core.sampling": (
         "SamplingResult",
         "SamplingStrategy",

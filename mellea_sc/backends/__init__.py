@@ -8,6 +8,7 @@ retry.py           another backend, asked again when it is busy
 select.py          which backend a session gets
 http/              what the backends over HTTP share
 engine/            what the embedded one runs
+_weights.py        its default model's file: fetched once, checked, kept in the user's cache
 
 The classes are imported when they are first asked for: most programs need only ``ModelOption``.
 """

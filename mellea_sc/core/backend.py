@@ -8,8 +8,9 @@ stops the model. Tasks, retries, conversations, validation and limits are the bu
 from __future__ import annotations
 
 import abc
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+import copy
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import attrs
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backend",
+    "BackendWrapper",
     "ChatMessage",
     "Delta",
     "Format",
@@ -170,3 +172,50 @@ class Backend(abc.ABC):
             f"{type(self).__name__} is not bound to a session: make one with "
             "start_session(backend=…) and use its m.backend"
         )
+
+
+class BackendWrapper(Backend):
+    """A backend around another one: all that a subclass does not change is as the inner one has it.
+
+    What the inner backend says of itself (its provider, its model's name, what it can do) is looked up there,
+    so that no wrapper has to know what there is to say. A subclass may set an attribute of its own instead. It
+    mostly overrides :meth:`open`. ``mellea_sc.testing.check_wrapper`` tells whether it loses something.
+
+    Args:
+        inner: The backend that is asked.
+    """
+
+    def __init__(self, inner: Backend) -> None:
+        self.inner: Backend = inner
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.inner!r})"
+
+    def connected(self) -> AbstractAsyncContextManager[Self]:
+        """The same around the connected backend: a copy of this wrapper."""
+        return self._connected()
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncGenerator[Self]:
+        async with self.inner.connected() as inner:
+            connected = copy.copy(self)
+            connected.inner = inner
+            yield connected
+
+    def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
+        """Open a generation; see :meth:`Backend.open`."""
+        return self.inner.open(request)
+
+
+class _OfTheInner:
+    """An attribute that is looked up in the wrapped backend, unless the wrapper has one of its own."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, wrapper: BackendWrapper | None, owner: type[BackendWrapper]) -> object:
+        return getattr(Backend if wrapper is None else wrapper.inner, self._name)
+
+
+for _name in Backend.__annotations__:
+    setattr(BackendWrapper, _name, _OfTheInner(_name))

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import attrs
 
-__all__ = ["Usage"]
+__all__ = ["CHARACTERS", "Usage", "estimated_tokens"]
+
+CHARACTERS: Final = 4
+"""How many of them are taken for a token, where a server says nothing."""
+
+
+def estimated_tokens(text: str) -> int:
+    """How many tokens a text is taken for where nobody has counted: at least one."""
+    return max(1, len(text) // CHARACTERS)
 
 
 @attrs.frozen

@@ -6,6 +6,8 @@
       "version": 1,
       "provider": "ollama",
       "model": "granite4:micro",
+      "prefills": true,
+      "judges": true,
       "exchanges": [
         {
           "request": {"messages": [{"role": "user", "content": "Count."}], "options": {…}, "schema": {…}},
@@ -34,10 +36,20 @@ from mellea_sc.backends.http.json_values import count_in, fields_of, list_of, pa
 from mellea_sc.core import errors
 from mellea_sc.core.backend import Delta, Usage
 
-__all__ = ["Exchange", "TimedDelta", "error_in", "error_out", "load", "save"]
+__all__ = ["Exchange", "Head", "TimedDelta", "error_in", "error_out", "load", "save"]
 
 VERSION: Final = 1
 _WIDTH: Final = 100
+
+
+@attrs.frozen
+class Head:
+    """What the recorded backend said of itself."""
+
+    provider: str
+    model_id: str
+    prefills: bool
+    judges: bool
 
 
 @attrs.frozen
@@ -65,12 +77,14 @@ class Exchange:
 # --- writing ------------------------------------------------------------------------------------
 
 
-def save(path: Path, provider: str, model: str, exchanges: Iterable[Exchange]) -> None:
+def save(path: Path, head: Head, exchanges: Iterable[Exchange]) -> None:
     """Write a whole cassette; a reader never sees half of one."""
     document = {
         "version": VERSION,
-        "provider": provider,
-        "model": model,
+        "provider": head.provider,
+        "model": head.model_id,
+        "prefills": head.prefills,
+        "judges": head.judges,
         "exchanges": [_exchange_out(exchange) for exchange in exchanges],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,8 +126,11 @@ def error_out(error: Exception) -> dict[str, object]:
     out: dict[str, object] = {"class": type(error).__name__, "message": str(error)}
     if isinstance(error, errors.BackendRejected):
         out |= {"status": error.status, "body": error.body}
-    if isinstance(error, errors.BackendBusy) and error.retry_after is not None:
-        out["retry_after"] = error.retry_after
+    if isinstance(error, errors.BackendError):
+        if error.retryable != type(error).retryable:
+            out["retryable"] = error.retryable
+        if error.retry_after is not None:
+            out["retry_after"] = error.retry_after
     return out
 
 
@@ -140,8 +157,8 @@ def _laid_out(value: object, indent: str = "", name: str = "") -> str:
 # --- reading ------------------------------------------------------------------------------------
 
 
-def load(path: Path) -> tuple[str, str, Sequence[Exchange]]:
-    """The provider, the model, and the exchanges.
+def load(path: Path) -> tuple[Head, Sequence[Exchange]]:
+    """What the backend said of itself, and the exchanges.
 
     Raises:
         OSError: the file cannot be read.
@@ -152,11 +169,14 @@ def load(path: Path) -> tuple[str, str, Sequence[Exchange]]:
         found = "no JSON object" if document is None else f"version {document.get('version')!r}"
         raise ValueError(f"{path} is not a cassette of version {VERSION}: it has {found}")
     exchanges = list_of(document.get("exchanges"))
-    return (
+    head = Head(
         str(document.get("provider", "")),
         str(document.get("model", "")),
-        [_exchange_in(fields_of(exchange)) for exchange in exchanges],
+        # Files of before did not say it, and the programs that they are of were told these.
+        prefills=document.get("prefills") is True,
+        judges=document.get("judges") is not False,
     )
+    return head, [_exchange_in(fields_of(exchange)) for exchange in exchanges]
 
 
 def _exchange_in(fields: Mapping[str, object]) -> Exchange:
@@ -193,16 +213,22 @@ def _time_in(value: object) -> float:
 
 def error_in(fields: Mapping[str, object]) -> Exception:
     """The error again; one that is not of the library's becomes a ``BackendError`` that names it."""
+    error = _error_in(fields)
+    if isinstance(error, errors.BackendError):
+        if isinstance(retryable := fields.get("retryable"), bool):
+            error.retryable = retryable
+        wait = fields.get("retry_after")
+        error.retry_after = float(wait) if isinstance(wait, int | float) else None
+    return error
+
+
+def _error_in(fields: Mapping[str, object]) -> Exception:
     name, message = str(fields.get("class")), str(fields.get("message", ""))
     kind: object = getattr(errors, name, None)
     if not isinstance(kind, type):
         return errors.BackendError(f"{name}: {message}")
     if issubclass(kind, errors.BackendRejected):
         status, body = count_in(fields, "status"), str(fields.get("body", ""))
-        if issubclass(kind, errors.BackendBusy):
-            wait = fields.get("retry_after")
-            seconds = float(wait) if isinstance(wait, int | float) else None
-            return kind(message, status=status, body=body, retry_after=seconds)
         return kind(message, status=status, body=body)
     if issubclass(kind, errors.BackendError | errors.InvalidOption | errors.MissingExtra):
         return kind(message)

@@ -16,6 +16,7 @@ from mellea_sc import (
     Backend,
     BackendBusy,
     BackendError,
+    BackendRejected,
     ChatMessage,
     Delta,
     GenerationRequest,
@@ -80,6 +81,8 @@ def test_an_exchange_is_recorded_whole_with_its_times(loop: LoopName, tmp_path: 
         "version": 1,
         "provider": "scripted",
         "model": "scripted",
+        "prefills": True,
+        "judges": True,
         "exchanges": [
             {
                 "request": {
@@ -152,6 +155,21 @@ async def test_errors_are_recorded_where_they_were(tmp_path: Path) -> None:
     with pytest.raises(NotAuthorized) as refused:
         await read(Cassette(tmp_path / "no"), asking("?"))
     assert refused.value.status == 401
+
+
+async def test_what_is_tried_again_is_tried_again_when_it_is_replayed(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    passing, final = BackendRejected("it broke", status=500), BackendBusy("for good", status=503)
+    passing.retryable, passing.retry_after = True, 0.01
+    final.retryable = False
+    backend = ScriptedBackend(Fail(passing), "fine", Fail(final))
+    for asked in (backend, None):
+        inner = Recording(asked, path) if asked is not None else Cassette(path)
+        async with start_session(backend=inner) as m:
+            assert (await m.ainstruct("a", await_result=True)).value == "fine"
+            with pytest.raises(BackendBusy, match="for good"):
+                await m.ainstruct("b", await_result=True)
+    assert len(backend.calls) == 3
 
 
 async def test_a_recording_is_a_good_backend(tmp_path: Path) -> None:
@@ -365,3 +383,29 @@ async def test_an_empty_cassette_says_what_is_asked(tmp_path: Path) -> None:
     path.write_text('{"version": 1}')
     with pytest.raises(CassetteMismatch, match=r"(?s)no exchanges.*Count"):
         await read(Cassette(path), asking("Count."))
+
+
+async def test_a_cassette_says_of_itself_what_the_recorded_backend_did(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+
+    class Odd(ScriptedBackend):
+        provider = "odd"
+        model_id = "one"
+        prefills = False
+        judges = False
+
+    for backend in (Odd("yes"), ScriptedBackend("yes")):
+        await read(Recording(backend, path), asking("go"))
+        cassette = Cassette(path)
+        for name in Backend.__annotations__:
+            assert getattr(cassette, name) == getattr(backend, name), name
+
+
+async def test_an_older_file_says_what_its_program_was_told(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    await read(Recording(ScriptedBackend("yes"), path), asking("go"))
+    document = json.loads(path.read_text())
+    del document["prefills"], document["judges"]
+    path.write_text(json.dumps(document))
+    assert not Cassette(path).prefills
+    assert Cassette(path).judges

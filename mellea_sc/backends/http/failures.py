@@ -7,17 +7,15 @@ is quoted, for servers do repeat what they were sent. Nor does a character that 
 from __future__ import annotations
 
 import json
-import math
-import time
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote
 
 import attrs
 
-from mellea_sc.backends.http.json_values import fields_of, parse_object
+from mellea_sc.backends.http.delays import BUSY, delay_in, is_temporary, status_in
+from mellea_sc.backends.http.json_values import value_or_text
 from mellea_sc.backends.http.refusals import subject_of, words_of
 from mellea_sc.core.errors import (
     BackendBusy,
@@ -34,7 +32,7 @@ from mellea_sc.core.errors import (
 )
 from mellea_sc.core.plain_text import harmless
 
-__all__ = ["Advice", "Failures", "Secret", "retry_after_seconds"]
+__all__ = ["Advice", "Failures", "Secret"]
 
 _QUOTED: Final = 500
 """Characters of a server's words in an error's message."""
@@ -187,29 +185,36 @@ class Failures:
         """An error object inside the stream."""
         words = self.quoted(words_of(error))
         said = f"{self.server} reported an error: {words}"
+        status = status_in(error)
         if subject_of(error) == "context":
-            code = fields_of(error).get("code")
-            status = (
-                code if isinstance(code, int) and code in _AMBIGUOUS else HTTPStatus.BAD_REQUEST
-            )
+            status = status or HTTPStatus.BAD_REQUEST
             return ContextTooLong(_advised(said, _SHORTEN), status=status, body=words)
-        return ModelError(said)
+        failure: BackendError = ModelError(said)
+        if status is not None and is_temporary(status, {}, error):
+            if status in BUSY:
+                failure = BackendBusy(said, status=status)
+            failure.retryable = True
+            failure.retry_after = delay_in(status, {}, error)
+        return failure
 
     def status(self, status: int, headers: Mapping[str, str], body: str) -> BackendError:
         """What an error status means."""
-        answer = parse_object(body)
-        words = self.quoted(body if answer is None else words_of(answer))
+        answer = value_or_text(body)
+        words = self.quoted(words_of(answer))
         kept = self.clean(body)[:_KEPT]
         said = f"{self.server} answered {status}{_phrase(status)}{f': {words}' if words else ''}"
-        if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-            seconds = retry_after_seconds(headers.get("retry-after"))
-            wish = "" if seconds is None else f" (it asks to wait for {seconds:g} s)"
-            return BackendBusy(f"{said}{wish}", status=status, body=kept, retry_after=seconds)
-        kind, advice = self._meaning(status, headers, body if answer is None else answer)
+        kind, advice = self._meaning(status, headers, answer)
+        if kind is BackendRejected and is_temporary(status, headers, answer):
+            seconds = delay_in(status, headers, answer)
+            wish = f" (it asks to wait for {seconds:g} s)" if seconds else ""
+            kind = BackendBusy if status in BUSY else BackendRejected
+            failure = kind(f"{said}{wish}", status=status, body=kept)
+            failure.retryable, failure.retry_after = True, seconds
+            return failure
         return kind(_advised(said, advice), status=status, body=kept)
 
     def _meaning(
-        self, status: int, headers: Mapping[str, str], answer: str | dict[str, object]
+        self, status: int, headers: Mapping[str, str], answer: object
     ) -> tuple[type[BackendRejected], str]:
         """Which error a refusal is, and what to do about it: by its words where the status alone does not tell."""
         is_page = isinstance(answer, str) and answer.lstrip().startswith("<")
@@ -248,26 +253,6 @@ _SHORTEN: Final = (
     "Shorten the prompt or the conversation, ask for fewer tokens (ModelOption.MAX_NEW_TOKENS), or have the "
     "server run the model with a larger context."
 )
-
-
-def retry_after_seconds(value: str | None, *, now: float | None = None) -> float | None:
-    """How long a ``Retry-After`` header asks to wait; ``None`` when it does not say.
-
-    Args:
-        value: Seconds, or an HTTP date.
-        now: Seconds since the epoch, for a date; by default the time now.
-    """
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            date = parsedate_to_datetime(value)
-            seconds = date.timestamp() - (time.time() if now is None else now)
-        except (ValueError, OverflowError):
-            return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
 def _phrase(status: int) -> str:
