@@ -355,7 +355,7 @@ class MelleaSession(SessionScope):
             grounding_context: Named texts to rely on; may be thunks.
             user_variables: Named texts to fill into the templates of the other arguments; may be thunks.
             prefix: Goes before the description.
-            output_prefix: What the answer has to begin with; the model goes on from there.
+            output_prefix: What the answer begins with, its text included; the model goes on from there.
             preconditions: What must hold of what is asked; checked beside the generation, which a
                 failing one cancels before anything of it is handed out.
             strategy: How often to ask, with what, and which answer to keep; ``None``: once, without

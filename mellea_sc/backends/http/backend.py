@@ -12,6 +12,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, ClassVar
 
+import attrs
+
 from mellea_sc.backends.http.address import Address
 from mellea_sc.backends.http.ending import LINGER, Ending
 from mellea_sc.backends.http.environment import ClientSettings, proxy_for
@@ -19,6 +21,7 @@ from mellea_sc.backends.http.failures import Advice, Failures
 from mellea_sc.backends.http.lines import Splitter
 from mellea_sc.backends.http.surrogates import HalfCharacters
 from mellea_sc.core.backend import Backend, Delta, GenerationRequest
+from mellea_sc.core.beginnings import Echo
 from mellea_sc.core.errors import (
     BackendProtocolError,
     BackendRejected,
@@ -35,6 +38,22 @@ if TYPE_CHECKING:
     from mellea_sc.backends.http.response import Response
 
 __all__ = ["HttpBackend"]
+
+
+@attrs.define(eq=False)
+class _Habits:
+    """What was found out of a server; its connected copies share it.
+
+    Args:
+        repeats: Whether it repeats the beginning that it is to go on from.
+    """
+
+    repeats: bool | None = None
+
+    def heard(self, echo: Echo) -> None:
+        """Learn from an answer that has ended."""
+        if echo.was_listening and echo.was_heard is not None:
+            self.repeats = self.repeats or echo.was_heard
 
 
 class HttpBackend(Backend):
@@ -75,6 +94,7 @@ class HttpBackend(Backend):
         self._address = address
         self._client = client
         self._settings = settings
+        self._habits = _Habits()
         self._failures = Failures(f"{self.provider} at {address}", advice, address.secrets)
 
     def __repr__(self) -> str:
@@ -127,9 +147,17 @@ class HttpBackend(Backend):
             return
         async with AsyncExitStack() as stack:
             response = await self._respond(request, stack)
-            yield await stack.enter_async_context(
-                aclosing(self._deltas(response, stream_timeout(request.options)))
-            )
+            deltas = self._deltas(response, stream_timeout(request.options), self._echo(request))
+            yield await stack.enter_async_context(aclosing(deltas))
+
+    def _echo(self, request: GenerationRequest) -> Echo:
+        """What takes the beginning out of an answer that was to go on from it.
+
+        A server that once has not repeated it is known not to: a text that happens to begin so again is left alone.
+        """
+        last = request.messages[-1] if request.messages else None
+        goes_on = self.prefills and last is not None and last.role == "assistant"
+        return Echo(last.content if last and goes_on and self._habits.repeats is not False else "")
 
     async def _respond(self, request: GenerationRequest, stack: AsyncExitStack) -> Response:
         """The response, once the server has been asked in a way that it understands."""
@@ -165,12 +193,15 @@ class HttpBackend(Backend):
                 f"a model option or the schema cannot be sent as JSON: {error}"
             ) from None
 
-    async def _deltas(self, response: Response, patience: float) -> AsyncGenerator[Delta]:
+    async def _deltas(
+        self, response: Response, patience: float, echo: Echo
+    ) -> AsyncGenerator[Delta]:
         """What the response says, until the answer is whole; see :mod:`~mellea_sc.backends.http.ending`.
 
         Args:
             response: Where it comes from.
             patience: Seconds that whoever reads the deltas waits for each of them.
+            echo: Takes out of it what the answer was to go on from.
         """
         splitter, halves, ending = self.splitter(), HalfCharacters(), Ending()
         refused: BackendProtocolError | None = None
@@ -194,7 +225,7 @@ class HttpBackend(Backend):
                     if refused is not None and delta.text:
                         raise refused  # it was a part of the answer
                     ending.take(delta)
-                    delta.text = halves.join(delta.text)
+                    delta.text = echo.feed(halves.join(delta.text))
                     yield delta
                     if delta.finish_reason is not None and self.ends_with_finish_reason:
                         ending.end()
@@ -207,7 +238,9 @@ class HttpBackend(Backend):
                     response.go_on()
         if not ending.is_whole or (response.lost is not None and ending.grace is None):
             raise self._unfinished(response, ending, splitter.unread or words)
-        if rest := halves.end():
+        rest = echo.feed(halves.end()) + echo.end()
+        self._habits.heard(echo)
+        if rest:
             yield Delta(rest)
 
     async def _refusal(
