@@ -23,6 +23,11 @@ Exit status:
 """
 
 _debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+_headers = click.option(
+    "--headers-from",
+    metavar="FILE",
+    help="Headers for the server, one `Name: value` a line. A file, for others can read a command line.",
+)
 _count = click.IntRange(min=1)
 
 
@@ -72,6 +77,7 @@ def cli() -> None:
 )
 @click.option("--model", help="Default: MELLEA_SC_MODEL, else one of the backend's choice.")
 @click.option("--base-url", metavar="URL", help="Default: OLLAMA_HOST or OPENAI_BASE_URL.")
+@_headers
 @click.option("--system", metavar="TEXT", help="The system prompt.")
 @click.option("--max-tokens", type=_count, metavar="N", help="At most N tokens of answer.")
 @click.option(
@@ -91,6 +97,12 @@ def cli() -> None:
 @click.option(
     "--explain", is_flag=True, help="Say at the end what ended which attempt, and what it cost."
 )
+@click.option(
+    "--trace",
+    type=click.Path(dir_okay=False, writable=True),
+    metavar="FILE",
+    help="Write a page that shows what ran when, and what ended it.",
+)
 @_debug
 def run(
     prompt: str,
@@ -104,6 +116,7 @@ def run(
     backend: str | None,
     model: str | None,
     base_url: str | None,
+    headers_from: str | None,
     system: str | None,
     max_tokens: int | None,
     temperature: float | None,
@@ -112,6 +125,7 @@ def run(
     loop: Literal["asyncio", "trio"],
     as_json: bool,
     explain: bool,
+    trace: str | None,
     debug: bool,
 ) -> None:
     """Stream the answer to PROMPT, as far as it passes the checks.
@@ -135,6 +149,7 @@ def run(
         backend=backend,
         model=model,
         base_url=base_url,
+        headers_from=headers_from,
         system=system,
         max_tokens=max_tokens,
         temperature=temperature,
@@ -142,6 +157,7 @@ def run(
         timeout=timeout,
         as_json=as_json,
         explain=explain,
+        trace=trace,
     )
     end_with(run_stream, settings, loop=loop, debug=debug)
 
@@ -155,10 +171,13 @@ Exit status:
 )
 @click.option("--loop", type=click.Choice(LOOPS), default="asyncio", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="The findings as one JSON object.")
+@_headers
 @_debug
-def doctor(loop: Literal["asyncio", "trio"], as_json: bool, debug: bool) -> None:
+def doctor(
+    loop: Literal["asyncio", "trio"], as_json: bool, headers_from: str | None, debug: bool
+) -> None:
     """Say which backends can be used, and what to do about those that cannot."""
     from mellea_sc.cli.doctor import doctor as examine
     from mellea_sc.cli.ending import end_with
 
-    end_with(examine, as_json, loop=loop, debug=debug)
+    end_with(examine, as_json, headers_from, loop=loop, debug=debug)

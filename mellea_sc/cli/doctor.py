@@ -30,6 +30,7 @@ from mellea_sc.backends.ollama import OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
 from mellea_sc.backends.select import BACKEND_NAMES, DEFAULT_OLLAMA_MODEL, make_backend
 from mellea_sc.cli.ending import BACKEND, VALID
+from mellea_sc.cli.headers import headers_from
 from mellea_sc.core.errors import (
     BackendProtocolError,
     BackendRejected,
@@ -80,12 +81,21 @@ class Choice:
     usable: bool
 
 
-async def doctor(as_json: bool) -> int:
-    """Look at every backend at the same time, and tell; gives the exit status."""
+async def doctor(as_json: bool, headers_file: str | None = None) -> int:
+    """Look at every backend at the same time, and tell; gives the exit status.
+
+    Args:
+        as_json: Tell as one JSON object.
+        headers_file: Has headers for the servers.
+
+    Raises:
+        InvalidOption: it cannot be read.
+    """
+    headers = headers_from(headers_file)
     findings: dict[str, Finding] = {}
     async with anyio.create_task_group() as tasks:
         for name in BACKEND_NAMES:
-            tasks.start_soon(_look, name, findings)
+            tasks.start_soon(_look, name, headers, findings)
     found = [findings[name] for name in BACKEND_NAMES]
     choice = _choice(findings)
     if as_json:
@@ -100,9 +110,9 @@ async def doctor(as_json: bool) -> int:
     return VALID if choice.usable else BACKEND
 
 
-async def _look(name: str, findings: dict[str, Finding]) -> None:
+async def _look(name: str, headers: Mapping[str, str] | None, findings: dict[str, Finding]) -> None:
     try:
-        findings[name] = await _PROBES[name]()
+        findings[name] = await _PROBES[name](headers)
     except MelleaError as error:
         findings[name] = Finding(name, False, str(error), problem=_problem(error))
 
@@ -127,7 +137,7 @@ def _problem(error: MelleaError) -> str:
             return "server"
 
 
-async def _look_at_local() -> Finding:
+async def _look_at_local(_: Mapping[str, str] | None) -> Finding:
     require_engine()
     backend = LocalBackend(_model())
     imported = None
@@ -159,9 +169,9 @@ def _is_in_cache() -> bool:
     return any(path.stat().st_size == SMOLLM2.size for path in cache_directory().glob(f"*-{name}"))
 
 
-async def _look_at_ollama() -> Finding:
+async def _look_at_ollama(headers: Mapping[str, str] | None) -> Finding:
     model = _model() or DEFAULT_OLLAMA_MODEL
-    backend = OllamaBackend(model)
+    backend = OllamaBackend(model, headers=headers)
     answer = await _get(backend, "/api/tags")
     models = [str(fields_of(one).get("name")) for one in list_of(answer.get("models"))]
     at = f"at {backend._address}"
@@ -171,7 +181,7 @@ async def _look_at_ollama() -> Finding:
     return Finding("ollama", False, says, models, "model")
 
 
-async def _look_at_openai() -> Finding:
+async def _look_at_openai(headers: Mapping[str, str] | None) -> Finding:
     key = "OPENAI_API_KEY is set" if os.environ.get("OPENAI_API_KEY") else "no OPENAI_API_KEY"
     if not os.environ.get("OPENAI_BASE_URL") and not os.environ.get("OPENAI_API_KEY"):
         return Finding(
@@ -181,7 +191,7 @@ async def _look_at_openai() -> Finding:
             problem="setting",
         )
     model = _model()
-    backend = OpenAIBackend(model or "any")
+    backend = OpenAIBackend(model or "any", headers=headers)
     answer = await _get(backend, "/models")
     models = [str(fields_of(one).get("id")) for one in list_of(answer.get("data"))]
     at = f"at {backend._address}, {key}"
@@ -194,7 +204,7 @@ async def _look_at_openai() -> Finding:
     return Finding("openai", True, f"{at}, {model}", models)
 
 
-_PROBES: Final[Mapping[str, Callable[[], Awaitable[Finding]]]] = {
+_PROBES: Final[Mapping[str, Callable[[Mapping[str, str] | None], Awaitable[Finding]]]] = {
     "local": _look_at_local,
     "ollama": _look_at_ollama,
     "openai": _look_at_openai,

@@ -13,12 +13,11 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from mellea_sc.core.plain_text import harmless
-from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.thunk import GenerationInfo
 from mellea_sc.stdlib.events import FullValidationEvent, QuickCheckEvent, RetryEvent, StreamEvent
 from mellea_sc.stdlib.stream_result import StreamChunkingResult
 
-__all__ = ["LaneView", "label_of", "outcome_of", "told_of"]
+__all__ = ["LaneView", "outcome_of", "told_of"]
 
 LABEL: Final = 36
 """Columns of a requirement's name."""
@@ -27,11 +26,6 @@ VERDICTS: Final = 24
 MARKS: Final = {"unknown": "·", "pass": "✓", "fail": "✗", "again": "↻"}
 ASCII_MARKS: Final = {"unknown": ".", "pass": "+", "fail": "x", "again": "|"}
 STYLES: Final = {"unknown": "dim", "pass": "green", "fail": "bold red", "again": "yellow"}
-
-
-def label_of(requirement: Requirement) -> str:
-    """What a requirement is called."""
-    return requirement.description or type(requirement).__name__
 
 
 @attrs.define(eq=False)

@@ -8,8 +8,8 @@ from typing import Final, cast
 import attrs
 
 from mellea_sc.core.backend import ChatMessage
-from mellea_sc.core.beginnings import Beginning
 from mellea_sc.core.base import Component, Context, Span, Thunk, role_of, text_of
+from mellea_sc.core.beginnings import Beginning
 from mellea_sc.core.model_options import ModelOption, ModelOptions
 
 __all__ = ["GO_ON", "beginning_of", "messages_for", "not_yet_read"]

@@ -37,8 +37,8 @@ import anyio.abc
 import attrs
 
 from mellea_sc.core.backend import Backend, Format
-from mellea_sc.core.beginnings import Beginning
 from mellea_sc.core.base import Component, Context, Span
+from mellea_sc.core.beginnings import Beginning
 from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
 from mellea_sc.core.prompt import beginning_of
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult

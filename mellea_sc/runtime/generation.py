@@ -39,8 +39,8 @@ from mellea_sc.core.backend import (
     SchemaModel,
     schema_of,
 )
-from mellea_sc.core.beginnings import Beginning
 from mellea_sc.core.base import Component, Context, Span, pending_thunks
+from mellea_sc.core.beginnings import Beginning
 from mellea_sc.core.errors import (
     BackendError,
     BackendTimeout,
