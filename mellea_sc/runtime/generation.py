@@ -55,9 +55,7 @@ from mellea_sc.runtime.failures import sole_error
 from mellea_sc.runtime.loops import clock, is_stray_cancellation
 from mellea_sc.runtime.metering import metered
 from mellea_sc.runtime.nursery import Nursery
-from mellea_sc.runtime.slots import Slot
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
-from mellea_sc.runtime.watch import Limit
 
 __all__ = ["LONGEST", "BoundBackend", "Place", "Sink", "opened_scope", "pump", "settle"]
 
@@ -107,9 +105,9 @@ async def pump(
     """
     timeout = stream_timeout(request.options)
     backend = metered(await nursery.connection())
-    async with nursery.slot() as slot:
+    limit = nursery.limit(timeout)
+    async with nursery.slot(limit) as slot:
         now = clock()
-        limit = nursery.limit(timeout)
         seen = 0
         first: float | None = None
         started = now()
@@ -117,7 +115,7 @@ async def pump(
             sink.generation, model=backend.model_id, provider=backend.provider
         )
         try:
-            with limit, sent(_Sent(slot, limit)):
+            with limit, sent(slot):
                 async with backend.open(request) as deltas:
                     async for delta in deltas:
                         text = delta.text if beginning is None else beginning.feed(delta.text)
@@ -151,42 +149,15 @@ async def pump(
             sink.generation = attrs.evolve(sink.generation, total_time=total)
     if limit.was_exceeded:
         what = "the next delta" if seen else "the first delta"
-        raise BackendTimeout(
+        error = BackendTimeout(
             f"{backend.provider} ({backend.model_id}) did not send {what} within {timeout:g} s; "
             "raise ModelOption.STREAM_TIMEOUT if the model needs longer"
         )
+        if slot.failure is not None:
+            error.add_note(f"the attempt before it failed: {slot.failure}")
+        raise error
     if beginning is not None and (rest := beginning.end()):
         sink.write(rest)
-
-
-class _Sent:
-    """A request that is being made, with what it takes up meanwhile; see :class:`InFlight`.
-
-    Args:
-        slot: Its place among the requests in flight.
-        limit: What bounds the wait for its deltas, if anything does.
-    """
-
-    __slots__ = ("_limit", "_slot")
-
-    def __init__(self, slot: Slot, limit: Limit | None = None) -> None:
-        self._slot = slot
-        self._limit = limit
-
-    async def wait(self, seconds: float) -> None:
-        """Wait without a place, and then until there is one again, as long as that takes."""
-        if self._limit is not None:
-            self._limit.pause()
-        self._slot.give_back()
-        await anyio.sleep(seconds)
-        await self._slot.take()
-        if self._limit is not None:
-            self._limit.resume()
-
-    def progressed(self) -> None:
-        """The wait for a delta begins anew."""
-        if self._limit is not None:
-            self._limit.since = clock()()
 
 
 async def _write_in_pieces(sink: Sink, text: str) -> None:
@@ -288,7 +259,7 @@ class BoundBackend(BackendWrapper):
         nursery = (await self._place()).nursery
         backend = metered(await nursery.connection())
         async with nursery.slot() as slot, AsyncExitStack() as stack:
-            with sent(_Sent(slot)):
+            with sent(slot):
                 deltas = await stack.enter_async_context(backend.open(request))
             yield deltas
 

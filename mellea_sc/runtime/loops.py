@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 
 from mellea_sc.core.errors import UsageError, WrongEventLoop
 
@@ -34,10 +35,11 @@ def running_loop() -> object | None:
     global _trio_loop, _asyncio_loop
     if "trio" in sys.modules:
         if (of_trio := _trio_loop) is None:
-            from mellea_sc.runtime import _trio
+            with suppress(ImportError):  # this thread is importing it, and a finalizer asks
+                from mellea_sc.runtime import _trio
 
-            of_trio = _trio_loop = _trio.running_loop
-        if (token := of_trio()) is not None:
+                of_trio = _trio_loop = _trio.running_loop
+        if of_trio is not None and (token := of_trio()) is not None:
             return token
     if "asyncio" in sys.modules:
         if (of_asyncio := _asyncio_loop) is None:

@@ -199,6 +199,12 @@ class Nursery:
         if isinstance(exc, KeyboardInterrupt | SystemExit | GeneratorExit):
             log_unobserved(self.name, errors)
             return False
+        interrupts = [error for error in errors if isinstance(error, KeyboardInterrupt)]
+        if (
+            interrupts and not own
+        ):  # Ctrl-C while it joined: as itself, as Python ends a program by it
+            log_unobserved(self.name, [error for error in errors if error not in interrupts])
+            raise_unchanged(interrupts[0])
         if errors:
             what = f"errors in {self.name} that nobody observed"
             if own and exc is not None:
@@ -346,9 +352,9 @@ class Nursery:
 
     # --- what generations need --------------------------------------------------------------
 
-    def slot(self) -> Slot:
-        """A place among the ``max_concurrency`` requests in flight, to be entered; see :class:`Slots`."""
-        return Slot(self._slots)
+    def slot(self, limit: Limit | None = None) -> Slot:
+        """A place among the ``max_concurrency`` requests in flight, to be entered; see :class:`Slot`."""
+        return Slot(self._slots, limit)
 
     @property
     def is_short_of_slots(self) -> bool:
@@ -447,11 +453,12 @@ class AdoptedNursery:
             async with self.nursery:
                 self._entered.set()
                 await self._leave.wait()
-        except BaseExceptionGroup as group:
-            errors = leaves_of(group)
+        except (BaseExceptionGroup, KeyboardInterrupt) as raised:
+            errors = leaves_of(raised)
             failures = [error for error in errors if not isinstance(error, KeyboardInterrupt)]
             if failures:
-                self._outcome = BaseExceptionGroup(group.message, failures)
+                what = f"errors in {self.nursery.name} that nobody observed"
+                self._outcome = BaseExceptionGroup(what, failures)
                 if not self._leave.is_set():
                     log_unobserved(self.nursery.name, failures)
             if len(failures) < len(errors):

@@ -33,6 +33,7 @@ from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.runtime.budget import covered
 from mellea_sc.runtime.failures import failure_of, raise_unchanged
 from mellea_sc.runtime.loops import after_first_steps, check_loop, running_task
+from mellea_sc.runtime.notebook import is_interrupt
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.unobserved import Held
 
@@ -295,11 +296,20 @@ class ModelOutputThunk(Thunk):
         if has_to_wait:
             self.check_loop()
             self.relieve()
-            await self.wait_finished()
+            try:
+                await self.wait_finished()
+            except anyio.get_cancelled_exc_class() as cancelled:
+                self._cancel_if_interrupted(cancelled)
+                raise
         if not has_to_wait or self.has_no_value:
             # Whoever is cancelled together with the generation is cancelled, and sees no failure.
             await anyio.lowlevel.checkpoint()
         self.was_awaited()
+
+    def _cancel_if_interrupted(self, cancelled: BaseException) -> None:
+        """Cancel the generation if who waits for it is a notebook's cell that was interrupted."""
+        if is_interrupt(cancelled):
+            self.cancel("the cell that waited for it was interrupted")
 
     def was_awaited(self) -> None:
         """Somebody has waited for the text: it need not be read any more."""
@@ -335,6 +345,9 @@ class ModelOutputThunk(Thunk):
                 ):
                     self._wake = anyio.Event()
                     await self._wake.wait()
+            except anyio.get_cancelled_exc_class() as cancelled:
+                self._cancel_if_interrupted(cancelled)
+                raise
             finally:
                 self._reading = False
                 self._wake = None

@@ -13,5 +13,6 @@ json_values.py  JSON that came from outside
 surrogates.py   halves of characters
 failures.py     what can go wrong, as the library's errors
 refusals.py     what a refused request is about, by the server's words
+delays.py       whether and when a refused request may be made again
 backend.py      all of it as one backend; a protocol is a subclass
 """
