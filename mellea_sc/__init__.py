@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     )
     from mellea_sc.core.model_options import ModelOption
     from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
+    from mellea_sc.core.retries import Retries
     from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
     from mellea_sc.core.spending import Limits, Prices, Spent
     from mellea_sc.core.trace import Cause, TokenCount, Trace
@@ -223,6 +224,7 @@ __all__ = [
     "RepairTemplateStrategy",
     "Requirement",
     "RetractEvent",
+    "Retries",
     "RetryEvent",
     "RunError",
     "SamplingResult",
@@ -319,6 +321,7 @@ _ROOMS = {
         "Requirement",
         "ValidationResult",
     ),
+    "mellea_sc.core.retries": ("Retries",),
     "mellea_sc.core.sampling": (
         "SamplingResult",
         "SamplingStrategy",

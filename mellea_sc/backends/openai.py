@@ -11,9 +11,9 @@ import attrs
 
 from mellea_sc.backends.http.address import Address, parse_address
 from mellea_sc.backends.http.backend import HttpBackend
+from mellea_sc.backends.http.events import EventSplitter
 from mellea_sc.backends.http.failures import Advice
 from mellea_sc.backends.http.json_values import fields_of, list_of, parse_object, text_in, usage_in
-from mellea_sc.backends.http.lines import EventSplitter
 from mellea_sc.backends.model_options import ModelOption, WireNames, wire_parameters
 from mellea_sc.core.backend import Delta, GenerationRequest, Usage
 

@@ -23,7 +23,7 @@ from mellea_sc.core.base import CBlock
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOption, ModelOptions
 from mellea_sc.core.requirement import Requirement
-from mellea_sc.runtime.nursery import sole_error
+from mellea_sc.runtime.failures import sole_error
 from mellea_sc.stdlib.components import Instruction
 from mellea_sc.stdlib.requirements import MaxSentences, MaxWords, MustNotMatch
 from mellea_sc.stdlib.sampling import (

@@ -9,7 +9,7 @@ Who is at fault can be read off the branch::
     │   ├── SyncCallInEventLoop           (RuntimeError) use the a-method
     │   ├── WrongEventLoop                (RuntimeError) it belongs to another loop
     │   ├── BackendNotBound               (RuntimeError) no session to generate in
-    │   ├── StreamConsumed                (anyio.BusyResourceError) a second iteration
+    │   ├── StreamConsumed                (RuntimeError, anyio.BusyResourceError) a second iteration
     │   ├── InvalidOption                 (ValueError) an argument, option or setting
     │   ├── ChunkingError                 (ValueError) a chunk that is not in the text
     │   ├── PromptTemplateError           (ValueError) syntax, or an undefined name
@@ -20,7 +20,7 @@ Who is at fault can be read off the branch::
     │   ├── BackendRejected               the server answered with an error status
     │   │   ├── ModelNotFound               it does not have that model
     │   │   ├── NotAuthorized               401 or 403: the key is missing or wrong
-    │   │   └── BackendBusy                 429 or 503, perhaps with Retry-After
+    │   │   └── BackendBusy                 429, 503 or 529, perhaps with Retry-After
     │   ├── BackendProtocolError          the answer is not what the protocol says
     │   │   └── StreamInterrupted           the stream ended before its last delta
     │   ├── ModelError                    an error object inside the stream
@@ -127,7 +127,7 @@ class BackendNotBound(UsageError, RuntimeError):
     """A bare backend was asked to generate: it has no session whose tasks could do it."""
 
 
-class StreamConsumed(UsageError, anyio.BusyResourceError):
+class StreamConsumed(UsageError, RuntimeError, anyio.BusyResourceError):
     """A stream with one reader was iterated a second time."""
 
     def __init__(self, what: str) -> None:
@@ -159,9 +159,17 @@ class MissingExtra(UsageError, ImportError):
 class BackendError(MelleaError):
     """The model, its server or the way to it failed."""
 
+    retryable: bool = False
+    """Whether the same request may succeed a little later; a backend says so of what it raises. Requests that
+    failed before their answer began are then made again, see :class:`Retries`."""
+    retry_after: float | None = None
+    """Seconds that the server asked to wait, if it did."""
+
 
 class BackendUnreachable(BackendError, ConnectionError):
     """No connection: refused, an unknown host, no route, a TLS failure."""
+
+    retryable = True
 
 
 class BackendTimeout(BackendError, TimeoutError):
@@ -192,14 +200,16 @@ class NotAuthorized(BackendRejected):
 
 
 class BackendBusy(BackendRejected):
-    """The server is overloaded or limits the rate (429, 503).
+    """The server is overloaded or limits the rate (429, 503, 529).
 
     Args:
         message: What happened and what to do.
         status: The HTTP status code.
         body: The beginning of the response's body, as text.
-        retry_after: Seconds the server asked to wait for (RFC 9110, section 10.2.3), if it did.
+        retry_after: Seconds the server asked to wait for, if it did.
     """
+
+    retryable = True
 
     def __init__(
         self, message: str, *, status: int, body: str = "", retry_after: float | None = None

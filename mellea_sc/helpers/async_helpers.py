@@ -19,7 +19,8 @@ async def wait_for_all_mots(mots: Iterable[ModelOutputThunk]) -> None:
 
     Raises:
         Exception: the first failure, as itself. The thunks that were still running have been
-            cancelled by then, and their cleanup has been waited for.
+            cancelled by then, and their cleanup has been waited for. Other failures among them stand in
+            notes of the first, and count as observed.
         WrongEventLoop: one of them is being generated in another event loop; none is cancelled.
 
     Cancellation: only the waiting ends; the generations go on.
@@ -52,15 +53,29 @@ async def wait_for_all_mots(mots: Iterable[ModelOutputThunk]) -> None:
             for thunk in thunks:
                 thunk.never_mind(ended)
     if failed is not None:
-        await _cancel_all(thunks)
-        await failed.avalue()
+        await _stop_all(thunks)
+        await failed.wait_for_value()
+        raise _with_notes(failed.failure(), thunks)
     for thunk in thunks:
         thunk.was_awaited()
 
 
-async def _cancel_all(thunks: list[ModelOutputThunk]) -> None:
+async def _stop_all(thunks: list[ModelOutputThunk]) -> None:
     for thunk in thunks:
-        thunk.cancel("another thunk that was waited for has failed")
+        thunk.stop("another thunk that was waited for has failed")
     with anyio.CancelScope(shield=True):
         for thunk in thunks:
             await thunk.wait_finished()
+
+
+def _with_notes(first: Exception, thunks: list[ModelOutputThunk]) -> Exception:
+    """The error with the others, of which somebody is told by it."""
+    for thunk in thunks:
+        other = thunk.error
+        thunk.was_told()
+        if other is None or other is first:
+            continue
+        note = f"{thunk!r}, which was waited for as well: {other!r}"
+        if note not in getattr(first, "__notes__", ()):  # the same thunks may be waited for again
+            first.add_note(note)
+    return first

@@ -18,7 +18,9 @@ __all__ = [
     "call_soon_in",
     "clock",
     "is_being_cancelled",
+    "may_run",
     "running_loop",
+    "running_task",
     "spawn_root",
 ]
 
@@ -46,6 +48,19 @@ def is_being_cancelled() -> bool:
     """Whether anybody has asked for the running task's cancellation and it is not over."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def may_run(loop: object) -> bool:
+    """Whether a loop is running, in whichever thread, if it is one of asyncio's."""
+    return not isinstance(loop, asyncio.AbstractEventLoop) or loop.is_running()
+
+
+def running_task() -> object | None:
+    """The task that runs the caller; ``None`` outside of one, as where a forgotten task is closed."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
 
 
 def call_after_first_steps(function: Callable[[], None]) -> None:

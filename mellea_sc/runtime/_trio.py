@@ -8,13 +8,22 @@ what is spawned here must not raise.
 from __future__ import annotations
 
 import contextvars
+import math
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import trio
 
-__all__ = ["call_soon_in", "clock", "pass_on_interrupt", "running_loop", "spawn_root"]
+__all__ = [
+    "call_soon_in",
+    "clock",
+    "is_being_cancelled",
+    "pass_on_interrupt",
+    "running_loop",
+    "running_task",
+    "spawn_root",
+]
 
 
 def running_loop() -> object | None:
@@ -27,6 +36,16 @@ def running_loop() -> object | None:
 def clock() -> Callable[[], float]:
     """The run's clock."""
     return trio.current_time
+
+
+def running_task() -> object | None:
+    """The task that runs the caller; ``None`` outside of one, as where a forgotten task is closed."""
+    return trio.lowlevel.current_task() if trio.lowlevel.in_trio_task() else None
+
+
+def is_being_cancelled() -> bool:
+    """Whether the running task is to be cancelled at its next checkpoint."""
+    return trio.current_effective_deadline() == -math.inf
 
 
 def call_soon_in(token: object, function: Callable[[], object]) -> None:

@@ -43,11 +43,12 @@ from mellea_sc.core.requirement import PartialValidationResult, Requirement, Val
 from mellea_sc.runtime.cutter import Cutter
 from mellea_sc.runtime.editors import Editor, TextSink
 from mellea_sc.runtime.edits import Edits, Placed
+from mellea_sc.runtime.failures import raise_unchanged, sole_error, without_cancellations
 from mellea_sc.runtime.generation import opened_scope, pump, request_for
 from mellea_sc.runtime.lanes import Known, Lane, Lanes
 from mellea_sc.runtime.ledger import Chunk, Failure, Ledger
 from mellea_sc.runtime.loops import clock
-from mellea_sc.runtime.nursery import Nursery, cancellation_first, parked, sole_error
+from mellea_sc.runtime.nursery import Nursery, cancellation_first, parked
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
 from mellea_sc.runtime.validation import validate_all
 
@@ -357,7 +358,8 @@ class Attempt:
         Raises:
             Exception: the error that ended it; two at once as an ``ExceptionGroup``.
 
-        Cancellation: the connection is closed and every validator cancelled, and they have ended.
+        Cancellation: the connection is closed and every validator cancelled, and they have ended. An
+            error of the backend's that waited for them is raised instead.
         """
         self._hosts = hosts
         options = merge_options(nursery.options, self.asking.model_options)
@@ -380,8 +382,12 @@ class Attempt:
                         await self._judged.room()
                     if is_whole:
                         await self._finish(judging)
-        except Exception as error:  # noqa: BLE001 - raised with those that ended the text
-            self._errors.append(error)
+        except BaseException as error:
+            # errors go before a cancellation, as in a task group; some were waiting for the judges
+            if (failure := without_cancellations(error)) is not None:
+                self._errors.append(failure)
+            elif not self._errors or not isinstance(error, anyio.get_cancelled_exc_class()):
+                raise
         finally:
             self._lanes.close()
             for editor in self._editors:
@@ -389,9 +395,8 @@ class Attempt:
             self.ended_at = now()
             if self.end == "running":
                 self.end = self._how_it_ended()
-        if self._errors:
-            assert self.error is not None
-            raise self.error
+        if self.error is not None:
+            raise_unchanged(self.error)
 
     def _how_it_ended(self) -> AttemptEnd:
         if self._errors:

@@ -35,8 +35,8 @@ import anyio
 from mellea_sc.core.errors import BudgetExceeded
 from mellea_sc.core.spending import LimitName, Limits, Spent
 from mellea_sc.core.usage import Usage
+from mellea_sc.runtime.failures import leaves_of
 from mellea_sc.runtime.loops import call_soon_in, clock, current_loop, running_loop
-from mellea_sc.runtime.nursery import leaves_of
 
 __all__ = [
     "Budget",

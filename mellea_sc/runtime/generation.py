@@ -16,7 +16,12 @@ the source never has to wait itself. The wait for each delta is bounded; the wai
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from contextvars import ContextVar
 from typing import Final, Protocol, Self
 
@@ -35,13 +40,23 @@ from mellea_sc.core.backend import (
     schema_of,
 )
 from mellea_sc.core.base import Component, Context, Span, pending_thunks
-from mellea_sc.core.errors import BackendError, BackendTimeout, DependencyFailed, SessionClosed
+from mellea_sc.core.errors import (
+    BackendError,
+    BackendTimeout,
+    DependencyFailed,
+    SessionClosed,
+    WrongEventLoop,
+)
 from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout, wants_stream
 from mellea_sc.core.prompt import messages_for, not_yet_read
+from mellea_sc.core.retries import sent
+from mellea_sc.runtime.failures import sole_error
 from mellea_sc.runtime.loops import clock, is_stray_cancellation
 from mellea_sc.runtime.metering import metered
-from mellea_sc.runtime.nursery import Nursery, sole_error
+from mellea_sc.runtime.nursery import Nursery
+from mellea_sc.runtime.slots import Slot
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
+from mellea_sc.runtime.watch import Limit
 
 __all__ = ["LONGEST", "BoundBackend", "Place", "Sink", "opened_scope", "pump", "settle"]
 
@@ -89,7 +104,7 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
     """
     timeout = stream_timeout(request.options)
     backend = metered(await nursery.connection())
-    async with nursery.slot():
+    async with nursery.slot() as slot:
         now = clock()
         limit = nursery.limit(timeout)
         seen = 0
@@ -99,7 +114,7 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
             sink.generation, model=backend.model_id, provider=backend.provider
         )
         try:
-            with limit:
+            with limit, sent(_Sent(slot, limit)):
                 async with backend.open(request) as deltas:
                     async for delta in deltas:
                         text = delta.text
@@ -139,6 +154,36 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
         )
 
 
+class _Sent:
+    """A request that is being made, with what it takes up meanwhile; see :class:`InFlight`.
+
+    Args:
+        slot: Its place among the requests in flight.
+        limit: What bounds the wait for its deltas, if anything does.
+    """
+
+    __slots__ = ("_limit", "_slot")
+
+    def __init__(self, slot: Slot, limit: Limit | None = None) -> None:
+        self._slot = slot
+        self._limit = limit
+
+    async def wait(self, seconds: float) -> None:
+        """Wait without a place, and then until there is one again, as long as that takes."""
+        if self._limit is not None:
+            self._limit.pause()
+        self._slot.give_back()
+        await anyio.sleep(seconds)
+        await self._slot.take()
+        if self._limit is not None:
+            self._limit.resume()
+
+    def progressed(self) -> None:
+        """The wait for a delta begins anew."""
+        if self._limit is not None:
+            self._limit.since = clock()()
+
+
 async def _write_in_pieces(sink: Sink, text: str) -> None:
     for start in range(0, len(text), LONGEST):
         if sink.write(text[start : start + LONGEST]):
@@ -160,10 +205,13 @@ async def settle(*spans: Span) -> None:
 
     Raises:
         DependencyFailed: one of them failed or was cancelled; the message names it.
+        WrongEventLoop: one of them is being generated in another event loop.
     """
     for thunk in pending_thunks(*spans):
         try:
             await thunk.avalue()
+        except WrongEventLoop:
+            raise
         except Exception as error:
             raise DependencyFailed(
                 f"the prompt needs {thunk!r}, and that failed: {error}"
@@ -234,7 +282,9 @@ class BoundBackend(BackendWrapper):
     async def _opened(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
         nursery = (await self._place()).nursery
         backend = metered(await nursery.connection())
-        async with nursery.slot(), backend.open(request) as deltas:
+        async with nursery.slot() as slot, AsyncExitStack() as stack:
+            with sent(_Sent(slot)):
+                deltas = await stack.enter_async_context(backend.open(request))
             yield deltas
 
     async def generate_from_context(

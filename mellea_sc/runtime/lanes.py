@@ -46,13 +46,13 @@ from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import (
     InvalidVerdict,
-    RunError,
     ValidatorTimeout,
 )
 from mellea_sc.core.requirement import PartialValidationResult, Requirement
 from mellea_sc.runtime.cutter import Cutter
+from mellea_sc.runtime.failures import stray_cancellation_as
 from mellea_sc.runtime.ledger import UNKNOWN, Chunk, Ledger, Move
-from mellea_sc.runtime.loops import clock, stray_cancellation_as
+from mellea_sc.runtime.loops import clock
 from mellea_sc.runtime.nursery import cancellation_first
 from mellea_sc.runtime.thunk import ModelOutputThunk
 from mellea_sc.runtime.watch import Limit
@@ -293,10 +293,7 @@ class Lane:
         waiting, batch, buffer, index = self.waiting, self._batch, self.buffer, self.index
         piece: Chunk | None = None
         verdict: PartialValidationResult
-        stray = RunError(
-            f"stream_validate of {requirement!r} raised a cancellation that nobody asked for"
-        )
-        with limit, stray_cancellation_as(stray):
+        with limit, stray_cancellation_as(f"stream_validate of {requirement!r}"):
             while waiting or await self._take(limit):
                 piece = waiting.popleft()
                 if len(waiting) + len(batch) == buffer:

@@ -11,6 +11,7 @@ from typing import Final, Self, cast
 from mellea_sc.core.errors import BudgetExceeded, InvalidOption
 from mellea_sc.core.spending import Limits, Prices, Spent
 from mellea_sc.runtime.budget import Budget, Work, open_budgets
+from mellea_sc.runtime.failures import raise_unchanged
 from mellea_sc.runtime.loops import running_loop
 
 __all__ = ["LimitedBlock", "limited", "limits"]
@@ -182,9 +183,8 @@ def _raise_exceeded(budget: Budget, left: Exception | None) -> None:
     if left is None or isinstance(left, BudgetExceeded):
         raise budget.error_of_block() from left
     if not any(budget.is_told_by(error) for error in _chain_of(left)):
-        raise ExceptionGroup(
-            "a block has failed, and has exceeded its limits", [left, budget.error_of_block()]
-        ) from None
+        both = [left, budget.error_of_block()]
+        raise_unchanged(ExceptionGroup("a block has failed, and has exceeded its limits", both))
 
 
 def _chain_of(error: BaseException) -> list[BaseException]:

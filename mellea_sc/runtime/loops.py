@@ -8,39 +8,48 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager
-from types import TracebackType
 
-import anyio
-
-from mellea_sc.core.errors import UsageError
+from mellea_sc.core.errors import UsageError, WrongEventLoop
 
 __all__ = [
     "after_first_steps",
+    "call_in",
     "call_soon_in",
+    "check_loop",
     "clock",
     "current_loop",
     "is_stray_cancellation",
+    "may_run",
     "or_else",
     "pass_on_interrupt",
     "running_loop",
+    "running_task",
     "spawn_root",
-    "stray_cancellation_as",
 ]
 
 
 def running_loop() -> object | None:
     """A token of the event loop that runs the caller, or ``None``; tokens are compared by identity."""
+    # asked for every delta that is read: an import statement would take longer than all the rest
+    global _trio_loop, _asyncio_loop
     if "trio" in sys.modules:
-        from mellea_sc.runtime import _trio
+        if (of_trio := _trio_loop) is None:
+            from mellea_sc.runtime import _trio
 
-        if (token := _trio.running_loop()) is not None:
+            of_trio = _trio_loop = _trio.running_loop
+        if (token := of_trio()) is not None:
             return token
     if "asyncio" in sys.modules:
-        from mellea_sc.runtime import _asyncio
+        if (of_asyncio := _asyncio_loop) is None:
+            from mellea_sc.runtime import _asyncio
 
-        return _asyncio.running_loop()
+            of_asyncio = _asyncio_loop = _asyncio.running_loop
+        return of_asyncio()
     return None
+
+
+_trio_loop: Callable[[], object | None] | None = None
+_asyncio_loop: Callable[[], object | None] | None = None
 
 
 def current_loop() -> object:
@@ -52,6 +61,21 @@ def current_loop() -> object:
     if (token := running_loop()) is None:
         raise UsageError("no event loop is running here: call this from an async function")
     return token
+
+
+def check_loop(loop: object, what: str) -> None:
+    """Raise unless a loop is the one that runs the caller.
+
+    Args:
+        loop: The token of the loop.
+        what: What belongs to it, for people.
+
+    Raises:
+        WrongEventLoop: another one does, or none.
+    """
+    if (here := running_loop()) is not loop:
+        where = "and none runs here" if here is None else "not to the one that runs here"
+        raise WrongEventLoop(f"{what} belongs to another event loop, {where}: use it in its own")
 
 
 def clock() -> Callable[[], float]:
@@ -99,6 +123,23 @@ def call_soon_in(loop: object, function: Callable[[], object]) -> None:
     _trio.call_soon_in(loop, function)
 
 
+def may_run(loop: object) -> bool:
+    """Whether a loop is running, in whichever thread; of trio's, whose tasks are never left over, always."""
+    if "asyncio" in sys.modules:
+        from mellea_sc.runtime import _asyncio
+
+        return _asyncio.may_run(loop)
+    return True
+
+
+def call_in(loop: object, function: Callable[[], object]) -> None:
+    """Call a function, at once if the loop is running here, otherwise soon and there."""
+    if loop is running_loop():
+        function()
+    else:
+        call_soon_in(loop, function)
+
+
 def pass_on_interrupt() -> None:
     """Ctrl-C has hit a task that the loop itself owns: the program is told. Called by such a task.
 
@@ -110,43 +151,26 @@ def pass_on_interrupt() -> None:
         _trio.pass_on_interrupt()
 
 
-def stray_cancellation_as(error: Exception) -> AbstractContextManager[None]:
-    """Raise an error where somebody else's code raises a cancellation that nobody has asked for.
-
-    Under asyncio the exception of a cancelled future can come out of any code that awaits one. Let
-    through, it would look as if the task itself had been cancelled, and its task group would follow.
-    """
-    return _StrayCancellation(error)
-
-
-class _StrayCancellation:
-    __slots__ = ("_error",)
-
-    def __init__(self, error: Exception) -> None:
-        self._error = error
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if exc is None or not isinstance(exc, anyio.get_cancelled_exc_class()):
-            return
-        if is_stray_cancellation():
-            raise self._error from None
-
-
 def is_stray_cancellation() -> bool:
     """Whether the cancellation that has just been caught is one that nobody has asked for."""
     if _is_trio():
-        return False
+        from mellea_sc.runtime import _trio
+
+        return not _trio.is_being_cancelled()
     from mellea_sc.runtime import _asyncio
 
     return not _asyncio.is_being_cancelled()
+
+
+def running_task() -> object | None:
+    """The task that runs the caller, compared by identity; ``None`` outside of one."""
+    if _is_trio():
+        from mellea_sc.runtime import _trio
+
+        return _trio.running_task()
+    from mellea_sc.runtime import _asyncio
+
+    return _asyncio.running_task()
 
 
 def or_else(

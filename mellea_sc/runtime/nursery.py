@@ -17,7 +17,6 @@ observed yet, and what is left of that when the nursery is left is raised in one
 
 from __future__ import annotations
 
-import logging
 from collections.abc import (
     AsyncGenerator,
     Awaitable,
@@ -30,7 +29,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from contextvars import ContextVar, Token
 from functools import partial
 from types import TracebackType
-from typing import Final, Literal, Protocol, Self, TypeAlias, TypeVar, TypeVarTuple, cast
+from typing import Final, Protocol, Self, TypeVar, TypeVarTuple
 
 import anyio
 import anyio.abc
@@ -38,38 +37,46 @@ import anyio.lowlevel
 import attrs
 
 from mellea_sc.core.backend import Backend
-from mellea_sc.core.errors import BudgetExceeded, GenerationCancelled, SessionClosed, WrongEventLoop
+from mellea_sc.core.errors import (
+    BackendError,
+    BudgetExceeded,
+    GenerationCancelled,
+    SessionClosed,
+)
 from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.runtime.failures import (
+    failure_of,
+    leaves_of,
+    raise_unchanged,
+    stray_cancellation_as,
+    tidied,
+)
 from mellea_sc.runtime.loops import (
+    check_loop,
     current_loop,
     or_else,
     pass_on_interrupt,
     running_loop,
+    running_task,
     spawn_root,
 )
-from mellea_sc.runtime.slots import Slots
+from mellea_sc.runtime.slots import Slot, Slots
+from mellea_sc.runtime.unobserved import Held, OnError, Unobserved, log_unobserved
 from mellea_sc.runtime.watch import Limit, Watch
 
 __all__ = [
     "CLEANUP_TIMEOUT",
     "AdoptedNursery",
     "Nursery",
-    "OnError",
     "Parked",
     "cancellation_first",
     "current_nursery",
-    "leaves_of",
-    "log_unobserved",
     "parked",
-    "sole_error",
 ]
-
-log: Final = logging.getLogger("mellea_sc")
 
 CLEANUP_TIMEOUT: Final = 5.0
 """Seconds that closing connections may take when a nursery is left."""
 
-OnError: TypeAlias = Literal["hold", "cancel"]
 T = TypeVar("T")
 PosArgs = TypeVarTuple("PosArgs")
 
@@ -78,8 +85,10 @@ _current: Final[ContextVar[Nursery | None]] = ContextVar("mellea_sc_current_nurs
 
 def current_nursery() -> Nursery | None:
     """The nursery of the innermost open session of the calling task, in this event loop."""
-    nursery = _current.get()
-    return nursery if nursery is not None and nursery.loop is running_loop() else None
+    nursery, here = _current.get(), running_loop()
+    while nursery is not None and not (nursery.is_open and nursery.loop is here):
+        nursery = nursery.outer
+    return nursery
 
 
 class Parked(Protocol):
@@ -107,7 +116,8 @@ class Nursery:
     Args:
         backend: What generations of this nursery are made with.
         options: Model options that every generation starts from.
-        on_error: ``"hold"``: a failure belongs to its thunk; ``"cancel"``: the first one cancels all.
+        on_error: ``"hold"``: a failure belongs to its thunk; ``"cancel"``: the first one cancels all;
+            ``"log"``: as ``"hold"``, and what nobody observed is logged instead of kept and raised.
         max_concurrency: At most so many requests are in flight at the same time.
         name: For people.
     """
@@ -134,9 +144,10 @@ class Nursery:
         self.draining: bool = False
         self.cancel_reason: str | None = None
         self.is_open: bool = False
+        self.outer: Nursery | None = None
         self._link: _Link | None = None
         self._parked: set[Parked] = set()
-        self._unobserved: dict[object, Exception] = {}
+        self._unobserved = Unobserved(name, on_error)
         self._cancelled = False
         self._slots = Slots(max_concurrency, self.relieve)
         self._watch = Watch()
@@ -160,6 +171,7 @@ class Nursery:
     async def __aenter__(self) -> Self:
         self._groups = self._task_groups()
         await self._groups.__aenter__()
+        self.outer = current_nursery()
         self._token = _current.set(self)
         return self
 
@@ -178,20 +190,22 @@ class Nursery:
         except BaseExceptionGroup as group:
             errors = leaves_of(group)
         except anyio.get_cancelled_exc_class():  # noqa: ASYNC103 - errors go before, as in a task group
-            if not self._unobserved:
+            errors.extend(self._unobserved.take())
+            if not errors:
                 raise
-        known = {id(error): error for error in [*errors, *self._unobserved.values()]}
-        self._unobserved.clear()
+        known = {id(error): error for error in [*errors, *self._unobserved.take()]}
         own = [] if exc is None else leaves_of(exc)
         errors = [error for error in known.values() if all(error is not one for one in own)]
-        if isinstance(exc, KeyboardInterrupt | SystemExit):
+        if isinstance(exc, KeyboardInterrupt | SystemExit | GeneratorExit):
             log_unobserved(self.name, errors)
             return False
-        if not errors:
-            return bool(swallowed)
-        if own and exc is not None:
-            errors.insert(0, exc)
-        raise BaseExceptionGroup(f"errors in {self.name} that nobody observed", errors) from None
+        if errors:
+            what = f"errors in {self.name} that nobody observed"
+            if own and exc is not None:
+                errors.insert(0, exc)
+                what = f"its block was left by an error, and there are {what}"
+            raise_unchanged(BaseExceptionGroup(what, errors))
+        return bool(swallowed)
 
     def cancel(self, reason: str | None = None) -> None:
         """Cancel every task, and whoever is inside the block; without effect after it was left.
@@ -199,7 +213,7 @@ class Nursery:
         Raises:
             WrongEventLoop: it belongs to another event loop.
         """
-        self._check_loop()
+        check_loop(self.loop, self.name)
         self.cancel_reason = reason
         self._cancelled = True
         if self.is_open:
@@ -252,11 +266,14 @@ class Nursery:
         failure: list[Exception] = []
 
         async def run() -> None:
+            task = running_task()
             try:
                 with scope:
                     outcome.append(await function(*args))
-            except Exception as error:  # noqa: BLE001 - raised to the caller
-                failure.append(error)
+            except BaseException as error:
+                if (told := failure_of(error, name, task)) is None:
+                    raise
+                failure.append(told)
             finally:
                 ended.set()
 
@@ -268,10 +285,10 @@ class Nursery:
             with anyio.CancelScope(shield=True):
                 await ended.wait()
             for error in failure:
-                self.hold(ended, error)
+                self.hold(error)
             raise
         for error in failure:
-            raise error
+            raise_unchanged(error)
         if not outcome:
             # Whoever is cancelled together with it is cancelled, and sees no failure.
             await anyio.lowlevel.checkpoint()
@@ -285,29 +302,27 @@ class Nursery:
 
     def check_usable(self) -> None:
         """Raise unless a task could be started here now."""
-        self._check_loop()
+        check_loop(self.loop, self.name)
         if not self.is_open or self.is_cancelled:
             why = f" ({self.cancel_reason})" if self.cancel_reason else ""
             raise SessionClosed(f"{self.name} has ended{why}: nothing can be started in it")
 
-    def _check_loop(self) -> None:
-        if self.loop is not running_loop():
-            raise WrongEventLoop(
-                f"{self.name} belongs to another event loop than the one running here"
-            )
+    def hold(self, error: Exception, started: str = "") -> Held | None:
+        """Remember an error that nobody has observed yet; ``None``: a limit was exceeded, and others say so.
 
-    def hold(self, owner: object, error: Exception) -> bool:
-        """Remember an error that nobody has observed yet; false: a limit was exceeded, and others say so."""
+        Args:
+            error: The error.
+            started: Where what has failed was started: as :meth:`line_that_starts` said then.
+        """
         if all(
             isinstance(one, BudgetExceeded) and one.raised_elsewhere for one in leaves_of(error)
         ):
-            return False
-        self._unobserved[owner] = error
-        return True
+            return None
+        return self._unobserved.hold(error, started)
 
-    def observed(self, owner: object) -> None:
-        """Somebody has been told of the owner's error."""
-        self._unobserved.pop(owner, None)
+    def line_that_starts(self) -> str:
+        """The line of the program that is starting something, where that may be logged."""
+        return self._unobserved.where()
 
     # --- producers that wait for a slow reader ----------------------------------------------
 
@@ -331,9 +346,9 @@ class Nursery:
 
     # --- what generations need --------------------------------------------------------------
 
-    def slot(self) -> AbstractAsyncContextManager[None]:
-        """A place among the ``max_concurrency`` requests in flight; see :class:`Slots`."""
-        return self._slots
+    def slot(self) -> Slot:
+        """A place among the ``max_concurrency`` requests in flight, to be entered; see :class:`Slots`."""
+        return Slot(self._slots)
 
     @property
     def is_short_of_slots(self) -> bool:
@@ -372,13 +387,15 @@ class Nursery:
 
     async def _host(self, link: _Link) -> None:
         try:
-            with link.scope:
-                async with self.backend.connected() as link.backend:
+            backend = self.backend
+            name = f"{backend.provider} ({backend.model_id})"
+            with link.scope, stray_cancellation_as(name, BackendError):
+                async with backend.connected() as link.backend:
                     link.settled.set()
                     await link.given_up.wait()
         except Exception as error:  # noqa: BLE001 - handed to whoever asked for the connections
             if link.settled.is_set():
-                self.hold(link, error)
+                self.hold(tidied(error))
             else:
                 link.error = error
                 self._link = None
@@ -469,7 +486,7 @@ class AdoptedNursery:
     def _raise_outcome(self) -> None:
         if self._outcome is not None:
             outcome, self._outcome = self._outcome, None
-            raise outcome from None
+            raise_unchanged(outcome)
 
 
 async def cancellation_first(error: Exception) -> None:
@@ -493,38 +510,3 @@ def parked(producer: Parked, hosts: Collection[Nursery]) -> Generator[None]:
     finally:
         for host in hosts:
             host.unpark(producer)
-
-
-def leaves_of(error: BaseException) -> list[BaseException]:
-    """The exceptions of a group of groups, each once, without the runtime's cancellations."""
-    leaves: dict[int, BaseException] = {}
-    stack = [error]
-    while stack:
-        error = stack.pop()
-        if isinstance(error, BaseExceptionGroup):
-            inner = cast("BaseExceptionGroup[BaseException]", error)
-            stack.extend(reversed(inner.exceptions))
-        elif not isinstance(error, anyio.get_cancelled_exc_class()):
-            leaves[id(error)] = error
-    return list(leaves.values())
-
-
-@contextmanager
-def sole_error() -> Generator[None]:
-    """Around a task group: an error that is the only one is raised as itself, several as their group.
-
-    What a task has raised is left as it is, also if that is a group.
-    """
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        errors = [error for error in group.exceptions if leaves_of(error)]
-        if len(errors) != 1:
-            raise
-        raise errors[0] from errors[0].__cause__
-
-
-def log_unobserved(name: str, errors: list[BaseException]) -> None:
-    """Say in the log what cannot be raised any more."""
-    for error in errors:
-        log.error("an error in %s that nobody observed", name, exc_info=error)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
+from typing import Self
 
 import anyio
 
-__all__ = ["Slots"]
+__all__ = ["Slot", "Slots"]
 
 
 class Slots:
-    """Places among the requests in flight: an async context manager that any number of tasks enter.
+    """Places among the requests in flight.
 
-    While one of them waits for a place, producers that wait for slow readers are let go: they may be
+    While a request waits for a place, producers that wait for slow readers are let go: they may be
     what holds the places, and their reader may be what waits here.
 
     Args:
@@ -33,7 +34,7 @@ class Slots:
         """Whether somebody waits for a place."""
         return self._waiting > 0
 
-    async def __aenter__(self) -> None:
+    async def take(self) -> None:
         """Take a place.
 
         Cancellation: a waiting request gives up its turn and has cost nothing.
@@ -50,11 +51,44 @@ class Slots:
             finally:
                 self._waiting -= 1
 
+    def give_back(self) -> None:
+        """Leave the place to somebody else."""
+        if self._places is not None:
+            self._places.release()
+
+
+class Slot:
+    """The place of one request, for a block; the request may leave it to others for a while.
+
+    Args:
+        slots: Where the place is.
+    """
+
+    __slots__ = ("_is_taken", "_slots")
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._is_taken = False
+
+    async def take(self) -> None:
+        """Take the place; see :meth:`Slots.take`."""
+        await self._slots.take()
+        self._is_taken = True
+
+    def give_back(self) -> None:
+        """Leave it to somebody else, until it is taken again."""
+        if self._is_taken:
+            self._is_taken = False
+            self._slots.give_back()
+
+    async def __aenter__(self) -> Self:
+        await self.take()
+        return self
+
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        if self._places is not None:
-            self._places.release()
+        self.give_back()

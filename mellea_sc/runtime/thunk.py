@@ -27,12 +27,13 @@ from mellea_sc.core.errors import (
     BudgetExceeded,
     GenerationCancelled,
     ThunkNotComputed,
-    WrongEventLoop,
 )
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.runtime.budget import covered
-from mellea_sc.runtime.loops import after_first_steps, running_loop
+from mellea_sc.runtime.failures import failure_of, raise_unchanged
+from mellea_sc.runtime.loops import after_first_steps, check_loop, running_task
 from mellea_sc.runtime.nursery import Nursery
+from mellea_sc.runtime.unobserved import Held
 
 __all__ = ["GenerationInfo", "ModelOutputThunk", "Work"]
 
@@ -90,10 +91,13 @@ class ModelOutputThunk(Thunk):
     __slots__ = (
         "__weakref__",
         "_awaited",
+        "_context",
+        "_dismissed",
         "_drained",
         "_error",
         "_finished",
         "_handed_out",
+        "_held",
         "_never_began",
         "_nursery",
         "_parts",
@@ -102,6 +106,7 @@ class ModelOutputThunk(Thunk):
         "_reason",
         "_room",
         "_scope",
+        "_started_at",
         "_started_reading",
         "_state",
         "_streamed",
@@ -144,6 +149,10 @@ class ModelOutputThunk(Thunk):
         self._value: str | None = None
         self._error: Exception | None = None
         self._traceback: TracebackType | None = None
+        self._context: BaseException | None = None
+        self._held: Held | None = None
+        self._dismissed = False
+        self._started_at = ""
         self._reason: str | None = None
         self._awaited = False
         self._drained = not streamed
@@ -252,13 +261,14 @@ class ModelOutputThunk(Thunk):
 
         Raises:
             GenerationCancelled: it was cancelled; the error has the text so far.
+            WrongEventLoop: it is being generated in another event loop.
             Exception: why the generation failed, the same each time.
 
         Cancellation: only the waiting ends; the generation goes on and no text is lost.
         """
         await self.wait_for_value()
-        self._raise_failure()
-        assert self._value is not None
+        if self._value is None:
+            raise self.failure()
         return self._value
 
     async def wait_for_value(self) -> None:
@@ -268,6 +278,7 @@ class ModelOutputThunk(Thunk):
         """
         has_to_wait = self._state == "generating"
         if has_to_wait:
+            self.check_loop()
             self.relieve()
             await self.wait_finished()
         if not has_to_wait or self.has_no_value:
@@ -289,10 +300,12 @@ class ModelOutputThunk(Thunk):
         Raises:
             anyio.BusyResourceError: another task is reading it.
             GenerationCancelled: it was cancelled, and the text before that has been returned.
+            WrongEventLoop: it is being generated in another event loop.
             Exception: why the generation failed, after the text before that.
 
         Cancellation: nothing is lost; the next call returns what this one would have.
         """
+        self.check_loop()
         if self._reading:
             raise anyio.BusyResourceError("reading from")
         if self.is_computed():
@@ -300,7 +313,6 @@ class ModelOutputThunk(Thunk):
             return self.value
         self._started_reading = self._streamed
         if self._state == "generating" and (not self._streamed or self._read == len(self._parts)):
-            self.check_loop()
             self._reading = True
             try:
                 while self._state == "generating" and (
@@ -323,7 +335,7 @@ class ModelOutputThunk(Thunk):
         if self._state == "computed":
             self._handed_out = True
         elif self.has_no_value and not text:
-            self._raise_failure()
+            raise self.failure()
         return text
 
     def __aiter__(self) -> AsyncIterator[str]:
@@ -333,15 +345,25 @@ class ModelOutputThunk(Thunk):
     def cancel(self, reason: str | None = None) -> None:
         """Cancel the generation and close its connection; without effect when it has finished.
 
+        It also says that nobody will ask for an error of it: one that nobody has seen is logged.
+
         Raises:
             WrongEventLoop: it is being generated in another event loop.
         """
+        self.stop(reason)
+        self._dismissed = True
+        if self._held is not None:
+            self._held.let_go()
+
+    def stop(self, reason: str | None) -> None:
+        """Cancel the generation, for somebody who will ask for its error."""
         if self._state == "generating" and self._scope is not None:
             self.check_loop()
             self._reason = reason
             self._scope.cancel(reason)
 
     async def __aenter__(self) -> Self:
+        self.check_loop()
         return self
 
     async def __aexit__(
@@ -351,7 +373,7 @@ class ModelOutputThunk(Thunk):
         tb: TracebackType | None,
     ) -> None:
         """Cancel the generation if it is still running, and wait for its cleanup."""
-        if self._state == "generating":
+        if self._state == "generating" or exc is not None:
             self.cancel("its block was left")
             with anyio.CancelScope(shield=True):
                 await self.wait_finished()
@@ -376,6 +398,7 @@ class ModelOutputThunk(Thunk):
         self._nursery.check_usable()
         self._scope = anyio.CancelScope()
         self._never_began = never_began
+        self._started_at = self._nursery.line_that_starts()
         tasks.start_soon(self._run, work, name=self.name)
         after_first_steps(self._check_begun)
 
@@ -388,20 +411,31 @@ class ModelOutputThunk(Thunk):
         assert self._scope is not None
         assert self._nursery is not None
         self._never_began = None
+        task = running_task()
         try:
             with self._scope, covered():
                 await work(self)
                 self._value = "".join(self._parts)
                 self._state = "computed"
-        except Exception as error:
-            self._error = error
-            self._traceback = error.__traceback__
-            is_cut = isinstance(error, BudgetExceeded)
-            self._state = "cancelled" if is_cut else "failed"
-            if self._nursery.hold(self, error) and self._nursery.on_error == "cancel":
+        except BaseException as raised:
+            if (error := failure_of(raised, repr(self.name), task)) is None:
                 raise
+            if self._fail(error):
+                raise_unchanged(error)
         finally:
             self._finish()
+
+    def _fail(self, error: Exception) -> bool:
+        """Whether its session is to end with the error."""
+        assert self._nursery is not None
+        self._value = None
+        self._error, self._traceback, self._context = error, error.__traceback__, error.__context__
+        self._state = "cancelled" if isinstance(error, BudgetExceeded) else "failed"
+        held = self._held = self._nursery.hold(error, self._started_at)
+        if held is not None and self._dismissed:
+            held.let_go()
+            return False
+        return held is not None and self._nursery.on_error == "cancel"
 
     def _finish(self) -> None:
         if self._state == "generating":
@@ -487,23 +521,27 @@ class ModelOutputThunk(Thunk):
         Raises:
             WrongEventLoop: it is being generated in another event loop.
         """
-        if self._state != "generating":
-            return
-        if self._nursery is not None and self._nursery.loop is not running_loop():
-            raise WrongEventLoop(f"{self!r} is being generated in another event loop")
+        if self._state == "generating" and self._nursery is not None:
+            check_loop(self._nursery.loop, repr(self))
 
-    def _raise_failure(self) -> None:
+    def was_told(self) -> None:
+        """Somebody has been told of its error."""
+        if self._held is not None:
+            self._held.observed()
+            self._held = None
+
+    def failure(self) -> Exception:
+        """Why there is no value: to be raised, the same each time, and as it was the first time."""
         if self._error is not None:
-            assert self._nursery is not None
-            self._nursery.observed(self)
-            raise self._error.with_traceback(self._traceback)
-        if self._state == "cancelled":
-            reason = self._reason
-            if reason is None and self._nursery is not None:
-                reason = self._nursery.cancel_reason
-            raise GenerationCancelled(
-                reason, partial_text=self.text_so_far, usage=self.generation.usage
-            )
+            self.was_told()
+            self._error.__context__ = self._context
+            return self._error.with_traceback(self._traceback)
+        reason = self._reason
+        if reason is None and self._nursery is not None:
+            reason = self._nursery.cancel_reason
+        return GenerationCancelled(
+            reason, partial_text=self.text_so_far, usage=self.generation.usage
+        )
 
 
 def _computed_again(

@@ -13,14 +13,13 @@ from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import Component, Context, Span, text_of
 from mellea_sc.core.errors import (
     InvalidVerdict,
-    RunError,
     ValidatorTimeout,
 )
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import Requirement, ValidationResult
+from mellea_sc.runtime.failures import sole_error, stray_cancellation_as
 from mellea_sc.runtime.generation import settle
-from mellea_sc.runtime.loops import stray_cancellation_as
-from mellea_sc.runtime.nursery import cancellation_first, sole_error
+from mellea_sc.runtime.nursery import cancellation_first
 from mellea_sc.runtime.thunk import ModelOutputThunk
 
 __all__ = ["check_input", "validate_all"]
@@ -58,10 +57,8 @@ async def validate_all(
     async def judge(index: int, requirement: Requirement) -> None:
         limit = timeout if requirement.timeout is None else requirement.timeout
         try:
-            stray = RunError(
-                f"validate of {requirement!r} raised a cancellation that nobody asked for"
-            )
-            with anyio.move_on_after(limit) as watchdog, stray_cancellation_as(stray):
+            what = f"validate of {requirement!r}"
+            with anyio.move_on_after(limit) as watchdog, stray_cancellation_as(what):
                 verdict: object = await requirement.validate(
                     backend, ctx, format=format, model_options=model_options
                 )

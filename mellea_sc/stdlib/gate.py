@@ -49,7 +49,7 @@ class Gate:
             so, has those of the last attempt only, at its end.
         concurrent: Whether several attempts may run at once: then none is shown before it is accepted.
         locked: Whether nothing is shown until :meth:`unlock`.
-        on_error: Raises the run's error, if it has one that was not raised yet.
+        error: Gives the run's error, if it has one that was not raised yet.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class Gate:
         may_retract: bool,
         concurrent: bool,
         locked: bool,
-        on_error: Callable[[], None],
+        error: Callable[[], Exception | None],
     ) -> None:
         self.chunks: Tape[Chunk] = Tape(
-            "astream() or atext()", on_read=self._chunk_was_read, on_end=on_error
+            "astream() or atext()", on_read=self._chunk_was_read, error=error
         )
         self.events: EventTape = EventTape(self._chunk_event_was_read)
         self.showing: Showing | None = None

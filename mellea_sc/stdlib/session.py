@@ -12,20 +12,23 @@ import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Concatenate, Final, Literal, ParamSpec, TypeVar, overload
 
-from mellea_sc.backends.retry import Retrying
+from mellea_sc.backends.retry import retrying
 from mellea_sc.backends.select import make_backend
+from mellea_sc.core.arguments import several
 from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import Requirement, ValidationResult
+from mellea_sc.core.retries import Retries, retried
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.spending import Limits
+from mellea_sc.runtime.failures import short_traceback
 from mellea_sc.runtime.generation import describe
-from mellea_sc.runtime.nursery import OnError
 from mellea_sc.runtime.portal import refuse_in_event_loop
 from mellea_sc.runtime.thunk import ModelOutputThunk
+from mellea_sc.runtime.unobserved import OnError
 from mellea_sc.stdlib.components import Instruction, Message, Query, Transform
 from mellea_sc.stdlib.context import ChatContext, SimpleContext
 from mellea_sc.stdlib.requirements.making import reqify
@@ -61,6 +64,7 @@ def start_session(
     backend: Backend | None = None,
     on_error: OnError = "hold",
     max_concurrency: int | None = None,
+    retries: int | Retries | None = None,
 ) -> MelleaSession:
     """Make a session. Nothing is connected or started before it is used.
 
@@ -79,8 +83,12 @@ def start_session(
         api_key: The server's key; else ``OPENAI_API_KEY``.
         backend: A backend of your own, instead of a name.
         on_error: ``"hold"``: a failure belongs to its thunk, and what nobody observed is raised when
-            the session is left; ``"cancel"``: the first failure cancels the session.
+            the session is left; ``"cancel"``: the first failure cancels the session; ``"log"``: as
+            ``"hold"``, but what nobody observed is logged (logger ``mellea_sc``) when its thunk or run is
+            cancelled or forgotten, or the session is left. For what lives as long as a server.
         max_concurrency: At most so many requests of the session are in flight at the same time.
+        retries: How often a request is made again that failed before its answer began, or :class:`Retries`;
+            3 times, within 30 s, if not given; 0: never. See ``docs/guide/retries.md``.
 
     Raises:
         InvalidOption: an argument, or a variable of the environment, is not usable.
@@ -102,6 +110,7 @@ def start_session(
         model_options=model_options,
         on_error=on_error,
         max_concurrency=max_concurrency,
+        retries=retries,
     )
 
 
@@ -121,7 +130,12 @@ def _blocking(
             return result
 
         refuse_in_event_loop(f"m.{name[1:]}()", f"await m.{name}(…)")
-        return self.run_blocking(to_the_end)
+        try:
+            return self.run_blocking(to_the_end)
+        except Exception as error:
+            # without the frames of this thread and of the loop's
+            error.__traceback__ = short_traceback(error.__traceback__)
+            raise
 
     call.__name__ = name[1:]
     call.__qualname__ = f"MelleaSession.{name[1:]}"
@@ -143,6 +157,7 @@ class MelleaSession(SessionScope):
         model_options: For every generation.
         on_error: See :func:`start_session`.
         max_concurrency: See :func:`start_session`.
+        retries: See :func:`start_session`.
     """
 
     def __init__(
@@ -153,9 +168,10 @@ class MelleaSession(SessionScope):
         model_options: ModelOptions | None = None,
         on_error: OnError = "hold",
         max_concurrency: int | None = None,
+        retries: int | Retries | None = None,
     ) -> None:
         super().__init__(
-            Retrying(backend),
+            retrying(backend, retries),
             model_options=model_options,
             on_error=on_error,
             max_concurrency=max_concurrency,
@@ -180,6 +196,7 @@ class MelleaSession(SessionScope):
         strategy: SamplingStrategy | None = ...,
         return_sampling_results: Literal[False] = ...,
         limits: Limits | None = ...,
+        retries: int | Retries | None = ...,
         format: Format | None = ...,
         model_options: ModelOptions | None = ...,
         await_result: bool = ...,
@@ -194,6 +211,7 @@ class MelleaSession(SessionScope):
         strategy: SamplingStrategy | None = ...,
         return_sampling_results: Literal[True],
         limits: Limits | None = ...,
+        retries: int | Retries | None = ...,
         format: Format | None = ...,
         model_options: ModelOptions | None = ...,
         await_result: bool = ...,
@@ -207,6 +225,7 @@ class MelleaSession(SessionScope):
         strategy: SamplingStrategy | None = DEFAULT_STRATEGY,
         return_sampling_results: bool = False,
         limits: Limits | None = None,
+        retries: int | Retries | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
         await_result: bool = False,
@@ -222,6 +241,8 @@ class MelleaSession(SessionScope):
                 validating.
             return_sampling_results: Wait, and return all attempts instead of a thunk.
             limits: What the call may use, all its attempts and judges together; see :func:`limits`.
+            retries: How often a request of the call, its judges' included, is made again when it failed
+                before its answer began, or :class:`Retries`; 0: never; ``None``: as the session says.
             format: A pydantic model class or a JSON schema that the model is constrained to.
             model_options: See :class:`~mellea_sc.ModelOption`.
             await_result: Return only when the thunk is computed.
@@ -240,7 +261,7 @@ class MelleaSession(SessionScope):
         else has the thunk, so the generation is cancelled too.
         """
         own = action.requirements if isinstance(action, Instruction) else []
-        judged = [*own, *(reqify(requirement) for requirement in requirements or ())]
+        judged = [*own, *map(reqify, several("requirements", requirements))]
         if return_sampling_results and strategy is None:
             raise InvalidOption("return_sampling_results needs a strategy")
         thunk = await self._start(
@@ -248,7 +269,10 @@ class MelleaSession(SessionScope):
                 action,
                 requirements=judged,
                 limits=limits,
-                preconditions=[copy.copy(reqify(one)) for one in preconditions or ()],
+                retries=retries,
+                preconditions=[
+                    copy.copy(reqify(one)) for one in several("preconditions", preconditions)
+                ],
                 strategy=strategy,
                 format=format,
                 model_options=model_options,
@@ -277,6 +301,7 @@ class MelleaSession(SessionScope):
         strategy: SamplingStrategy | None = ...,
         return_sampling_results: Literal[False] = ...,
         limits: Limits | None = ...,
+        retries: int | Retries | None = ...,
         format: Format | None = ...,
         model_options: ModelOptions | None = ...,
         await_result: bool = ...,
@@ -296,6 +321,7 @@ class MelleaSession(SessionScope):
         strategy: SamplingStrategy | None = ...,
         return_sampling_results: Literal[True],
         limits: Limits | None = ...,
+        retries: int | Retries | None = ...,
         format: Format | None = ...,
         model_options: ModelOptions | None = ...,
         await_result: bool = ...,
@@ -314,6 +340,7 @@ class MelleaSession(SessionScope):
         strategy: SamplingStrategy | None = DEFAULT_STRATEGY,
         return_sampling_results: bool = False,
         limits: Limits | None = None,
+        retries: int | Retries | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
         await_result: bool = False,
@@ -334,6 +361,8 @@ class MelleaSession(SessionScope):
                 validating.
             return_sampling_results: Wait, and return all attempts instead of a thunk.
             limits: What the call may use, all its attempts and judges together; see :func:`limits`.
+            retries: How often a request of the call, its judges' included, is made again when it failed
+                before its answer began, or :class:`Retries`; 0: never; ``None``: as the session says.
             format: A pydantic model class or a JSON schema that the model is constrained to.
             model_options: See :class:`~mellea_sc.ModelOption`.
             await_result: Return only when the thunk is computed.
@@ -367,6 +396,7 @@ class MelleaSession(SessionScope):
                 strategy=strategy,
                 return_sampling_results=True,
                 limits=limits,
+                retries=retries,
                 format=format,
                 model_options=model_options,
             )
@@ -375,6 +405,7 @@ class MelleaSession(SessionScope):
             preconditions=preconditions,
             strategy=strategy,
             limits=limits,
+            retries=retries,
             format=format,
             model_options=model_options,
             await_result=await_result,
@@ -388,6 +419,7 @@ class MelleaSession(SessionScope):
         user_variables: Mapping[str, Span] | None = None,
         preconditions: Sequence[Requirement | str] | None = None,
         limits: Limits | None = None,
+        retries: int | Retries | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
     ) -> Message:
@@ -399,6 +431,7 @@ class MelleaSession(SessionScope):
             user_variables: Named texts to fill in.
             preconditions: As of :meth:`aact`.
             limits: As of :meth:`aact`.
+            retries: As of :meth:`aact`.
             format: A pydantic model class or a JSON schema that the model is constrained to.
             model_options: See :class:`~mellea_sc.ModelOption`.
 
@@ -414,6 +447,7 @@ class MelleaSession(SessionScope):
             preconditions=preconditions,
             strategy=None,
             limits=limits,
+            retries=retries,
             format=format,
             model_options=model_options,
             await_result=True,
@@ -426,6 +460,7 @@ class MelleaSession(SessionScope):
         query: str,
         *,
         limits: Limits | None = None,
+        retries: int | Retries | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
         await_result: bool = False,
@@ -437,6 +472,7 @@ class MelleaSession(SessionScope):
                 presents itself, and which of its methods the model may call to answer.
             query: The question.
             limits: As of :meth:`aact`.
+            retries: As of :meth:`aact`.
             format: A pydantic model class or a JSON schema; then no method is called.
             model_options: See :class:`~mellea_sc.ModelOption`.
             await_result: Return only when the thunk is computed.
@@ -453,6 +489,7 @@ class MelleaSession(SessionScope):
             Query(obj, query),
             strategy=None,
             limits=limits,
+            retries=retries,
             format=format,
             model_options=model_options,
             await_result=await_result,
@@ -464,6 +501,7 @@ class MelleaSession(SessionScope):
         transformation: str,
         *,
         limits: Limits | None = None,
+        retries: int | Retries | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
         await_result: bool = False,
@@ -474,6 +512,7 @@ class MelleaSession(SessionScope):
             obj: Any object, as for :meth:`aquery`.
             transformation: What to make of it.
             limits: As of :meth:`aact`.
+            retries: As of :meth:`aact`.
             format: A pydantic model class or a JSON schema; then no method is called.
             model_options: See :class:`~mellea_sc.ModelOption`.
             await_result: Return only when the thunk is computed.
@@ -490,6 +529,7 @@ class MelleaSession(SessionScope):
             Transform(obj, transformation),
             strategy=None,
             limits=limits,
+            retries=retries,
             format=format,
             model_options=model_options,
             await_result=await_result,
@@ -501,6 +541,7 @@ class MelleaSession(SessionScope):
         *,
         output: Thunk | str | CBlock | None = None,
         input: Span | None = None,
+        retries: int | Retries | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
     ) -> list[ValidationResult]:
@@ -510,6 +551,7 @@ class MelleaSession(SessionScope):
             reqs: One requirement or several.
             output: What is judged; the last output of the conversation if not given.
             input: What the output answers, for validators that look at it.
+            retries: As of :meth:`aact`.
             format: Handed to every validator.
             model_options: Handed to every validator.
 
@@ -522,21 +564,22 @@ class MelleaSession(SessionScope):
 
         Cancellation: every validator is cancelled.
         """
-        several = [reqs] if isinstance(reqs, Requirement | str) else list(reqs)
+        given = [reqs] if isinstance(reqs, Requirement | str) else several("reqs", reqs)
         nursery = await self._nursery()
         said = self._conversation
         ctx = await said.settled() if output is None else said.ctx
-        return await nursery.call(
-            judge,
-            nursery,
-            ctx,
-            [reqify(requirement) for requirement in several],
-            output,
-            input,
-            format,
-            model_options,
-            name="validate",
-        )
+        with retried(retries):
+            return await nursery.call(
+                judge,
+                nursery,
+                ctx,
+                [reqify(requirement) for requirement in given],
+                output,
+                input,
+                format,
+                model_options,
+                name="validate",
+            )
 
     # --- their blocking halves -------------------------------------------------------------------
 
@@ -567,6 +610,7 @@ class MelleaSession(SessionScope):
         hold_back: bool | int = False,
         preconditions: Sequence[Requirement | str] | None = None,
         limits: Limits | None = None,
+        retries: int | Retries | None = None,
     ) -> StreamRequest:
         """Generate text that is checked while it streams, as a turn of the session's conversation.
 
@@ -589,6 +633,7 @@ class MelleaSession(SessionScope):
             hold_back: See :func:`stream_with_chunking`.
             preconditions: See :func:`stream_with_chunking`.
             limits: See :func:`stream_with_chunking`.
+            retries: See :func:`stream_with_chunking`.
 
         Raises:
             InvalidOption: an argument is not usable.
@@ -614,7 +659,7 @@ class MelleaSession(SessionScope):
             self._conversation.check_outside()
             return prepare_run(
                 asked,
-                self._conversation.take_turn,
+                functools.partial(self._conversation.take_turn, runs_code=True),
                 judge=validation_backend or self.backend,
                 requirements=requirements,
                 chunking=chunking,
@@ -627,6 +672,7 @@ class MelleaSession(SessionScope):
                 hold_back=hold_back,
                 preconditions=preconditions,
                 limits=limits,
+                retries=retries,
             )
 
         return StreamRequest(
@@ -638,6 +684,6 @@ class MelleaSession(SessionScope):
     async def _start(self, asked: Asked) -> ModelOutputThunk:
         nursery = await self._nursery()
         thunk = asked.thunk(nursery)
-        turn = self._conversation.take_turn(thunk.relieve)
+        turn = self._conversation.take_turn(thunk.relieve, runs_code=asked.runs_code)
         thunk.start(work_for(asked, nursery, turn), nursery.tasks, never_began=turn.give_up)
         return thunk

@@ -9,21 +9,24 @@ import attrs
 
 from mellea_sc.core.backend import Format, schema_of
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
-from mellea_sc.core.errors import InvalidOption, PreconditionFailed
+from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
 from mellea_sc.core.prompt import not_yet_read
 from mellea_sc.core.requirement import Requirement, ValidationResult, check_judges
+from mellea_sc.core.retries import Retries, retried, retries_of
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.spending import Limits
 from mellea_sc.core.trace import TokenCount, Trace
+from mellea_sc.runtime.failures import sole_error, stray_cancellation_as
 from mellea_sc.runtime.generation import describe, generate_into, opened_scope, settle
 from mellea_sc.runtime.limits import limited
-from mellea_sc.runtime.nursery import Nursery, sole_error
+from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.thunk import ModelOutputThunk, Work
 from mellea_sc.runtime.validation import check_input, validate_all
 from mellea_sc.stdlib.components import Query, Transform
-from mellea_sc.stdlib.sampling.plan import reasons_in
+from mellea_sc.stdlib.sampling.plan import raise_if_unmet
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
+from mellea_sc.stdlib.sampling.repairing import RejectionSamplingStrategy
 from mellea_sc.stdlib.turns import Turn
 
 __all__ = ["Asked", "judge", "work_for"]
@@ -38,6 +41,7 @@ class Asked:
     preconditions: Sequence[Requirement] = attrs.field(kw_only=True)
     strategy: SamplingStrategy | None = attrs.field(kw_only=True)
     limits: Limits | None = attrs.field(kw_only=True)
+    retries: int | Retries | None = attrs.field(kw_only=True)
     format: Format | None = attrs.field(kw_only=True)
     model_options: ModelOptions | None = attrs.field(kw_only=True)
 
@@ -54,6 +58,7 @@ class Asked:
             raise InvalidOption(f"strategy must be a SamplingStrategy or None, not {strategy!r}")
         schema_of(self.format)
         limited(self.limits)
+        retries_of(self.retries)
         check_judges(self.preconditions, nursery.backend)
         if isinstance(sampling := self.sampled_by, PlannedStrategy):
             check_judges([*sampling.requirements, *self.requirements], nursery.backend)
@@ -67,6 +72,22 @@ class Asked:
             return None
         return self.strategy
 
+    @property
+    def runs_code(self) -> bool:
+        """Whether code of the user's may run while it is answered: a validator, a tool, a strategy."""
+        strategy = self.sampled_by
+        if isinstance(self.action, Query | Transform) and self.action.methods:
+            return True
+        if strategy is not None and type(strategy) is not RejectionSamplingStrategy:
+            return True
+        judging = [] if strategy is None else [*strategy.requirements, *self.requirements]
+        return any(map(has_code, [*self.preconditions, *judging]))
+
+
+def has_code(requirement: Requirement) -> bool:
+    """Whether it is judged by other code than the library's question to a model."""
+    return type(requirement) is not Requirement or requirement.validation_fn is not None
+
 
 def work_for(asked: Asked, nursery: Nursery, turn: Turn) -> Work:
     """The work of a thunk's task: the answer to what was asked, in its turn of the conversation."""
@@ -74,7 +95,7 @@ def work_for(asked: Asked, nursery: Nursery, turn: Turn) -> Work:
     async def work(thunk: ModelOutputThunk) -> None:
         async with turn as ctx:
             await settle(asked.action, *not_yet_read(ctx))
-            with limited(asked.limits):
+            with limited(asked.limits), retried(asked.retries):
                 if asked.preconditions:
                     await _answer_if_met(asked, nursery, ctx, thunk)
                 else:
@@ -108,12 +129,10 @@ async def _answer_if_met(
     """Answer, and check the input beside that; nothing is handed out before it is found good."""
 
     async def check() -> None:
-        async with opened_scope(nursery) as backend:
-            verdicts = await check_input(asked.preconditions, asked.action, backend, ctx)
-        if reasons := reasons_in(list(zip(asked.preconditions, verdicts, strict=True))):
-            raise PreconditionFailed(
-                f"the input does not meet a precondition: {'; '.join(reasons)}", reasons=reasons
-            )
+        with stray_cancellation_as("a precondition"):
+            async with opened_scope(nursery) as backend:
+                verdicts = await check_input(asked.preconditions, asked.action, backend, ctx)
+            raise_if_unmet(list(zip(asked.preconditions, verdicts, strict=True)))
         thunk.hand_out()
 
     thunk.withhold()

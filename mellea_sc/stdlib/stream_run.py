@@ -23,24 +23,32 @@ import anyio
 import attrs
 
 from mellea_sc.core.base import Component, Context, Span
-from mellea_sc.core.errors import BudgetExceeded
+from mellea_sc.core.errors import BudgetExceeded, PreconditionFailed
 from mellea_sc.core.requirement import PartialValidationResult, Requirement
+from mellea_sc.core.retries import Retries, retried
 from mellea_sc.core.spending import Limits
 from mellea_sc.core.trace import Cause, Trace
 from mellea_sc.runtime.attempt import Attempt
 from mellea_sc.runtime.budget import covered, one_for_all
+from mellea_sc.runtime.failures import (
+    failure_of,
+    raise_unchanged,
+    sole_error,
+    stray_cancellation_as,
+)
 from mellea_sc.runtime.generation import opened_scope
 from mellea_sc.runtime.limits import limited
-from mellea_sc.runtime.loops import clock
-from mellea_sc.runtime.nursery import Nursery, parked, sole_error
+from mellea_sc.runtime.loops import call_in, clock, current_loop, running_task
+from mellea_sc.runtime.nursery import Nursery, parked
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
+from mellea_sc.runtime.unobserved import Held, log_unobserved
 from mellea_sc.runtime.validation import check_input
 from mellea_sc.stdlib.events import CompletedEvent, ErrorEvent, InputCheckEvent
 from mellea_sc.stdlib.gate import Gate
 from mellea_sc.stdlib.sampling.by_requirement import ByRequirement
 from mellea_sc.stdlib.sampling.conduct import Conductor
 from mellea_sc.stdlib.sampling.judges import AttemptSettings
-from mellea_sc.stdlib.sampling.plan import AttemptResult, Choice, Plan, is_rejected
+from mellea_sc.stdlib.sampling.plan import AttemptResult, Choice, Plan, is_rejected, raise_if_unmet
 from mellea_sc.stdlib.sampling.tracing import cause_of_error, named
 from mellea_sc.stdlib.stream_result import StreamChunkingResult
 from mellea_sc.stdlib.turns import Turn
@@ -56,6 +64,7 @@ class StreamSettings:
         strategy: What follows a rejected attempt; ``None``: nothing, unless a requirement says so.
         preconditions: What must hold of the input.
         limits: What the run may use.
+        retries: How often its requests are made again; ``None``: as the session says.
         lookahead: How many released chunks may wait unread; ``None``: any number.
         hold_back: How many chunks are held back until their attempt is accepted; may be infinite.
         attempt: How attempts are made.
@@ -64,6 +73,7 @@ class StreamSettings:
     strategy: Plan | None
     preconditions: Sequence[Requirement]
     limits: Limits | None
+    retries: Retries | None
     lookahead: int | None
     hold_back: float
     attempt: AttemptSettings
@@ -93,14 +103,17 @@ class StreamRun:
     ) -> None:
         self._action = action
         self._limits = settings.limits
+        self._retries = settings.retries
         self._preconditions = [copy.copy(one) for one in settings.preconditions]
         self._input_timeout = settings.attempt.validator_timeout
         self._unmet: list[tuple[Requirement, PartialValidationResult]] = []
         self._input_judges: list[tuple[ModelOutputThunk, float]] = []
         self._hosts: set[Nursery] = set()
         self._keeper: Nursery | None = None
-        self._answering = anyio.CancelScope()
+        self._held: Held | None = None
+        self.started_at: str = ""
         self._chosen: AttemptResult | None = None
+        self._loop = current_loop()
         self.observed: anyio.Event = anyio.Event()
         strategy = ByRequirement(settings.strategy, requirements)
         self._gate = Gate(
@@ -109,7 +122,7 @@ class StreamRun:
             may_retract=strategy.asks_anew,
             concurrent=strategy.concurrent,
             locked=bool(self._preconditions),
-            on_error=self._raise_error,
+            error=self.error_to_raise,
         )
         self._conductor = Conductor(strategy, requirements, settings.attempt, self._gate)
         self.result: StreamChunkingResult = StreamChunkingResult(self, self._gate)
@@ -133,8 +146,9 @@ class StreamRun:
         """
         self._keeper = keeper
         result = self.result
+        task = running_task()
         try:
-            with result.scope, covered(), limited(self._limits):
+            with result.scope, covered(), limited(self._limits), retried(self._retries):
                 async with backend as nursery:
                     # who may have to go on without the reader: the session, and who has the connections
                     self._hosts = {host for host in (nursery, keeper) if host is not None}
@@ -144,17 +158,21 @@ class StreamRun:
                         else:
                             async with validation_backend as judges:
                                 await self._answer(nursery, judges, ctx)
-        except Exception as error:  # noqa: BLE001 - kept for whoever reads or awaits the run
-            result.error = one_for_all(error)
+        except BaseException as error:
+            failure = failure_of(error, "a stream", task)
+            if failure is None:
+                raise
+            result.error = one_for_all(failure)
         finally:
-            is_held = self._end()
+            self._end()
         if (
             result.error is not None
             and keeper is not None
             and keeper.on_error == "cancel"
-            and is_held
+            and self._held is not None
+            and not result.cancel_called
         ):
-            raise result.error
+            raise_unchanged(result.error)
 
     def never_began(self) -> None:
         """Its task was cancelled before its first step."""
@@ -165,26 +183,26 @@ class StreamRun:
         if not self._preconditions:
             await self._attempt(nursery, judges, ctx)
             return
-        with self._answering, sole_error():
+        with sole_error():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._check_input, judges, ctx, name="preconditions")
                 await self._attempt(nursery, judges, ctx)
 
     async def _check_input(self, judges: Nursery, ctx: Context) -> None:
-        async with opened_scope(judges, started=self._input_judge_began) as backend:
-            verdicts = await check_input(
-                self._preconditions, self._action, backend, ctx, timeout=self._input_timeout
-            )
-        self._unmet = [
-            (one, PartialValidationResult("fail", reason=verdict.reason, score=verdict.score))
-            for one, verdict in zip(self._preconditions, verdicts, strict=True)
-            if is_rejected(one, verdict)
-        ]
-        self._gate.events.write(InputCheckEvent(not self._unmet, verdicts))
-        if self._unmet:
-            self._answering.cancel("a precondition is not met")
-        else:
-            self._gate.unlock()
+        with stray_cancellation_as("a precondition"):
+            async with opened_scope(judges, started=self._input_judge_began) as backend:
+                verdicts = await check_input(
+                    self._preconditions, self._action, backend, ctx, timeout=self._input_timeout
+                )
+            judged = list(zip(self._preconditions, verdicts, strict=True))
+            self._unmet = [
+                (one, PartialValidationResult("fail", reason=verdict.reason, score=verdict.score))
+                for one, verdict in judged
+                if is_rejected(one, verdict)
+            ]
+            self._gate.events.write(InputCheckEvent(not self._unmet, verdicts))
+            raise_if_unmet(judged)
+        self._gate.unlock()
 
     def _input_judge_began(self, thunk: ModelOutputThunk) -> None:
         self._input_judges.append((thunk, clock()()))
@@ -206,16 +224,15 @@ class StreamRun:
             self._gate.reject(chosen.number)
         self._chosen = chosen
 
-    def _end(self) -> bool:
-        """Say how it went; whether its error is kept for whoever observes it."""
+    def _end(self) -> None:
+        """Say how it went."""
         result, conductor = self.result, self._conductor
         attempt = self._shown_attempt()
-        if result.error is None and self._chosen is None and not self._unmet:
-            # cancelled while the text before an error was still being judged
-            result.error = conductor.error
-        is_held = False
-        if result.error is not None and self._keeper is not None:
-            is_held = self._keeper.hold(self, result.error)
+        if result.error is not None:
+            if self._keeper is not None:
+                self._held = self._keeper.hold(result.error, self.started_at)
+            if result.cancel_called:
+                self.let_go()
         result.streaming_failures = self._unmet
         if attempt is not None and not self._unmet:
             result.streaming_failures = attempt.failures
@@ -233,7 +250,6 @@ class StreamRun:
         self._gate.events.write(CompletedEvent(result.completed, result.full_text, attempts))
         result.ended.set()
         self._gate.close()
-        return is_held
 
     # --- what its result asks --------------------------------------------------------------------
 
@@ -267,7 +283,7 @@ class StreamRun:
             cause = Cause(kind="precondition", who=named(unmet), reason=verdict.reason)
         if not result.ended.is_set():
             outcome = "running"
-        elif result.error is not None:
+        elif result.error is not None and not isinstance(result.error, PreconditionFailed):
             outcome, cause = "failed", cause_of_error(result.error, None)
         elif result.cancelled:
             outcome, cause = "cancelled", Cause(kind="cancel", reason=result.cancel_reason)
@@ -286,9 +302,17 @@ class StreamRun:
 
     def was_observed(self) -> None:
         """Somebody has been told of the error."""
-        self.observed.set()
-        if self._keeper is not None:
-            self._keeper.observed(self)
+        call_in(self._loop, self.observed.set)
+        if self._held is not None:
+            self._held.observed()
+
+    def let_go(self) -> None:
+        """Nobody will ask for the error: it is logged, if nobody was told of it."""
+        if self._held is not None:
+            self._held.let_go()
+        elif self._keeper is None and self.result.error is not None and not self.observed.is_set():
+            self.observed.set()
+            log_unobserved("a stream without a session", [self.result.error])
 
     def _shown_attempt(self) -> Attempt | None:
         """The attempt that was chosen, or is shown, or began last."""
@@ -299,8 +323,9 @@ class StreamRun:
             return attempts[showing.number - 1]
         return attempts[-1] if attempts else None
 
-    def _raise_error(self) -> None:
-        self.result.raise_error()
+    def error_to_raise(self) -> Exception | None:
+        """The error that ended the run, once: for who has come to the end of the chunks."""
+        return self.result.error_to_raise()
 
     def relieve(self) -> None:
         """Let the producers go: no reader is waited for, and no judge who waits for a free request."""

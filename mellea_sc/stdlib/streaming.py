@@ -27,17 +27,21 @@ from typing import Final
 import anyio
 import attrs
 
+from mellea_sc.backends.retry import retrying
+from mellea_sc.core.arguments import several
 from mellea_sc.core.backend import Backend, Format, schema_of
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.core.requirement import Requirement, check_judges
+from mellea_sc.core.retries import Retries, retries_of
 from mellea_sc.core.spending import Limits
 from mellea_sc.runtime.generation import BoundBackend, Place, describe
 from mellea_sc.runtime.limits import limited
 from mellea_sc.runtime.loops import or_else, spawn_root
-from mellea_sc.runtime.nursery import Nursery, current_nursery, log_unobserved
+from mellea_sc.runtime.nursery import Nursery, current_nursery
+from mellea_sc.runtime.unobserved import log_unobserved
 from mellea_sc.stdlib.events import (
     ChunkEvent,
     CompletedEvent,
@@ -95,6 +99,7 @@ def stream_with_chunking(
     hold_back: bool | int = False,
     preconditions: Sequence[Requirement | str] | None = None,
     limits: Limits | None = None,
+    retries: int | Retries | None = None,
 ) -> StreamRequest:
     """Generate text that is checked, chunk by chunk, before anybody sees it.
 
@@ -122,9 +127,12 @@ def stream_with_chunking(
         hold_back: Show nothing before its attempt is accepted; or, a number, hold so many chunks back
             until then, which a backtracking strategy may still take back.
         preconditions: What must hold of what the model is asked, judged beside the generation; nothing
-            is released before all of them are met, and one that is not ends the run.
+            is released before all of them are met, and one that is not ends the run with a
+            :class:`PreconditionFailed`.
         limits: What the run may use, all its attempts and judges together; exceeding it ends the run with
             a :class:`BudgetExceeded`. See :func:`mellea_sc.limits`.
+        retries: How often a request of the run, its judges' included, is made again when it failed before
+            its answer began, or :class:`Retries`; 0: never; ``None``: as the session says, 3 times without one.
 
     Returns:
         Something to await or to enter, for a :class:`StreamChunkingResult`. Nothing is started before.
@@ -140,7 +148,7 @@ def stream_with_chunking(
     def prepare() -> StreamRun:
         return prepare_run(
             action,
-            Conversation(ctx, in_order=False).take_turn,
+            partial(Conversation(ctx, in_order=False).take_turn, runs_code=True),
             judge=validation_backend or backend,
             requirements=requirements,
             chunking=chunking,
@@ -153,6 +161,7 @@ def stream_with_chunking(
             hold_back=hold_back,
             preconditions=preconditions,
             limits=limits,
+            retries=retries,
         )
 
     async def place() -> Place | None:
@@ -180,6 +189,7 @@ def prepare_run(
     hold_back: bool | int,
     preconditions: Sequence[Requirement | str] | None,
     limits: Limits | None,
+    retries: int | Retries | None,
 ) -> StreamRun:
     """Check the arguments and copy the requirements; starts nothing."""
     if not isinstance(lane_buffer, int) or lane_buffer < 1:
@@ -200,8 +210,8 @@ def prepare_run(
     merge_options(model_options)
     limited(limits)
     own = () if strategy is None else strategy.requirements
-    all_of_them = [*own, *map(reqify, requirements or ())]
-    conditions = [reqify(one) for one in preconditions or ()]
+    all_of_them = [*own, *map(reqify, several("requirements", requirements))]
+    conditions = [reqify(one) for one in several("preconditions", preconditions)]
     check_judges([*all_of_them, *conditions], judge)
     return StreamRun(
         action,
@@ -211,6 +221,7 @@ def prepare_run(
             strategy=strategy,
             preconditions=conditions,
             limits=limits,
+            retries=retries_of(retries),
             lookahead=lookahead,
             hold_back=math.inf if hold_back is True else hold_back,
             attempt=AttemptSettings(
@@ -271,12 +282,14 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         """
         result = self._result
         assert result is not None
-        if not result.ended.is_set():
+        if exc is not None:
             result.cancel("its block was left")
-            with anyio.CancelScope(shield=True):
-                await result.ended.wait()
-        if exc is None:
-            result.raise_error()
+        elif not result.ended.is_set():
+            result.stop("its block was left")
+        with anyio.CancelScope(shield=True):
+            await result.ended.wait()
+        if exc is None and (error := result.error_to_raise()) is not None:
+            raise error
 
     async def _start(self) -> StreamChunkingResult:
         if self._used:
@@ -292,6 +305,7 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         # from here on nothing waits: the run takes its turn in the conversation and is started
         run = self._prepare()
         if place is not None:
+            run.started_at = place.nursery.line_that_starts()
             place.nursery.start(
                 run.run,
                 backend,
@@ -350,7 +364,9 @@ class _OwnNursery(AbstractAsyncContextManager[Nursery]):
     _nursery: Nursery | None = attrs.field(default=None, init=False)
 
     async def __aenter__(self) -> Nursery:
-        self._nursery = Nursery(self.backend, options=self.options, name="a stream of its own")
+        self._nursery = Nursery(
+            retrying(self.backend), options=self.options, name="a stream of its own"
+        )
         return await self._nursery.__aenter__()
 
     async def __aexit__(

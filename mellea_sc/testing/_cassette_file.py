@@ -126,8 +126,11 @@ def error_out(error: Exception) -> dict[str, object]:
     out: dict[str, object] = {"class": type(error).__name__, "message": str(error)}
     if isinstance(error, errors.BackendRejected):
         out |= {"status": error.status, "body": error.body}
-    if isinstance(error, errors.BackendBusy) and error.retry_after is not None:
-        out["retry_after"] = error.retry_after
+    if isinstance(error, errors.BackendError):
+        if error.retryable != type(error).retryable:
+            out["retryable"] = error.retryable
+        if error.retry_after is not None:
+            out["retry_after"] = error.retry_after
     return out
 
 
@@ -210,16 +213,22 @@ def _time_in(value: object) -> float:
 
 def error_in(fields: Mapping[str, object]) -> Exception:
     """The error again; one that is not of the library's becomes a ``BackendError`` that names it."""
+    error = _error_in(fields)
+    if isinstance(error, errors.BackendError):
+        if isinstance(retryable := fields.get("retryable"), bool):
+            error.retryable = retryable
+        wait = fields.get("retry_after")
+        error.retry_after = float(wait) if isinstance(wait, int | float) else None
+    return error
+
+
+def _error_in(fields: Mapping[str, object]) -> Exception:
     name, message = str(fields.get("class")), str(fields.get("message", ""))
     kind: object = getattr(errors, name, None)
     if not isinstance(kind, type):
         return errors.BackendError(f"{name}: {message}")
     if issubclass(kind, errors.BackendRejected):
         status, body = count_in(fields, "status"), str(fields.get("body", ""))
-        if issubclass(kind, errors.BackendBusy):
-            wait = fields.get("retry_after")
-            seconds = float(wait) if isinstance(wait, int | float) else None
-            return kind(message, status=status, body=body, retry_after=seconds)
         return kind(message, status=status, body=body)
     if issubclass(kind, errors.BackendError | errors.InvalidOption | errors.MissingExtra):
         return kind(message)

@@ -60,4 +60,4 @@ async def test_cancelled_at_any_checkpoint_it_leaves_nothing_and_the_next_reques
                 await anyio.to_thread.run_sync(server.portal.call, record.wait_closed)
         server.requests.clear()
 
-    assert await cancel_everywhere(ask_twice, after_each=all_are_closed) > 10
+    assert await cancel_everywhere(ask_twice, after_each=all_are_closed) >= 8

@@ -40,9 +40,18 @@ async def test_a_failing_one_cancels_the_stream_before_anything_is_shown() -> No
     async with start_session(backend=backend, context_type="chat") as m:
         result = await m.stream("?", preconditions=[after(2.5, False)])
         events = [event async for event in result.events()]
-        assert await chunks_of(result) == []
+        read: list[str] = []
+        with pytest.raises(PreconditionFailed, match="not this") as caught:
+            read += [chunk async for chunk in result.astream()]
+        assert read == []
+        assert caught.value.reasons == ["not this"]
         await result.acomplete()
         assert not m.ctx.as_list()
+    assert [type(event).__name__ for event in events] == [
+        "InputCheckEvent",
+        "ErrorEvent",
+        "CompletedEvent",
+    ]
     (check,) = [event for event in events if isinstance(event, InputCheckEvent)]
     assert not check.passed
     assert (result.completed, result.full_text, result.cancelled) == (False, "", False)
@@ -133,7 +142,8 @@ async def test_it_stops_every_candidate_of_a_race(call: str) -> None:
         preconditions = [after(1, False)]
         if call == "stream":
             result = await m.stream("?", preconditions=preconditions, strategy=RacingStrategy(3))
-            await result.acomplete()
+            with pytest.raises(PreconditionFailed):
+                await result.acomplete()
             assert not result.completed
         else:
             strategy = RacingStrategy(3)

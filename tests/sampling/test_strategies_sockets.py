@@ -8,6 +8,7 @@ from sampling_help import Without, is_
 
 from mellea_sc import (
     BacktrackStrategy,
+    PreconditionFailed,
     RacingStrategy,
     Requirement,
     ValidationResult,
@@ -106,7 +107,8 @@ async def test_after_a_failing_precondition_every_candidate_is_closed(kind: str,
             with pytest.raises(type(thunk.error)):
                 await thunk
         else:
-            await (await m.stream("?", preconditions=given, strategy=strategy)).acomplete()
+            with pytest.raises(PreconditionFailed):
+                await (await m.stream("?", preconditions=given, strategy=strategy)).acomplete()
         for request, sent in [(one, one.deltas_sent) for one in server.requests]:
             await closed(request, sent)
 

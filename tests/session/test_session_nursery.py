@@ -16,13 +16,12 @@ from mellea_sc import (
     start_session,
     stream_with_chunking,
 )
+from mellea_sc.runtime.failures import leaves_of, sole_error
 from mellea_sc.runtime.loops import clock, current_loop, running_loop
 from mellea_sc.runtime.nursery import (
     AdoptedNursery,
     Nursery,
     current_nursery,
-    leaves_of,
-    sole_error,
 )
 from mellea_sc.testing import Fail, Pause, ScriptedBackend, Stall
 

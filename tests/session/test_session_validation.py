@@ -421,7 +421,19 @@ async def test_a_model_may_call_the_methods_that_an_object_lends() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", ["no json", call("drop"), call("total", {"factr": 1}), '{"method": "total"}', "3"]
+    "answer",
+    [
+        *("no json", "3", "[" * 200_000, call("drop"), call("total", {"factr": 1})),
+        *('{"method": "total"}', call("total", {"self": 1}), call("total", ["factor"])),  # type: ignore[arg-type]
+        *(
+            f'{{"method": {method}, "arguments": {{}}, "text": ""}}'
+            for method in ('["total"]', '{"total": 1}', "1" * 5000)
+        ),
+        *(
+            f'{{"method": "none", "arguments": {{}}, "text": {text}}}'
+            for text in ("null", '["a"]', '{"a": 1}')
+        ),
+    ],
 )
 async def test_a_call_that_cannot_be_made_is_the_models_error(answer: str) -> None:
     async with start_session(backend=says(answer)) as m:

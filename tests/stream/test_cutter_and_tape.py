@@ -121,11 +121,10 @@ async def test_a_cancelled_reader_of_a_tape_loses_nothing_and_may_go_on() -> Non
 async def test_what_the_end_of_a_tape_raises_its_reader_gets_once() -> None:
     errors = [LookupError("told")]
 
-    def tell() -> None:
-        if errors:
-            raise errors.pop()
+    def tell() -> Exception | None:
+        return errors.pop() if errors else None
 
-    tape: Tape[str] = Tape("numbers", on_end=tell)
+    tape: Tape[str] = Tape("numbers", error=tell)
     tape.write("1")
     tape.end()
     reader = tape.reader(str)

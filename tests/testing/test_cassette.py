@@ -16,6 +16,7 @@ from mellea_sc import (
     Backend,
     BackendBusy,
     BackendError,
+    BackendRejected,
     ChatMessage,
     Delta,
     GenerationRequest,
@@ -154,6 +155,21 @@ async def test_errors_are_recorded_where_they_were(tmp_path: Path) -> None:
     with pytest.raises(NotAuthorized) as refused:
         await read(Cassette(tmp_path / "no"), asking("?"))
     assert refused.value.status == 401
+
+
+async def test_what_is_tried_again_is_tried_again_when_it_is_replayed(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    passing, final = BackendRejected("it broke", status=500), BackendBusy("for good", status=503)
+    passing.retryable, passing.retry_after = True, 0.01
+    final.retryable = False
+    backend = ScriptedBackend(Fail(passing), "fine", Fail(final))
+    for asked in (backend, None):
+        inner = Recording(asked, path) if asked is not None else Cassette(path)
+        async with start_session(backend=inner) as m:
+            assert (await m.ainstruct("a", await_result=True)).value == "fine"
+            with pytest.raises(BackendBusy, match="for good"):
+                await m.ainstruct("b", await_result=True)
+    assert len(backend.calls) == 3
 
 
 async def test_a_recording_is_a_good_backend(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from mellea_sc import (
     ModelOption,
     MustNotMatch,
     PartialValidationResult,
+    PreconditionFailed,
     RacingStrategy,
     RejectionSamplingStrategy,
     Requirement,
@@ -181,7 +182,9 @@ async def test_errors_cancellations_and_preconditions_are_causes() -> None:
     no = check("about rivers", simple_validate(lambda _: False, reason="it is not"))
     async with start_session(backend=ScriptedBackend(GOOD)) as m:
         result = await m.stream("?", preconditions=[no])
-        await result.acomplete()
+        with pytest.raises(PreconditionFailed):
+            await result.acomplete()
+    assert result.trace.outcome == "rejected"
     assert str(result.trace.cause) == "precondition 'about rivers': it is not"
 
 

@@ -2,6 +2,8 @@
 
 address.py      where a server is, and what must never be shown of it
 client.py       the HTTP client: how it is made
+transport.py    its connections: kept, used again, renewed
+connection.py   one of them: HTTP/1.1
 exchange.py     how a request goes out on it
 translation.py  what it raises, as the library's errors
 response.py     a response's bytes as they arrive: a success, and a stream

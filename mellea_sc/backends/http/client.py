@@ -6,13 +6,20 @@ Imports httpx; is itself imported when the first request is made.
 from __future__ import annotations
 
 import ssl
+from typing import Final
+from urllib.request import getproxies
 
 import httpx
 
 from mellea_sc.backends.http.address import Address
+from mellea_sc.backends.http.transport import DirectTransport
 from mellea_sc.core.errors import InvalidOption, MissingExtra
 
 __all__ = ["new_client"]
+
+KEEP_FOR: Final = 2.0
+"""Seconds for which an idle connection is kept. Usual servers drop it after 5 s; a request that is sent while
+it is being dropped would have to be sent twice."""
 
 
 def new_client(address: Address) -> httpx.AsyncClient:
@@ -22,15 +29,19 @@ def new_client(address: Address) -> httpx.AsyncClient:
         InvalidOption: the environment names a proxy that is no URL.
         MissingExtra: the environment names a proxy of a kind that needs another package.
     """
+    # Reading the system's certificates takes tens of milliseconds, in vain without TLS.
+    tls = (
+        httpx.create_ssl_context()
+        if address.is_encrypted
+        else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    )
+    if address.is_local or not getproxies().keys() - {"no"}:
+        return httpx.AsyncClient(
+            transport=DirectTransport(tls, address.uds, KEEP_FOR), trust_env=False
+        )
     try:
         return httpx.AsyncClient(
-            transport=None if address.uds is None else httpx.AsyncHTTPTransport(uds=address.uds),
-            # Reading the system's certificates takes tens of milliseconds, in vain without TLS.
-            verify=True if address.is_encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            trust_env=not address.is_local,
-            # Idle connections go before usual servers drop them (after 5 s): a request that is sent
-            # on a connection while it is being dropped would fail.
-            limits=httpx.Limits(max_connections=None, keepalive_expiry=2.0),
+            verify=tls, limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEP_FOR)
         )
     except ImportError as error:
         raise MissingExtra(

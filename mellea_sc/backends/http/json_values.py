@@ -4,20 +4,49 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Final, cast
 
 from mellea_sc.core.usage import Usage
 
-__all__ = ["count_in", "fields_of", "list_of", "parse_object", "text_in", "usage_in"]
+__all__ = [
+    "count_in",
+    "fields_of",
+    "list_of",
+    "parse_object",
+    "text_in",
+    "usage_in",
+    "value_or_text",
+]
+
+
+_BLANK: Final = " \t\n\r"
+_decode: Final = json.JSONDecoder().raw_decode
 
 
 def parse_object(text: str) -> dict[str, object] | None:
-    """The JSON object that a text stands for; ``None`` when it is anything else."""
+    """The JSON object that a text stands for; ``None`` when it is anything else.
+
+    An array of one object is that object: Google's errors are.
+    """
+    text = text.strip(_BLANK)
     try:
-        value: object = json.loads(text)
+        # Not json.loads: what it does around the decoder takes as long as the decoder, for a short text.
+        value, end = cast("tuple[object, int]", _decode(text))
     except (ValueError, RecursionError):
         return None
+    if end != len(text):
+        return None
+    if isinstance(value, list) and len(items := list_of(cast("object", value))) == 1:
+        value = items[0]
     return cast("dict[str, object]", value) if isinstance(value, dict) else None
+
+
+def value_or_text(text: str) -> object:
+    """The JSON value that a text stands for; the text itself where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def fields_of(value: object) -> Mapping[str, object]:

@@ -42,9 +42,10 @@ def check_template(template: str, names: Iterable[str]) -> None:
     environment = _environment()
     try:
         used = find_undeclared_variables(environment.parse(template))
-    except TemplateSyntaxError as error:
+    except Exception as error:
+        where = f"line {error.lineno} of " if isinstance(error, TemplateSyntaxError) else ""
         raise PromptTemplateError(
-            f"line {error.lineno} of the template {_beginning(template)}: {error.message}"
+            f"{where}the template {_beginning(template)}: {str(error) or type(error).__name__}"
         ) from error
     if unknown := sorted(used - set(names) - set(environment.globals)):
         raise PromptTemplateError(
@@ -59,13 +60,13 @@ def fill(template: str, variables: Mapping[str, Span]) -> str:
     Raises:
         PromptTemplateError: it cannot be rendered, or asks for what the sandbox forbids.
     """
-    from jinja2 import TemplateError
-
     texts = {name: text_of(value) for name, value in variables.items()}
     try:
         return _environment().from_string(template).render(texts)
-    except (TemplateError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
-        raise PromptTemplateError(f"the template {_beginning(template)}: {error}") from error
+    except Exception as error:  # whatever it calls
+        raise PromptTemplateError(
+            f"the template {_beginning(template)}: {str(error) or type(error).__name__}"
+        ) from error
 
 
 def _beginning(template: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mellea_sc.core.arguments import several
 from mellea_sc.core.base import CBlock, Component, Span, text_of
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.requirement import Requirement
@@ -31,6 +32,7 @@ class Instruction(Component):
         output_prefix: What the answer has to begin with; the model goes on from there.
 
     Raises:
+        InvalidOption: an argument is not usable: a string where there should be a list, say.
         PromptTemplateError: a template is not valid, or uses a variable that is not given.
     """
 
@@ -48,9 +50,9 @@ class Instruction(Component):
             raise InvalidOption(f"a description is a str or a CBlock, not {description!r}")
         self.description = description
         self.requirements: list[Requirement] = [
-            reqify(requirement) for requirement in requirements or ()
+            reqify(requirement) for requirement in several("requirements", requirements)
         ]
-        self.icl_examples: list[str | CBlock] = list(icl_examples or ())
+        self.icl_examples: list[str | CBlock] = several("icl_examples", icl_examples)
         self.grounding_context: dict[str, Span] = dict(grounding_context or {})
         self.user_variables: dict[str, Span] | None = (
             None if user_variables is None else dict(user_variables)

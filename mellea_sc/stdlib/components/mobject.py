@@ -10,11 +10,13 @@ made only of a lent method, with arguments that its signature takes.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
+from mellea_sc.core.arguments import several
 from mellea_sc.core.backend import JsonSchema
 from mellea_sc.core.base import CBlock, Component, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption, ModelError
@@ -52,7 +54,7 @@ class MObject:
 
     def callable_methods(self) -> Mapping[str, Method]:
         """The methods that a model may call."""
-        return {name: getattr(self, name) for name in self.lends}
+        return {name: getattr(self, name) for name in several("lends", self.lends)}
 
 
 class _AboutObject(Component):
@@ -123,23 +125,40 @@ class _AboutObject(Component):
         try:
             call = json.loads(answer)
             name, arguments, text = call["method"], call["arguments"], call["text"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ModelError(
-                f"the model was to call a method or to answer, and said {answer!r}"
+                f"the model was to call a method or to answer, and said {_beginning(answer)}"
             ) from error
-        if name == "none":
+        if name == "none" and isinstance(text, str):
             return text
-        if name not in self.methods or not isinstance(arguments, dict):
+        if not isinstance(name, str) or name not in self.methods or not isinstance(arguments, dict):
             raise ModelError(
-                f"the model called {name!r}, which is not among {', '.join(self.methods)}"
+                f"the model was to call one of {', '.join(self.methods)}, and said {_beginning(answer)}"
             )
         method = self.methods[name]
         try:
-            bound = inspect.signature(method).bind(**arguments)
+            bound = _bound(method, arguments)
         except TypeError as error:
-            raise ModelError(f"the model called {name} with {arguments!r}: {error}") from error
-        returned = method(*bound.args, **bound.kwargs)
+            raise ModelError(f"the model said {_beginning(answer)}: {error}") from error
+        returned = bound()
         return await returned if inspect.isawaitable(returned) else returned
+
+
+def _bound(method: Method, arguments: dict[str, object]) -> Callable[[], object]:
+    """The call of a method.
+
+    Raises:
+        TypeError: it does not take these arguments.
+    """
+    function, given = method, []
+    if inspect.ismethod(method):  # so that no argument can be called "self"
+        function, given = method.__func__, [method.__self__]
+    bound = inspect.signature(function).bind(*given, **arguments)
+    return functools.partial(function, *bound.args, **bound.kwargs)
+
+
+def _beginning(answer: str) -> str:
+    return repr(answer if len(answer) <= 200 else f"{answer[:199]}…")
 
 
 class Query(_AboutObject):

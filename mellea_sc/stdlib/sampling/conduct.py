@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final, NoReturn, Protocol
 
 import anyio
 import anyio.abc
@@ -33,10 +33,11 @@ from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.core.trace import Cause, Trace
 from mellea_sc.runtime.attempt import Asking, Attempt, Audience, Kept
 from mellea_sc.runtime.edits import Edits
+from mellea_sc.runtime.failures import raise_unchanged, sole_error, stray_cancellation_as
 from mellea_sc.runtime.generation import BoundBackend, describe, opened_scope, parsed
 from mellea_sc.runtime.lanes import Known
 from mellea_sc.runtime.ledger import Chunk, Ledger
-from mellea_sc.runtime.nursery import Nursery, sole_error
+from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.thunk import ModelOutputThunk
 from mellea_sc.stdlib.components.feedback import going_on
 from mellea_sc.stdlib.sampling.by_requirement import ByRequirement
@@ -146,11 +147,6 @@ class Conductor:
         """The attempt that was chosen."""
         return next(result for result in self.results if result.number == choice.number)
 
-    @property
-    def error(self) -> Exception | None:
-        """An error that ended an attempt which was then cancelled from outside."""
-        return next((one.error for one in self.attempts if one.error is not None), None)
-
     def trace(
         self,
         action: Component | Span,
@@ -200,8 +196,9 @@ class Conductor:
             self._asked -= 1
             if self._choice is not None:
                 return
-            await self._attend(ask, nursery, judges, hosts)
-            self._start_all(tasks, nursery, judges, hosts)
+            with stray_cancellation_as("an attempt"):
+                await self._attend(ask, nursery, judges, hosts)
+                self._start_all(tasks, nursery, judges, hosts)
 
         asks, self._next = self._next, []
         self._asked += len(asks)
@@ -281,11 +278,11 @@ class Conductor:
         if self._errors and not step.success:
             self._raise_errors()
 
-    def _raise_errors(self) -> None:
+    def _raise_errors(self) -> NoReturn:
         errors, self._errors = self._errors, []
         if len(errors) == 1:
-            raise errors[0]
-        raise ExceptionGroup("several attempts failed", errors)
+            raise_unchanged(errors[0])
+        raise_unchanged(ExceptionGroup("several attempts failed", errors))
 
     # --- one attempt -----------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mellea_sc.core.arguments import several
 from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import BackendNotBound
@@ -32,7 +33,7 @@ class PlannedStrategy(Plan, SamplingStrategy):
     """What must hold, besides what a call says."""
 
     def __init__(self, requirements: Sequence[Requirement | str] | None = None) -> None:
-        self.requirements = [reqify(one) for one in requirements or ()]
+        self.requirements = [reqify(one) for one in several("requirements", requirements)]
 
     def is_needed(self, requirements: Sequence[Requirement]) -> bool:
         """Whether there is anything to do beyond a single generation, which could stream its text."""

@@ -1,0 +1,220 @@
+"""What becomes of an error between where it was raised and who is told of it.
+
+An error comes out of task groups, and through many frames of ours. Who is told of it gets it as it was
+raised: no group around it where it is alone, none of our groups and cancellations in its context, and of our
+frames only the one in which it was raised, if any (``MELLEA_SC_TRACEBACKS=full`` keeps all of them).
+
+Some exceptions are no errors to Python: the end of an iteration, the closing of a generator, a cancellation. Where
+somebody else's code raises one, it would end a loop, a block or a run as if all were well. It becomes the
+cause of an error that says so.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Final, NoReturn, cast
+
+import anyio
+
+from mellea_sc.core.errors import MelleaError, RunError
+from mellea_sc.runtime.loops import is_stray_cancellation, running_task
+
+__all__ = [
+    "failure_of",
+    "leaves_of",
+    "raise_unchanged",
+    "short_traceback",
+    "sole_error",
+    "stray_cancellation_as",
+    "tidied",
+    "without_cancellations",
+]
+
+_OURS: Final = "mellea_sc"
+_BETWEEN: Final = frozenset({"anyio", "asyncio", "concurrent", "contextlib", "outcome", "trio"})
+"""Who stands between two frames of ours."""
+
+
+def leaves_of(error: BaseException) -> list[BaseException]:
+    """The exceptions of a group of groups, each once, without the runtime's cancellations."""
+    cancelled = anyio.get_cancelled_exc_class()
+    leaves: dict[int, BaseException] = {}
+    stack = [error]
+    while stack:
+        error = stack.pop()
+        if isinstance(error, BaseExceptionGroup):
+            inner = cast("BaseExceptionGroup[BaseException]", error)
+            stack.extend(reversed(inner.exceptions))
+        elif not isinstance(error, cancelled):
+            leaves[id(error)] = error
+    return list(leaves.values())
+
+
+def without_cancellations(error: BaseException) -> Exception | None:
+    """An error, or of a group what is no cancellation, where all of that are errors.
+
+    trio puts the cancellation of those beside it into the group of an error; anyio under asyncio does not.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        rest = group.split(anyio.get_cancelled_exc_class())[1]
+        return rest if isinstance(rest, ExceptionGroup) else None
+    return error if isinstance(error, Exception) else None
+
+
+def sole_error() -> AbstractContextManager[None]:
+    """Around a task group: an error that is the only one is raised as itself, several as their group.
+
+    What a task has raised is left as it is, also if that is a group.
+    """
+    return _SOLE_ERROR
+
+
+class _SoleError:
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        if isinstance(exc, BaseExceptionGroup):
+            group = cast("BaseExceptionGroup[BaseException]", exc)
+            errors = [error for error in group.exceptions if leaves_of(error)]
+            if len(errors) == 1:
+                raise_unchanged(errors[0])
+
+
+_SOLE_ERROR: Final = _SoleError()
+
+
+def raise_unchanged(error: BaseException) -> NoReturn:
+    """Raise an error with the context that it has: what is being handled here is none of its story."""
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context
+        del error, context  # the traceback has this frame
+
+
+def stray_cancellation_as(
+    what: str, kind: type[MelleaError] = RunError
+) -> AbstractContextManager[None]:
+    """Around somebody else's code: a cancellation that nobody has asked for is raised as an error.
+
+    Under asyncio the exception of a cancelled future can come out of any code that awaits one, under trio
+    one that somebody has kept. Let through, it would look as if the task itself had been cancelled, and its
+    task group would end without a word.
+
+    Args:
+        what: Whose code it is, for the error.
+        kind: The error's.
+    """
+    return _StrayCancellation(what, kind)
+
+
+class _StrayCancellation:
+    __slots__ = ("_kind", "_what")
+
+    def __init__(self, what: str, kind: type[MelleaError]) -> None:
+        self._what = what
+        self._kind = kind
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        if (
+            exc is not None
+            and isinstance(exc, anyio.get_cancelled_exc_class())
+            and is_stray_cancellation()
+        ):
+            raise self._kind(f"{self._what} raised a cancellation that nobody asked for") from None
+
+
+def failure_of(error: BaseException, what: str, task: object) -> Exception | None:
+    """What a generation or a run has failed with; ``None``: it goes on to the loop.
+
+    Args:
+        error: What came out of it.
+        what: What it is, for people.
+        task: The task that it runs in. One that is closed from outside is not failing.
+    """
+    if isinstance(error, Exception):
+        if isinstance(error, StopAsyncIteration | StopIteration):
+            return tidied(_caused_by(error, what))
+        return tidied(error)
+    if isinstance(error, anyio.get_cancelled_exc_class()):
+        if is_stray_cancellation():
+            return RunError(f"{what} raised a cancellation that nobody asked for")
+        return None
+    if (failure := without_cancellations(error)) is not None:
+        return tidied(failure)
+    leaves = leaves_of(error)
+    if task is running_task() and all(isinstance(one, Exception | GeneratorExit) for one in leaves):
+        return tidied(_caused_by(error, what))
+    return None
+
+
+def _caused_by(error: BaseException, what: str) -> RunError:
+    failure = RunError(f"{what} raised {error!r}, which is no error to Python")
+    failure.__cause__ = error
+    return failure
+
+
+def tidied(error: Exception) -> Exception:
+    """The error, without what is ours in its tracebacks and contexts."""
+    seen: set[int] = set()
+    chain: list[BaseException | None] = [error]
+    while chain:
+        one = chain.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        one.__traceback__ = short_traceback(one.__traceback__)
+        while one.__context__ is not None and _is_left_over(one.__context__, one):
+            one.__context__ = one.__context__.__context__
+        chain += [one.__cause__, one.__context__]
+        if isinstance(one, BaseExceptionGroup):
+            chain += cast("BaseExceptionGroup[BaseException]", one).exceptions
+    return error
+
+
+def _is_left_over(context: BaseException, error: BaseException) -> bool:
+    """Whether the context tells how the error came here, and not how it came about."""
+    if error.__suppress_context__ and context is not error.__cause__:
+        return True
+    leaves = leaves_of(context)
+    return not leaves or any(leaf is error for leaf in leaves)
+
+
+def short_traceback(traceback: TracebackType | None) -> TracebackType | None:
+    """The traceback without the frames of ours, and of those between them, but for the last."""
+    if traceback is None or os.environ.get("MELLEA_SC_TRACEBACKS") == "full":
+        return traceback
+    kept: list[TracebackType] = []
+    called_by_us = True
+    while traceback.tb_next is not None:
+        package = str(traceback.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package == _OURS:
+            called_by_us = True
+        elif package not in _BETWEEN or not called_by_us:
+            called_by_us = False
+            kept.append(traceback)
+        traceback = traceback.tb_next
+    short = TracebackType(None, traceback.tb_frame, traceback.tb_lasti, traceback.tb_lineno)
+    for one in reversed(kept):
+        short = TracebackType(short, one.tb_frame, one.tb_lasti, one.tb_lineno)
+    return short
