@@ -10,10 +10,12 @@ from mellea_sc.stdlib.session import MelleaSession, start_session
 FOREVER = "Count from one to a thousand, in words, and leave out none."
 
 
-def session(server: Running, **settings: str) -> MelleaSession:
+def session(server: Running, *, retries: int | None = None, **settings: str) -> MelleaSession:
     """A session with a server, as the guide says that it is to be asked."""
     return start_session(
-        backend=backend_for(server, **settings), model_options=server.server.options
+        backend=backend_for(server, **settings),
+        model_options=server.server.options,
+        retries=retries,
     )
 
 

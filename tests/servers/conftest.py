@@ -16,7 +16,7 @@ import pytest
 from running import Running, backend_for, installed
 
 from mellea_sc.backends import OpenAIBackend
-from mellea_sc.backends._weights import SMOLLM2, fetch
+from mellea_sc.backends.local import SMOLLM2, fetch
 from mellea_sc.core.errors import EngineError
 
 NOBODY = pytest.param("", marks=pytest.mark.skip("xllamacpp is not installed"))
@@ -70,9 +70,3 @@ def own_server(server_name: str, weights: Path) -> Iterator[Running]:
 @pytest.fixture
 def backend(server: Running) -> OpenAIBackend:
     return backend_for(server)
-
-
-@pytest.fixture
-def requests_in_sequence(server: Running) -> int:
-    """How many requests make a test of many: fewer where each takes seconds."""
-    return 30 if server.server.slow else 300

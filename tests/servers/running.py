@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -98,6 +99,7 @@ class Running:
 
     def start(self) -> None:
         """Start it, and wait until it can be asked."""
+        self._save_model()
         directory = Path(tempfile.mkdtemp(prefix=f"server-{self.server.name}-"))
         for name, text in self.server.files.items():
             (directory / name).write_text(self._filled(text, directory))
@@ -139,6 +141,12 @@ class Running:
             while await self.is_busy():  # noqa: ASYNC110  # only the server knows
                 await anyio.sleep(0.02)
         return time.monotonic() - start
+
+    def _save_model(self) -> None:
+        """The model as transformers loads it, if that is what it serves and nobody has saved it before."""
+        if "{model_dir}" in self.server.command and not Path(self._filled("{model_dir}")).exists():
+            words = ("{python}", "{here}/save_model.py", "{weights}", "{model_dir}")
+            subprocess.run([self._filled(word) for word in words], check=True)
 
     def _is_ready(self) -> bool:
         try:

@@ -39,7 +39,9 @@ async def test_an_answer_streams_and_tells_its_end_and_its_usage(server: Running
 
 
 async def test_a_backend_of_ours_keeps_its_promises(server: Running) -> None:
-    request = GenerationRequest((ChatMessage("user", COUNT),), {**server.server.options, **asked(6)})
+    request = GenerationRequest(
+        (ChatMessage("user", COUNT),), {**server.server.options, **asked(6)}
+    )
     points = 6 if server.server.slow else 12
     await check_backend(lambda: backend_for(server), request=request, max_points=points)
 
@@ -83,9 +85,7 @@ async def test_eight_at_once_have_their_own_answers(server: Running) -> None:
         for n in range(count):
             own = {"type": "object", "properties": {"n": {"const": n}}, "required": ["n"]}
             format = own if server.can("schema") else None
-            thunks.append(
-                await m.ainstruct(f"Say {n}.", format=format, model_options=asked(24))
-            )
+            thunks.append(await m.ainstruct(f"Say {n}.", format=format, model_options=asked(24)))
         answers = [await thunk.avalue() for thunk in thunks]
     if server.can("schema"):
         assert [json.loads(answer)["n"] for answer in answers] == list(range(count))
