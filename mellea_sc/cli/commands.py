@@ -91,6 +91,12 @@ def cli() -> None:
 @click.option(
     "--explain", is_flag=True, help="Say at the end what ended which attempt, and what it cost."
 )
+@click.option(
+    "--trace",
+    type=click.Path(dir_okay=False, writable=True),
+    metavar="FILE",
+    help="Write a page that shows what ran when, and what ended it.",
+)
 @_debug
 def run(
     prompt: str,
@@ -112,6 +118,7 @@ def run(
     loop: Literal["asyncio", "trio"],
     as_json: bool,
     explain: bool,
+    trace: str | None,
     debug: bool,
 ) -> None:
     """Stream the answer to PROMPT, as far as it passes the checks.
@@ -142,6 +149,7 @@ def run(
         timeout=timeout,
         as_json=as_json,
         explain=explain,
+        trace=trace,
     )
     end_with(run_stream, settings, loop=loop, debug=debug)
 

@@ -7,11 +7,14 @@ tree for people, :meth:`Trace.to_dict` the same for programs.
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Iterator, Sequence
 from typing import Literal, TypeAlias
 
 import attrs
+
+from mellea_sc.core.picture import svg_of
 
 __all__ = ["Cause", "CauseKind", "TokenCount", "Trace"]
 
@@ -123,6 +126,21 @@ class Trace:
     def to_json(self) -> str:
         """The tree as JSON."""
         return json.dumps(self.to_dict())
+
+    def to_svg(self) -> str:
+        """The tree as a picture: what ran when, on one time axis, and what ended it."""
+        return svg_of(self)
+
+    def to_html(self) -> str:
+        """The picture as a page, light or dark as the reader's system is."""
+        return (
+            '<!doctype html><meta charset="utf-8"><title>Trace</title>'
+            "<style>:root{color-scheme:light dark}body{margin:2em;font-family:system-ui,sans-serif}</style>"
+            f"{self.to_svg()}<pre>{html.escape(str(self))}</pre>"
+        )
+
+    def _repr_html_(self) -> str:
+        return self.to_svg()
 
     def __str__(self) -> str:
         return "\n".join(self._lines("", ""))

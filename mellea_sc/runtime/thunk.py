@@ -28,6 +28,7 @@ from mellea_sc.core.errors import (
     GenerationCancelled,
     ThunkNotComputed,
 )
+from mellea_sc.core.picture import text_of_answer
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.runtime.budget import covered
 from mellea_sc.runtime.failures import failure_of, raise_unchanged
@@ -62,6 +63,15 @@ class GenerationInfo:
     time_to_first_token: float | None = None
     total_time: float | None = None
     attempts: int = 1
+
+    def told(self) -> str:
+        """Model, tokens and time, as far as they are known, to follow something in a line for people."""
+        said = [self.model] if self.model else []
+        if self.usage is not None:
+            said.append(f"{self.usage.completion_tokens} tokens")
+        if self.total_time is not None:
+            said.append(f"{self.total_time:.1f} s")
+        return "".join(f", {one}" for one in said)
 
     def summed_over(self, attempts: Sequence[GenerationInfo]) -> GenerationInfo:
         """The same, with the usage and the total time of several attempts, of which this is one."""
@@ -214,6 +224,11 @@ class ModelOutputThunk(Thunk):
 
     def __repr__(self) -> str:
         return f"<ModelOutputThunk {self._state}: {self.name}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the answer when it is there, and never a wait."""
+        text = self._value or ""
+        return text_of_answer(text, f"{self.name}: {self._state}{self.generation.told()}")
 
     def __copy__(self) -> ModelOutputThunk:
         """The same text, free of the session.

@@ -10,7 +10,13 @@ import anyio
 import anyio.lowlevel
 
 from mellea_sc.core.errors import ThunkNotComputed
-from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
+from mellea_sc.core.picture import table_of, text_of_answer
+from mellea_sc.core.requirement import (
+    PartialValidationResult,
+    Requirement,
+    ValidationResult,
+    label_of,
+)
 from mellea_sc.core.trace import Trace
 from mellea_sc.runtime.ledger import Chunk
 from mellea_sc.runtime.loops import check_loop, current_loop
@@ -235,18 +241,32 @@ class StreamChunkingResult:
         self._run.was_observed()
         return self.error
 
-    def __repr__(self) -> str:
+    @property
+    def _state(self) -> str:
         if not self.ended.is_set():
-            state = "running"
-        elif self.completed:
-            state = "completed"
-        elif self.error is not None:
-            state = "ended by an error"
-        elif self.cancelled:
-            state = "cancelled"
-        else:
-            state = "stopped by a failed check"
-        return f"<StreamChunkingResult {state}, {self.released} chunks released>"
+            return "running"
+        if self.completed:
+            return "completed"
+        if self.error is not None:
+            return "ended by an error"
+        return "cancelled" if self.cancelled else "stopped by a failed check"
+
+    def __repr__(self) -> str:
+        return f"<StreamChunkingResult {self._state}, {self.released} chunks released>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what was released, the verdicts, and what ran when."""
+        verdicts = [
+            (label_of(one), verdict.success, verdict.reason)
+            for one, verdict in self.streaming_failures
+        ]
+        if not verdicts and self.attempts:
+            verdicts = [
+                (label_of(one), "pass" if verdict else "fail", verdict.reason)
+                for one, verdict in self.attempts[-1].validations
+            ]
+        said = text_of_answer(self.full_text, f"{self._state}{self.generation.told()}")
+        return said + table_of(verdicts) + self.trace.to_svg()
 
 
 def _whole_text_of(chunk: Chunk) -> str:

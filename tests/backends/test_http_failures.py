@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mellea_sc.backends.http.failures import Advice, Failures, Secret
 from mellea_sc.core.errors import BackendBusy, BackendRejected, ModelNotFound, NotAuthorized

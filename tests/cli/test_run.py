@@ -157,6 +157,24 @@ def test_json_lines_say_what_has_failed(scripted: ScriptedBackend, invoke: Invok
 # --- wrong usage, wrong servers ----------------------------------------------------------------
 
 
+def test_a_trace_is_written_as_a_page(
+    scripted: ScriptedBackend, invoke: Invoke, tmp_path: Path
+) -> None:
+    page = tmp_path / "trace.html"
+    result = invoke("run", "Go on.", "--must-not", "flows", "--trace", str(page))
+    assert result.exit_code == 1
+    assert "<svg" in page.read_text(encoding="utf-8")
+    assert "attempt 1: failed" in page.read_text(encoding="utf-8")
+
+
+def test_a_trace_that_cannot_be_written_is_wrong_usage(
+    scripted: ScriptedBackend, invoke: Invoke, tmp_path: Path
+) -> None:
+    result = invoke("run", "Go on.", "--trace", str(tmp_path / "none" / "trace.html"))
+    assert result.exit_code == 2
+    assert "trace.html" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [

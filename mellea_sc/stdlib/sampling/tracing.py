@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mellea_sc.core.errors import GenerationCancelled
-from mellea_sc.core.requirement import Requirement
+from mellea_sc.core.requirement import Requirement, label_of
 from mellea_sc.core.trace import Cause, CauseKind, TokenCount, Trace
 from mellea_sc.runtime.attempt import Attempt
 from mellea_sc.runtime.thunk import ModelOutputThunk
@@ -179,4 +179,4 @@ def cause_of_error(error: Exception, at: float | None) -> Cause:
 
 def named(requirement: Requirement) -> str:
     """A requirement, for people: its description, or else its kind."""
-    return repr(requirement.description or type(requirement).__name__)
+    return repr(label_of(requirement))
