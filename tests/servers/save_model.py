@@ -23,8 +23,8 @@ def main(weights: Path, directory: Path) -> None:
     model.save_pretrained(draft)
     transformers.AutoTokenizer.from_pretrained(**where).save_pretrained(draft)
     generation = draft / "generation_config.json"
-    # greedy, and short where the request does not say
-    settings = {**json.loads(generation.read_text()), "max_new_tokens": 48, "do_sample": False}
+    # without do_sample, transformers' server would take no notice of a temperature
+    settings = {**json.loads(generation.read_text()), "max_new_tokens": 32, "do_sample": True}
     generation.write_text(json.dumps(settings))
     draft.replace(directory)
 

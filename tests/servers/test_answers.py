@@ -42,11 +42,12 @@ async def test_a_backend_of_ours_keeps_its_promises(server: Running) -> None:
     request = GenerationRequest(
         (ChatMessage("user", COUNT),), {**server.server.options, **asked(6)}
     )
-    points = 6 if server.server.slow else 12
-    await check_backend(lambda: backend_for(server), request=request, max_points=points)
+    await check_backend(lambda: backend_for(server), request=request, max_points=6)
 
 
 async def test_what_stands_before_a_stop_word_is_the_answer(server: Running) -> None:
+    if not server.can("stop"):
+        pytest.skip(f"{server.server.name} sends the stop word too")
     async with session(server) as m:
         whole = str(await (await m.ainstruct(COUNT, model_options=asked(24))).avalue())
         words = whole.split()
@@ -66,16 +67,24 @@ async def test_a_seed_gives_the_same_answer_again(server: Running) -> None:
     assert answers[0] == answers[1] != answers[2]
 
 
+SEVEN = {"type": "object", "properties": {"n": {"enum": [7]}}, "required": ["n"]}
+
+
 async def test_an_answer_in_a_format_fits_it_or_is_an_error(server: Running) -> None:
-    schema = {"type": "object", "properties": {"n": {"enum": [7]}}, "required": ["n"]}
     async with session(server) as m:
-        thunk = await m.ainstruct("Any number?", format=schema, model_options=asked(40))
-        try:
-            value = await thunk.avalue()
-        except MelleaError as error:
-            assert not server.can("schema"), error
+        thunk = await m.ainstruct("Any number?", format=SEVEN, model_options=asked(40))
+        if server.can("schema"):
+            assert json.loads(await thunk.avalue()) == {"n": 7}
         else:
-            assert json.loads(value) == {"n": 7}
+            with pytest.raises(MelleaError):
+                await thunk.avalue()
+
+
+async def test_an_answer_in_a_format_that_is_cut_off_is_an_error(server: Running) -> None:
+    async with session(server) as m:
+        thunk = await m.ainstruct("Any number?", format=SEVEN, model_options=asked(2))
+        with pytest.raises(MelleaError):
+            await thunk.avalue()
 
 
 async def test_eight_at_once_have_their_own_answers(server: Running) -> None:
@@ -98,7 +107,7 @@ async def test_a_model_that_continues_writes_on(server: Running, backend: OpenAI
     request = GenerationRequest(messages, {**server.server.options, **asked(8)})
     async with backend.open(request) as deltas:
         text = "".join([delta.text async for delta in deltas])
-    if server.can("continue"):
+    if backend.prefills:
         assert text.startswith(" four")
     assert text.strip()
 
@@ -118,7 +127,7 @@ async def test_backtracking_joins_what_it_keeps_and_what_follows(server: Running
 
 
 async def test_a_long_answer_comes_whole(server: Running) -> None:
-    tokens = 60 if server.server.slow else 200
+    tokens = 100
     async with session(server) as m:
         thunk = await m.ainstruct(FOREVER, model_options=endless(server, tokens))
         await thunk.avalue()

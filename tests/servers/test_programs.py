@@ -30,7 +30,7 @@ def test_a_program_of_the_readme_runs(program: str, server: Running) -> None:
         },
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600 if server.server.slow else 100,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
