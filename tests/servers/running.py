@@ -124,8 +124,8 @@ class Running:
         """Whether it works on any request, by its own metrics; without any, by its processor time."""
         if self.server.running is None:
             before = self._processor_seconds()
-            await anyio.sleep(0.2)
-            return self._processor_seconds() - before > 0.1
+            await anyio.sleep(0.3)
+            return self._processor_seconds() - before > 0.02
         if self.upstream is not None:
             return await self.upstream.is_busy()
         async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
