@@ -86,6 +86,12 @@ def cli() -> None:
     metavar="SECONDS",
     help="To wait for each piece of the answer. Default: 120.",
 )
+@click.option(
+    "--retries",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="How often a request that failed before its answer began is made again. Default: 3.",
+)
 @click.option("--loop", type=click.Choice(LOOPS), default="asyncio", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on standard output.")
 @click.option(
@@ -115,6 +121,7 @@ def run(
     temperature: float | None,
     seed: int | None,
     timeout: float | None,
+    retries: int | None,
     loop: Literal["asyncio", "trio"],
     as_json: bool,
     explain: bool,
@@ -147,6 +154,7 @@ def run(
         temperature=temperature,
         seed=seed,
         timeout=timeout,
+        retries=retries,
         as_json=as_json,
         explain=explain,
         trace=trace,

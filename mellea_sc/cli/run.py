@@ -58,6 +58,7 @@ class RunSettings:
     temperature: float | None
     seed: int | None
     timeout: float | None
+    retries: int | None
     as_json: bool
     explain: bool
     trace: str | None
@@ -95,7 +96,7 @@ async def run(settings: RunSettings) -> int:
             if sys.platform != "win32":  # where Ctrl-C is a KeyboardInterrupt
                 await tasks.start(interruption.watch)
             with show:
-                async with start_session(backend=backend) as m:
+                async with start_session(backend=backend, retries=settings.retries) as m:
                     tasks.start_soon(show.draw)
                     async with m.stream(
                         Instruction(CBlock(settings.prompt), requirements),

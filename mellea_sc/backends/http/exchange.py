@@ -5,22 +5,25 @@ Imports httpx; is itself imported when the first request is made.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Final, cast
 
 import anyio
 import anyio.lowlevel
-import httpx
 
 from mellea_sc.backends.http.address import Address
 from mellea_sc.backends.http.failures import Failures
 from mellea_sc.backends.http.response import CLOSE_TIMEOUT, Response
-from mellea_sc.backends.http.translation import ERRORS, translated
+from mellea_sc.backends.http.translation import client_errors, translated
 from mellea_sc.core.errors import StreamInterrupted
 
 if TYPE_CHECKING:
     import httpcore
+    import httpx
+
+    from mellea_sc.backends.http.client import AnyClient
 
 __all__ = ["respond"]
 
@@ -30,7 +33,7 @@ CONNECT_TIMEOUT: Final = 10.0
 
 @asynccontextmanager
 async def respond(
-    client: httpx.AsyncClient,
+    client: AnyClient,
     address: Address,
     path: str,
     content: bytes,
@@ -51,16 +54,18 @@ async def respond(
     if address.authorization is not None:
         headers["authorization"] = address.authorization.value
     try:
+        # httpx2 has the same methods.
+        client = cast("httpx.AsyncClient", client)
         request = client.build_request(
             "POST",
             f"{address.url}{path}",
             content=content,
             headers=headers,
-            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT),
+            timeout=(CONNECT_TIMEOUT, None, None, None),
         )
-        request.stream = _Content(content)
+        request.stream = _in_one_piece(cast("Hashable", type(request.stream)))(content)
         response = Response(await _send(client, request), failures)
-    except ERRORS as error:
+    except client_errors() as error:
         failure = translated(error, failures)
         if isinstance(failure, StreamInterrupted):
             failure.retryable = True  # before its first byte
@@ -80,7 +85,7 @@ async def _send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Resp
     watch = _Watch()
     try:
         return await _watched(client, request, watch)
-    except ERRORS:
+    except client_errors():
         if not watch.was_given_up:
             raise
     return await _watched(client, request, _Watch())
@@ -92,7 +97,7 @@ async def _watched(
     request.extensions = {**request.extensions, "trace": watch}
     try:
         return await client.send(request, stream=True)
-    except ERRORS:
+    except client_errors():
         raise
     except BaseException:
         with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
@@ -100,13 +105,20 @@ async def _watched(
         raise
 
 
-class _Content(httpx.AsyncByteStream):
-    """The body of a request, in one piece.
+@cache
+def _in_one_piece(kind: Hashable) -> Callable[[bytes], httpx.AsyncByteStream]:
+    """The body of a request, for the client that has bodies of this kind.
 
     The client's own is an async generator, and is left to the garbage collector when sending it
     is cancelled.
     """
+    return cast(
+        "Callable[[bytes], httpx.AsyncByteStream]",
+        type("Content", (_Content, cast("type[object]", kind)), {}),
+    )
 
+
+class _Content:
     def __init__(self, content: bytes) -> None:
         self._content = content
         self._is_sent = False
