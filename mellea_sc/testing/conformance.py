@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import anyio
 import attrs
 
-from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest
+from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest, ToolCallDelta
 from mellea_sc.core.errors import BackendError
 from mellea_sc.testing._promises import check_promises
 from mellea_sc.testing.everywhere import cancel_everywhere
@@ -96,6 +96,9 @@ async def _read(deltas: AsyncIterator[Delta]) -> tuple[str, bool]:
 def _is_delta(thing: object) -> None:
     assert isinstance(thing, Delta), f"the iterator gave {thing!r}, which is not a Delta"
     assert isinstance(thing.text, str), f"the text of a delta is {thing.text!r}"
+    assert isinstance(thing.reasoning, str), f"the reasoning of a delta is {thing.reasoning!r}"
+    for piece in thing.tool_calls:
+        assert isinstance(piece, ToolCallDelta), f"a piece of a call is {piece!r}"
     assert not any("\ud800" <= character <= "\udfff" for character in thing.text), (
         f"a delta has half a character, {thing.text!r}; servers cut them, and it waits for the other half"
     )
