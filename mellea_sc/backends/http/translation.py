@@ -92,7 +92,8 @@ def _is_disconnect(reason: str) -> bool:
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
     """What TLS said, where that is what began the chain of errors."""
     while error is not None:
-        if isinstance(error, ssl.SSLError):
+        # aiohttp's errors are of this kind too, and say nothing: theirs come from TLS's own
+        if isinstance(error, ssl.SSLError) and type(error).__module__ == "ssl":
             # Both tell of a connection that has ended, not of TLS.
             return None if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) else error
         error = error.__cause__ or error.__context__
