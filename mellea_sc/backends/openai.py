@@ -219,13 +219,17 @@ class OpenAIBackend(HttpBackend):
             raise self._failures.model(f"finish_reason {reason!r}")
         words = fields_of(choice.get("delta")) or fields_of(choice.get("message"))
         # A model that declines an answer in a given form says so in a field of its own.
-        content = text_in(words.get("content") or words.get("refusal") or choice.get("text"))
+        said = words.get("content")
+        if isinstance(said, str) and said:
+            content: str | None = said
+        else:
+            content = text_in(said or words.get("refusal") or choice.get("text"))
         if content is None:
             raise self._failures.malformed(text)
         reason = reason if isinstance(reason, str) and reason else None
-        delta = Delta(content, reason, _usage(chunk))
-        if len(words) > 1 or not content or content is not words.get("content"):
-            # most deltas are one text, and have nothing else
+        has_usage = chunk.get("usage") or "x_groq" in chunk
+        delta = Delta(content, reason, _usage(chunk) if has_usage else None)
+        if content is not said or len(words) > 1:  # most deltas are one text and nothing else
             delta.reasoning = reasoning_in(words)
             delta.tool_calls = calls_in(words)
         return delta
