@@ -16,7 +16,16 @@ from mellea_sc.backends.http.dialect import Dialect, describe, has_schema
 from mellea_sc.backends.http.environment import CONNECT_TIMEOUT, ClientSettings, Verify
 from mellea_sc.backends.http.events import EventSplitter
 from mellea_sc.backends.http.failures import Advice, Secret
-from mellea_sc.backends.http.json_values import fields_of, list_of, parse_object, text_in, usage_in
+from mellea_sc.backends.http.json_values import (
+    calls_in,
+    count_in,
+    fields_of,
+    list_of,
+    parse_object,
+    reasoning_in,
+    text_in,
+    usage_in,
+)
 from mellea_sc.backends.model_options import (
     ModelOption,
     WireNames,
@@ -27,7 +36,7 @@ from mellea_sc.core.backend import Delta, GenerationRequest, JsonSchema, Usage
 from mellea_sc.core.errors import BackendRejected, InvalidOption
 
 if TYPE_CHECKING:
-    import httpx
+    from mellea_sc.backends.http.client import AnyClient
 
 __all__ = ["OpenAIBackend"]
 
@@ -49,8 +58,8 @@ class OpenAIBackend(HttpBackend):
         api_key: By default ``OPENAI_API_KEY``; servers on one's own machine mostly need none.
         headers: Sent with every request. One that holds a key (``Authorization``, ``api-key``) takes the place
             of ``OPENAI_API_KEY``. Their values are secrets.
-        client: An ``httpx.AsyncClient`` to use instead of one of the backend's own; it stays the caller's to
-            close, and its timeouts are not used.
+        client: An ``AsyncClient`` of httpx or httpx2 to use instead of one of the backend's own; it stays the
+            caller's to close, and its timeouts are not used.
         verify: Which certificates are trusted: the path of a file or folder of them, an ``ssl.SSLContext``,
             or ``False``: any. By default those of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, else the usual ones.
         proxy: The URL of the proxy to go through; ``False``: none. By default what ``HTTPS_PROXY`` and its kin
@@ -83,7 +92,7 @@ class OpenAIBackend(HttpBackend):
         base_url: str | None = None,
         api_key: str | None = None,
         headers: Mapping[str, str] | None = None,
-        client: httpx.AsyncClient | None = None,
+        client: AnyClient | None = None,
         verify: Verify = True,
         proxy: bool | str = True,
         timeout: float | None = CONNECT_TIMEOUT,
@@ -164,7 +173,7 @@ class OpenAIBackend(HttpBackend):
         """The delta in an event's data; ``[DONE]`` is the end.
 
         An event without choices (a ping, metadata, the usage) is an empty delta. Text is also taken where
-        other protocols have it: in ``message``, in ``text``.
+        other protocols have it: in ``message``, in ``text``; reasoning and calls, by whichever of their names.
         """
         if text.strip() == "[DONE]":
             return None
@@ -189,15 +198,36 @@ class OpenAIBackend(HttpBackend):
         content = text_in(words.get("content") or words.get("refusal") or choice.get("text"))
         if content is None:
             raise self._failures.malformed(text)
-        return Delta(content, reason if isinstance(reason, str) and reason else None, _usage(chunk))
+        reason = reason if isinstance(reason, str) and reason else None
+        delta = Delta(content, reason, _usage(chunk))
+        if len(words) > 1 or not content or content is not words.get("content"):
+            # most deltas are one text, and have nothing else
+            delta.reasoning = reasoning_in(words)
+            delta.tool_calls = calls_in(words)
+        return delta
 
 
 def _usage(chunk: Mapping[str, object]) -> Usage | None:
     usage = fields_of(chunk.get("usage")) or fields_of(fields_of(chunk.get("x_groq")).get("usage"))
     if not usage:
         return None
-    return usage_in(usage, "prompt_tokens", "completion_tokens") or usage_in(
+    known = usage_in(usage, "prompt_tokens", "completion_tokens") or usage_in(
         usage, "input_tokens", "output_tokens"
+    )
+    if known is None:
+        return None
+    read = fields_of(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))
+    wrote = fields_of(usage.get("completion_tokens_details") or usage.get("output_tokens_details"))
+    reasoning = count_in(wrote, "reasoning_tokens") or count_in(usage, "reasoning_tokens")
+    # Some (xAI, Gemini) leave the reasoning out of the completion; what they call the total has it.
+    rest = count_in(usage, "total_tokens") - known.total_tokens if known.prompt_tokens else 0
+    if rest <= 0:
+        rest = reasoning if reasoning > known.completion_tokens else 0
+    return Usage(
+        known.prompt_tokens,
+        known.completion_tokens + rest,
+        count_in(read, "cached_tokens") or count_in(usage, "prompt_cache_hit_tokens"),
+        reasoning,
     )
 
 
