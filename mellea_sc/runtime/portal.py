@@ -18,6 +18,7 @@ from mellea_sc.runtime.budget import covered
 from mellea_sc.runtime.forks import tell_of_forks
 from mellea_sc.runtime.loop_thread import LOOK_AGAIN, PATIENCE, Job, LoopThread, Mark
 from mellea_sc.runtime.loops import running_loop
+from mellea_sc.runtime.notebook import in_cell
 from mellea_sc.runtime.unobserved import log_unobserved
 
 __all__ = ["SyncPortal", "is_blocking_call", "refuse_in_event_loop"]
@@ -33,12 +34,12 @@ def is_blocking_call() -> bool:
 
 
 def refuse_in_event_loop(what: str, instead: str) -> None:
-    """Raise if a blocking call would block a running event loop.
+    """Raise if a blocking call would block a running event loop; that of a notebook waits for its cell anyway.
 
     Raises:
         SyncCallInEventLoop: an event loop runs in this thread.
     """
-    if running_loop() is not None:
+    if running_loop() is not None and not in_cell():
         raise SyncCallInEventLoop(
             f"{what} would block the event loop that runs here: use `{instead}` instead"
         )

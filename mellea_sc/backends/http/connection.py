@@ -12,7 +12,6 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -114,11 +113,18 @@ class Connection:
             ]
         except h11.LocalProtocolError as error:
             raise httpx.LocalProtocolError(str(error)) from error
-        # A refusal may have come before all was sent; if not, reading fails as well.
-        with suppress(OSError, anyio.BrokenResourceError):
+        lost: Exception | None = None
+        try:
             await self._stream.send(b"".join(piece for piece in pieces if piece))
+        except (OSError, anyio.BrokenResourceError) as error:
+            lost = error  # a refusal may have come before all was sent
         while True:
-            event = await self._next_event()
+            try:
+                event = await self._next_event()
+            except httpx.TransportError:
+                if lost is not None and not self.has_answered:
+                    raise httpx.WriteError(str(lost)) from lost
+                raise
             if isinstance(event, h11.Response):
                 return event
             if not isinstance(event, h11.InformationalResponse):
@@ -180,7 +186,9 @@ class Connection:
                 return False
             else:
                 return False
-        return not _is_readable(self._stream.extra(SocketAttribute.raw_socket))
+        return not _is_read_ahead(self._stream) and not _is_readable(
+            self._stream.extra(SocketAttribute.raw_socket)
+        )
 
     async def aclose(self) -> None:
         """Close it at once, without a word to the other side.
@@ -188,6 +196,16 @@ class Connection:
         Cancellation: it is closed nevertheless.
         """
         await anyio.aclose_forcefully(self._stream)
+
+
+def _is_read_ahead(stream: ByteStream) -> bool:
+    """Whether anyio has received what nobody has asked for, as it does under asyncio.
+
+    There is no public way to ask.
+    """
+    socket_stream: object = getattr(stream, "transport_stream", stream)
+    protocol: object = getattr(socket_stream, "_protocol", None)
+    return bool(getattr(protocol, "read_queue", ()))
 
 
 def _is_readable(sock: socket.socket) -> bool:
