@@ -26,7 +26,7 @@ from collections.abc import (
     Generator,
 )
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
-from contextvars import ContextVar, Token
+from contextvars import Context, ContextVar, Token, copy_context
 from functools import partial
 from types import TracebackType
 from typing import Final, Protocol, Self, TypeVar, TypeVarTuple
@@ -123,6 +123,7 @@ class Nursery:
 
     tasks: anyio.abc.TaskGroup
     _hosts: anyio.abc.TaskGroup
+    _context: Context
     _groups: AbstractAsyncContextManager[None]
     _token: Token[Nursery | None]
 
@@ -167,6 +168,7 @@ class Nursery:
                 self._close_link()
 
     async def __aenter__(self) -> Self:
+        self._context = copy_context()
         self._groups = self._task_groups()
         await self._groups.__aenter__()
         self._token = _current.set(self)
@@ -368,7 +370,16 @@ class Nursery:
     def _start_watch(self) -> None:
         if not self._watch.is_running:
             self._watch.is_running = True
-            self._hosts.start_soon(self._watch.run, name=f"watch of {self.name}")
+            self._start_host(self._watch.run, name=f"watch of {self.name}")
+
+    def _start_host(
+        self,
+        function: Callable[[*tuple[*PosArgs]], Coroutine[object, object, None]],
+        *args: *PosArgs,
+        name: str,
+    ) -> None:
+        # in the nursery's own context: in that of who asked first, the task would keep all of it alive
+        self._context.run(partial(self._hosts.start_soon, function, *args, name=name))
 
     async def connection(self) -> Backend:
         """The backend with its connections open; they are opened by the first who asks.
@@ -382,7 +393,7 @@ class Nursery:
         if link is None:
             self._start_watch()  # not later: what asyncio starts just before it ends has no first step
             link = self._link = _Link()
-            self._hosts.start_soon(self._host, link, name=f"connections of {self.name}")
+            self._start_host(self._host, link, name=f"connections of {self.name}")
         if link.backend is None:
             await link.settled.wait()
         if link.error is not None:
