@@ -183,6 +183,7 @@ class Nursery:
         with suppress(ValueError):  # left in another context than it was entered in, as fixtures do
             _current.reset(self._token)
         swallowed: bool | None = False
+        own = [] if exc is None else leaves_of(exc)
         errors: list[BaseException] = []
         try:
             swallowed = await self._groups.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it joins
@@ -190,10 +191,9 @@ class Nursery:
             errors = leaves_of(group)
         except anyio.get_cancelled_exc_class():  # noqa: ASYNC103 - errors go before, as in a task group
             errors.extend(self._unobserved.take())
-            if not errors:
+            if not errors and not own:
                 raise
         known = {id(error): error for error in [*errors, *self._unobserved.take()]}
-        own = [] if exc is None else leaves_of(exc)
         errors = [error for error in known.values() if all(error is not one for one in own)]
         if isinstance(exc, KeyboardInterrupt | SystemExit | GeneratorExit):
             log_unobserved(self.name, errors)
@@ -204,7 +204,10 @@ class Nursery:
                 errors.insert(0, exc)
                 what = f"its block was left by an error, and there are {what}"
             # a coroutine that a cancellation is being thrown into would put that into the group's context
-            await anyio.lowlevel.cancel_shielded_checkpoint()  # noqa: ASYNC102 - it is shielded
+            with suppress(
+                anyio.get_cancelled_exc_class()
+            ):  # one of asyncio's own, that no shield stops
+                await anyio.lowlevel.cancel_shielded_checkpoint()
             raise_unchanged(BaseExceptionGroup(what, errors))
         return bool(swallowed)
 
