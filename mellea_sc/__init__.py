@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from mellea_sc.backends.local import LocalBackend
     from mellea_sc.backends.ollama import OllamaBackend
     from mellea_sc.backends.openai import OpenAIBackend
-    from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest, Usage
+    from mellea_sc.core.backend import (
+        Backend,
+        BackendWrapper,
+        ChatMessage,
+        Delta,
+        GenerationRequest,
+        ToolCall,
+        ToolCallDelta,
+        Usage,
+    )
     from mellea_sc.core.base import CBlock, Component, Context
     from mellea_sc.core.chunking import ChunkingStrategy
     from mellea_sc.core.errors import (
@@ -36,6 +45,7 @@ if TYPE_CHECKING:
         BudgetExceeded,
         ChunkingError,
         DependencyFailed,
+        EmptyAnswer,
         EngineError,
         GenerationCancelled,
         InvalidOption,
@@ -55,12 +65,14 @@ if TYPE_CHECKING:
         SyncCallInEventLoop,
         ThunkNotComputed,
         UnclearJudgement,
+        UnexpectedToolCalls,
         UsageError,
         ValidatorTimeout,
         WrongEventLoop,
     )
     from mellea_sc.core.model_options import ModelOption
     from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
+    from mellea_sc.core.retries import Retries
     from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
     from mellea_sc.core.spending import Limits, Prices, Spent
     from mellea_sc.core.trace import Cause, TokenCount, Trace
@@ -93,6 +105,7 @@ if TYPE_CHECKING:
         FullValidationEvent,
         InputCheckEvent,
         QuickCheckEvent,
+        ReasoningEvent,
         RetractEvent,
         RetryEvent,
         StreamEvent,
@@ -143,6 +156,7 @@ __all__ = [
     "BackendRejected",
     "BackendTimeout",
     "BackendUnreachable",
+    "BackendWrapper",
     "BacktrackStrategy",
     "BaseSamplingStrategy",
     "BestOfNStrategy",
@@ -163,6 +177,7 @@ __all__ = [
     "Delta",
     "DependencyFailed",
     "EditEvent",
+    "EmptyAnswer",
     "EngineError",
     "ErrorEvent",
     "FullValidationEvent",
@@ -211,10 +226,12 @@ __all__ = [
     "QuickCheckEvent",
     "RacingStrategy",
     "RawChunker",
+    "ReasoningEvent",
     "RejectionSamplingStrategy",
     "RepairTemplateStrategy",
     "Requirement",
     "RetractEvent",
+    "Retries",
     "RetryEvent",
     "RunError",
     "SamplingResult",
@@ -233,9 +250,12 @@ __all__ = [
     "SyncCallInEventLoop",
     "ThunkNotComputed",
     "TokenCount",
+    "ToolCall",
+    "ToolCallDelta",
     "Trace",
     "Transform",
     "UnclearJudgement",
+    "UnexpectedToolCalls",
     "Usage",
     "UsageError",
     "ValidJSON",
@@ -259,9 +279,12 @@ _ROOMS = {
     "mellea_sc.backends.openai": ("OpenAIBackend",),
     "mellea_sc.core.backend": (
         "Backend",
+        "BackendWrapper",
         "ChatMessage",
         "Delta",
         "GenerationRequest",
+        "ToolCall",
+        "ToolCallDelta",
         "Usage",
     ),
     "mellea_sc.core.base": (
@@ -281,6 +304,7 @@ _ROOMS = {
         "BudgetExceeded",
         "ChunkingError",
         "DependencyFailed",
+        "EmptyAnswer",
         "EngineError",
         "GenerationCancelled",
         "InvalidOption",
@@ -300,6 +324,7 @@ _ROOMS = {
         "SyncCallInEventLoop",
         "ThunkNotComputed",
         "UnclearJudgement",
+        "UnexpectedToolCalls",
         "UsageError",
         "ValidatorTimeout",
         "WrongEventLoop",
@@ -310,6 +335,7 @@ _ROOMS = {
         "Requirement",
         "ValidationResult",
     ),
+    "mellea_sc.core.retries": ("Retries",),
     "mellea_sc.core.sampling": (
         "SamplingResult",
         "SamplingStrategy",
@@ -362,6 +388,7 @@ _ROOMS = {
         "FullValidationEvent",
         "InputCheckEvent",
         "QuickCheckEvent",
+        "ReasoningEvent",
         "RetractEvent",
         "RetryEvent",
         "StreamEvent",

@@ -28,7 +28,6 @@ HEAVY = {
     "referencing",
     "regex",
     "rich",
-    "stamina",
     "trio",
 }
 

@@ -25,6 +25,7 @@ from benchmarks.strategies.report import write_report
 from benchmarks.strategies.tasks import LEAST, TASKS, Task
 from mellea_sc import (
     Backend,
+    BackendWrapper,
     BacktrackStrategy,
     Component,
     Context,
@@ -127,7 +128,7 @@ class Count:
     prompt_tokens: int | None = None
 
 
-class Counted(Backend):
+class Counted(BackendWrapper):
     """Another backend whose deltas are counted.
 
     Args:
@@ -136,26 +137,16 @@ class Counted(Backend):
     """
 
     def __init__(self, inner: Backend, *, prefills: bool = True) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self.counts: list[Count] = []
-        self.provider = inner.provider
-        self.model_id = inner.model_id
         self.prefills = inner.prefills and prefills
-        self.judges = inner.judges
-
-    @asynccontextmanager
-    async def connected(self) -> AsyncGenerator[Counted]:
-        async with self._inner.connected() as inner:
-            connected = copy.copy(self)
-            connected._inner = inner
-            yield connected
 
     @asynccontextmanager
     async def open(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
         count = Count()
         self.counts.append(count)
         async with (
-            self._inner.open(request) as deltas,
+            self.inner.open(request) as deltas,
             aclosing(_counted(deltas, count)) as counted,
         ):
             yield counted

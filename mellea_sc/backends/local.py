@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from mellea_sc.backends._weights import SMOLLM2, Progress, ProgressCallback, fetch
 from mellea_sc.backends.engine.process import Engine, EngineSpec, Lease, lease, require_engine
-from mellea_sc.backends.engine.weights import SMOLLM2, Progress, ProgressCallback, fetch
 from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest
 from mellea_sc.core.errors import (
     BackendUnreachable,

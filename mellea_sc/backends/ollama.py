@@ -9,7 +9,14 @@ from typing import ClassVar, Final
 from mellea_sc.backends.http.address import parse_address
 from mellea_sc.backends.http.backend import HttpBackend
 from mellea_sc.backends.http.failures import Advice
-from mellea_sc.backends.http.json_values import fields_of, parse_object, text_in, usage_in
+from mellea_sc.backends.http.json_values import (
+    calls_in,
+    fields_of,
+    parse_object,
+    reasoning_in,
+    text_in,
+    usage_in,
+)
 from mellea_sc.backends.http.lines import LineSplitter
 from mellea_sc.backends.model_options import ModelOption, WireNames, wire_parameters
 from mellea_sc.core.backend import Delta, GenerationRequest
@@ -72,21 +79,23 @@ class OllamaBackend(HttpBackend):
             raise self._failures.malformed(text)
         if chunk.get("error"):
             raise self._failures.model(chunk["error"])
-        message = fields_of(chunk.get("message")).get("content")
-        content = text_in(message or chunk.get("response"))
+        message = fields_of(chunk.get("message"))
+        content = text_in(message.get("content") or chunk.get("response"))
         done = chunk.get("done")
         if content is None or not isinstance(done, bool):
             raise self._failures.malformed(text)
+        delta = Delta(content)
+        if not content or len(message) > 2 or "role" not in message:
+            delta.reasoning = reasoning_in(message) or text_in(chunk.get("thinking")) or ""
+            delta.tool_calls = calls_in(message, counted=False)  # each call comes whole
         if not done:
-            return Delta(content)
+            return delta
         reason = chunk.get("done_reason")
         if reason in ("load", "unload"):  # it has loaded a model, or let it go, and said nothing
             raise self._failures.model(f"done_reason {reason!r}")
-        return Delta(
-            content,
-            reason if isinstance(reason, str) and reason else "stop",
-            usage_in(chunk, "prompt_eval_count", "eval_count"),
-        )
+        delta.finish_reason = reason if isinstance(reason, str) and reason else "stop"
+        delta.usage = usage_in(chunk, "prompt_eval_count", "eval_count")
+        return delta
 
 
 def ollama_url(host: str) -> str:

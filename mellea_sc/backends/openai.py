@@ -11,14 +11,23 @@ import attrs
 
 from mellea_sc.backends.http.address import Address, parse_address
 from mellea_sc.backends.http.backend import HttpBackend
+from mellea_sc.backends.http.events import EventSplitter
 from mellea_sc.backends.http.failures import Advice
-from mellea_sc.backends.http.json_values import fields_of, list_of, parse_object, text_in, usage_in
-from mellea_sc.backends.http.lines import EventSplitter
+from mellea_sc.backends.http.json_values import (
+    calls_in,
+    count_in,
+    fields_of,
+    list_of,
+    parse_object,
+    reasoning_in,
+    text_in,
+    usage_in,
+)
 from mellea_sc.backends.model_options import ModelOption, WireNames, wire_parameters
 from mellea_sc.core.backend import Delta, GenerationRequest, Usage
 
 if TYPE_CHECKING:
-    import httpx
+    from mellea_sc.backends.http.client import AnyClient
 
 __all__ = ["OpenAIBackend"]
 
@@ -35,7 +44,7 @@ class OpenAIBackend(HttpBackend):
         base_url: Where the server is, ``http://127.0.0.1:8080`` or ``…/v1``; a URL without a path is
             taken to end in ``/v1``. By default ``OPENAI_BASE_URL``, else OpenAI's own.
         api_key: By default ``OPENAI_API_KEY``; servers on one's own machine mostly need none.
-        client: An ``httpx.AsyncClient`` to use instead of one of the backend's own, for certificates
+        client: An ``AsyncClient`` of httpx or httpx2 to use instead of one of the backend's own, for certificates
             or proxies; it stays the caller's to close, and its timeouts are not used.
         uds: Path of a unix socket to go through; ``base_url`` is then the address seen by the server.
 
@@ -54,7 +63,7 @@ class OpenAIBackend(HttpBackend):
         *,
         base_url: str | None = None,
         api_key: str | None = None,
-        client: httpx.AsyncClient | None = None,
+        client: AnyClient | None = None,
         uds: str | None = None,
     ) -> None:
         address = _address(base_url, api_key, uds)
@@ -97,7 +106,7 @@ class OpenAIBackend(HttpBackend):
         """The delta in an event's data; ``[DONE]`` is the end.
 
         An event without choices (a ping, metadata, the usage) is an empty delta. Text is also taken where
-        other protocols have it: in ``message``, in ``text``.
+        other protocols have it: in ``message``, in ``text``; reasoning and calls, by whichever of their names.
         """
         if text.strip() == "[DONE]":
             return None
@@ -122,15 +131,36 @@ class OpenAIBackend(HttpBackend):
         content = text_in(words.get("content") or words.get("refusal") or choice.get("text"))
         if content is None:
             raise self._failures.malformed(text)
-        return Delta(content, reason if isinstance(reason, str) and reason else None, _usage(chunk))
+        reason = reason if isinstance(reason, str) and reason else None
+        delta = Delta(content, reason, _usage(chunk))
+        if len(words) > 1 or not content or content is not words.get("content"):
+            # most deltas are one text, and have nothing else
+            delta.reasoning = reasoning_in(words)
+            delta.tool_calls = calls_in(words)
+        return delta
 
 
 def _usage(chunk: Mapping[str, object]) -> Usage | None:
     usage = fields_of(chunk.get("usage")) or fields_of(fields_of(chunk.get("x_groq")).get("usage"))
     if not usage:
         return None
-    return usage_in(usage, "prompt_tokens", "completion_tokens") or usage_in(
+    known = usage_in(usage, "prompt_tokens", "completion_tokens") or usage_in(
         usage, "input_tokens", "output_tokens"
+    )
+    if known is None:
+        return None
+    read = fields_of(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))
+    wrote = fields_of(usage.get("completion_tokens_details") or usage.get("output_tokens_details"))
+    reasoning = count_in(wrote, "reasoning_tokens") or count_in(usage, "reasoning_tokens")
+    # Some (xAI, Gemini) leave the reasoning out of the completion; what they call the total has it.
+    rest = count_in(usage, "total_tokens") - known.total_tokens if known.prompt_tokens else 0
+    if rest <= 0:
+        rest = reasoning if reasoning > known.completion_tokens else 0
+    return Usage(
+        known.prompt_tokens,
+        known.completion_tokens + rest,
+        count_in(read, "cached_tokens") or count_in(usage, "prompt_cache_hit_tokens"),
+        reasoning,
     )
 
 

@@ -1,100 +1,127 @@
-"""A backend that is asked again when its server is busy."""
+"""A backend whose requests are made again when they failed before their answer began."""
 
 from __future__ import annotations
 
+import logging
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import Final, Self
 
 import anyio
+import attrs
 
-from mellea_sc.core.backend import Backend, Delta, GenerationRequest
-from mellea_sc.core.errors import BackendBusy, InvalidOption
+from mellea_sc.core.backend import Backend, BackendWrapper, Delta, GenerationRequest, Usage
+from mellea_sc.core.errors import BackendError, BackendUnreachable, InvalidOption
+from mellea_sc.core.retries import Retries, in_flight, of_call, retries_of
 
-if TYPE_CHECKING:
-    from typing import Self
+__all__ = ["Retrying", "retrying"]
 
-__all__ = ["Retrying"]
+log: Final = logging.getLogger("mellea_sc")
 
-FIRST_WAIT: Final = 0.25
-"""Seconds, doubled with every further attempt, where the server does not say how long to wait."""
+FIRST_WAIT: Final = 0.5
+"""Seconds, doubled with every further attempt: at least half of it is waited, whatever the server says."""
 LONGEST_WAIT: Final = 8.0
 """Seconds."""
+SPREAD: Final = 0.1
+"""By how much of itself a wait that the server asks for is lengthened at most: those who were refused
+together do not come back together."""
 
 
-class Retrying(Backend):
-    """Another backend, asked again when its server is overloaded or limits the rate (429, 503).
+class Retrying(BackendWrapper):
+    """Another backend, whose requests are made again when they failed before their answer began.
 
-    Nothing else is tried again: a server that is not there is said to be so at once, and once an
-    answer has begun it is never begun again.
+    What is made again is what the backend calls ``retryable``: no connection or a lost one, a server that
+    is busy, limits the rate or has trouble of its own (408, 429, 5xx). A server that is not there is said to
+    be so at once, unless it has answered before. Once something of an answer was handed out, it is never
+    begun again. Every retry is logged, to the logger ``mellea_sc``.
+
+    Sessions and streams put it around their backend by themselves, and take it from one that has it.
 
     Args:
         backend: The one that is asked.
-        attempts: How often, at most, the first time included.
-        budget: Seconds that all the waiting between attempts may add up to, with the attempts
-            themselves; a server that asks for more than is left is not waited for.
+        retries: How often a request is made again at most, or :class:`Retries`; 3 times if not given, 0: never.
 
     Raises:
-        InvalidOption: fewer than one attempt, or a negative budget.
+        InvalidOption: ``retries`` is not usable.
     """
 
-    def __init__(self, backend: Backend, *, attempts: int = 4, budget: float = 30.0) -> None:
-        if attempts < 1:
-            raise InvalidOption(f"attempts must be 1 or more, not {attempts!r}")
-        if not budget >= 0:
-            raise InvalidOption(f"budget must be 0 seconds or more, not {budget!r}")
-        self._backend = backend
-        self._attempts = attempts
-        self._budget = budget
-        self.provider: str = backend.provider
-        self.model_id: str = backend.model_id
-        self.prefills: bool = backend.prefills
-        self.judges: bool = backend.judges
+    def __init__(self, backend: Backend, retries: int | Retries | None = None) -> None:
+        super().__init__(backend)
+        wanted = retries_of(retries)
+        self.retries: Retries = Retries() if wanted is None else wanted
+        self.has_answered: bool = False
+        """Whether the server is known to be there."""
 
     def __repr__(self) -> str:
-        return f"Retrying({self._backend!r}, attempts={self._attempts}, budget={self._budget:g})"
-
-    @asynccontextmanager
-    async def connected(self) -> AsyncGenerator[Self]:
-        """The same around the connected backend."""
-        async with self._backend.connected() as backend:
-            yield type(self)(backend, attempts=self._attempts, budget=self._budget)
+        return f"Retrying({self.inner!r}, {self.retries!r})"
 
     def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
-        """Open a generation; see :meth:`Backend.open`.
+        """Open a generation; see :meth:`Backend.open`. Entering waits for the first delta that says something.
 
         Raises:
-            BackendBusy: on entering: the server still was, when attempts or budget were used up.
+            BackendError: on entering: of the last attempt; its notes say how many there were, or why there
+                is no further one.
 
         Cancellation: ends the waiting between attempts at once.
         """
-        return _Opening(self._backend, request, self._attempts, self._budget)
+        return _Opening(self, request)
+
+
+def retrying(backend: Backend, retries: int | Retries | None = None) -> Backend:
+    """A backend whose requests are made again: itself, if it sees to that already.
+
+    Raises:
+        InvalidOption: it does, and ``retries`` are given besides.
+    """
+    inside = backend
+    while not isinstance(inside, Retrying):
+        if not isinstance(inside, BackendWrapper):
+            return Retrying(backend, retries)
+        inside = inside.inner
+    if retries is not None:
+        raise InvalidOption("give either retries, or a backend that is Retrying, not both")
+    return backend
 
 
 class _Opening:
     """One generation: asked for on entering, as often as it takes."""
 
-    __slots__ = ("_attempts", "_backend", "_budget", "_opened", "_request")
+    _opened: AsyncExitStack
 
-    _opened: AbstractAsyncContextManager[AsyncIterator[Delta]]
-
-    def __init__(
-        self, backend: Backend, request: GenerationRequest, attempts: int, budget: float
-    ) -> None:
-        self._backend = backend
+    def __init__(self, owner: Retrying, request: GenerationRequest) -> None:
+        self._owner = owner
         self._request = request
-        self._attempts = attempts
-        self._budget = budget
+        self._retries = of_call.get() or owner.retries
+        self._made = 0
+        self._wait = FIRST_WAIT
 
     async def __aenter__(self) -> AsyncIterator[Delta]:
-        deadline = anyio.current_time() + self._budget
-        try:
-            return await self._attempt()
-        except BackendBusy as error:
-            refusal = error
-        return await self._attempt_again(refusal, deadline)
+        began = anyio.current_time()
+        while True:
+            try:
+                return await self._attempt()
+            except BackendError as error:
+                failure = error
+            self._owner.has_answered |= not isinstance(failure, BackendUnreachable)
+            seconds = self._seconds_to_wait(failure, anyio.current_time() - began)
+            if seconds is None:
+                raise failure
+            log.warning(
+                "%s (%s): attempt %d of %d in %.1f s, because %s",
+                self._owner.provider,
+                self._owner.model_id,
+                self._made + 1,
+                self._retries.times + 1,
+                seconds,
+                " ".join(str(failure).split()),
+            )
+            request = in_flight.get()
+            if request is None:
+                await anyio.sleep(seconds)
+            else:
+                await request.wait(seconds, failure)
 
     async def __aexit__(
         self,
@@ -105,36 +132,66 @@ class _Opening:
         return await self._opened.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - bounds itself
 
     async def _attempt(self) -> AsyncIterator[Delta]:
-        opened = self._backend.open(self._request)
-        deltas = await opened.__aenter__()
-        self._opened = opened
-        return deltas
+        self._made += 1
+        async with AsyncExitStack() as stack:
+            deltas = aiter(await stack.enter_async_context(self._owner.inner.open(self._request)))
+            self._owner.has_answered = True
+            first = await _first_of(deltas)
+            self._opened = stack.pop_all()
+        return deltas if first is None else _Deltas(first, deltas)
 
-    async def _attempt_again(self, refusal: BackendBusy, deadline: float) -> AsyncIterator[Delta]:
-        """All attempts but the first, which was refused."""
-        import stamina  # only here: most servers are never busy
+    def _seconds_to_wait(self, failure: BackendError, elapsed: float) -> float | None:
+        """Seconds until the next attempt; ``None``: there is none, and the failure says why."""
+        if not failure.retryable or not self._retries.times:
+            return None
+        if isinstance(failure, BackendUnreachable) and not self._owner.has_answered:
+            return None
+        if self._made > self._retries.times:
+            failure.add_note(f"asked {self._made} times, in {elapsed:.1f} s")
+            return None
+        own = random.uniform(self._wait / 2, self._wait)
+        self._wait = min(self._wait * 2, LONGEST_WAIT)
+        wish = failure.retry_after or 0.0
+        left = self._retries.budget - elapsed
+        if max(own, wish) > left:
+            failure.add_note(
+                f"not asked again: that would be in {max(own, wish):.1f} s, and retries may take "
+                f"{self._retries.budget:g} s, of which {max(left, 0.0):.1f} s are left"
+            )
+            return None
+        return min(max(own, wish * random.uniform(1, 1 + SPREAD)), left)
 
-        wait = FIRST_WAIT
 
-        def seconds_to_wait(error: Exception) -> float | bool:
-            nonlocal wait
-            seconds = error.retry_after if isinstance(error, BackendBusy) else None
-            if seconds is None:
-                # Spread, so that those who were refused together do not come back together.
-                seconds = random.uniform(wait / 2, wait)
-                wait = min(wait * 2, LONGEST_WAIT)
-            return seconds if anyio.current_time() + seconds <= deadline else False
+async def _first_of(deltas: AsyncIterator[Delta]) -> Delta | None:
+    """The first delta that says more than numbers of tokens, with these; ``None``: there is none."""
+    usage: Usage | None = None
+    async for delta in deltas:
+        usage = delta.usage or usage
+        if attrs.evolve(delta, usage=None) != Delta():
+            return attrs.evolve(delta, usage=usage)
+        if (request := in_flight.get()) is not None:
+            request.progressed()
+    return None if usage is None else Delta(usage=usage)
 
-        async for attempt in stamina.retry_context(
-            on=seconds_to_wait, attempts=self._attempts, timeout=None
-        ):
-            if attempt.num > 1:
-                try:
-                    return await self._attempt()
-                except BackendBusy as error:
-                    refusal = error
-            # Only this goes in there: an attempt holds on to whatever leaves it, and a
-            # cancellation must not be held.
-            with attempt:
-                raise refusal
-        raise AssertionError("the last attempt raises")
+
+class _Deltas:
+    """The deltas of an answer of which the first was read already."""
+
+    __slots__ = ("_first", "_next")
+
+    def __init__(self, first: Delta, rest: AsyncIterator[Delta]) -> None:
+        self._first: Delta | None = first
+        self._next = rest.__anext__
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Awaitable[Delta]:
+        if self._first is None:
+            return self._next()
+        first, self._first = self._first, None
+        return _at_once(first)
+
+
+async def _at_once(delta: Delta) -> Delta:  # noqa: ASYNC124 - an iterator wants one
+    return delta

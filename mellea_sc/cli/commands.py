@@ -86,10 +86,22 @@ def cli() -> None:
     metavar="SECONDS",
     help="To wait for each piece of the answer. Default: 120.",
 )
+@click.option(
+    "--retries",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="How often a request that failed before its answer began is made again. Default: 3.",
+)
 @click.option("--loop", type=click.Choice(LOOPS), default="asyncio", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on standard output.")
 @click.option(
     "--explain", is_flag=True, help="Say at the end what ended which attempt, and what it cost."
+)
+@click.option(
+    "--trace",
+    type=click.Path(dir_okay=False, writable=True),
+    metavar="FILE",
+    help="Write a page that shows what ran when, and what ended it.",
 )
 @_debug
 def run(
@@ -109,9 +121,11 @@ def run(
     temperature: float | None,
     seed: int | None,
     timeout: float | None,
+    retries: int | None,
     loop: Literal["asyncio", "trio"],
     as_json: bool,
     explain: bool,
+    trace: str | None,
     debug: bool,
 ) -> None:
     """Stream the answer to PROMPT, as far as it passes the checks.
@@ -140,8 +154,10 @@ def run(
         temperature=temperature,
         seed=seed,
         timeout=timeout,
+        retries=retries,
         as_json=as_json,
         explain=explain,
+        trace=trace,
     )
     end_with(run_stream, settings, loop=loop, debug=debug)
 

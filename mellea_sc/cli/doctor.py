@@ -20,8 +20,8 @@ import attrs
 from rich.console import Console
 from rich.text import Text
 
+from mellea_sc.backends._weights import SMOLLM2, cache_directory, pip_command
 from mellea_sc.backends.engine.process import require_engine
-from mellea_sc.backends.engine.weights import SMOLLM2, cache_directory, pip_command
 from mellea_sc.backends.http.backend import HttpBackend
 from mellea_sc.backends.http.json_values import fields_of, list_of, parse_object
 from mellea_sc.backends.local import LocalBackend

@@ -13,6 +13,7 @@ from typing import Final, Literal, NoReturn, TypeVarTuple, Unpack, cast
 import anyio
 
 from mellea_sc.core.errors import MelleaError, MissingExtra, UsageError
+from mellea_sc.runtime.loops import loop_options
 
 __all__ = ["BACKEND", "INVALID", "USAGE", "VALID", "end_with"]
 
@@ -36,7 +37,8 @@ def end_with(
     try:
         if loop == "trio" and find_spec("trio") is None:
             raise MissingExtra("--loop trio needs trio: pip install 'mellea_sc[trio]'")
-        status = anyio.run(command, *args, backend=loop)
+        options = loop_options() if loop == "asyncio" else {}
+        status = anyio.run(command, *args, backend=loop, backend_options=options)
     except BaseException as error:  # noqa: ASYNC103, BLE001 - this is where every error ends
         status = _told(error, debug=debug)
     sys.exit(status)

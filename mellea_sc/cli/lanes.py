@@ -13,12 +13,11 @@ import attrs
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.thunk import GenerationInfo
 from mellea_sc.stdlib.events import FullValidationEvent, QuickCheckEvent, RetryEvent, StreamEvent
 from mellea_sc.stdlib.stream_result import StreamChunkingResult
 
-__all__ = ["LaneView", "harmless", "label_of", "outcome_of", "told_of"]
+__all__ = ["LaneView", "harmless", "outcome_of", "told_of"]
 
 LABEL: Final = 36
 """Columns of a requirement's name."""
@@ -35,11 +34,6 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 def harmless(text: str) -> str:
     """The text without the characters that a terminal would obey."""
     return _CONTROL.sub("", text)
-
-
-def label_of(requirement: Requirement) -> str:
-    """What a requirement is called."""
-    return requirement.description or type(requirement).__name__
 
 
 @attrs.define(eq=False)

@@ -6,23 +6,23 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, Literal
 
 import anyio
 import anyio.abc
 import attrs
 
-from mellea_sc.backends.engine.weights import SMOLLM2
+from mellea_sc.backends._weights import SMOLLM2
 from mellea_sc.backends.local import LocalBackend, Progress
 from mellea_sc.backends.select import make_backend
 from mellea_sc.cli.ending import INVALID, VALID
-from mellea_sc.cli.lanes import label_of
 from mellea_sc.cli.show import JsonShow, Show, TerminalShow
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import CBlock
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOption, ModelOptions
-from mellea_sc.core.requirement import Requirement
+from mellea_sc.core.requirement import Requirement, label_of
 from mellea_sc.runtime.failures import sole_error
 from mellea_sc.stdlib.components import Instruction
 from mellea_sc.stdlib.requirements import MaxSentences, MaxWords, MustNotMatch
@@ -58,8 +58,10 @@ class RunSettings:
     temperature: float | None
     seed: int | None
     timeout: float | None
+    retries: int | None
     as_json: bool
     explain: bool
+    trace: str | None
 
 
 async def run(settings: RunSettings) -> int:
@@ -94,7 +96,7 @@ async def run(settings: RunSettings) -> int:
             if sys.platform != "win32":  # where Ctrl-C is a KeyboardInterrupt
                 await tasks.start(interruption.watch)
             with show:
-                async with start_session(backend=backend) as m:
+                async with start_session(backend=backend, retries=settings.retries) as m:
                     tasks.start_soon(show.draw)
                     async with m.stream(
                         Instruction(CBlock(settings.prompt), requirements),
@@ -106,14 +108,25 @@ async def run(settings: RunSettings) -> int:
                     ) as result:
                         # The events go on to the last one, which a cancelled reader would miss.
                         interruption.stop = result.cancel
-                        async for event in result.events():
-                            show.event(event, result)
+                        try:
+                            async for event in result.events():
+                                show.event(event, result)
+                        finally:
+                            if settings.trace is not None:
+                                _write(settings.trace, result.trace.to_html())
                         await result.acomplete()
                         valid = result.completed and all(result.final_validations)
             tasks.cancel_scope.cancel()
     if interruption.signal is not None:
         return 128 + interruption.signal
     return VALID if valid else INVALID
+
+
+def _write(file: str, page: str) -> None:
+    try:
+        Path(file).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InvalidOption(f"the trace cannot be written to {file}: {error.strerror}") from error
 
 
 class _Interruption:

@@ -8,28 +8,34 @@ stops the model. Tasks, retries, conversations, validation and limits are the bu
 from __future__ import annotations
 
 import abc
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+import copy
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 
 from mellea_sc.core.base import Component, Context, Role, Span, Thunk
 from mellea_sc.core.errors import BackendNotBound, InvalidOption
 from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.core.tool_calls import ToolCall, ToolCallDelta
 from mellea_sc.core.usage import Usage
 
 if TYPE_CHECKING:
     from typing import Self
 
 __all__ = [
+    "BROKEN_OFF",
     "Backend",
+    "BackendWrapper",
     "ChatMessage",
     "Delta",
     "Format",
     "GenerationRequest",
     "JsonSchema",
     "SchemaModel",
+    "ToolCall",
+    "ToolCallDelta",
     "Usage",
     "schema_of",
 ]
@@ -94,6 +100,10 @@ class GenerationRequest:
     json_schema: JsonSchema | None = None
 
 
+BROKEN_OFF: Final = frozenset({"length", "max_tokens", "content_filter"})
+"""Why an answer ended that had not come to its end."""
+
+
 @attrs.define
 class Delta:
     """The next piece of an answer: a value, though not frozen, for one is made for each token.
@@ -102,11 +112,15 @@ class Delta:
         text: New text; may be empty.
         finish_reason: Why the model stopped, on the piece that says so (``"stop"``, ``"length"``, …).
         usage: The tokens used by the whole request so far, where the server says so.
+        reasoning: New text of what the model thinks before it answers. It is no part of the answer.
+        tool_calls: New pieces of calls that the model wants to have made.
     """
 
     text: str = ""
     finish_reason: str | None = None
     usage: Usage | None = None
+    reasoning: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
 
 
 class Backend(abc.ABC):
@@ -170,3 +184,50 @@ class Backend(abc.ABC):
             f"{type(self).__name__} is not bound to a session: make one with "
             "start_session(backend=…) and use its m.backend"
         )
+
+
+class BackendWrapper(Backend):
+    """A backend around another one: all that a subclass does not change is as the inner one has it.
+
+    What the inner backend says of itself (its provider, its model's name, what it can do) is looked up there,
+    so that no wrapper has to know what there is to say. A subclass may set an attribute of its own instead. It
+    mostly overrides :meth:`open`. ``mellea_sc.testing.check_wrapper`` tells whether it loses something.
+
+    Args:
+        inner: The backend that is asked.
+    """
+
+    def __init__(self, inner: Backend) -> None:
+        self.inner: Backend = inner
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.inner!r})"
+
+    def connected(self) -> AbstractAsyncContextManager[Self]:
+        """The same around the connected backend: a copy of this wrapper."""
+        return self._connected()
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncGenerator[Self]:
+        async with self.inner.connected() as inner:
+            connected = copy.copy(self)
+            connected.inner = inner
+            yield connected
+
+    def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
+        """Open a generation; see :meth:`Backend.open`."""
+        return self.inner.open(request)
+
+
+class _OfTheInner:
+    """An attribute that is looked up in the wrapped backend, unless the wrapper has one of its own."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, wrapper: BackendWrapper | None, owner: type[BackendWrapper]) -> object:
+        return getattr(Backend if wrapper is None else wrapper.inner, self._name)
+
+
+for _name in Backend.__annotations__:
+    setattr(BackendWrapper, _name, _OfTheInner(_name))

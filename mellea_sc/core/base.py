@@ -9,14 +9,24 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, SupportsIndex, TypeAlias
 
 import attrs
 
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["CBlock", "Component", "Context", "Role", "Span", "Thunk", "pending_thunks", "text_of"]
+__all__ = [
+    "CBlock",
+    "Component",
+    "Context",
+    "Role",
+    "Span",
+    "Thunk",
+    "pending_thunks",
+    "role_of",
+    "text_of",
+]
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
@@ -122,6 +132,17 @@ def text_of(span: Span) -> str:
             )
 
 
+def role_of(item: Span) -> Role:
+    """As whom a span speaks in a conversation."""
+    match item:
+        case Thunk():
+            return "assistant"
+        case Component():
+            return item.role
+        case _:
+            return "user"
+
+
 def pending_thunks(*spans: Span) -> Iterator[Thunk]:
     """The thunks inside the spans that are not computed, depth first, each once."""
     seen: set[int] = set()
@@ -145,7 +166,7 @@ class Context(abc.ABC):
     limit with :attr:`remembers` how long a chain is kept.
     """
 
-    __slots__ = ("_item", "_previous")
+    __slots__ = ("_item", "_listed", "_previous", "_rendered")
 
     remembers: ClassVar[int | None] = None
     """How many of the newest items are kept; ``None``: all."""
@@ -153,6 +174,10 @@ class Context(abc.ABC):
     def __init__(self) -> None:
         self._previous: Context | None = None
         self._item: Span | None = None
+        self._listed: tuple[Span, ...] | None = None
+        self._rendered: object = (
+            None  # what prompt.py has read of it, so that no turn is read twice
+        )
 
     def without_items(self) -> Self:
         """A context of the same kind and settings in which nothing was said."""
@@ -175,15 +200,31 @@ class Context(abc.ABC):
 
     def as_list(self, last_n: int | None = None) -> list[Span]:
         """The items, oldest first; with ``last_n`` only that many of the newest."""
+        if last_n is None:
+            return list(self._all())
         items: list[Span] = []
         node: Context | None = self
-        while (
-            node is not None and node._item is not None and (last_n is None or len(items) < last_n)
-        ):
+        while node is not None and node._item is not None and len(items) < last_n:
             items.append(node._item)
             node = node._previous
         items.reverse()
         return items
+
+    def _all(self) -> tuple[Span, ...]:
+        """The items. Its newest part has the list of a conversation, so that no turn walks all of it again."""
+        newer: list[Span] = []
+        node: Context | None = self
+        while node is not None and node._item is not None:
+            if (known := node._listed) is not None:
+                node._listed = None
+                break
+            newer.append(node._item)
+            node = node._previous
+        else:
+            known = ()
+        newer.reverse()
+        self._listed = (*known, *newer)
+        return self._listed
 
     def last_output(self, check_last_n: int = 3) -> Thunk | None:
         """The newest thunk among the last few items, if there is one."""
@@ -196,5 +237,30 @@ class Context(abc.ABC):
     def view_for_generation(self) -> list[Span]:
         """The items that the model gets to see before the next action, oldest first."""
 
+    def to_messages(self) -> list[dict[str, str]]:
+        """All that was said, as JSON-able messages in OpenAI's form, oldest first.
+
+        Raises:
+            ThunkNotComputed: a thunk among the items is not computed.
+        """
+        return [{"role": role_of(item), "content": text_of(item)} for item in self._all()]
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self.as_list())} items>"
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[object, ...]:
+        """Copies and pickles are made item by item: a long chain would nest too deep.
+
+        Raises:
+            ThunkNotComputed: an item is a thunk that is not computed, and the copy a deep one or a pickle.
+        """
+        if self._item is None:
+            return super().__reduce_ex__(protocol)
+        return _chained, (self.without_items(), self.as_list())
+
+
+def _chained(empty: Context, items: list[Span]) -> Context:
+    ctx = empty
+    for item in items:
+        ctx = ctx.add(item)
+    return ctx

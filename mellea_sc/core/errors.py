@@ -20,10 +20,12 @@ Who is at fault can be read off the branch::
     │   ├── BackendRejected               the server answered with an error status
     │   │   ├── ModelNotFound               it does not have that model
     │   │   ├── NotAuthorized               401 or 403: the key is missing or wrong
-    │   │   └── BackendBusy                 429 or 503, perhaps with Retry-After
+    │   │   └── BackendBusy                 429, 503 or 529, perhaps with Retry-After
     │   ├── BackendProtocolError          the answer is not what the protocol says
     │   │   └── StreamInterrupted           the stream ended before its last delta
     │   ├── ModelError                    an error object inside the stream
+    │   ├── EmptyAnswer                   no text: only reasoning, or cut off before the first word
+    │   ├── UnexpectedToolCalls           calls instead of an answer, and nobody offered functions
     │   └── EngineError                   the embedded engine did not start, or died
     └── RunError                        the run
         ├── GenerationCancelled           cancelled: by its thunk, its session or a failure
@@ -48,6 +50,7 @@ import anyio
 
 if TYPE_CHECKING:
     from mellea_sc.core.spending import LimitName, Spent
+    from mellea_sc.core.tool_calls import ToolCall
     from mellea_sc.core.usage import Usage
 
 __all__ = [
@@ -61,6 +64,7 @@ __all__ = [
     "BudgetExceeded",
     "ChunkingError",
     "DependencyFailed",
+    "EmptyAnswer",
     "EngineError",
     "GenerationCancelled",
     "InvalidOption",
@@ -80,6 +84,7 @@ __all__ = [
     "SyncCallInEventLoop",
     "ThunkNotComputed",
     "UnclearJudgement",
+    "UnexpectedToolCalls",
     "UsageError",
     "ValidatorTimeout",
     "WrongEventLoop",
@@ -159,9 +164,17 @@ class MissingExtra(UsageError, ImportError):
 class BackendError(MelleaError):
     """The model, its server or the way to it failed."""
 
+    retryable: bool = False
+    """Whether the same request may succeed a little later; a backend says so of what it raises. Requests that
+    failed before their answer began are then made again, see :class:`Retries`."""
+    retry_after: float | None = None
+    """Seconds that the server asked to wait, if it did."""
+
 
 class BackendUnreachable(BackendError, ConnectionError):
     """No connection: refused, an unknown host, no route, a TLS failure."""
+
+    retryable = True
 
 
 class BackendTimeout(BackendError, TimeoutError):
@@ -192,14 +205,16 @@ class NotAuthorized(BackendRejected):
 
 
 class BackendBusy(BackendRejected):
-    """The server is overloaded or limits the rate (429, 503).
+    """The server is overloaded or limits the rate (429, 503, 529).
 
     Args:
         message: What happened and what to do.
         status: The HTTP status code.
         body: The beginning of the response's body, as text.
-        retry_after: Seconds the server asked to wait for (RFC 9110, section 10.2.3), if it did.
+        retry_after: Seconds the server asked to wait for, if it did.
     """
+
+    retryable = True
 
     def __init__(
         self, message: str, *, status: int, body: str = "", retry_after: float | None = None
@@ -218,6 +233,51 @@ class StreamInterrupted(BackendProtocolError):
 
 class ModelError(BackendError):
     """The server reported an error inside the stream, after it had begun."""
+
+
+class EmptyAnswer(BackendError):
+    """The answer has no text, and not because the model had nothing to say.
+
+    Args:
+        message: Where the tokens went, and what to do.
+        finish_reason: Why the model stopped.
+        reasoning: What it thought.
+        usage: The tokens used, if the server said so.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        finish_reason: str | None = None,
+        reasoning: str = "",
+        usage: Usage | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.finish_reason = finish_reason
+        self.reasoning = reasoning
+        self.usage = usage
+
+
+class UnexpectedToolCalls(BackendError):
+    """The model wants functions to be called, and the request offered none.
+
+    Args:
+        message: Which functions.
+        tool_calls: The calls.
+        usage: The tokens used, if the server said so.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        tool_calls: Sequence[ToolCall] = (),
+        usage: Usage | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.tool_calls = tuple(tool_calls)
+        self.usage = usage
 
 
 class EngineError(BackendError):

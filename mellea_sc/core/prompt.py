@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from operator import is_
+from typing import Final, cast
+
+import attrs
+
 from mellea_sc.core.backend import ChatMessage
-from mellea_sc.core.base import Component, Context, Role, Span, Thunk, text_of
+from mellea_sc.core.base import Component, Context, Span, Thunk, role_of, text_of
 from mellea_sc.core.model_options import ModelOption, ModelOptions
 
-__all__ = ["messages_for"]
+__all__ = ["messages_for", "not_yet_read"]
 
 
 def messages_for(action: Span, ctx: Context, options: ModelOptions) -> tuple[ChatMessage, ...]:
@@ -19,20 +24,58 @@ def messages_for(action: Span, ctx: Context, options: ModelOptions) -> tuple[Cha
     system = options.get(ModelOption.SYSTEM_PROMPT)
     if system is not None:
         messages.append(ChatMessage("system", str(system)))
-    messages.extend(ChatMessage(_role(item), text_of(item)) for item in ctx.view_for_generation())
+    messages.extend(_read(ctx))
     messages.append(
-        ChatMessage("user" if isinstance(action, Thunk) else _role(action), text_of(action))
+        ChatMessage("user" if isinstance(action, Thunk) else role_of(action), text_of(action))
     )
     if isinstance(action, Component) and (beginning := action.assistant_prefix()):
         messages.append(ChatMessage("assistant", beginning))
     return tuple(messages)
 
 
-def _role(item: Span) -> Role:
-    match item:
-        case Thunk():
-            return "assistant"
-        case Component():
-            return item.role
-        case _:
-            return "user"
+def not_yet_read(ctx: Context) -> list[Span]:
+    """The items that a context shows and that were in no request yet: thunks among them may have to be waited for."""
+    shown = ctx.view_for_generation()
+    return shown[len(_known_of(ctx, shown).items) :]
+
+
+@attrs.frozen
+class _Read:
+    """What a conversation shows, and how it reads.
+
+    What was said before does not change. Reading all of it again for each turn would make the work of a
+    long conversation quadratic, so a turn takes over what the one before it has read.
+    """
+
+    items: tuple[Span, ...] = ()
+    messages: tuple[ChatMessage, ...] = ()
+
+
+_NOTHING_READ: Final = _Read()
+
+
+def _read(ctx: Context) -> tuple[ChatMessage, ...]:
+    """What a context shows, as messages."""
+    shown = ctx.view_for_generation()
+    known = _known_of(ctx, shown)
+    new = shown[len(known.items) :]
+    if new:
+        messages = (ChatMessage(role_of(item), text_of(item)) for item in new)
+        known = _Read(tuple(shown), (*known.messages, *messages))
+    ctx._rendered = known
+    return known.messages
+
+
+def _known_of(ctx: Context, shown: list[Span]) -> _Read:
+    """What is known of the beginning of the items that a context shows."""
+    node: Context | None = ctx
+    while node is not None and node._rendered is None:
+        node = node._previous
+    if node is None:
+        return _NOTHING_READ
+    known = cast("_Read", node._rendered)
+    if node is not ctx:
+        node._rendered = None  # one copy for a conversation: its newest turn has it
+        ctx._rendered = known
+    is_beginning = len(known.items) <= len(shown) and all(map(is_, known.items, shown))
+    return known if is_beginning else _NOTHING_READ

@@ -34,6 +34,7 @@ __all__ = [
     "ValidationResult",
     "check_judges",
     "default_output_to_bool",
+    "label_of",
 ]
 
 PartialVerdict: TypeAlias = Literal["pass", "fail", "unknown"]
@@ -322,3 +323,8 @@ def _reason(answer: str) -> str | None:
         return read_judgement(answer)[1]
     except ValueError:
         return None
+
+
+def label_of(requirement: Requirement) -> str:
+    """A requirement, for people: its description, or else its kind."""
+    return requirement.description or type(requirement).__name__

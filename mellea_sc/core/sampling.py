@@ -10,7 +10,8 @@ import attrs
 from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import Component, Context, Span, Thunk
 from mellea_sc.core.model_options import ModelOptions
-from mellea_sc.core.requirement import Requirement, ValidationResult
+from mellea_sc.core.picture import table_of, text_of_answer
+from mellea_sc.core.requirement import Requirement, ValidationResult, label_of
 from mellea_sc.core.trace import Trace
 
 __all__ = ["SamplingResult", "SamplingStrategy"]
@@ -26,7 +27,7 @@ class SamplingResult:
         sample_generations: The answers, computed. One that was stopped early (its ``finish_reason`` is
             ``"aborted"``) has the text that was good until then.
         sample_validations: For each answer, every requirement with its verdict; for one that was stopped
-            early, those that it failed.
+            early, those that it failed. One that does not fit its ``format`` has a verdict on that as well.
         sample_actions: What the model was asked, attempt by attempt.
         sample_contexts: The conversation before each attempt's answer, with action and answer added.
         trace: The story of it: what ended which attempt, and what that cost; ``None`` where a strategy
@@ -68,6 +69,16 @@ class SamplingResult:
 
     def __str__(self) -> str:
         return self.value
+
+    def _repr_html_(self) -> str:
+        state = "accepted" if self.success else "not valid"
+        verdicts = [
+            (label_of(one), "pass" if verdict else "fail", verdict.reason)
+            for one, verdict in self.result_validations
+        ]
+        note = f"{state}, attempt {self.result_index + 1} of {len(self.sample_generations)}"
+        picture = "" if self.trace is None else self.trace.to_svg()
+        return text_of_answer(self.value, note) + table_of(verdicts) + picture
 
 
 class SamplingStrategy(abc.ABC):

@@ -8,15 +8,19 @@ cancels all tasks that are left and waits for them).
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from contextvars import Context
 from typing import Final
 
 __all__ = [
     "call_after_first_steps",
     "call_soon_in",
+    "claim",
     "clock",
+    "may_run",
     "running_loop",
     "running_task",
     "spawn_root",
@@ -31,7 +35,7 @@ def running_loop() -> object | None:
     """The running loop, or ``None`` outside of one."""
     try:
         return asyncio.get_running_loop()
-    except RuntimeError:
+    except (RuntimeError, AttributeError):  # there is none, or this thread is importing asyncio
         return None
 
 
@@ -47,6 +51,19 @@ def was_cancelled_natively() -> bool:
     """Whether somebody has called the running task's ``cancel`` and it is not over."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def claim(context: Context) -> None:
+    """Let a copied context be one of asyncio's: from a task under trio, it would tell anyio that trio runs."""
+    if "sniffio" in sys.modules:
+        import sniffio
+
+        context.run(sniffio.current_async_library_cvar.set, "asyncio")
+
+
+def may_run(loop: object) -> bool:
+    """Whether a loop is running, in whichever thread, if it is one of asyncio's."""
+    return not isinstance(loop, asyncio.AbstractEventLoop) or loop.is_running()
 
 
 def running_task() -> object | None:

@@ -27,7 +27,10 @@ __all__ = [
 
 def running_loop() -> object | None:
     """The running trio run, or ``None`` outside of one."""
-    if not trio.lowlevel.in_trio_task():
+    try:
+        if not trio.lowlevel.in_trio_task():
+            return None
+    except AttributeError:  # this thread is importing trio, and a finalizer asks
         return None
     return trio.lowlevel.current_trio_token()
 

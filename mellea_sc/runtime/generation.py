@@ -2,13 +2,14 @@
 
 ::
 
-    backend.open() ──delta──> pump ──text──> sink.write()      a thunk's parts, or a run's lanes
-         ^                      │
+    backend.open() ──delta──> pump ──text───> sink.write()     a thunk's parts, or a run's lanes
+         ^                      ├────rest───> sink.write_other()   reasoning, calls
          └── not read ──────────┴── while sink.room() waits     back-pressure, down to the socket
 
 :func:`pump` hands a delta over the moment the backend has it, with no task in between. It waits for
 room only when the sink says that it is full, and it gives other tasks a turn every few deltas in case
-the source never has to wait itself. The wait for each delta is bounded; the wait for room is not.
+the source never has to wait itself. The wait for each delta is bounded; the wait for room is not. An answer that
+ends without text is an error, unless the model had nothing to say or wants functions to be called.
 
 :class:`BoundBackend` is what users and validators hold: a backend with a place for its tasks.
 """
@@ -16,9 +17,14 @@ the source never has to wait itself. The wait for each delta is bounded; the wai
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from contextvars import ContextVar
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 import anyio
 import anyio.abc
@@ -27,20 +33,30 @@ import attrs
 
 from mellea_sc.core.backend import (
     Backend,
+    BackendWrapper,
     Delta,
     Format,
     GenerationRequest,
-    SchemaModel,
     schema_of,
 )
 from mellea_sc.core.base import Component, Context, Span, pending_thunks
-from mellea_sc.core.errors import BackendError, BackendTimeout, DependencyFailed, SessionClosed
+from mellea_sc.core.errors import (
+    BackendError,
+    BackendTimeout,
+    DependencyFailed,
+    SessionClosed,
+    WrongEventLoop,
+)
 from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout, wants_stream
-from mellea_sc.core.prompt import messages_for
+from mellea_sc.core.prompt import messages_for, not_yet_read
+from mellea_sc.core.retries import sent
+from mellea_sc.core.tool_calls import ToolCall
+from mellea_sc.runtime.answers import check_said, read_meaning, warn_of_misfit
 from mellea_sc.runtime.failures import sole_error, stray_cancellation_as
 from mellea_sc.runtime.loops import clock, is_stray_cancellation
 from mellea_sc.runtime.metering import metered
 from mellea_sc.runtime.nursery import Nursery
+from mellea_sc.runtime.think_tags import without_think_tags
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
 
 __all__ = ["LONGEST", "BoundBackend", "Place", "Sink", "opened_scope", "pump", "settle"]
@@ -68,8 +84,27 @@ class Sink(Protocol):
     @generation.setter
     def generation(self, known: GenerationInfo) -> None: ...
 
+    @property
+    def reasoning(self) -> str:
+        """The reasoning so far."""
+        ...
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls so far."""
+        ...
+
+    @property
+    def has_text(self) -> bool:
+        """Whether any text has come."""
+        ...
+
     def write(self, text: str) -> bool:
         """Take the text; true when the producer should wait for :meth:`room`."""
+        ...
+
+    def write_other(self, delta: Delta) -> None:
+        """Take what a delta has besides its text."""
         ...
 
     async def room(self) -> None:
@@ -83,15 +118,17 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
     Raises:
         BackendTimeout: a delta, the first included, took longer than ``STREAM_TIMEOUT``.
         BackendError: as the backend raised it; what came before it has been written.
+        EmptyAnswer: it has come to its end, and there is no text.
+        UnexpectedToolCalls: there are calls, and nobody has offered functions.
         BudgetExceeded: a limit was exceeded; what came before that has been written.
 
     Cancellation: the connection is closed at once, and with it the generation.
     """
     timeout = stream_timeout(request.options)
-    backend = metered(await nursery.connection())
-    async with nursery.slot():
+    backend = metered(without_think_tags(await nursery.connection(), request))
+    limit = nursery.limit(timeout)
+    async with nursery.slot(limit) as slot:
         now = clock()
-        limit = nursery.limit(timeout)
         seen = 0
         first: float | None = None
         started = now()
@@ -99,10 +136,12 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
             sink.generation, model=backend.model_id, provider=backend.provider
         )
         try:
-            with limit:
+            with limit, sent(slot):
                 async with backend.open(request) as deltas:
                     async for delta in deltas:
                         text = delta.text
+                        if delta.reasoning or delta.tool_calls:
+                            sink.write_other(delta)
                         if len(text) > LONGEST:
                             limit.pause()
                             await _write_in_pieces(sink, text)
@@ -111,7 +150,7 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
                             limit.pause()
                             await sink.room()
                             limit.resume()
-                        if first is None and text:
+                        if first is None and (text or delta.reasoning or delta.tool_calls):
                             first = now() - started
                             sink.generation = attrs.evolve(
                                 sink.generation, time_to_first_token=first
@@ -130,13 +169,22 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
             ) from None
         finally:
             total = now() - started
-            sink.generation = attrs.evolve(sink.generation, total_time=total)
+            sink.generation = attrs.evolve(
+                sink.generation,
+                total_time=total,
+                reasoning=sink.reasoning,
+                tool_calls=sink.tool_calls,
+            )
     if limit.was_exceeded:
         what = "the next delta" if seen else "the first delta"
-        raise BackendTimeout(
+        error = BackendTimeout(
             f"{backend.provider} ({backend.model_id}) did not send {what} within {timeout:g} s; "
             "raise ModelOption.STREAM_TIMEOUT if the model needs longer"
         )
+        if slot.failure is not None:
+            error.add_note(f"the attempt before it failed: {slot.failure}")
+        raise error
+    check_said(sink.generation, request, has_text=sink.has_text)
 
 
 async def _write_in_pieces(sink: Sink, text: str) -> None:
@@ -160,10 +208,13 @@ async def settle(*spans: Span) -> None:
 
     Raises:
         DependencyFailed: one of them failed or was cancelled; the message names it.
+        WrongEventLoop: one of them is being generated in another event loop.
     """
     for thunk in pending_thunks(*spans):
         try:
             await thunk.avalue()
+        except WrongEventLoop:
+            raise
         except Exception as error:
             raise DependencyFailed(
                 f"the prompt needs {thunk!r}, and that failed: {error}"
@@ -189,7 +240,7 @@ class Place:
             raise SessionClosed("the scope that this backend is bound to has ended")
 
 
-class BoundBackend(Backend):
+class BoundBackend(BackendWrapper):
     """A backend that can generate: its tasks have a place.
 
     A session's ``m.backend`` is one, and so is what validators and strategies get, whose place is
@@ -197,7 +248,7 @@ class BoundBackend(Backend):
 
     Args:
         place: Says where tasks go, at the moment one is started.
-        backend: What it talks to the model with, for its name.
+        backend: What it talks to the model with, for what that says of itself.
         started: Told of every generation that is started with it.
 
     Attributes:
@@ -211,16 +262,16 @@ class BoundBackend(Backend):
         backend: Backend,
         started: Callable[[ModelOutputThunk], None] | None = None,
     ) -> None:
+        super().__init__(backend)
         self.started: Callable[[ModelOutputThunk], None] | None = started
         self._place = place
-        self._backend = backend
-        self.provider: str = backend.provider
-        self.model_id: str = backend.model_id
-        self.prefills: bool = backend.prefills
-        self.judges: bool = backend.judges
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._backend!r}>"
+        return f"<{type(self).__name__} of {self.inner!r}>"
+
+    def connected(self) -> AbstractAsyncContextManager[Self]:
+        """Itself: the nursery of the place keeps the connections."""
+        return nullcontext(self)
 
     async def place(self) -> Place:
         """Where the tasks go that are started now."""
@@ -233,8 +284,10 @@ class BoundBackend(Backend):
     @asynccontextmanager
     async def _opened(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
         nursery = (await self._place()).nursery
-        backend = metered(await nursery.connection())
-        async with nursery.slot(), backend.open(request) as deltas:
+        backend = metered(without_think_tags(await nursery.connection(), request))
+        async with nursery.slot() as slot, AsyncExitStack() as stack:
+            with sent(slot):
+                deltas = await stack.enter_async_context(backend.open(request))
             yield deltas
 
     async def generate_from_context(
@@ -278,6 +331,8 @@ def start_generation(
 
     async def work(sink: ModelOutputThunk) -> None:
         await generate_into(sink, nursery, action, ctx, format=format, model_options=model_options)
+        if isinstance(format, type):  # judges have schemas, and read more than JSON
+            warn_of_misfit(sink, format)
 
     thunk.start(work, place.tasks)
     return thunk
@@ -294,7 +349,7 @@ async def generate_into(
 ) -> None:
     """Ask once and write the answer into a thunk; inside the thunk's task."""
     await pump(nursery, await request_for(nursery, action, ctx, format, model_options), thunk)
-    thunk.parsed_repr = parsed(thunk.text_so_far, action, format)
+    read_meaning(thunk, action, format)
 
 
 async def request_for(
@@ -310,22 +365,9 @@ async def request_for(
         DependencyFailed: one of them failed.
         InvalidOption: an option or the format is not usable.
     """
-    await settle(action, *ctx.view_for_generation())
+    await settle(action, *not_yet_read(ctx))
     options = merge_options(nursery.options, model_options)
     return GenerationRequest(messages_for(action, ctx, options), options, schema_of(format))
-
-
-def parsed(text: str, action: Component | Span, format: Format | None) -> object:
-    """What a text means: an instance of the format's class, the component's reading, or the text.
-
-    A text that does not fit its format stays a text: whether it has to fit is a requirement's business.
-    """
-    if isinstance(format, type) and isinstance(format, SchemaModel):
-        try:
-            return format.model_validate_json(text)
-        except ValueError:
-            return text
-    return action.parse(text) if isinstance(action, Component) else text
 
 
 def describe(action: Component | Span) -> str:

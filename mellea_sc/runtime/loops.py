@@ -9,20 +9,26 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from importlib.util import find_spec
 
 import anyio
 import anyio.abc
 
-from mellea_sc.core.errors import UsageError
+from mellea_sc.core.errors import UsageError, WrongEventLoop
 
 __all__ = [
     "after_first_steps",
+    "call_in",
     "call_soon_in",
+    "check_loop",
     "clock",
     "current_loop",
     "has_ended",
     "is_being_cancelled",
     "is_stray_cancellation",
+    "loop_options",
+    "may_run",
     "or_else",
     "pass_on_interrupt",
     "running_loop",
@@ -33,16 +39,27 @@ __all__ = [
 
 def running_loop() -> object | None:
     """A token of the event loop that runs the caller, or ``None``; tokens are compared by identity."""
+    # asked for every delta that is read: an import statement would take longer than all the rest
+    global _trio_loop, _asyncio_loop
     if "trio" in sys.modules:
-        from mellea_sc.runtime import _trio
+        if (of_trio := _trio_loop) is None:
+            with suppress(ImportError):  # this thread is importing it, and a finalizer asks
+                from mellea_sc.runtime import _trio
 
-        if (token := _trio.running_loop()) is not None:
+                of_trio = _trio_loop = _trio.running_loop
+        if of_trio is not None and (token := of_trio()) is not None:
             return token
     if "asyncio" in sys.modules:
-        from mellea_sc.runtime import _asyncio
+        if (of_asyncio := _asyncio_loop) is None:
+            from mellea_sc.runtime import _asyncio
 
-        return _asyncio.running_loop()
+            of_asyncio = _asyncio_loop = _asyncio.running_loop
+        return of_asyncio()
     return None
+
+
+_trio_loop: Callable[[], object | None] | None = None
+_asyncio_loop: Callable[[], object | None] | None = None
 
 
 def current_loop() -> object:
@@ -54,6 +71,29 @@ def current_loop() -> object:
     if (token := running_loop()) is None:
         raise UsageError("no event loop is running here: call this from an async function")
     return token
+
+
+def loop_options() -> dict[str, bool]:
+    """What anyio is told for a loop of asyncio's that we start: uvloop, where it is installed.
+
+    A loop that somebody else starts is theirs to choose.
+    """
+    return {"use_uvloop": sys.platform != "win32" and find_spec("uvloop") is not None}
+
+
+def check_loop(loop: object, what: str) -> None:
+    """Raise unless a loop is the one that runs the caller.
+
+    Args:
+        loop: The token of the loop.
+        what: What belongs to it, for people.
+
+    Raises:
+        WrongEventLoop: another one does, or none.
+    """
+    if (here := running_loop()) is not loop:
+        where = "and none runs here" if here is None else "not to the one that runs here"
+        raise WrongEventLoop(f"{what} belongs to another event loop, {where}: use it in its own")
 
 
 def clock() -> Callable[[], float]:
@@ -99,6 +139,23 @@ def call_soon_in(loop: object, function: Callable[[], object]) -> None:
     from mellea_sc.runtime import _trio
 
     _trio.call_soon_in(loop, function)
+
+
+def may_run(loop: object) -> bool:
+    """Whether a loop is running, in whichever thread; of trio's, whose tasks are never left over, always."""
+    if "asyncio" in sys.modules:
+        from mellea_sc.runtime import _asyncio
+
+        return _asyncio.may_run(loop)
+    return True
+
+
+def call_in(loop: object, function: Callable[[], object]) -> None:
+    """Call a function, at once if the loop is running here, otherwise soon and there."""
+    if loop is running_loop():
+        function()
+    else:
+        call_soon_in(loop, function)
 
 
 def pass_on_interrupt() -> None:

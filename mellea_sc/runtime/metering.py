@@ -2,8 +2,8 @@
 
 The tokens of a request are what its server says. Until it says something, and where it never does,
 they are estimated: a message of the prompt as a quarter of its characters, and at least one; the
-generated text as a quarter of its characters, and at least one for each delta. What the server says
-takes the estimate's place, so what was spent can become less.
+generated text, the reasoning and the calls, as a quarter of their characters, and at least one for each delta.
+What the server says takes the estimate's place, so what was spent can become less.
 
 A request is debited before it is sent, and the one too many is not sent.
 """
@@ -12,16 +12,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final
 
-from mellea_sc.core.backend import Backend, Delta, GenerationRequest, Usage
+from mellea_sc.core.backend import Backend, BackendWrapper, Delta, GenerationRequest, Usage
 from mellea_sc.core.spending import Prices
+from mellea_sc.core.usage import CHARACTERS, estimated_tokens
 from mellea_sc.runtime.budget import Budget, Work, began, latest_request, open_budgets, work_above
+from mellea_sc.runtime.parts import other_characters
 
 __all__ = ["Account", "Metered", "metered"]
-
-CHARACTERS: Final = 4
-"""How many of them are taken for a token, where a server says nothing."""
 
 
 class Account:
@@ -45,7 +43,7 @@ class Account:
         """The budget that this request has exceeded."""
         self._shares = [(budget, budget.limits.prices_of(model_id)) for budget in budgets]
         self._parts: list[str] = []
-        self._prompt = sum(_tokens_of(message.content, 1) for message in request.messages)
+        self._prompt = sum(estimated_tokens(message.content) for message in request.messages)
         self._completion = 0
         self._is_estimated = True
         self._said = 0
@@ -70,13 +68,17 @@ class Account:
 
     def take(self, delta: Delta) -> None:
         """Debit a delta."""
-        if delta.text:
+        characters = len(delta.text)
+        if characters:
             self._parts.append(delta.text)
+        if delta.reasoning or delta.tool_calls:
+            characters += other_characters(delta)
+        if characters:
             self._deltas_since += 1
-            self._characters_since += len(delta.text)
+            self._characters_since += characters
         prompt = self._prompt
         completion = self._said + max(self._deltas_since, self._characters_since // CHARACTERS)
-        is_estimated = self._is_estimated or bool(delta.text)
+        is_estimated = self._is_estimated or characters > 0
         if (usage := delta.usage) is not None:
             self.usage = usage
             # nothing is not what was used; it is what a server says that does not count
@@ -99,10 +101,6 @@ class Account:
             budget.ended()
 
 
-def _tokens_of(text: str, at_least: int) -> int:
-    return max(at_least, len(text) // CHARACTERS)
-
-
 def _cost(prices: Prices | None, prompt: int, completion: int) -> float:
     """In millionths."""
     return 0.0 if prices is None else prices.prompt * prompt + prices.completion * completion
@@ -114,7 +112,7 @@ def metered(backend: Backend) -> Backend:
     return Metered(backend, budgets) if budgets else backend
 
 
-class Metered(Backend):
+class Metered(BackendWrapper):
     """A backend whose requests are debited, and cut when a budget is exceeded.
 
     Args:
@@ -123,10 +121,8 @@ class Metered(Backend):
     """
 
     def __init__(self, backend: Backend, budgets: tuple[Budget, ...]) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self._budgets = budgets
-        self.provider: str = backend.provider
-        self.model_id: str = backend.model_id
 
     def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
         """Open a generation.
@@ -144,7 +140,7 @@ class Metered(Backend):
         work = Work(self._budgets)
         try:
             with work:
-                async with self._backend.open(request) as deltas:
+                async with self.inner.open(request) as deltas:
                     yield _Deltas(deltas, account)
         finally:
             account.close()

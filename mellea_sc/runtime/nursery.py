@@ -42,7 +42,6 @@ from mellea_sc.core.errors import (
     BudgetExceeded,
     GenerationCancelled,
     SessionClosed,
-    WrongEventLoop,
 )
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.runtime.failures import (
@@ -52,6 +51,7 @@ from mellea_sc.runtime.failures import (
     stray_cancellation_as,
 )
 from mellea_sc.runtime.loops import (
+    check_loop,
     current_loop,
     has_ended,
     or_else,
@@ -60,7 +60,7 @@ from mellea_sc.runtime.loops import (
     running_task,
     spawn_root,
 )
-from mellea_sc.runtime.slots import Slots
+from mellea_sc.runtime.slots import Slot, Slots
 from mellea_sc.runtime.unobserved import Held, OnError, Unobserved, log_unobserved
 from mellea_sc.runtime.watch import Limit, Watch
 
@@ -85,8 +85,10 @@ _current: Final[ContextVar[Nursery | None]] = ContextVar("mellea_sc_current_nurs
 
 def current_nursery() -> Nursery | None:
     """The nursery of the innermost open session of the calling task, in this event loop."""
-    nursery = _current.get()
-    return nursery if nursery is not None and nursery.loop is running_loop() else None
+    nursery, here = _current.get(), running_loop()
+    while nursery is not None and not (nursery.is_open and nursery.loop is here):
+        nursery = nursery.outer
+    return nursery
 
 
 class Parked(Protocol):
@@ -144,6 +146,7 @@ class Nursery:
         self.draining: bool = False
         self.cancel_reason: str | None = None
         self.is_open: bool = False
+        self.outer: Nursery | None = None
         self._link: _Link | None = None
         self._parked: set[Parked] = set()
         self._unobserved = Unobserved(name, on_error)
@@ -171,6 +174,7 @@ class Nursery:
         self._context = copy_context()
         self._groups = self._task_groups()
         await self._groups.__aenter__()
+        self.outer = current_nursery()
         self._token = _current.set(self)
         return self
 
@@ -198,6 +202,12 @@ class Nursery:
         if isinstance(exc, KeyboardInterrupt | SystemExit | GeneratorExit):
             log_unobserved(self.name, errors)
             return False
+        interrupts = [error for error in errors if isinstance(error, KeyboardInterrupt)]
+        if (
+            interrupts and not own
+        ):  # Ctrl-C while it joined: as itself, as Python ends a program by it
+            log_unobserved(self.name, [error for error in errors if error not in interrupts])
+            raise_unchanged(interrupts[0])
         if errors:
             what = f"errors in {self.name} that nobody observed"
             if own and exc is not None:
@@ -217,7 +227,7 @@ class Nursery:
         Raises:
             WrongEventLoop: it belongs to another event loop.
         """
-        self._check_loop()
+        check_loop(self.loop, self.name)
         self.cancel_reason = reason
         self._cancelled = True
         if self.is_open:
@@ -306,16 +316,10 @@ class Nursery:
 
     def check_usable(self) -> None:
         """Raise unless a task could be started here now."""
-        self._check_loop()
+        check_loop(self.loop, self.name)
         if not self.is_open or self.is_cancelled or has_ended(self.tasks):
             why = f" ({self.cancel_reason})" if self.cancel_reason else ""
             raise SessionClosed(f"{self.name} has ended{why}: nothing can be started in it")
-
-    def _check_loop(self) -> None:
-        if self.loop is not running_loop():
-            raise WrongEventLoop(
-                f"{self.name} belongs to another event loop than the one running here"
-            )
 
     def hold(self, error: Exception, started: str = "") -> Held | None:
         """Remember an error that nobody has observed yet; ``None``: a limit was exceeded, and others say so.
@@ -356,9 +360,9 @@ class Nursery:
 
     # --- what generations need --------------------------------------------------------------
 
-    def slot(self) -> AbstractAsyncContextManager[None]:
-        """A place among the ``max_concurrency`` requests in flight; see :class:`Slots`."""
-        return self._slots
+    def slot(self, limit: Limit | None = None) -> Slot:
+        """A place among the ``max_concurrency`` requests in flight, to be entered; see :class:`Slot`."""
+        return Slot(self._slots, limit)
 
     @property
     def is_short_of_slots(self) -> bool:
@@ -469,11 +473,12 @@ class AdoptedNursery:
             async with self.nursery:
                 self._entered.set()
                 await self._leave.wait()
-        except BaseExceptionGroup as group:
-            errors = leaves_of(group)
+        except (BaseExceptionGroup, KeyboardInterrupt) as raised:
+            errors = leaves_of(raised)
             failures = [error for error in errors if not isinstance(error, KeyboardInterrupt)]
             if failures:
-                self._outcome = BaseExceptionGroup(group.message, failures)
+                what = f"errors in {self.nursery.name} that nobody observed"
+                self._outcome = BaseExceptionGroup(what, failures)
                 if not self._leave.is_set():
                     log_unobserved(self.nursery.name, failures)
             if len(failures) < len(errors):

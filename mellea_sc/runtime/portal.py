@@ -9,30 +9,37 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import Generic, TypeVar
-
-import anyio
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
+from typing import Final, Generic, TypeVar
 
 from mellea_sc.core.errors import SessionClosed, SyncCallInEventLoop
 from mellea_sc.runtime.budget import covered
-from mellea_sc.runtime.loop_thread import LOOK_AGAIN, PATIENCE, LoopThread
+from mellea_sc.runtime.forks import tell_of_forks
+from mellea_sc.runtime.loop_thread import LOOK_AGAIN, PATIENCE, Job, LoopThread, Mark
 from mellea_sc.runtime.loops import running_loop
+from mellea_sc.runtime.notebook import in_cell
 from mellea_sc.runtime.unobserved import log_unobserved
 
-__all__ = ["SyncPortal", "refuse_in_event_loop"]
+__all__ = ["SyncPortal", "is_blocking_call", "refuse_in_event_loop"]
 
 T = TypeVar("T")
 
+_is_blocking_call: Final[ContextVar[bool]] = ContextVar("mellea_sc_blocking_call", default=False)
+
+
+def is_blocking_call() -> bool:
+    """Whether the calling task does what a thread waits for."""
+    return _is_blocking_call.get()
+
 
 def refuse_in_event_loop(what: str, instead: str) -> None:
-    """Raise if a blocking call would block a running event loop.
+    """Raise if a blocking call would block a running event loop; that of a notebook waits for its cell anyway.
 
     Raises:
         SyncCallInEventLoop: an event loop runs in this thread.
     """
-    if running_loop() is not None:
+    if running_loop() is not None and not in_cell():
         raise SyncCallInEventLoop(
             f"{what} would block the event loop that runs here: use `{instead}` instead"
         )
@@ -49,12 +56,19 @@ class SyncPortal:
         self._owner = weakref.ref(owner)
         self._lock = threading.Lock()
         self._thread: LoopThread | None = None
-        self._stop: Callable[[], object] = lambda: None
+        self._is_closed = False
+        tell_of_forks(self)
 
     @property
     def is_running(self) -> bool:
         """Whether the thread has been started and not ended."""
-        return self._thread is not None and not self._thread.ended.done()
+        return self._thread is not None and self._thread.is_running
+
+    @property
+    def loop(self) -> object | None:
+        """The event loop of the thread, if that is running."""
+        thread = self._thread
+        return thread.loop if thread is not None and thread.is_running else None
 
     def call(self, function: Callable[[], Awaitable[T]]) -> T:
         """Run an async function in the thread and wait for what it returns.
@@ -62,46 +76,58 @@ class SyncPortal:
         Raises:
             Exception: as the function raised it.
             SystemExit: raised in the function or beside it; the thread has ended.
-            SessionClosed: the thread was ended before the function.
+            SessionClosed: the thread was ended before the function, or cannot be started any more.
             concurrent.futures.CancelledError: the function has cancelled its own task.
-            KeyboardInterrupt: Ctrl-C; the function has been cancelled and has cleaned up. What it has
-                raised itself is logged.
+            KeyboardInterrupt: Ctrl-C; the function has been cancelled and has cleaned up, unless Ctrl-C
+                came again. What it has raised itself is logged.
         """
         with self._lock:
-            thread = self._thread
-            if thread is None or thread.ended.done():
-                thread = self._start()
+            thread = self._usable_thread()
         call = _Call(function)
+        job = Job(call.run)
         try:
             # Ctrl-C may come in here as well, when the function is running already
-            thread.submit(call.run)
-            thread.wait(call.ended)
+            thread.submit(job)
+            thread.wait(job.ended)
         except BaseException:
-            if not call.ended.is_set():
-                call.is_given_up = True
-                thread.submit(call.give_up)
-                thread.wait(call.ended, PATIENCE)
+            if not job.ended.is_set:
+                thread.give_up(job)
+                thread.wait(job.ended, PATIENCE)
             log_unobserved("an interrupted call", call.failure)
             raise
         return call.result(thread)
 
-    def _start(self) -> LoopThread:
-        thread = LoopThread("mellea_sc sync calls")
-        try:
+    def _usable_thread(self) -> LoopThread:
+        if self._is_closed:
+            raise SessionClosed("the session has ended: start another one")
+        thread = self._thread
+        if thread is None or not thread.is_running or thread.is_cancelled:
+            thread = self._thread = LoopThread("mellea_sc sync calls")
+            # at the interpreter's exit, the threads end themselves
+            weakref.finalize(self._owner(), _end, thread).atexit = False
             thread.start()
-            self._stop = weakref.finalize(self._owner(), _end, thread)
-            self._thread = thread
-        except BaseException:
-            thread.end()
-            raise
         return thread
 
-    def close(self) -> None:
-        """End the thread and wait for that; its event loop cancels and joins what is left in it."""
+    def submit(self, function: Callable[[], Coroutine[object, object, None]]) -> None:
+        """Have the thread run an async function, if it is running; without waiting for that."""
+        if (thread := self._thread) is not None and thread.is_running:
+            thread.submit(Job(function))
+
+    def close(self, *, cancel: bool = False) -> None:
+        """End the thread, for good, and wait for that; its event loop cancels and joins what is left in it.
+
+        Args:
+            cancel: Do not wait for the calls of other threads: cancel them, which raise ``SessionClosed``.
+        """
         with self._lock:
-            self._thread = None
-            stop = self._stop
-        stop()
+            thread, self._is_closed = self._thread, True
+        if thread is not None:
+            thread.end(cancel=cancel)
+
+    def forked(self) -> None:
+        """The child's first call starts a thread anew."""
+        self._lock = threading.Lock()
+        self._thread = None
 
 
 class _Call(Generic[T]):
@@ -109,37 +135,19 @@ class _Call(Generic[T]):
 
     def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
         self._function = function
-        self._scope: anyio.CancelScope | None = None
         self._returned: list[T] = []
         self.failure: list[BaseException] = []
-        self.ended = threading.Event()
-        self.is_given_up = False
 
     async def run(self) -> None:
-        """Do it, in the event loop. An exit goes through, ends the loop, and thus the wait for it."""
+        """Do it, in the event loop."""
+        function = self._function
+        del self._function  # who waits may forget the session at once: nothing may hold it
+        _is_blocking_call.set(True)
         try:
-            with anyio.CancelScope() as self._scope, covered():
-                if self.is_given_up:
-                    self._scope.cancel("the call was interrupted")
-                self._returned.append(await self._function())
+            with covered():
+                self._returned.append(await function())
         except Exception as error:  # noqa: BLE001 # raised in the thread that waits
             self.failure.append(error)
-        except anyio.get_cancelled_exc_class():
-            self._end()
-            raise
-        self._end()
-
-    def _end(self) -> None:
-        # who waits may forget the session at once, and this task is not over yet: it must not hold it
-        del self._function
-        self.ended.set()
-
-    async def give_up(self) -> None:  # noqa: ASYNC124 - a task of its own
-        """Cancel it, in the event loop, after the first step of :meth:`run` if that was submitted at all."""
-        if self._scope is None:
-            self.ended.set()
-        else:
-            self._scope.cancel("the call was interrupted")
 
     def result(self, thread: LoopThread) -> T:
         """What has come of it, in the thread that has waited."""
@@ -147,15 +155,22 @@ class _Call(Generic[T]):
             raise self.failure.pop()  # a call that held its error would be held by the error's frames
         if self._returned:
             return self._returned[0]
-        with suppress(TimeoutError):  # it was cancelled: perhaps because the loop is ending
-            thread.ended.result(LOOK_AGAIN)
+        # it was cancelled: perhaps because the loop is ending
+        if not thread.is_cancelled:
+            thread.wait(Mark(), LOOK_AGAIN)
+        if thread.failure is not None:
+            raise thread.failure
+        if thread.is_cancelled or thread.has_ended:
             raise SessionClosed("the session's thread of blocking calls has ended meanwhile")
         raise concurrent.futures.CancelledError
 
 
 def _end(thread: LoopThread) -> None:
+    try:
+        thread.stop(cancel=True)
+    except BaseException:
+        thread.stop(cancel=True)  # Python ignores what a finalizer raises, Ctrl-C too
+        raise
+    # collected inside an event loop, perhaps the very one that is to end, it must not wait
     if running_loop() is None:
-        thread.end()
-    else:
-        # collected inside an event loop, perhaps the very one that is to end: it must not wait here
-        threading.Thread(target=thread.end, daemon=True).start()
+        thread.join(PATIENCE)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from types import TracebackType
+from typing import Self
 
 import anyio
 
-__all__ = ["Slots"]
+from mellea_sc.core.errors import BackendError
+from mellea_sc.runtime.loops import clock
+from mellea_sc.runtime.watch import Limit
+
+__all__ = ["Slot", "Slots"]
 
 
 class Slots:
-    """Places among the requests in flight: an async context manager that any number of tasks enter.
+    """Places among the requests in flight.
 
-    While one of them waits for a place, producers that wait for slow readers are let go: they may be
+    While a request waits for a place, producers that wait for slow readers are let go: they may be
     what holds the places, and their reader may be what waits here.
 
     Args:
@@ -33,7 +39,7 @@ class Slots:
         """Whether somebody waits for a place."""
         return self._waiting > 0
 
-    async def __aenter__(self) -> None:
+    async def take(self) -> None:
         """Take a place.
 
         Cancellation: a waiting request gives up its turn and has cost nothing.
@@ -50,11 +56,75 @@ class Slots:
             finally:
                 self._waiting -= 1
 
+    def give_back(self) -> None:
+        """Leave the place to somebody else."""
+        if self._places is not None:
+            self._places.release()
+
+
+class Slot:
+    """The place of one request, for a block. While it waits to be made again, others have it.
+
+    It is a :class:`~mellea_sc.core.retries.InFlight`.
+
+    Args:
+        slots: Where the place is.
+        limit: What bounds the wait for the request's deltas, if anything does.
+    """
+
+    __slots__ = ("_is_taken", "_limit", "_slots", "failure")
+
+    failure: BackendError | None
+    """Of the attempt before the one that is made now."""
+
+    def __init__(self, slots: Slots, limit: Limit | None) -> None:
+        self.failure = None
+        self._slots = slots
+        self._limit = limit
+        self._is_taken = False
+
+    async def wait(self, seconds: float, failure: BackendError) -> None:
+        """Wait without the place, and then until there is one again, as long as that takes."""
+        self.failure = failure
+        with self.untimed():
+            self._give_back()
+            await anyio.sleep(seconds)
+            await self._take()
+
+    @contextmanager
+    def untimed(self) -> Generator[None]:
+        """A block whose waits are no waits for a delta."""
+        if self._limit is None:
+            yield
+            return
+        self._limit.pause()
+        try:
+            yield
+        finally:
+            self._limit.resume()
+
+    def progressed(self) -> None:
+        """The wait for a delta begins anew."""
+        if self._limit is not None:
+            self._limit.since = clock()()
+
+    async def _take(self) -> None:
+        await self._slots.take()
+        self._is_taken = True
+
+    def _give_back(self) -> None:
+        if self._is_taken:
+            self._is_taken = False
+            self._slots.give_back()
+
+    async def __aenter__(self) -> Self:
+        await self._take()
+        return self
+
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        if self._places is not None:
-            self._places.release()
+        self._give_back()

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar, overload
 import anyio
 
 from mellea_sc.core.errors import StreamConsumed
+from mellea_sc.runtime.loops import check_loop, current_loop
 
 __all__ = ["Tape"]
 
@@ -21,7 +22,7 @@ R = TypeVar("R")
 
 
 class Tape(Generic[T]):
-    """A queue without bound that is iterated once.
+    """A queue without bound that is iterated once, and until its end only in the event loop it is made in.
 
     Args:
         name: For the error of a second iteration.
@@ -29,7 +30,7 @@ class Tape(Generic[T]):
         error: Gives what is raised to the reader who has come to the end, instead of ending the iteration.
     """
 
-    __slots__ = ("_ended", "_error", "_items", "_name", "_on_read", "_reader", "_wake")
+    __slots__ = ("_ended", "_error", "_items", "_loop", "_name", "_on_read", "_reader", "_wake")
 
     def __init__(
         self,
@@ -39,6 +40,7 @@ class Tape(Generic[T]):
         error: Callable[[], Exception | None] | None = None,
     ) -> None:
         self._name = name
+        self._loop = current_loop()
         self._on_read = on_read
         self._error = error
         self._items: deque[T] = deque()
@@ -63,6 +65,15 @@ class Tape(Generic[T]):
         """Whether it is being iterated, or was."""
         return self._reader is not None
 
+    def check_loop(self) -> None:
+        """Raise unless it can be read here.
+
+        Raises:
+            WrongEventLoop: it is being written in another event loop.
+        """
+        if not self._ended:
+            check_loop(self._loop, f"the run behind {self._name}")
+
     def reader(self, pick: Callable[[T], R]) -> AsyncIterator[R]:
         """An iteration of what is picked of the items; the first one that takes a step is the reader.
 
@@ -79,6 +90,7 @@ class Tape(Generic[T]):
 
     async def next(self, reader: object, pick: Callable[[T], R] | None = None) -> T | R:
         """The next item, or what is picked of it, for the one reader: the first who asks."""
+        self.check_loop()
         if self._reader is None:
             self._reader = reader
         if self._reader is not reader or self._wake is not None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, Final, Self, cast
 
-from mellea_sc.core.base import Context, Span
+from mellea_sc.core.base import Context, Role, Span, Thunk, role_of, text_of
 from mellea_sc.core.errors import InvalidOption
+from mellea_sc.core.usage import estimated_tokens
+from mellea_sc.runtime.thunk import ModelOutputThunk
+from mellea_sc.stdlib.components.message import Message
 
 __all__ = ["ChatContext", "Context", "SimpleContext"]
 
@@ -23,25 +27,124 @@ class SimpleContext(Context):
 
 
 class ChatContext(Context):
-    """Remembers what was said.
+    """Remembers what was said, and shows the model all of it or the newest part.
+
+    With several limits the narrowest counts. ``max_turns`` and ``max_tokens`` leave out whole turns, so that no
+    answer stands without its question; a system message at the beginning is always shown.
 
     Args:
-        window_size: The model sees at most so many of the newest items (a question and its answer
-            are two); ``None``: all.
+        window_size: At most so many of the newest items (a question and its answer are two).
+        max_turns: At most so many of the newest turns: what was said until an answer, and the answer.
+        max_tokens: So many of the newest turns as have at most this number of tokens together, the last one
+            whatever it has. Estimated, as limits do it: four characters are one.
+
+    Raises:
+        InvalidOption: a limit is less than 1.
     """
 
-    __slots__ = ("window_size",)
+    __slots__ = ("max_tokens", "max_turns", "window_size")
 
-    def __init__(self, *, window_size: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        window_size: int | None = None,
+        max_turns: int | None = None,
+        max_tokens: int | None = None,
+    ) -> None:
         super().__init__()
-        if window_size is not None and window_size < 1:
-            raise InvalidOption(f"window_size must be at least 1 or None, not {window_size!r}")
-        self.window_size: int | None = window_size
+        self.window_size: int | None = _limit("window_size", window_size)
+        self.max_turns: int | None = _limit("max_turns", max_turns)
+        self.max_tokens: int | None = _limit("max_tokens", max_tokens)
+
+    @classmethod
+    def from_messages(
+        cls,
+        messages: Iterable[Mapping[str, object]],
+        *,
+        window_size: int | None = None,
+        max_turns: int | None = None,
+        max_tokens: int | None = None,
+    ) -> Self:
+        """The conversation that these messages are, to go on with.
+
+        Args:
+            messages: In OpenAI's form, ``{"role": "user", "content": "…"}``; a content may also be a list of
+                parts of type ``"text"``.
+            window_size: As of a :class:`ChatContext`.
+            max_turns: As of a :class:`ChatContext`.
+            max_tokens: As of a :class:`ChatContext`.
+
+        Raises:
+            InvalidOption: something is no message, or is a message with more than text in it.
+        """
+        ctx = cls(window_size=window_size, max_turns=max_turns, max_tokens=max_tokens)
+        for message in messages:
+            role, text = _message_in(message)
+            is_answer = role == "assistant"
+            ctx = ctx.add(ModelOutputThunk.computed(text) if is_answer else Message(role, text))
+        return ctx
 
     def without_items(self) -> Self:
-        """A context with the same window in which nothing was said."""
-        return type(self)(window_size=self.window_size)
+        """A context with the same limits in which nothing was said."""
+        return type(self)(
+            window_size=self.window_size, max_turns=self.max_turns, max_tokens=self.max_tokens
+        )
 
     def view_for_generation(self) -> list[Span]:
         """The newest items, oldest first."""
-        return self.as_list(self.window_size)
+        items = self.as_list(self.window_size)
+        if self.max_turns is None and self.max_tokens is None:
+            return items
+        first = 1 if items and role_of(items[0]) == "system" else 0
+        begin = self._begin_of_newest(items, first)
+        return items[:first] + items[begin:]
+
+    def _begin_of_newest(self, items: list[Span], first: int) -> int:
+        """Where the turns begin that are shown; the items before are not, but for the system's."""
+        begin, turns, tokens = len(items), 0, 0
+        for index in range(len(items) - 1, first - 1, -1):
+            tokens += _tokens_of(items[index])
+            if self.max_tokens is not None and tokens > self.max_tokens and turns:
+                break
+            if index > first and role_of(items[index - 1]) != "assistant":
+                continue  # in the middle of a turn
+            begin, turns = index, turns + 1
+            if turns == self.max_turns:
+                break
+        return begin
+
+
+def _limit(name: str, value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise InvalidOption(f"{name} must be at least 1 or None, not {value!r}")
+    return value
+
+
+def _tokens_of(item: Span) -> int:
+    # One that is still being generated is seen again when it is there.
+    return (
+        0 if isinstance(item, Thunk) and not item.is_computed() else estimated_tokens(text_of(item))
+    )
+
+
+_ROLES: Final = ("assistant", "system", "tool", "user")
+
+
+def _message_in(message: object) -> tuple[Role, str]:
+    fields: Mapping[str, object] = {}
+    if isinstance(message, Mapping):
+        fields = cast("Mapping[str, object]", message)
+    role, content = fields.get("role"), fields.get("content")
+    if isinstance(content, list):
+        parts = [
+            cast("Mapping[str, object]", part).get("text") if isinstance(part, Mapping) else part
+            for part in cast("list[object]", content)
+        ]
+        if all(isinstance(part, str) for part in parts):
+            content = "".join(cast("list[str]", parts))
+    if role not in _ROLES or not isinstance(content, str):
+        raise InvalidOption(
+            'a message is {"role": …, "content": "…"}, its role one of '
+            f"{', '.join(_ROLES)}, and its content a text; not {message!r}"
+        )
+    return role, content

@@ -12,7 +12,7 @@ import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Concatenate, Final, Literal, ParamSpec, TypeVar, overload
 
-from mellea_sc.backends.retry import Retrying
+from mellea_sc.backends.retry import retrying
 from mellea_sc.backends.select import make_backend
 from mellea_sc.core.arguments import several
 from mellea_sc.core.backend import Backend, Format
@@ -21,6 +21,7 @@ from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import Requirement, ValidationResult
+from mellea_sc.core.retries import Retries, retried
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.spending import Limits
 from mellea_sc.runtime.failures import short_traceback
@@ -63,6 +64,7 @@ def start_session(
     backend: Backend | None = None,
     on_error: OnError = "hold",
     max_concurrency: int | None = None,
+    retries: int | Retries | None = None,
 ) -> MelleaSession:
     """Make a session. Nothing is connected or started before it is used.
 
@@ -85,6 +87,8 @@ def start_session(
             ``"hold"``, but what nobody observed is logged (logger ``mellea_sc``) when its thunk or run is
             cancelled or forgotten, or the session is left. For what lives as long as a server.
         max_concurrency: At most so many requests of the session are in flight at the same time.
+        retries: How often a request is made again that failed before its answer began, or :class:`Retries`;
+            3 times, within 30 s, if not given; 0: never. See ``docs/guide/retries.md``.
 
     Raises:
         InvalidOption: an argument, or a variable of the environment, is not usable.
@@ -106,6 +110,7 @@ def start_session(
         model_options=model_options,
         on_error=on_error,
         max_concurrency=max_concurrency,
+        retries=retries,
     )
 
 
@@ -152,6 +157,7 @@ class MelleaSession(SessionScope):
         model_options: For every generation.
         on_error: See :func:`start_session`.
         max_concurrency: See :func:`start_session`.
+        retries: See :func:`start_session`.
     """
 
     def __init__(
@@ -162,9 +168,10 @@ class MelleaSession(SessionScope):
         model_options: ModelOptions | None = None,
         on_error: OnError = "hold",
         max_concurrency: int | None = None,
+        retries: int | Retries | None = None,
     ) -> None:
         super().__init__(
-            Retrying(backend),
+            retrying(backend, retries),
             model_options=model_options,
             on_error=on_error,
             max_concurrency=max_concurrency,
@@ -189,6 +196,7 @@ class MelleaSession(SessionScope):
         strategy: SamplingStrategy | None = ...,
         return_sampling_results: Literal[False] = ...,
         limits: Limits | None = ...,
+        retries: int | Retries | None = ...,
         format: Format | None = ...,
         model_options: ModelOptions | None = ...,
         await_result: bool = ...,
@@ -203,6 +211,7 @@ class MelleaSession(SessionScope):
         strategy: SamplingStrategy | None = ...,
         return_sampling_results: Literal[True],
         limits: Limits | None = ...,
+        retries: int | Retries | None = ...,
         format: Format | None = ...,
         model_options: ModelOptions | None = ...,
         await_result: bool = ...,
@@ -216,6 +225,7 @@ class MelleaSession(SessionScope):
         strategy: SamplingStrategy | None = DEFAULT_STRATEGY,
         return_sampling_results: bool = False,
         limits: Limits | None = None,
+        retries: int | Retries | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
         await_result: bool = False,
@@ -231,6 +241,8 @@ class MelleaSession(SessionScope):
                 validating.
             return_sampling_results: Wait, and return all attempts instead of a thunk.
             limits: What the call may use, all its attempts and judges together; see :func:`limits`.
+            retries: How often a request of the call, its judges' included, is made again when it failed
+                before its answer began, or :class:`Retries`; 0: never; ``None``: as the session says.
             format: A pydantic model class or a JSON schema that the model is constrained to.
             model_options: See :class:`~mellea_sc.ModelOption`.
             await_result: Return only when the thunk is computed.
@@ -257,6 +269,7 @@ class MelleaSession(SessionScope):
                 action,
                 requirements=judged,
                 limits=limits,
+                retries=retries,
                 preconditions=[
                     copy.copy(reqify(one)) for one in several("preconditions", preconditions)
                 ],
@@ -288,6 +301,7 @@ class MelleaSession(SessionScope):
         strategy: SamplingStrategy | None = ...,
         return_sampling_results: Literal[False] = ...,
         limits: Limits | None = ...,
+        retries: int | Retries | None = ...,
         format: Format | None = ...,
         model_options: ModelOptions | None = ...,
         await_result: bool = ...,
@@ -307,6 +321,7 @@ class MelleaSession(SessionScope):
         strategy: SamplingStrategy | None = ...,
         return_sampling_results: Literal[True],
         limits: Limits | None = ...,
+        retries: int | Retries | None = ...,
         format: Format | None = ...,
         model_options: ModelOptions | None = ...,
         await_result: bool = ...,
@@ -325,6 +340,7 @@ class MelleaSession(SessionScope):
         strategy: SamplingStrategy | None = DEFAULT_STRATEGY,
         return_sampling_results: bool = False,
         limits: Limits | None = None,
+        retries: int | Retries | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
         await_result: bool = False,
@@ -345,6 +361,8 @@ class MelleaSession(SessionScope):
                 validating.
             return_sampling_results: Wait, and return all attempts instead of a thunk.
             limits: What the call may use, all its attempts and judges together; see :func:`limits`.
+            retries: How often a request of the call, its judges' included, is made again when it failed
+                before its answer began, or :class:`Retries`; 0: never; ``None``: as the session says.
             format: A pydantic model class or a JSON schema that the model is constrained to.
             model_options: See :class:`~mellea_sc.ModelOption`.
             await_result: Return only when the thunk is computed.
@@ -378,6 +396,7 @@ class MelleaSession(SessionScope):
                 strategy=strategy,
                 return_sampling_results=True,
                 limits=limits,
+                retries=retries,
                 format=format,
                 model_options=model_options,
             )
@@ -386,6 +405,7 @@ class MelleaSession(SessionScope):
             preconditions=preconditions,
             strategy=strategy,
             limits=limits,
+            retries=retries,
             format=format,
             model_options=model_options,
             await_result=await_result,
@@ -399,6 +419,7 @@ class MelleaSession(SessionScope):
         user_variables: Mapping[str, Span] | None = None,
         preconditions: Sequence[Requirement | str] | None = None,
         limits: Limits | None = None,
+        retries: int | Retries | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
     ) -> Message:
@@ -410,6 +431,7 @@ class MelleaSession(SessionScope):
             user_variables: Named texts to fill in.
             preconditions: As of :meth:`aact`.
             limits: As of :meth:`aact`.
+            retries: As of :meth:`aact`.
             format: A pydantic model class or a JSON schema that the model is constrained to.
             model_options: See :class:`~mellea_sc.ModelOption`.
 
@@ -425,11 +447,17 @@ class MelleaSession(SessionScope):
             preconditions=preconditions,
             strategy=None,
             limits=limits,
+            retries=retries,
             format=format,
             model_options=model_options,
             await_result=True,
         )
-        return Message("assistant", CBlock(thunk.value))
+        return Message(
+            "assistant",
+            CBlock(thunk.value),
+            reasoning=thunk.reasoning,
+            tool_calls=thunk.tool_calls,
+        )
 
     async def aquery(
         self,
@@ -437,6 +465,7 @@ class MelleaSession(SessionScope):
         query: str,
         *,
         limits: Limits | None = None,
+        retries: int | Retries | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
         await_result: bool = False,
@@ -448,6 +477,7 @@ class MelleaSession(SessionScope):
                 presents itself, and which of its methods the model may call to answer.
             query: The question.
             limits: As of :meth:`aact`.
+            retries: As of :meth:`aact`.
             format: A pydantic model class or a JSON schema; then no method is called.
             model_options: See :class:`~mellea_sc.ModelOption`.
             await_result: Return only when the thunk is computed.
@@ -464,6 +494,7 @@ class MelleaSession(SessionScope):
             Query(obj, query),
             strategy=None,
             limits=limits,
+            retries=retries,
             format=format,
             model_options=model_options,
             await_result=await_result,
@@ -475,6 +506,7 @@ class MelleaSession(SessionScope):
         transformation: str,
         *,
         limits: Limits | None = None,
+        retries: int | Retries | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
         await_result: bool = False,
@@ -485,6 +517,7 @@ class MelleaSession(SessionScope):
             obj: Any object, as for :meth:`aquery`.
             transformation: What to make of it.
             limits: As of :meth:`aact`.
+            retries: As of :meth:`aact`.
             format: A pydantic model class or a JSON schema; then no method is called.
             model_options: See :class:`~mellea_sc.ModelOption`.
             await_result: Return only when the thunk is computed.
@@ -501,6 +534,7 @@ class MelleaSession(SessionScope):
             Transform(obj, transformation),
             strategy=None,
             limits=limits,
+            retries=retries,
             format=format,
             model_options=model_options,
             await_result=await_result,
@@ -512,6 +546,7 @@ class MelleaSession(SessionScope):
         *,
         output: Thunk | str | CBlock | None = None,
         input: Span | None = None,
+        retries: int | Retries | None = None,
         format: Format | None = None,
         model_options: ModelOptions | None = None,
     ) -> list[ValidationResult]:
@@ -521,6 +556,7 @@ class MelleaSession(SessionScope):
             reqs: One requirement or several.
             output: What is judged; the last output of the conversation if not given.
             input: What the output answers, for validators that look at it.
+            retries: As of :meth:`aact`.
             format: Handed to every validator.
             model_options: Handed to every validator.
 
@@ -537,17 +573,18 @@ class MelleaSession(SessionScope):
         nursery = await self._nursery()
         said = self._conversation
         ctx = await said.settled() if output is None else said.ctx
-        return await nursery.call(
-            judge,
-            nursery,
-            ctx,
-            [reqify(requirement) for requirement in given],
-            output,
-            input,
-            format,
-            model_options,
-            name="validate",
-        )
+        with retried(retries):
+            return await nursery.call(
+                judge,
+                nursery,
+                ctx,
+                [reqify(requirement) for requirement in given],
+                output,
+                input,
+                format,
+                model_options,
+                name="validate",
+            )
 
     # --- their blocking halves -------------------------------------------------------------------
 
@@ -578,6 +615,7 @@ class MelleaSession(SessionScope):
         hold_back: bool | int = False,
         preconditions: Sequence[Requirement | str] | None = None,
         limits: Limits | None = None,
+        retries: int | Retries | None = None,
     ) -> StreamRequest:
         """Generate text that is checked while it streams, as a turn of the session's conversation.
 
@@ -600,6 +638,7 @@ class MelleaSession(SessionScope):
             hold_back: See :func:`stream_with_chunking`.
             preconditions: See :func:`stream_with_chunking`.
             limits: See :func:`stream_with_chunking`.
+            retries: See :func:`stream_with_chunking`.
 
         Raises:
             InvalidOption: an argument is not usable.
@@ -625,7 +664,7 @@ class MelleaSession(SessionScope):
             self._conversation.check_outside()
             return prepare_run(
                 asked,
-                self._conversation.take_turn,
+                functools.partial(self._conversation.take_turn, runs_code=True),
                 judge=validation_backend or self.backend,
                 requirements=requirements,
                 chunking=chunking,
@@ -638,6 +677,7 @@ class MelleaSession(SessionScope):
                 hold_back=hold_back,
                 preconditions=preconditions,
                 limits=limits,
+                retries=retries,
             )
 
         return StreamRequest(
@@ -649,6 +689,6 @@ class MelleaSession(SessionScope):
     async def _start(self, asked: Asked) -> ModelOutputThunk:
         nursery = await self._nursery()
         thunk = asked.thunk(nursery)
-        turn = self._conversation.take_turn(thunk.relieve)
+        turn = self._conversation.take_turn(thunk.relieve, runs_code=asked.runs_code)
         thunk.start(work_for(asked, nursery, turn), nursery.tasks, never_began=turn.give_up)
         return thunk

@@ -7,22 +7,27 @@ thread (blocking calls, ``runtime/portal.py``).
 
 from __future__ import annotations
 
+import inspect
+import sys
+import threading
 import warnings
 from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import Self, TypeVar, get_args
+from functools import partial
+from types import FrameType, TracebackType
+from typing import Final, Self, TypeVar, get_args
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
 from mellea_sc.core.backend import Backend
-from mellea_sc.core.errors import InvalidOption, SessionClosed
+from mellea_sc.core.errors import InvalidOption, SessionClosed, WrongEventLoop
 from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.runtime.failures import raise_unchanged
+from mellea_sc.runtime.forks import tell_of_forks
 from mellea_sc.runtime.generation import BoundBackend, Place
 from mellea_sc.runtime.loop_thread import PATIENCE
-from mellea_sc.runtime.loops import current_loop, running_loop
+from mellea_sc.runtime.loops import current_loop, may_run, running_loop
 from mellea_sc.runtime.nursery import AdoptedNursery, Nursery
 from mellea_sc.runtime.portal import SyncPortal, refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError, log_unobserved
@@ -63,9 +68,11 @@ class SessionScope:
         self._raw = backend
         self._block: Nursery | None = None
         self._adopted: dict[object, AdoptedNursery] = {}
+        self._lock = threading.Lock()
         self._ended: str | None = None
         self._portal = SyncPortal(self)
         self.backend = BoundBackend(self._place, backend)
+        tell_of_forks(self)
 
     def __repr__(self) -> str:
         state = f"ended: {self._ended}" if self._ended else "open"
@@ -80,6 +87,7 @@ class SessionScope:
     async def __aenter__(self) -> Self:
         if self._ended or self._block is not None or self._adopted:
             raise SessionClosed("a session is entered once, before it is used: start another one")
+        _warn_in_generator(sys._getframe(1))
         nursery = self._make_nursery()
         await nursery.__aenter__()
         self._block = nursery
@@ -96,12 +104,15 @@ class SessionScope:
         Raises:
             ExceptionGroup: of the errors that nobody observed.
         """
-        assert self._block is not None
+        if self._block is None:  # in a forked child
+            if exc is not None:
+                return False
+            raise WrongEventLoop("the session's block belongs to the process that was forked")
         try:
             return await self._block.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it joins
         finally:
             self._ended = self._ended or "its block was left"
-            await self._end_thread()  # noqa: ASYNC102 - shields itself
+            await self._end_thread(cancel=exc is not None)  # noqa: ASYNC102 - bounded where it has to be
 
     def __enter__(self) -> Self:
         refuse_in_event_loop("with start_session()", "async with start_session() as m:")
@@ -125,36 +136,64 @@ class SessionScope:
             log_unobserved("the session", list(group.exceptions))
 
     async def aclose(self) -> None:
-        """Wait for what is running in this event loop, and end the session.
+        """Wait for what is running in this event loop and for blocking calls, and end the session.
 
         Raises:
+            WrongEventLoop: the session is running in another event loop, and not in this one.
             ExceptionGroup: of the errors that nobody observed.
 
         Cancellation: what is running is cancelled too, and its cleanup is waited for; errors that nobody
         observed go before.
         """
+        self._check_not_elsewhere()
         try:
             await self._end_here()
-        finally:
-            await self._end_thread()  # noqa: ASYNC102 - shields itself
+        except BaseException as error:
+            cancel = not isinstance(error, Exception)
+            await self._end_thread(cancel=cancel)  # noqa: ASYNC102, ASYNC120 - bounded then
+            raise
+        await self._end_thread(cancel=False)
 
     async def _end_here(self) -> None:
         self._ended = self._ended or "it was closed"
-        adopted = self._adopted.get(current_loop())
+        loop = current_loop()
+        adopted = self._adopted.get(loop)
         if adopted is not None:
             try:
                 await adopted.aclose()
             finally:
-                self._adopted.pop(current_loop(), None)
+                with self._lock:
+                    self._adopted.pop(loop, None)
 
-    async def _end_thread(self) -> None:
-        """End the thread of blocking calls, that other threads have made."""
-        if self._portal.is_running:
-            with anyio.move_on_after(PATIENCE, shield=True):
+    async def _end_thread(self, *, cancel: bool) -> None:
+        """End the thread of blocking calls, that other threads have made.
+
+        Args:
+            cancel: Cancel the calls, instead of waiting for them.
+
+        Cancellation: the calls are cancelled too, and the thread's end is waited for, a bounded time.
+        """
+        if not self._portal.is_running:
+            return
+        if not cancel:
+            try:
                 await anyio.to_thread.run_sync(self._portal.close, abandon_on_cancel=True)
+            except BaseException:
+                await self._end_thread(cancel=True)  # noqa: ASYNC102, ASYNC120 - shields itself
+                raise
+        else:
+            with anyio.move_on_after(PATIENCE, shield=True):
+                close = partial(self._portal.close, cancel=True)
+                await anyio.to_thread.run_sync(close, abandon_on_cancel=True)
 
     def close(self) -> None:
-        """The blocking half of :meth:`aclose`: ends what blocking calls have started, and their thread."""
+        """The blocking half of :meth:`aclose`: ends what blocking calls have started, and their thread.
+
+        Raises:
+            WrongEventLoop: the session is running in another thread's event loop.
+            ExceptionGroup: of the errors that nobody observed.
+        """
+        self._check_not_elsewhere()
         self._close(cancel=None)
 
     cleanup = close
@@ -176,33 +215,53 @@ class SessionScope:
             self._portal.close()
 
     def cancel(self, reason: str | None = None) -> None:
-        """Cancel everything that the session runs in this event loop, and end it.
+        """Cancel everything that the session runs, and end it.
 
-        Inside its block, the block is cancelled too. Where no event loop runs, it cancels what
-        blocking calls, in other threads, are waiting for.
+        Inside its block, the block is cancelled too. Blocking calls are cancelled wherever this is called.
 
         Args:
-            reason: For whoever asks a cancelled thunk why.
+            reason: Said in the errors of what is cancelled.
 
         Raises:
-            WrongEventLoop: the session's block is in another event loop.
+            WrongEventLoop: the session is running in another event loop, and not in this one; nothing is
+                cancelled.
         """
-        if running_loop() is not None:
+        self._check_not_elsewhere()
+        self._ended = f"it was cancelled{f': {reason}' if reason else ''}"
+        here = running_loop()
+        if here is not None:
             self._cancel_here(reason)
-        elif self._portal.is_running:
+        if self._portal.is_running and self._portal.loop is not here:
 
             async def cancel() -> None:  # noqa: ASYNC124 - the portal wants one
                 self._cancel_here(reason)
 
-            self._portal.call(cancel)
-        self._ended = f"it was cancelled{f': {reason}' if reason else ''}"
+            self._portal.submit(cancel)
 
     def _cancel_here(self, reason: str | None) -> None:
         loop = current_loop()
         if (adopted := self._adopted.get(loop)) is not None:
             adopted.nursery.cancel(reason)
-        elif self._block is not None:
+        elif self._block is not None and self._block.loop is loop:
             self._block.cancel(reason)
+
+    def _check_not_elsewhere(self) -> None:
+        """Raise if the session is running in event loops of which none runs here; its own thread is here."""
+        here, own = running_loop(), self._portal.loop
+        loops: list[object] = []
+        if self._block is not None and self._block.is_open:
+            loops.append(self._block.loop)
+        with self._lock:
+            loops += [loop for loop, adopted in self._adopted.items() if not adopted.has_ended]
+        loops = [loop for loop in loops if loop is not own and (loop is here or may_run(loop))]
+        if loops and all(loop is not here for loop in loops):
+            raise WrongEventLoop("the session is running in another event loop: end it there")
+
+    def forked(self) -> None:
+        """The child uses the session anew: what was running is in the parent."""
+        self._lock = threading.Lock()
+        self._block = None
+        self._adopted.clear()
 
     def __del__(self) -> None:
         if not getattr(self, "_ended", True) and self._adopted:
@@ -233,11 +292,13 @@ class SessionScope:
             self._block.check_usable()
             return self._block
         self._check_open()
-        adopted = self._adopted.get(loop)
-        if adopted is None:
-            for other in [other for other, nursery in self._adopted.items() if nursery.has_ended]:
-                del self._adopted[other]
-            adopted = self._adopted[loop] = AdoptedNursery(self._make_nursery())
+        with self._lock:
+            adopted = self._adopted.get(loop)
+            if adopted is None:
+                ended = [other for other, one in self._adopted.items() if one.has_ended]
+                for other in ended:
+                    del self._adopted[other]
+                adopted = self._adopted[loop] = AdoptedNursery(self._make_nursery())
         return await adopted.ready()
 
     async def _place(self) -> Place:
@@ -248,7 +309,29 @@ class SessionScope:
         """Run an async function in the session's own event-loop thread and wait for it.
 
         Raises:
-            SessionClosed: the session has ended.
+            SessionClosed: the session has ended, or the interpreter is ending and starts no more threads.
+            SyncCallInEventLoop: an event loop runs in this thread.
         """
+        refuse_in_event_loop("a blocking call", "await")
         self._check_open()
         return self._portal.call(function)
+
+
+def _warn_in_generator(entering: FrameType) -> None:
+    """Warn of a block inside an async generator, which may be ended in another task than it has begun in (PEP 789)."""
+    if not entering.f_code.co_flags & inspect.CO_ASYNC_GENERATOR:
+        return
+    driver = entering.f_back
+    if driver is not None and driver.f_globals.get("__name__", "").startswith(_ENDS_WHERE_IT_BEGAN):
+        return
+    warnings.warn(
+        "a session is opened inside an async generator. If that is not read to its end, its session will end in "
+        "another task, or never. Make the generator an @asynccontextmanager, open the session outside of it, or "
+        "answer a web request with mellea_sc.asgi.SSEResponse",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+_ENDS_WHERE_IT_BEGAN: Final = ("contextlib", "anyio.", "pytest_trio.")
+"""Who drives async generators so that both happens in one task: context managers, and fixtures of tests."""

@@ -11,10 +11,13 @@ from mellea_sc.core.backend import Format, schema_of
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
+from mellea_sc.core.prompt import not_yet_read
 from mellea_sc.core.requirement import Requirement, ValidationResult, check_judges
+from mellea_sc.core.retries import Retries, retried, retries_of
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.spending import Limits
 from mellea_sc.core.trace import TokenCount, Trace
+from mellea_sc.runtime.answers import warn_of_misfit
 from mellea_sc.runtime.failures import sole_error, stray_cancellation_as
 from mellea_sc.runtime.generation import describe, generate_into, opened_scope, settle
 from mellea_sc.runtime.limits import limited
@@ -24,6 +27,7 @@ from mellea_sc.runtime.validation import check_input, validate_all
 from mellea_sc.stdlib.components import Query, Transform
 from mellea_sc.stdlib.sampling.plan import raise_if_unmet
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
+from mellea_sc.stdlib.sampling.repairing import RejectionSamplingStrategy
 from mellea_sc.stdlib.turns import Turn
 
 __all__ = ["Asked", "judge", "work_for"]
@@ -38,6 +42,7 @@ class Asked:
     preconditions: Sequence[Requirement] = attrs.field(kw_only=True)
     strategy: SamplingStrategy | None = attrs.field(kw_only=True)
     limits: Limits | None = attrs.field(kw_only=True)
+    retries: int | Retries | None = attrs.field(kw_only=True)
     format: Format | None = attrs.field(kw_only=True)
     model_options: ModelOptions | None = attrs.field(kw_only=True)
 
@@ -54,6 +59,7 @@ class Asked:
             raise InvalidOption(f"strategy must be a SamplingStrategy or None, not {strategy!r}")
         schema_of(self.format)
         limited(self.limits)
+        retries_of(self.retries)
         check_judges(self.preconditions, nursery.backend)
         if isinstance(sampling := self.sampled_by, PlannedStrategy):
             check_judges([*sampling.requirements, *self.requirements], nursery.backend)
@@ -67,18 +73,35 @@ class Asked:
             return None
         return self.strategy
 
+    @property
+    def runs_code(self) -> bool:
+        """Whether code of the user's may run while it is answered: a validator, a tool, a strategy."""
+        strategy = self.sampled_by
+        if isinstance(self.action, Query | Transform) and self.action.methods:
+            return True
+        if strategy is not None and type(strategy) is not RejectionSamplingStrategy:
+            return True
+        judging = [] if strategy is None else [*strategy.requirements, *self.requirements]
+        return any(map(has_code, [*self.preconditions, *judging]))
+
+
+def has_code(requirement: Requirement) -> bool:
+    """Whether it is judged by other code than the library's question to a model."""
+    return type(requirement) is not Requirement or requirement.validation_fn is not None
+
 
 def work_for(asked: Asked, nursery: Nursery, turn: Turn) -> Work:
     """The work of a thunk's task: the answer to what was asked, in its turn of the conversation."""
 
     async def work(thunk: ModelOutputThunk) -> None:
         async with turn as ctx:
-            await settle(asked.action, *ctx.view_for_generation())
-            with limited(asked.limits):
+            await settle(asked.action, *not_yet_read(ctx))
+            with limited(asked.limits), retried(asked.retries):
                 if asked.preconditions:
                     await _answer_if_met(asked, nursery, ctx, thunk)
                 else:
                     await _answer(asked, nursery, ctx, thunk)
+            warn_of_misfit(thunk, asked.format)
             turn.commit(ctx.add(asked.action).add(thunk))
 
     return work
@@ -140,7 +163,7 @@ async def _sample(
         )
     kept = result.result
     if isinstance(kept, ModelOutputThunk):
-        thunk.parsed_repr = kept.parsed_repr
+        thunk.parsed_repr, thunk.format_error = kept.parsed_repr, kept.format_error
         thunk.generation = kept.generation.summed_over(
             [
                 one.generation
@@ -163,8 +186,9 @@ async def _carry_out(
         answer, _ = await backend.generate_from_context(
             action, ctx, format=action.answer_schema(), model_options=asked.model_options
         )
-        given = await action.carry_out(await answer.avalue())
-    thunk.generation = answer.generation
+        text = await answer.avalue()
+        thunk.generation = answer.generation
+        given = await action.carry_out(text)
     thunk.parsed_repr = given
     thunk.write(
         text_of(given) if isinstance(given, str | CBlock | Component | Thunk) else str(given)
@@ -175,6 +199,7 @@ def _single(asked: Asked, ctx: Context, thunk: ModelOutputThunk) -> SamplingResu
     """An answer that nothing could reject, as a sampling result."""
     known = thunk.generation
     generated = known.usage.completion_tokens if known.usage else 0
+    reasoning = known.usage.reasoning_tokens if known.usage else 0
     return SamplingResult(
         result_index=0,
         success=True,
@@ -187,7 +212,7 @@ def _single(asked: Asked, ctx: Context, thunk: ModelOutputThunk) -> SamplingResu
             outcome="accepted",
             began=0.0,
             ended=known.total_time or 0.0,
-            tokens=TokenCount(generated=generated),
+            tokens=TokenCount(generated=generated, reasoning=reasoning),
         ),
     )
 

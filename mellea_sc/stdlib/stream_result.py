@@ -7,11 +7,20 @@ from operator import attrgetter
 from typing import Final, Protocol
 
 import anyio
+import anyio.lowlevel
 
 from mellea_sc.core.errors import ThunkNotComputed
-from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
+from mellea_sc.core.picture import table_of, text_of_answer
+from mellea_sc.core.requirement import (
+    PartialValidationResult,
+    Requirement,
+    ValidationResult,
+    label_of,
+)
+from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.core.trace import Trace
 from mellea_sc.runtime.ledger import Chunk
+from mellea_sc.runtime.loops import check_loop, current_loop
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
 from mellea_sc.stdlib.events import StreamEvent
 from mellea_sc.stdlib.gate import Gate
@@ -33,6 +42,18 @@ class Inside(Protocol):
 
     def generation(self) -> GenerationInfo:
         """What is known about the generation."""
+        ...
+
+    def reasoning(self) -> str:
+        """What the model thinks."""
+        ...
+
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls that it wants to have made."""
+        ...
+
+    def thunk(self) -> ModelOutputThunk:
+        """What was released, computed."""
         ...
 
     def trace(self) -> Trace:
@@ -85,6 +106,7 @@ class StreamChunkingResult:
         self.ended: anyio.Event = anyio.Event()
         self.error_was_raised: bool = False
         self.cancel_reason: str | None = None
+        self._loop = current_loop()
         self._run = run
         self._gate = gate
 
@@ -99,6 +121,25 @@ class StreamChunkingResult:
         are those of all attempts.
         """
         return self._run.generation()
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the model stopped, in the server's word: ``"stop"``, ``"length"``, ``"content_filter"``, …; ``None`` where it
+        has not said so (yet), as after a failed check. See :attr:`GenerationInfo.is_broken_off`.
+        """
+        return self.generation.finish_reason
+
+    @property
+    def reasoning(self) -> str:
+        """What the model thinks before it answers, as far as it has come: of the attempt that is shown. No
+        requirement judges it.
+        """
+        return self._run.reasoning()
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls that the model wants to have made, as far as they have come."""
+        return self._run.tool_calls()
 
     @property
     def trace(self) -> Trace:
@@ -130,6 +171,7 @@ class StreamChunkingResult:
         Ends when the run ends; after a failed check that is early, see :attr:`completed`.
 
         Raises:
+            WrongEventLoop: at a step: the run goes on in another event loop.
             Exception: the error that ended the run, as itself, after the chunks that were released
                 before it; raised here or by :meth:`acomplete`, once.
 
@@ -157,46 +199,68 @@ class StreamChunkingResult:
         One reader: a second iteration raises :class:`~mellea_sc.StreamConsumed` at its first step.
         An error comes as an ``ErrorEvent`` and is raised by :meth:`astream` or :meth:`acomplete`.
 
+        Raises:
+            WrongEventLoop: at a step: the run goes on in another event loop.
+
         Cancellation: only the waiting ends. Nothing is lost.
         """
         return self._gate.events.reader()
+
+    def bound_lookahead(self, chunks: int) -> None:
+        """Let at most so many released chunks wait unread, where the stream was not given a ``lookahead``."""
+        if self._gate.lookahead is None:
+            self._gate.lookahead = chunks
 
     async def acomplete(self) -> None:
         """Wait for the end of the run; a ``lookahead`` does not hold it up any more.
 
         Raises:
+            WrongEventLoop: the run goes on in another event loop.
             Exception: the error that ended the run, as itself, unless :meth:`astream` has raised it.
 
         Cancellation: only the waiting ends; the run goes on.
         """
-        self._gate.open()
-        await self.ended.wait()
+        if self.ended.is_set():  # perhaps in another event loop
+            await anyio.lowlevel.checkpoint()
+        else:
+            check_loop(self._loop, repr(self))
+            self._gate.open()
+            await self.ended.wait()
         if (error := self.error_to_raise()) is not None:
             raise error
 
     @property
     def as_thunk(self) -> ModelOutputThunk:
-        """The released text as a computed thunk.
+        """The released text as a computed thunk, with the reasoning, the calls and, for ``format=``, what it means.
 
         Raises:
             ThunkNotComputed: the run has not ended.
         """
         if not self.ended.is_set():
             raise ThunkNotComputed("the run has not ended: `await result.acomplete()` first")
-        return ModelOutputThunk.computed(self.full_text, generation=self.generation)
+        return self._run.thunk()
 
     def cancel(self, reason: str | None = None) -> None:
         """Cancel the run: the connection is closed, every validator is cancelled.
 
         It also says that nobody will ask for an error of it: one that nobody has seen is logged.
+
+        Raises:
+            WrongEventLoop: the run goes on in another event loop.
         """
         self.stop(reason)
         self._run.dismiss()
 
     def stop(self, reason: str | None) -> None:
-        """Cancel the run, for somebody who will ask for its error."""
-        self.cancel_reason = reason
-        self.scope.cancel(reason)
+        """Cancel the run, for somebody who will ask for its error; without effect when it has ended.
+
+        Raises:
+            WrongEventLoop: the run goes on in another event loop.
+        """
+        if not self.ended.is_set():
+            check_loop(self._loop, repr(self))
+            self.cancel_reason = reason
+            self.scope.cancel(reason)
 
     def error_to_raise(self) -> Exception | None:
         """The error that ended the run, if there is one and it has not been raised before."""
@@ -206,18 +270,32 @@ class StreamChunkingResult:
         self._run.was_observed()
         return self.error
 
-    def __repr__(self) -> str:
+    @property
+    def _state(self) -> str:
         if not self.ended.is_set():
-            state = "running"
-        elif self.completed:
-            state = "completed"
-        elif self.error is not None:
-            state = "ended by an error"
-        elif self.cancelled:
-            state = "cancelled"
-        else:
-            state = "stopped by a failed check"
-        return f"<StreamChunkingResult {state}, {self.released} chunks released>"
+            return "running"
+        if self.completed:
+            return "completed"
+        if self.error is not None:
+            return "ended by an error"
+        return "cancelled" if self.cancelled else "stopped by a failed check"
+
+    def __repr__(self) -> str:
+        return f"<StreamChunkingResult {self._state}, {self.released} chunks released>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what was released, the verdicts, and what ran when."""
+        verdicts = [
+            (label_of(one), verdict.success, verdict.reason)
+            for one, verdict in self.streaming_failures
+        ]
+        if not verdicts and self.attempts:
+            verdicts = [
+                (label_of(one), "pass" if verdict else "fail", verdict.reason)
+                for one, verdict in self.attempts[-1].validations
+            ]
+        said = text_of_answer(self.full_text, f"{self._state}{self.generation.told()}")
+        return said + table_of(verdicts) + self.trace.to_svg()
 
 
 def _whole_text_of(chunk: Chunk) -> str:

@@ -25,8 +25,11 @@ import attrs
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import BudgetExceeded, PreconditionFailed
 from mellea_sc.core.requirement import PartialValidationResult, Requirement
+from mellea_sc.core.retries import Retries, retried
 from mellea_sc.core.spending import Limits
+from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.core.trace import Cause, Trace
+from mellea_sc.runtime.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.attempt import Attempt
 from mellea_sc.runtime.budget import covered, one_for_all
 from mellea_sc.runtime.failures import (
@@ -35,9 +38,9 @@ from mellea_sc.runtime.failures import (
     sole_error,
     stray_cancellation_as,
 )
-from mellea_sc.runtime.generation import opened_scope
+from mellea_sc.runtime.generation import describe, opened_scope
 from mellea_sc.runtime.limits import limited
-from mellea_sc.runtime.loops import clock, running_task
+from mellea_sc.runtime.loops import call_in, clock, current_loop, running_task
 from mellea_sc.runtime.nursery import Nursery, parked
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
 from mellea_sc.runtime.unobserved import Held, log_unobserved
@@ -63,6 +66,7 @@ class StreamSettings:
         strategy: What follows a rejected attempt; ``None``: nothing, unless a requirement says so.
         preconditions: What must hold of the input.
         limits: What the run may use.
+        retries: How often its requests are made again; ``None``: as the session says.
         lookahead: How many released chunks may wait unread; ``None``: any number.
         hold_back: How many chunks are held back until their attempt is accepted; may be infinite.
         attempt: How attempts are made.
@@ -71,6 +75,7 @@ class StreamSettings:
     strategy: Plan | None
     preconditions: Sequence[Requirement]
     limits: Limits | None
+    retries: Retries | None
     lookahead: int | None
     hold_back: float
     attempt: AttemptSettings
@@ -100,6 +105,7 @@ class StreamRun:
     ) -> None:
         self._action = action
         self._limits = settings.limits
+        self._retries = settings.retries
         self._preconditions = [copy.copy(one) for one in settings.preconditions]
         self._input_timeout = settings.attempt.validator_timeout
         self._unmet: list[tuple[Requirement, PartialValidationResult]] = []
@@ -110,6 +116,9 @@ class StreamRun:
         self._dismissed = False
         self.started_at: str = ""
         self._chosen: AttemptResult | None = None
+        self._answered: ModelOutputThunk | None = None
+        self._format = settings.attempt.format
+        self._loop = current_loop()
         self.observed: anyio.Event = anyio.Event()
         strategy = ByRequirement(settings.strategy, requirements)
         self._gate = Gate(
@@ -144,7 +153,7 @@ class StreamRun:
         result = self.result
         task = running_task()
         try:
-            with result.scope, covered(), limited(self._limits):
+            with result.scope, covered(), limited(self._limits), retried(self._retries):
                 async with backend as nursery:
                     # who may have to go on without the reader: the session, and who has the connections
                     self._hosts = {host for host in (nursery, keeper) if host is not None}
@@ -215,8 +224,13 @@ class StreamRun:
         if chosen.completed and (choice.success or was_live):
             with parked(self, self._hosts):
                 await self._gate.accept(chosen.number)
+            answer = chosen.thunk()
+            answer.name = describe(self._action)
+            read_meaning(answer, self._action, self._format)
+            warn_of_misfit(answer, self._format)
+            self._answered = answer
             self.result.completed = True
-            self._turn.commit(ctx.add(self._action).add(chosen.thunk()))
+            self._turn.commit(ctx.add(self._action).add(answer))
         else:
             self._gate.reject(chosen.number)
         self._chosen = chosen
@@ -264,12 +278,35 @@ class StreamRun:
             return attempt.text
         return attempt.edited[: showing.position]
 
+    def thunk(self) -> ModelOutputThunk:
+        """What was released, as a computed thunk."""
+        thunk = ModelOutputThunk.computed(self.released_text(), generation=self.generation())
+        if self._answered is not None:
+            thunk.parsed_repr = self._answered.parsed_repr
+            thunk.format_error = self._answered.format_error
+        elif self._format is not None:
+            read_meaning(thunk, self._action, self._format)
+        return thunk
+
+    def reasoning(self) -> str:
+        """What the model thinks, in the attempt that is shown; nothing before one may be."""
+        attempt = self._shown_attempt()
+        return attempt.reasoning if attempt is not None and self._gate.is_showing else ""
+
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls that the model wants to have made, in the attempt that is shown; none before one may be."""
+        attempt = self._shown_attempt()
+        return attempt.tool_calls if attempt is not None and self._gate.is_showing else ()
+
     def generation(self) -> GenerationInfo:
         """What is known of the attempt that is shown, with the usage and the time of all."""
         attempt = self._shown_attempt()
         if attempt is None:
             return GenerationInfo()
-        return attempt.generation.summed_over([one.generation for one in self._conductor.attempts])
+        known = attempt.generation
+        if not self._gate.is_showing:
+            known = attrs.evolve(known, reasoning="", tool_calls=())
+        return known.summed_over([one.generation for one in self._conductor.attempts])
 
     def trace(self) -> Trace:
         """The story so far."""
@@ -299,7 +336,7 @@ class StreamRun:
 
     def was_observed(self) -> None:
         """Somebody has been told of the error."""
-        self.observed.set()
+        call_in(self._loop, self.observed.set)
         if self._held is not None:
             self._held.observed()
 

@@ -27,6 +27,7 @@ from typing import Final
 import anyio
 import attrs
 
+from mellea_sc.backends.retry import retrying
 from mellea_sc.core.arguments import several
 from mellea_sc.core.backend import Backend, Format, schema_of
 from mellea_sc.core.base import Component, Context, Span
@@ -34,6 +35,7 @@ from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.core.requirement import Requirement, check_judges
+from mellea_sc.core.retries import Retries, retries_of
 from mellea_sc.core.spending import Limits
 from mellea_sc.runtime.generation import BoundBackend, Place, describe
 from mellea_sc.runtime.limits import limited
@@ -47,6 +49,7 @@ from mellea_sc.stdlib.events import (
     FullValidationEvent,
     InputCheckEvent,
     QuickCheckEvent,
+    ReasoningEvent,
     RetractEvent,
     RetryEvent,
     StreamEvent,
@@ -67,6 +70,7 @@ __all__ = [
     "FullValidationEvent",
     "InputCheckEvent",
     "QuickCheckEvent",
+    "ReasoningEvent",
     "RetractEvent",
     "RetryEvent",
     "StreamChunkingResult",
@@ -96,6 +100,7 @@ def stream_with_chunking(
     hold_back: bool | int = False,
     preconditions: Sequence[Requirement | str] | None = None,
     limits: Limits | None = None,
+    retries: int | Retries | None = None,
 ) -> StreamRequest:
     """Generate text that is checked, chunk by chunk, before anybody sees it.
 
@@ -127,6 +132,8 @@ def stream_with_chunking(
             :class:`PreconditionFailed`.
         limits: What the run may use, all its attempts and judges together; exceeding it ends the run with
             a :class:`BudgetExceeded`. See :func:`mellea_sc.limits`.
+        retries: How often a request of the run, its judges' included, is made again when it failed before
+            its answer began, or :class:`Retries`; 0: never; ``None``: as the session says, 3 times without one.
 
     Returns:
         Something to await or to enter, for a :class:`StreamChunkingResult`. Nothing is started before.
@@ -142,7 +149,7 @@ def stream_with_chunking(
     def prepare() -> StreamRun:
         return prepare_run(
             action,
-            Conversation(ctx, in_order=False).take_turn,
+            partial(Conversation(ctx, in_order=False).take_turn, runs_code=True),
             judge=validation_backend or backend,
             requirements=requirements,
             chunking=chunking,
@@ -155,6 +162,7 @@ def stream_with_chunking(
             hold_back=hold_back,
             preconditions=preconditions,
             limits=limits,
+            retries=retries,
         )
 
     async def place() -> Place | None:
@@ -182,6 +190,7 @@ def prepare_run(
     hold_back: bool | int,
     preconditions: Sequence[Requirement | str] | None,
     limits: Limits | None,
+    retries: int | Retries | None,
 ) -> StreamRun:
     """Check the arguments and copy the requirements; starts nothing."""
     if not isinstance(lane_buffer, int) or lane_buffer < 1:
@@ -213,6 +222,7 @@ def prepare_run(
             strategy=strategy,
             preconditions=conditions,
             limits=limits,
+            retries=retries_of(retries),
             lookahead=lookahead,
             hold_back=math.inf if hold_back is True else hold_back,
             attempt=AttemptSettings(
@@ -364,7 +374,9 @@ class _OwnNursery(AbstractAsyncContextManager[Nursery]):
     _nursery: Nursery | None = attrs.field(default=None, init=False)
 
     async def __aenter__(self) -> Nursery:
-        self._nursery = Nursery(self.backend, options=self.options, name="a stream of its own")
+        self._nursery = Nursery(
+            retrying(self.backend), options=self.options, name="a stream of its own"
+        )
         return await self._nursery.__aenter__()
 
     async def __aexit__(

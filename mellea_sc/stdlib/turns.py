@@ -3,11 +3,16 @@
 A conversation that remembers can only go on where the turn before has ended. Requests take their place
 in the line when they are made, in that order, and wait for it in their own task. A turn that fails or
 is cancelled leaves the line and the conversation as if it had never been.
+
+A request that might wait for itself is refused: one that is made inside a turn, by a validator, say. In a
+thread nothing tells that it was such a validator that started it. So nobody waits for a turn of another
+event loop, and no blocking call for one in which code of the user's runs.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar, Token
@@ -19,6 +24,9 @@ import attrs
 
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import UsageError
+from mellea_sc.runtime.forks import tell_of_forks
+from mellea_sc.runtime.loops import current_loop
+from mellea_sc.runtime.portal import is_blocking_call
 
 __all__ = ["Conversation", "Turn"]
 
@@ -67,61 +75,84 @@ class Conversation:
         self.ctx = ctx
         self._in_order = in_order
         self._line: deque[_QueuedTurn] = deque()
+        self._lock = threading.Lock()  # a session may be used in the event loops of several threads
+        tell_of_forks(self)
 
     def check_outside(self) -> None:
-        """Raise where waiting for the turns in line would be waiting for the one that waits.
+        """Raise where waiting for the turns in line might be waiting for the one that waits.
 
         Raises:
-            UsageError: this is called from inside a turn of this conversation, by a validator, say.
+            UsageError: this is called from inside a turn of this conversation, by a validator, say, or
+                might be.
         """
-        if any(turn in self._line for turn in _around.get()):
-            raise UsageError(
-                "a turn of this conversation cannot wait for another one, which would come after it: "
-                "in a validator use the backend that it is given, or another session"
-            )
+        around, here, blocking = _around.get(), current_loop(), is_blocking_call()
+        for turn in tuple(self._line):
+            if turn in around:
+                raise UsageError(
+                    "a turn of this conversation cannot wait for another one, which would come after it: "
+                    "in a validator use the backend that it is given, or another session"
+                )
+            if turn.loop is not here or (blocking and turn.runs_code):
+                raise UsageError(
+                    "another thread is in a turn of this conversation, which may itself be waiting for this "
+                    "one: take turns after one another, or use another session"
+                )
 
-    def take_turn(self, relieve: Callable[[], None]) -> Turn:
+    def take_turn(self, relieve: Callable[[], None], *, runs_code: bool) -> Turn:
         """Take the next place in the line.
 
         Args:
             relieve: Called when another request waits for this one: it may be waiting for a reader.
+            runs_code: Whether code of the user's runs in the turn, a validator's, say.
 
         Raises:
-            UsageError: this is called from inside a turn of this conversation.
+            UsageError: as of :meth:`check_outside`.
         """
-        self.check_outside()
         if not self._in_order:
             return _FreeTurn(self)
-        turn = _QueuedTurn(self, relieve)
-        if self._line:
+        turn = _QueuedTurn(self, relieve, runs_code)
+        with self._lock:
+            self.check_outside()
+            earlier = tuple(self._line)
+            self._line.append(turn)
+        if earlier:
             log.warning(OVERLAP)
-            for earlier in self._line:
-                earlier.relieve()
-        self._line.append(turn)
-        self._line[0].head.set()
+            for one in earlier:
+                one.relieve()
+        else:
+            turn.head.set()
         return turn
 
     async def settled(self) -> Context:
         """The conversation, when the turns that are in line now have ended.
 
         Raises:
-            UsageError: this is called from inside a turn of this conversation.
+            UsageError: as of :meth:`check_outside`.
         """
-        self.check_outside()
-        if self._line:
-            turn = self._line[-1]
-            for earlier in self._line:
-                earlier.relieve()
-            await turn.left.wait()
+        with self._lock:
+            self.check_outside()
+            line = tuple(self._line)
+        for earlier in line:
+            earlier.relieve()
+        if line:
+            await line[-1].left.wait()
         return self.ctx
 
     def leave(self, turn: _QueuedTurn) -> None:
         """A turn has ended or was given up."""
-        if turn in self._line:
-            self._line.remove(turn)
-            if self._line:
-                self._line[0].head.set()
+        with self._lock:
+            if turn in self._line:
+                self._line.remove(turn)
+            following = self._line[0] if self._line else None
+        # of the same event loop, as everybody in the line is
+        if following is not None and following.loop is turn.loop:
+            following.head.set()
         turn.left.set()
+
+    def forked(self) -> None:
+        """The turns in line are the parent's."""
+        self._lock = threading.Lock()
+        self._line.clear()
 
 
 @attrs.frozen
@@ -152,6 +183,8 @@ class _FreeTurn:
 class _QueuedTurn:
     _conversation: Conversation
     relieve: Callable[[], None]
+    runs_code: bool
+    loop: object = attrs.field(factory=current_loop, init=False)
     head: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     left: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     _token: Token[tuple[_QueuedTurn, ...]] = attrs.field(init=False)

@@ -9,6 +9,7 @@
     interrupting.py             a blocking program with a Ctrl-C at every step
     failing.py                  a backend or a requirement that fails at one point
     conformance.py              does a backend keep its promises?
+    wrapper_conformance.py      does a backend around another one lose anything of it?
     requirement_conformance.py  does a requirement keep its promises?
     strategies.py               what hypothesis makes up
     pytest_plugin.py            the fixtures; nothing else here needs pytest
@@ -40,6 +41,7 @@ from mellea_sc.testing.scripted import (
     Step,
     is_judge_request,
 )
+from mellea_sc.testing.wrapper_conformance import check_wrapper
 
 __all__ = [
     "Answer",
@@ -67,6 +69,7 @@ __all__ = [
     "cancel_everywhere",
     "check_backend",
     "check_requirement",
+    "check_wrapper",
     "fail_everywhere",
     "interrupt_everywhere",
     "is_judge_request",

@@ -6,11 +6,13 @@
       "version": 1,
       "provider": "ollama",
       "model": "granite4:micro",
+      "prefills": true,
+      "judges": true,
       "exchanges": [
         {
           "request": {"messages": [{"role": "user", "content": "Count."}], "options": {…}, "schema": {…}},
           "opened": 0.052,
-          "deltas": [{"at": 0.061, "text": "one "}, …],
+          "deltas": [{"at": 0.061, "text": "one "}, {"at": 0.07, "reasoning": "hm"}, …],
           "ended": {"at": 0.2}
         }
       ]
@@ -32,12 +34,24 @@ import attrs
 
 from mellea_sc.backends.http.json_values import count_in, fields_of, list_of, parse_object
 from mellea_sc.core import errors
-from mellea_sc.core.backend import Delta, Usage
+from mellea_sc.core.backend import Delta, ToolCallDelta, Usage
 
-__all__ = ["Exchange", "TimedDelta", "error_in", "error_out", "load", "save"]
+__all__ = ["Exchange", "Head", "TimedDelta", "error_in", "error_out", "load", "save"]
 
 VERSION: Final = 1
 _WIDTH: Final = 100
+_USAGE: Final = [field.name for field in attrs.fields(Usage)]
+_ALWAYS_SAID: Final = ("prompt_tokens", "completion_tokens")
+
+
+@attrs.frozen
+class Head:
+    """What the recorded backend said of itself."""
+
+    provider: str
+    model_id: str
+    prefills: bool
+    judges: bool
 
 
 @attrs.frozen
@@ -65,12 +79,14 @@ class Exchange:
 # --- writing ------------------------------------------------------------------------------------
 
 
-def save(path: Path, provider: str, model: str, exchanges: Iterable[Exchange]) -> None:
+def save(path: Path, head: Head, exchanges: Iterable[Exchange]) -> None:
     """Write a whole cassette; a reader never sees half of one."""
     document = {
         "version": VERSION,
-        "provider": provider,
-        "model": model,
+        "provider": head.provider,
+        "model": head.model_id,
+        "prefills": head.prefills,
+        "judges": head.judges,
         "exchanges": [_exchange_out(exchange) for exchange in exchanges],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,13 +112,23 @@ def _exchange_out(exchange: Exchange) -> dict[str, object]:
 
 def _delta_out(timed: TimedDelta) -> dict[str, object]:
     delta = timed.delta
-    out: dict[str, object] = {"at": _seconds(timed.at), "text": delta.text}
+    out: dict[str, object] = {"at": _seconds(timed.at)}
+    if delta.reasoning:
+        out["reasoning"] = delta.reasoning
+    if delta.tool_calls:
+        out["tool_calls"] = [
+            attrs.asdict(piece, filter=lambda _, value: value not in (None, ""))
+            for piece in delta.tool_calls
+        ]
+    if delta.text or len(out) == 1:
+        out["text"] = delta.text
     if delta.finish_reason is not None:
         out["finish_reason"] = delta.finish_reason
     if delta.usage is not None:
         out["usage"] = {
-            "prompt_tokens": delta.usage.prompt_tokens,
-            "completion_tokens": delta.usage.completion_tokens,
+            name: count
+            for name in _USAGE
+            if (count := getattr(delta.usage, name)) or name in _ALWAYS_SAID
         }
     return out
 
@@ -112,8 +138,11 @@ def error_out(error: Exception) -> dict[str, object]:
     out: dict[str, object] = {"class": type(error).__name__, "message": str(error)}
     if isinstance(error, errors.BackendRejected):
         out |= {"status": error.status, "body": error.body}
-    if isinstance(error, errors.BackendBusy) and error.retry_after is not None:
-        out["retry_after"] = error.retry_after
+    if isinstance(error, errors.BackendError):
+        if error.retryable != type(error).retryable:
+            out["retryable"] = error.retryable
+        if error.retry_after is not None:
+            out["retry_after"] = error.retry_after
     return out
 
 
@@ -140,8 +169,8 @@ def _laid_out(value: object, indent: str = "", name: str = "") -> str:
 # --- reading ------------------------------------------------------------------------------------
 
 
-def load(path: Path) -> tuple[str, str, Sequence[Exchange]]:
-    """The provider, the model, and the exchanges.
+def load(path: Path) -> tuple[Head, Sequence[Exchange]]:
+    """What the backend said of itself, and the exchanges.
 
     Raises:
         OSError: the file cannot be read.
@@ -152,11 +181,14 @@ def load(path: Path) -> tuple[str, str, Sequence[Exchange]]:
         found = "no JSON object" if document is None else f"version {document.get('version')!r}"
         raise ValueError(f"{path} is not a cassette of version {VERSION}: it has {found}")
     exchanges = list_of(document.get("exchanges"))
-    return (
+    head = Head(
         str(document.get("provider", "")),
         str(document.get("model", "")),
-        [_exchange_in(fields_of(exchange)) for exchange in exchanges],
+        # Files of before did not say it, and the programs that they are of were told these.
+        prefills=document.get("prefills") is True,
+        judges=document.get("judges") is not False,
     )
+    return head, [_exchange_in(fields_of(exchange)) for exchange in exchanges]
 
 
 def _exchange_in(fields: Mapping[str, object]) -> Exchange:
@@ -180,11 +212,16 @@ def _delta_in(fields: Mapping[str, object]) -> TimedDelta:
         Delta(
             str(fields.get("text", "")),
             reason if isinstance(reason, str) else None,
-            Usage(count_in(usage, "prompt_tokens"), count_in(usage, "completion_tokens"))
-            if usage
-            else None,
+            Usage(**{name: count_in(usage, name) for name in _USAGE}) if usage else None,
+            str(fields.get("reasoning", "")),
+            tuple(_call_in(fields_of(piece)) for piece in list_of(fields.get("tool_calls"))),
         ),
     )
+
+
+def _call_in(fields: Mapping[str, object]) -> ToolCallDelta:
+    said = {name: str(fields.get(name, "")) for name in ("id", "name", "arguments")}
+    return ToolCallDelta(**said, index=count_in(fields, "index") if "index" in fields else None)
 
 
 def _time_in(value: object) -> float:
@@ -193,16 +230,22 @@ def _time_in(value: object) -> float:
 
 def error_in(fields: Mapping[str, object]) -> Exception:
     """The error again; one that is not of the library's becomes a ``BackendError`` that names it."""
+    error = _error_in(fields)
+    if isinstance(error, errors.BackendError):
+        if isinstance(retryable := fields.get("retryable"), bool):
+            error.retryable = retryable
+        wait = fields.get("retry_after")
+        error.retry_after = float(wait) if isinstance(wait, int | float) else None
+    return error
+
+
+def _error_in(fields: Mapping[str, object]) -> Exception:
     name, message = str(fields.get("class")), str(fields.get("message", ""))
     kind: object = getattr(errors, name, None)
     if not isinstance(kind, type):
         return errors.BackendError(f"{name}: {message}")
     if issubclass(kind, errors.BackendRejected):
         status, body = count_in(fields, "status"), str(fields.get("body", ""))
-        if issubclass(kind, errors.BackendBusy):
-            wait = fields.get("retry_after")
-            seconds = float(wait) if isinstance(wait, int | float) else None
-            return kind(message, status=status, body=body, retry_after=seconds)
         return kind(message, status=status, body=body)
     if issubclass(kind, errors.BackendError | errors.InvalidOption | errors.MissingExtra):
         return kind(message)

@@ -9,24 +9,27 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
 
-from mellea_sc.core.backend import Backend, Delta, GenerationRequest
-from mellea_sc.testing._cassette_file import Exchange, TimedDelta, error_in, error_out, load, save
+from mellea_sc.core.backend import Backend, BackendWrapper, Delta, GenerationRequest
+from mellea_sc.testing._cassette_file import (
+    Exchange,
+    Head,
+    TimedDelta,
+    error_in,
+    error_out,
+    load,
+    save,
+)
 from mellea_sc.testing._cassette_scrub import Scrub, described, scrubbed
-
-if TYPE_CHECKING:
-    from typing import Self
 
 __all__ = ["Cassette", "CassetteMismatch", "Recording"]
 
@@ -39,7 +42,7 @@ def _unchanged(text: str) -> str:
     return text
 
 
-class Recording(Backend):
+class Recording(BackendWrapper):
     """Another backend, whose exchanges are written to a file as they end.
 
     An older file is overwritten by the first of them. Neither keys nor headers are part of a request,
@@ -56,21 +59,10 @@ class Recording(Backend):
     def __init__(
         self, backend: Backend, path: str | PathLike[str], *, scrub: Scrub = _unchanged
     ) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self._path = Path(path)
         self._scrub = scrub
-        self._exchanges: list[Exchange] = []
-        self.provider: str = backend.provider
-        self.model_id: str = backend.model_id
-        self.judges: bool = backend.judges
-
-    @asynccontextmanager
-    async def connected(self) -> AsyncGenerator[Self]:
-        """The same around the connected backend, for the same file."""
-        async with self._backend.connected() as backend:
-            connected = copy.copy(self)
-            connected._backend = backend
-            yield connected
+        self._exchanges: list[Exchange] = []  # one list for a wrapper and its connected copies
 
     @asynccontextmanager
     async def open(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
@@ -81,7 +73,7 @@ class Recording(Backend):
         try:
             async with AsyncExitStack() as stack:
                 try:
-                    deltas = await stack.enter_async_context(self._backend.open(request))
+                    deltas = await stack.enter_async_context(self.inner.open(request))
                 except Exception as error:
                     _ended_by(exchange, error)
                     raise
@@ -96,10 +88,11 @@ class Recording(Backend):
     def _save(self) -> None:
         ended = [one for one in self._exchanges if one.ended is not None]
         model = self._scrub(self.model_id)
-        save(self._path, self.provider, model, [scrubbed(one, self._scrub) for one in ended])
+        head = Head(self.provider, model, self.prefills, self.judges)
+        save(self._path, head, [scrubbed(one, self._scrub) for one in ended])
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._backend!r}, {str(self._path)!r})"
+        return f"{type(self).__name__}({self.inner!r}, {str(self._path)!r})"
 
 
 async def _recorded(
@@ -150,9 +143,11 @@ class Cassette(Backend):
         self._delays = delays
         self._repeat = repeat
         self._scrub = scrub
-        provider, model, self._exchanges = load(self._path)
-        self.provider: str = provider
-        self.model_id: str = model
+        head, self._exchanges = load(self._path)
+        self.provider: str = head.provider
+        self.model_id: str = head.model_id
+        self.prefills: bool = head.prefills
+        self.judges: bool = head.judges
         self._uses = [0] * len(self._exchanges)
 
     @asynccontextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from mellea_sc.core.backend import Backend, Delta, Format, GenerationRequest
+from mellea_sc.core.backend import Backend, BackendWrapper, Delta, Format, GenerationRequest
 from mellea_sc.core.base import Context, Role, Span
 from mellea_sc.core.errors import BackendError
 from mellea_sc.core.model_options import ModelOptions
@@ -41,7 +41,7 @@ class _Points:
             raise self.error
 
 
-class FailingBackend(Backend):
+class FailingBackend(BackendWrapper):
     """Another backend, which fails at one point.
 
     The points of a request are its opening, each of its deltas, and its end behind the last of them.
@@ -56,11 +56,9 @@ class FailingBackend(Backend):
     def __init__(
         self, backend: Backend, *, at: int | None = None, error: Exception | None = None
     ) -> None:
-        self._backend = backend
+        super().__init__(backend)
+        # one for a wrapper and its connected copies: they count together
         self._points = _Points(at, InjectedError("put in by the test") if error is None else error)
-        self.provider: str = backend.provider
-        self.model_id: str = backend.model_id
-        self.judges: bool = backend.judges
 
     @property
     def points(self) -> int:
@@ -73,19 +71,11 @@ class FailingBackend(Backend):
         return self._points.failed_at
 
     @asynccontextmanager
-    async def connected(self) -> AsyncGenerator[Self]:
-        """The same around the connected backend; the points are counted together."""
-        async with self._backend.connected() as backend:
-            connected = copy.copy(self)
-            connected._backend = backend
-            yield connected
-
-    @asynccontextmanager
     async def open(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
         """Open a generation; see :meth:`Backend.open`."""
         self._points.pass_or_fail("opening a request")
         async with (
-            self._backend.open(request) as deltas,
+            self.inner.open(request) as deltas,
             aclosing(self._deltas(deltas)) as failing,
         ):
             yield failing
@@ -99,7 +89,7 @@ class FailingBackend(Backend):
         self._points.pass_or_fail(f"behind the last of {number} deltas of a request")
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._backend!r}, at={self._points.at})"
+        return f"{type(self).__name__}({self.inner!r}, at={self._points.at})"
 
 
 class FailingRequirement(Requirement):

@@ -11,7 +11,7 @@ from local_help import overlook_late_readiness
 
 from mellea_sc import Backend, ChatMessage, GenerationRequest, LocalBackend, ModelOption, Usage
 from mellea_sc.backends import OllamaBackend, OpenAIBackend, Retrying
-from mellea_sc.backends.engine.weights import SMOLLM2, fetch
+from mellea_sc.backends._weights import SMOLLM2, fetch
 from mellea_sc.core.errors import BackendBusy, EngineError
 from mellea_sc.testing import (
     Fail,

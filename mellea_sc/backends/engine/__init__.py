@@ -1,6 +1,5 @@
 """The embedded engine: a model server that runs in a child process.
 
-weights.py    the model's file: fetched once, kept in the user's cache
 child.py      a child process that does not outlive its parent
 process.py    the engine as such a child, shared by sessions
 """

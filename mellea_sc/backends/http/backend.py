@@ -13,17 +13,18 @@ from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 from mellea_sc.backends.http.address import Address
+from mellea_sc.backends.http.ending import LINGER, Ending
 from mellea_sc.backends.http.failures import Advice, Failures
 from mellea_sc.backends.http.lines import Splitter
 from mellea_sc.backends.http.surrogates import HalfCharacters
 from mellea_sc.core.backend import Backend, Delta, GenerationRequest
-from mellea_sc.core.errors import BackendProtocolError, InvalidOption
+from mellea_sc.core.errors import BackendProtocolError, InvalidOption, MelleaError
+from mellea_sc.core.model_options import stream_timeout
 
 if TYPE_CHECKING:
     from typing import Self
 
-    import httpx
-
+    from mellea_sc.backends.http.client import AnyClient
     from mellea_sc.backends.http.response import Response
 
 __all__ = ["HttpBackend"]
@@ -51,7 +52,7 @@ class HttpBackend(Backend):
         model_id: str,
         address: Address,
         advice: Advice,
-        client: httpx.AsyncClient | None = None,
+        client: AnyClient | None = None,
     ) -> None:
         self.model_id = model_id
         self._address = address
@@ -104,7 +105,7 @@ class HttpBackend(Backend):
             respond(
                 self._client, self._address, self.path, content, self.media_types, self._failures
             ) as response,
-            aclosing(self._deltas(response)) as deltas,
+            aclosing(self._deltas(response, stream_timeout(request.options))) as deltas,
         ):
             yield deltas
 
@@ -118,36 +119,73 @@ class HttpBackend(Backend):
                 f"a model option or the schema cannot be sent as JSON: {error}"
             ) from None
 
-    async def _deltas(self, response: Response) -> AsyncGenerator[Delta]:
-        splitter, halves = self.splitter(), HalfCharacters()
-        said_something = False
-        data = b" "
-        while data:
+    async def _deltas(self, response: Response, patience: float) -> AsyncGenerator[Delta]:
+        """What the response says, until the answer is whole; see :mod:`~mellea_sc.backends.http.ending`.
+
+        Args:
+            response: Where it comes from.
+            patience: Seconds that whoever reads the deltas waits for each of them.
+        """
+        splitter, ending = self.splitter(), Ending()
+        halves, halves_of_thoughts = HalfCharacters(), HalfCharacters()
+        refused: BackendProtocolError | None = None
+        words, ended = "", False
+        while not ended:
             data = await response.read()
-            for text in splitter.feed(data) if data else splitter.close():
-                if not text:
-                    continue
+            ended = not data
+            for text in splitter.close() if ended else splitter.feed(data):
                 try:
                     delta = self.parse(text)
-                except BackendProtocolError:
-                    if data and not response.is_finished:
-                        raise
-                    break  # half a text where the response ended, or no part of the answer behind its end
+                except BackendProtocolError as error:
+                    if not ended and ending.grace is None:
+                        raise await self._refusal(response, text, ending, error) from None
+                    refused, words = error, text  # cut in the middle, or not a part of the answer
+                    continue
                 if delta is None:
-                    if not said_something:
+                    if not ending.has_begun:
                         raise self._failures.interrupted("it ended without an answer")
-                    response.is_finished = True
-                    if rest := halves.end():
-                        yield Delta(rest)
-                    return
-                said_something |= bool(delta.text) or delta.finish_reason is not None
-                delta.text = halves.join(delta.text)
-                if delta.finish_reason is not None:
-                    delta.text += halves.end()
-                yield delta
-                if delta.finish_reason is not None:
-                    response.is_finished = True
-                    if self.ends_with_finish_reason:
-                        return
-        if not response.is_finished:
-            raise self._failures.interrupted("it ended before its last delta")
+                    ending.end()
+                else:
+                    if refused is not None and (delta.text or delta.tool_calls):
+                        raise refused  # it was a part of the answer
+                    ending.take(delta)
+                    delta.text = halves.join(delta.text)
+                    if delta.reasoning:
+                        delta.reasoning = halves_of_thoughts.join(delta.reasoning)
+                    yield delta
+                    if delta.finish_reason is not None and self.ends_with_finish_reason:
+                        ending.end()
+                if ending.grace is not None:
+                    response.finish(min(ending.grace, patience / 2))
+                    if ending.grace == LINGER:
+                        ended = True
+                        break
+                elif response.is_finished:
+                    response.go_on()
+        if not ending.is_whole or (response.lost is not None and ending.grace is None):
+            raise self._unfinished(response, ending, splitter.unread or words)
+        text, reasoning = halves.end(), halves_of_thoughts.end()
+        if text or reasoning:
+            yield Delta(text, reasoning=reasoning)
+
+    async def _refusal(
+        self, response: Response, text: str, ending: Ending, error: BackendProtocolError
+    ) -> BackendProtocolError:
+        """The error for a text that is no part of an answer."""
+        if ending.has_begun or response.media_type in self.media_types:
+            return error
+        body = await response.beginning(text)
+        return self._failures.not_a_stream(response.media_type, self.media_types[0], body)
+
+    def _unfinished(self, response: Response, ending: Ending, words: str) -> MelleaError:
+        """The error for a response that has ended before its answer, perhaps with words that are no part of one."""
+        if words.lstrip().startswith(("{", "[", "data:")):
+            words = ""  # half a delta
+        if words and not ending.has_begun:
+            if response.media_type in self.media_types:
+                return self._failures.malformed(words)
+            return self._failures.not_a_stream(response.media_type, self.media_types[0], words)
+        if response.lost is not None:
+            return response.lost
+        more = f", and with {words!r}" if words else ""
+        return self._failures.interrupted(f"it ended before its last delta{more}")

@@ -6,13 +6,29 @@ Imports httpx; is itself imported when the first request is made.
 from __future__ import annotations
 
 import ssl
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Final, TypeAlias
+from urllib.request import getproxies
 
 import httpx
 
 from mellea_sc.backends.http.address import Address
+from mellea_sc.backends.http.transport import DirectTransport
 from mellea_sc.core.errors import InvalidOption, MissingExtra
 
-__all__ = ["new_client"]
+if TYPE_CHECKING:
+    import httpx2
+
+__all__ = ["AnyClient", "has_aiohttp", "new_client"]
+
+AnyClient: TypeAlias = "httpx.AsyncClient | httpx2.AsyncClient"
+"""What a caller may bring."""
+
+KEEP_FOR: Final = 2.0
+"""Seconds for which an idle connection is kept. Usual servers drop it after 5 s; a request that is sent while
+it is being dropped would have to be sent twice."""
 
 
 def new_client(address: Address) -> httpx.AsyncClient:
@@ -22,15 +38,17 @@ def new_client(address: Address) -> httpx.AsyncClient:
         InvalidOption: the environment names a proxy that is no URL.
         MissingExtra: the environment names a proxy of a kind that needs another package.
     """
+    # Reading the system's certificates takes tens of milliseconds, in vain without TLS.
+    tls = (
+        httpx.create_ssl_context()
+        if address.is_encrypted
+        else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    )
+    if address.is_local or not getproxies().keys() - {"no"}:
+        return httpx.AsyncClient(transport=_new_transport(tls, address.uds), trust_env=False)
     try:
         return httpx.AsyncClient(
-            transport=None if address.uds is None else httpx.AsyncHTTPTransport(uds=address.uds),
-            # Reading the system's certificates takes tens of milliseconds, in vain without TLS.
-            verify=True if address.is_encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            trust_env=not address.is_local,
-            # Idle connections go before usual servers drop them (after 5 s): a request that is sent
-            # on a connection while it is being dropped would fail.
-            limits=httpx.Limits(max_connections=None, keepalive_expiry=2.0),
+            verify=tls, limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEP_FOR)
         )
     except ImportError as error:
         raise MissingExtra(
@@ -39,3 +57,32 @@ def new_client(address: Address) -> httpx.AsyncClient:
     except ValueError:
         # Neither quoted nor chained: a proxy's URL may hold a password.
         raise InvalidOption("the proxy that the environment names has no valid URL") from None
+
+
+def _new_transport(tls: ssl.SSLContext, uds: str | None) -> httpx.AsyncBaseTransport:
+    """The fastest one that this event loop and what is installed allow."""
+    if is_asyncio() and has_aiohttp():
+        from mellea_sc.backends.http.fast import AiohttpTransport
+
+        return AiohttpTransport(tls, uds, KEEP_FOR)
+    return DirectTransport(tls, uds, KEEP_FOR)
+
+
+@cache
+def has_aiohttp() -> bool:
+    """Whether aiohttp is installed, and not one of the old ones."""
+    try:
+        first, second, *_ = version("aiohttp").split(".")
+        return (int(first), int(second)) >= (3, 12)
+    except (PackageNotFoundError, ValueError):
+        return False
+
+
+def is_asyncio() -> bool:
+    """Whether this is a task of asyncio's, be its loop of another make."""
+    # Not imported here: a program under trio does without it.
+    asyncio = sys.modules.get("asyncio")
+    try:
+        return asyncio is not None and asyncio.current_task() is not None
+    except RuntimeError:
+        return False

@@ -7,17 +7,15 @@ is quoted, for servers do repeat what they were sent.
 from __future__ import annotations
 
 import json
-import math
-import time
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final, cast
 from urllib.parse import quote
 
 import attrs
 
-from mellea_sc.backends.http.json_values import parse_object
+from mellea_sc.backends.http.delays import BUSY, delay_in, is_temporary, status_in
+from mellea_sc.backends.http.json_values import parse_object, value_or_text
 from mellea_sc.core.errors import (
     BackendBusy,
     BackendError,
@@ -31,7 +29,7 @@ from mellea_sc.core.errors import (
     StreamInterrupted,
 )
 
-__all__ = ["Advice", "Failures", "Secret", "retry_after_seconds"]
+__all__ = ["Advice", "Failures", "Secret"]
 
 _QUOTED: Final = 500
 """Characters of a server's words in an error's message."""
@@ -144,9 +142,17 @@ class Failures:
             f"{self.quoted(body)!r}. {self.advice.no_path}"
         )
 
-    def model(self, error: object) -> ModelError:
+    def model(self, error: object) -> BackendError:
         """An error object inside the stream."""
-        return ModelError(f"{self.server} reported an error: {self.quoted(_words_of(error))}")
+        said = f"{self.server} reported an error: {self.quoted(_words_of(error))}"
+        status = status_in(error)
+        failure: BackendError = ModelError(said)
+        if status is not None and is_temporary(status, {}, error):
+            if status in BUSY:
+                failure = BackendBusy(said, status=status)
+            failure.retryable = True
+            failure.retry_after = delay_in(status, {}, error)
+        return failure
 
     def status(self, status: int, headers: Mapping[str, str], body: str) -> BackendError:
         """What an error status means."""
@@ -156,10 +162,14 @@ class Failures:
         said = f"{self.server} answered {status}{_phrase(status)}{f': {words}' if words else ''}"
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             return NotAuthorized(f"{said}. {self.advice.no_key}", status=status, body=kept)
-        if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-            seconds = retry_after_seconds(headers.get("retry-after"))
-            wish = "" if seconds is None else f" (it asks to wait for {seconds:g} s)"
-            return BackendBusy(f"{said}{wish}", status=status, body=kept, retry_after=seconds)
+        came = value_or_text(body)
+        if is_temporary(status, headers, came):
+            seconds = delay_in(status, headers, came)
+            wish = f" (it asks to wait for {seconds:g} s)" if seconds else ""
+            kind = BackendBusy if status in BUSY else BackendRejected
+            failure = kind(f"{said}{wish}", status=status, body=kept)
+            failure.retryable, failure.retry_after = True, seconds
+            return failure
         if status == HTTPStatus.NOT_FOUND:
             # A server that lacks the model says so in an error object; one that lacks the path
             # answers with a page, or with an object that does not speak of models.
@@ -170,26 +180,6 @@ class Failures:
             target = self.quoted(headers.get("location", "elsewhere"))
             return BackendRejected(f"{said} (it redirects to {target})", status=status, body=kept)
         return BackendRejected(said, status=status, body=kept)
-
-
-def retry_after_seconds(value: str | None, *, now: float | None = None) -> float | None:
-    """How long a ``Retry-After`` header asks to wait; ``None`` when it does not say.
-
-    Args:
-        value: Seconds, or an HTTP date.
-        now: Seconds since the epoch, for a date; by default the time now.
-    """
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            date = parsedate_to_datetime(value)
-            seconds = date.timestamp() - (time.time() if now is None else now)
-        except (ValueError, OverflowError):
-            return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
 def _words_of(error: object) -> str:

@@ -1,18 +1,13 @@
-"""From the bytes of a response to lines and events: pure, bounded, indifferent to where reads were cut.
-
-Both readers work in batches: ``feed`` takes what one read brought and gives what it completes. Its
-iterator is to be exhausted before the next ``feed``; an error comes after all that was whole.
-"""
+"""From the bytes of a response to lines: pure, bounded, indifferent to where reads were cut."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
 from mellea_sc.core.errors import BackendProtocolError
 
-__all__ = ["MAX_LINE", "EventSplitter", "LineSplitter", "Splitter"]
+__all__ = ["MAX_LINE", "LineCutter", "LineSplitter", "Pretty", "Splitter", "decoded", "too_long"]
 
 MAX_LINE: Final = 8 * 1024 * 1024
 """Bytes that a line, and an event, may have."""
@@ -21,10 +16,23 @@ _BOM: Final = b"\xef\xbb\xbf"
 
 
 class Splitter(Protocol):
-    """Cuts a response into the texts that its protocol speaks in."""
+    """Cuts a response into the texts that its protocol speaks in.
+
+    It works in batches: ``feed`` takes what one read brought and gives what it completes. Its iterator is
+    to be exhausted before the next ``feed``; an error comes after all that was whole.
+    """
+
+    @property
+    def unread(self) -> str:
+        """The beginning of what was passed over although it is no part of the protocol."""
+        ...
 
     def feed(self, data: bytes) -> Iterator[str]:
-        """The texts that these bytes complete."""
+        """The texts that these bytes complete.
+
+        Raises:
+            BackendProtocolError: one is too long.
+        """
         ...
 
     def close(self) -> Sequence[str]:
@@ -32,135 +40,159 @@ class Splitter(Protocol):
         ...
 
 
-class LineSplitter:
-    """Lines of UTF-8, ended by LF, CRLF or CR; a byte order mark at the beginning is dropped.
+class LineCutter:
+    """Lines, ended by LF, CRLF or CR; a byte order mark at the beginning is dropped.
 
     A CR ends its line at once, without a look at what follows: a line on the wire never waits for
     the next one.
 
     Args:
-        limit: Bytes that a line may have.
+        limit: Bytes that a line may have; whoever takes the lines has to look.
     """
 
-    __slots__ = ("_after_cr", "_limit", "_parts", "_size", "_started")
+    __slots__ = ("_after_cr", "_held", "_limit", "_size", "_started")
 
-    def __init__(self, limit: int = MAX_LINE) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._parts: list[bytes] = []
+        self._held: list[bytes] = []
         self._size = 0
         self._after_cr = False
         self._started = False
 
-    def feed(self, data: bytes) -> Iterator[str]:
-        """The lines that these bytes complete, without their ends.
-
-        Raises:
-            BackendProtocolError: a line is longer than the limit, or not UTF-8.
-        """
+    def cut(self, data: bytes) -> list[bytes]:
+        """The lines that these bytes complete, without their ends."""
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")
         if not data:
-            return
-        self._after_cr = data.endswith(b"\r")
+            return []
         lines = data.splitlines()
-        tail = b"" if data.endswith((b"\n", b"\r")) else lines.pop()
-        for line in lines:
-            if self._parts:
-                self._hold(line)
-                whole = b"".join(self._parts)
-                self._parts.clear()
+        if data.endswith((b"\n", b"\r")):
+            self._after_cr = data.endswith(b"\r")
+            tail = b""
+        else:
+            tail = lines.pop()
+        if lines:
+            if self._held:
+                lines[0] = b"".join([*self._held, lines[0]])
+                self._held.clear()
                 self._size = 0
-                yield self._text(whole)
-            else:
-                yield self._text(line)
+            if not self._started:
+                self._started = True
+                lines[0] = lines[0].removeprefix(_BOM)
         if tail:
-            self._hold(tail)
+            self._held.append(tail)
+            self._size += len(tail)
+        return lines
+
+    def check(self) -> None:
+        """Refuse a line that has grown too long without an end.
+
+        Raises:
+            BackendProtocolError: it has.
+        """
+        if self._size > self._limit:
+            raise too_long("line", self._limit)
+
+    def rest(self) -> bytes:
+        """The line that was begun and not ended."""
+        line = b"".join(self._held)
+        self._held.clear()
+        self._size = 0
+        return line if self._started else line.removeprefix(_BOM)
+
+
+class Pretty:
+    """A JSON value that is written over several lines, as for people: an error mostly.
+
+    Such a value begins with a line that has nothing but a bracket, and ends with one that begins with its
+    counterpart.
+
+    Args:
+        limit: Bytes that it may have.
+
+    Attributes:
+        lines: What there is of it.
+    """
+
+    __slots__ = ("_limit", "_size", "lines")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self.lines: list[bytes] = []
+
+    def begins(self, line: bytes) -> bool:
+        """Whether this line is the first of such a value."""
+        return line.rstrip() in (b"{", b"[", b"[{")
+
+    def take(self, line: bytes) -> bytes:
+        """Add a line; gives the value when it is whole, else nothing.
+
+        Raises:
+            BackendProtocolError: it is longer than the limit.
+        """
+        self.lines.append(line)
+        self._size += len(line)
+        if self._size > self._limit:
+            raise too_long("JSON value", self._limit)
+        is_whole = line.startswith(b"}" if self.lines[0].startswith(b"{") else b"]")
+        return self.rest() if is_whole else b""
+
+    def rest(self) -> bytes:
+        """What there is of it; it is then forgotten."""
+        value = b"\n".join(self.lines)
+        self.lines.clear()
+        self._size = 0
+        return value
+
+
+class LineSplitter:
+    """The lines of UTF-8 that are not blank, each a JSON value; one written over several lines is one text.
+
+    Args:
+        limit: Bytes that a line may have.
+    """
+
+    __slots__ = ("_limit", "_lines", "_pretty")
+
+    unread = ""  # every line is read
+
+    def __init__(self, limit: int = MAX_LINE) -> None:
+        self._limit = limit
+        self._lines = LineCutter(limit)
+        self._pretty = Pretty(limit)
+
+    def feed(self, data: bytes) -> Iterator[str]:
+        """The lines that these bytes complete."""
+        for line in self._lines.cut(data):
+            if len(line) > self._limit:
+                raise too_long("line", self._limit)
+            if self._pretty.lines or (len(line) < 9 and self._pretty.begins(line)):
+                if value := self._pretty.take(line):
+                    yield decoded(value)
+            elif line and not line.isspace():
+                yield decoded(line)
+        self._lines.check()
 
     def close(self) -> Sequence[str]:
         """The line that was begun and not ended, if there is one."""
-        line = b"".join(self._parts)
-        self._parts.clear()
-        return [line.decode(errors="replace")] if line else []
-
-    def _hold(self, part: bytes) -> None:
-        self._size += len(part)
-        if self._size > self._limit:
-            raise _too_long("line", self._limit)
-        self._parts.append(part)
-
-    def _text(self, line: bytes) -> str:
-        if len(line) > self._limit:
-            raise _too_long("line", self._limit)
-        if not self._started:
-            self._started = True
-            line = line.removeprefix(_BOM)
-        try:
-            return line.decode()
-        except UnicodeDecodeError as error:
-            raise BackendProtocolError(
-                f"the server sent a line that is not UTF-8 ({error.reason})"
-            ) from None
+        rest = self._lines.rest()
+        if self._pretty.lines:
+            rest = self._pretty.take(rest) or self._pretty.rest()
+        return [decoded(rest)] if rest.strip() else []
 
 
-class EventSplitter:
-    """The data of server-sent events; events without data, such as comments, are passed over.
-
-    Args:
-        limit: Bytes that a line, and characters that an event's data, may have.
-    """
-
-    __slots__ = ("_decoder", "_limit", "_lines", "_size")
-
-    def __init__(self, limit: int = MAX_LINE) -> None:
-        # Not in the package's public names, but its part without I/O: the public ones read a
-        # response by themselves, without bounds.
-        from httpx_sse._decoders import SSEDecoder
-
-        self._limit = limit
-        self._lines = LineSplitter(limit)
-        self._decoder = SSEDecoder()
-        self._size = 0
-
-    def feed(self, data: bytes) -> Iterator[str]:
-        """The data of the events that these bytes complete.
-
-        Raises:
-            BackendProtocolError: a line or an event is longer than the limit, or not UTF-8.
-        """
-        for line in self._lines.feed(data):
-            if line.startswith("\0"):  # some server's padding
-                line = line.lstrip("\0")
-            if not line:
-                self._size = 0
-            elif line.startswith("data"):  # the only field that adds up over lines
-                self._size += len(line)
-                if self._size > self._limit:
-                    raise _too_long("event", self._limit)
-            elif line[0] == "{":  # an object that was sent as it is, mostly an error
-                yield line
-            elif line.startswith("error:"):
-                yield _as_error(line.removeprefix("error:").strip())
-            event = self._decoder.decode(line)
-            if event is not None and event.data:
-                yield _as_error(event.data) if event.event == "error" else event.data
-
-    def close(self) -> Sequence[str]:
-        """The data of the event that was begun and not ended, if there is one."""
-        for line in self._lines.close():
-            if line.startswith("{"):
-                return [line]
-            self._decoder.decode(line)
-        event = self._decoder.decode("")
-        return [event.data] if event is not None and event.data else []
+def decoded(text: bytes) -> str:
+    """The text that these bytes are; for bytes that are not UTF-8, words that are no part of any protocol."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return f"not UTF-8: {text.decode(errors='replace')}"
 
 
-def _as_error(words: str) -> str:
-    """What stands in an error's event or field, as the object that a backend takes for an error."""
-    return words if '"error"' in words else json.dumps({"error": words})
-
-
-def _too_long(what: str, limit: int) -> BackendProtocolError:
+def too_long(what: str, limit: int) -> BackendProtocolError:
+    """The error for something that is longer than the limit."""
     return BackendProtocolError(
         f"the server sent a {what} longer than {limit:,} bytes; is this the address of a model server?"
     )

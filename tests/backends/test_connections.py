@@ -1,0 +1,227 @@
+"""Connections that are used again: dead ones, and ones on which more came than an answer."""
+
+from __future__ import annotations
+
+import gc
+
+import anyio
+import anyio.abc
+import httpx
+import pytest
+from raw_server import (
+    HEAD,
+    Play,
+    RawServer,
+    answer,
+    chunk,
+    hangs_up,
+    raw_server,
+    resets,
+    sends,
+)
+
+from mellea_sc.backends.http.client import AnyClient
+from mellea_sc.backends.openai import OpenAIBackend
+from mellea_sc.core.backend import Backend, ChatMessage, GenerationRequest
+from mellea_sc.core.errors import BackendError, BackendProtocolError, StreamInterrupted
+
+pytestmark = pytest.mark.anyio
+
+REQUEST = GenerationRequest((ChatMessage("user", "hi"),))
+GOOD = sends(answer("good"))
+
+
+async def ask(backend: Backend) -> str:
+    async with backend.open(REQUEST) as stream:
+        return "".join([delta.text async for delta in stream])
+
+
+def backend_for(server: RawServer, client: AnyClient | None) -> OpenAIBackend:
+    return OpenAIBackend("m", base_url=f"{server.url}/v1", client=client)
+
+
+@pytest.mark.parametrize("dies", [hangs_up, resets])
+async def test_a_request_on_a_reused_connection_that_dies_is_sent_once_more(
+    client: AnyClient | None, dies: Play
+) -> None:
+    async with (
+        raw_server(GOOD, dies, GOOD) as server,
+        backend_for(server, client).connected() as backend,
+    ):
+        assert [await ask(backend) for _ in range(2)] == ["good", "good"]
+    assert server.connections == [1, 1, 2]
+
+
+async def test_never_twice(client: AnyClient | None) -> None:
+    async with (
+        raw_server(GOOD, hangs_up) as server,
+        backend_for(server, client).connected() as backend,
+    ):
+        assert await ask(backend) == "good"
+        with pytest.raises(StreamInterrupted) as caught:
+            await ask(backend)
+    assert server.connections == [1, 1, 2]
+    assert caught.value.__context__ is caught.value.__cause__
+
+
+async def test_never_when_the_connection_was_new(client: AnyClient | None) -> None:
+    async with (
+        raw_server(hangs_up, GOOD) as server,
+        backend_for(server, client).connected() as backend,
+    ):
+        with pytest.raises(StreamInterrupted):
+            await ask(backend)
+    assert server.connections == [1]
+
+
+async def test_the_second_one_is_new_even_where_other_kept_ones_are_left(own: str) -> None:
+    together = anyio.Event()
+
+    async def waits(stream: anyio.abc.SocketStream) -> bool:
+        if len(server.connections) == 3:
+            together.set()
+        await together.wait()
+        await stream.send(answer("good"))
+        return True
+
+    async with (
+        raw_server(waits, waits, waits, hangs_up, GOOD) as server,
+        backend_for(server, None).connected() as backend,
+    ):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(ask, backend)
+        assert await ask(backend) == "good"
+    assert server.connections[4:] == [4]
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        HEAD[:1],
+        HEAD[:-1],
+        HEAD,
+        HEAD + chunk(b'data: {"choices": [{"delta": {"content": "go"}}]}\n\n'),
+    ],
+)
+async def test_never_after_a_byte_of_the_answer(own: str, begun: bytes) -> None:
+    async with (
+        raw_server(GOOD, sends(begun, keep=False), GOOD) as server,
+        backend_for(server, None).connected() as backend,
+    ):
+        assert await ask(backend) == "good"
+        with pytest.raises(StreamInterrupted):
+            await ask(backend)
+    assert server.connections == [1, 1]
+
+
+async def test_a_hook_of_the_callers_client_that_raises_sends_nothing_twice() -> None:
+    async def refuse(response: httpx.Response) -> None:
+        if len(server.connections) > 1:
+            raise httpx.HTTPError("not today")
+
+    async with (
+        raw_server(GOOD) as server,
+        httpx.AsyncClient(event_hooks={"response": [refuse]}) as client,
+    ):
+        backend = backend_for(server, client)
+        assert await ask(backend) == "good"
+        with pytest.raises(BackendError, match="not today"):
+            await ask(backend)
+    assert server.connections == [1, 1]
+
+
+JUNK = [b"x", b"\r\n", b"data: junk\n\n"]
+MESSAGES = [answer("another's"), b"HTTP/1.1 500 No\r\n\r\n", b"HTTP/1.1 500 N"]
+
+
+@pytest.mark.parametrize("behind", JUNK + MESSAGES)
+@pytest.mark.parametrize("apart", [False, True])
+async def test_bytes_behind_an_answer_are_no_part_of_the_next_one(
+    own: str, behind: bytes, apart: bool
+) -> None:
+    body = answer("first").removeprefix(HEAD)
+    has_head, has_all, is_spoilt = anyio.Event(), anyio.Event(), anyio.Event()
+
+    async def sends_more(stream: anyio.abc.SocketStream) -> bool:
+        await stream.send(HEAD)
+        await has_head.wait()
+        await stream.send(body if apart else body + behind)
+        await has_all.wait()
+        if apart:
+            await stream.send(behind)
+        is_spoilt.set()
+        return True
+
+    async with (
+        raw_server(sends_more, sends(answer("second"))) as server,
+        backend_for(server, None).connected() as backend,
+    ):
+        async with backend.open(REQUEST) as stream:
+            has_head.set()
+            assert "".join([delta.text async for delta in stream]) == "first"
+        has_all.set()
+        await is_spoilt.wait()
+        assert await ask(backend) == "second"
+    assert own == "fast" or server.connections == [1, 2]  # aiohttp overlooks an empty line
+
+
+@pytest.mark.parametrize("behind", JUNK + MESSAGES)
+async def test_nor_where_all_of_it_comes_at_once(own: str, behind: bytes) -> None:
+    async with (
+        raw_server(sends(answer("first") + behind), sends(answer("second"))) as server,
+        backend_for(server, None).connected() as backend,
+    ):
+        if own == "fast" and behind in (b"x", b"data: junk\n\n"):
+            with pytest.raises(BackendProtocolError):  # aiohttp's parser lets go of the answer, too
+                await ask(backend)
+        else:
+            assert await ask(backend) == "first"
+        assert await ask(backend) == "second"
+
+
+async def test_an_answer_that_is_broken_spoils_no_other(own: str) -> None:
+    async with (
+        raw_server(GOOD, sends(HEAD + b"zz\r\n"), GOOD) as server,
+        backend_for(server, None).connected() as backend,
+    ):
+        assert await ask(backend) == "good"
+        with pytest.raises(BackendProtocolError):
+            await ask(backend)
+        assert await ask(backend) == "good"
+    assert server.connections == [1, 1, 2]
+
+
+async def test_a_cancel_just_when_the_connection_is_there_closes_it(
+    own: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if own == "fast":
+        pytest.skip("aiohttp connects otherwise")
+    connect = anyio.connect_tcp
+    scope = anyio.CancelScope()
+
+    async def connect_and_cancel(host: str, port: int) -> anyio.abc.SocketStream:
+        stream = await connect(host, port)
+        scope.cancel()
+        return stream
+
+    monkeypatch.setattr("mellea_sc.backends.http.connection.anyio.connect_tcp", connect_and_cancel)
+    async with raw_server(GOOD) as server, backend_for(server, None).connected() as backend:
+        with scope:
+            await ask(backend)
+        assert scope.cancelled_caught
+        gc.collect()  # an unclosed socket would be told of here
+    assert server.connections == []
+
+
+async def test_an_idle_connection_is_not_kept_for_long(
+    own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mellea_sc.backends.http.client.KEEP_FOR", 0.0)
+    async with (
+        raw_server(GOOD) as server,
+        backend_for(server, None).connected() as backend,
+    ):
+        assert [await ask(backend) for _ in range(2)] == ["good", "good"]
+    assert server.connections == [1, 2]
