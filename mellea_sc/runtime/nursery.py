@@ -284,7 +284,7 @@ class Nursery:
             try:
                 with scope:
                     outcome.append(await function(*args))
-            except BaseException as error:
+            except BaseException as error:  # noqa: ASYNC103 - what failure_of() does not know is raised
                 if (told := failure_of(error, name, task)) is None:
                     raise
                 failure.append((told, self.hold(told)))
@@ -418,7 +418,7 @@ class Nursery:
                 async with backend.connected() as link.backend:
                     link.settled.set()
                     await link.given_up.wait()
-        except BaseException as raised:
+        except BaseException as raised:  # noqa: ASYNC103 - what failure_of() does not know is raised
             if (error := failure_of(raised, name, task)) is None:
                 raise
             link.held = self.hold(error)

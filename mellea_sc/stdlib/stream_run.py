@@ -163,7 +163,7 @@ class StreamRun:
                         else:
                             async with validation_backend as judges:
                                 await self._answer(nursery, judges, ctx)
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103 - what failure_of() does not know is raised
             failure = failure_of(error, "a stream", task)
             if failure is None:
                 raise
