@@ -14,7 +14,7 @@ import attrs
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOption, ModelOptions
 
-__all__ = ["ModelOption", "WireNames", "wire_parameters"]
+__all__ = ["ModelOption", "WireNames", "checked_extra_body", "wire_parameters"]
 
 
 @attrs.frozen
@@ -54,6 +54,25 @@ def wire_parameters(options: ModelOptions, wire: WireNames) -> dict[str, object]
     return parameters
 
 
+def checked_extra_body(extra: object, wire: WireNames) -> dict[str, object]:
+    """Fields for the body of a request, as a caller gives them to a backend, or in the options.
+
+    Raises:
+        InvalidOption: they are no mapping, or one of them is not for callers to set.
+    """
+    if extra is None:
+        return {}
+    fields = cast("Mapping[object, object]", extra) if isinstance(extra, Mapping) else {0: extra}
+    checked: dict[str, object] = {}
+    for key, value in fields.items():
+        if not isinstance(key, str):
+            raise InvalidOption("extra_body must be a mapping with str keys")
+        if key in wire.reserved:
+            raise InvalidOption(f"extra_body cannot hold {key!r}: {wire.reserved[key]}")
+        checked[key] = value
+    return checked
+
+
 def _integer(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidOption(f"{name} must be an int, not {value!r}")
@@ -86,8 +105,13 @@ def _strings(name: str, value: object) -> list[str]:
 
 
 _NOT_FOR_THE_WIRE: Final = frozenset(
-    # The messages already hold the system prompt; the other two are about this side of the wire.
-    {ModelOption.SYSTEM_PROMPT, ModelOption.STREAM, ModelOption.STREAM_TIMEOUT}
+    # The messages already hold the system prompt; the others are about this side of the wire.
+    {
+        ModelOption.SYSTEM_PROMPT,
+        ModelOption.STREAM,
+        ModelOption.STREAM_TIMEOUT,
+        ModelOption.THINK_TAGS,
+    }
 )
 
 _Check: TypeAlias = Callable[[str, object], object]

@@ -118,7 +118,10 @@ class _Opening:
                 " ".join(str(failure).split()),
             )
             request = in_flight.get()
-            await (anyio.sleep(seconds) if request is None else request.wait(seconds))
+            if request is None:
+                await anyio.sleep(seconds)
+            else:
+                await request.wait(seconds, failure)
 
     async def __aexit__(
         self,
@@ -163,9 +166,9 @@ async def _first_of(deltas: AsyncIterator[Delta]) -> Delta | None:
     """The first delta that says more than numbers of tokens, with these; ``None``: there is none."""
     usage: Usage | None = None
     async for delta in deltas:
-        usage = delta.usage = delta.usage or usage
+        usage = delta.usage or usage
         if attrs.evolve(delta, usage=None) != Delta():
-            return delta
+            return attrs.evolve(delta, usage=usage)
         if (request := in_flight.get()) is not None:
             request.progressed()
     return None if usage is None else Delta(usage=usage)
@@ -190,5 +193,5 @@ class _Deltas:
         return _at_once(first)
 
 
-async def _at_once(delta: Delta) -> Delta:
+async def _at_once(delta: Delta) -> Delta:  # noqa: ASYNC124 - an iterator wants one
     return delta

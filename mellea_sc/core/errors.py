@@ -19,11 +19,14 @@ Who is at fault can be read off the branch::
     │   ├── BackendTimeout                (TimeoutError) no delta within STREAM_TIMEOUT
     │   ├── BackendRejected               the server answered with an error status
     │   │   ├── ModelNotFound               it does not have that model
-    │   │   ├── NotAuthorized               401 or 403: the key is missing or wrong
+    │   │   ├── ContextTooLong              the prompt, or what it asks for, does not fit into the model
+    │   │   ├── NotAuthorized               the key is missing or wrong (mostly 401 or 403)
     │   │   └── BackendBusy                 429, 503 or 529, perhaps with Retry-After
     │   ├── BackendProtocolError          the answer is not what the protocol says
     │   │   └── StreamInterrupted           the stream ended before its last delta
     │   ├── ModelError                    an error object inside the stream
+    │   ├── EmptyAnswer                   no text: only reasoning, or cut off before the first word
+    │   ├── UnexpectedToolCalls           calls instead of an answer, and nobody offered functions
     │   └── EngineError                   the embedded engine did not start, or died
     └── RunError                        the run
         ├── GenerationCancelled           cancelled: by its thunk, its session or a failure
@@ -42,12 +45,13 @@ reach an error: what a server said is quoted, what we sent to it is not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 
 if TYPE_CHECKING:
     from mellea_sc.core.spending import LimitName, Spent
+    from mellea_sc.core.tool_calls import ToolCall
     from mellea_sc.core.usage import Usage
 
 __all__ = [
@@ -60,7 +64,9 @@ __all__ = [
     "BackendUnreachable",
     "BudgetExceeded",
     "ChunkingError",
+    "ContextTooLong",
     "DependencyFailed",
+    "EmptyAnswer",
     "EngineError",
     "GenerationCancelled",
     "InvalidOption",
@@ -80,6 +86,7 @@ __all__ = [
     "SyncCallInEventLoop",
     "ThunkNotComputed",
     "UnclearJudgement",
+    "UnexpectedToolCalls",
     "UsageError",
     "ValidatorTimeout",
     "WrongEventLoop",
@@ -167,9 +174,19 @@ class BackendError(MelleaError):
 
 
 class BackendUnreachable(BackendError, ConnectionError):
-    """No connection: refused, an unknown host, no route, a TLS failure."""
+    """No connection: refused, an unknown host, no route, a TLS failure.
 
-    retryable = True
+    Args:
+        message: What happened and what to do.
+        fault: Where to look: at the server and its address, at the proxy before it, or at certificates.
+    """
+
+    def __init__(
+        self, message: str, *, fault: Literal["server", "proxy", "certificate"] = "server"
+    ) -> None:
+        super().__init__(message)
+        self.fault: Literal["server", "proxy", "certificate"] = fault
+        self.retryable = fault != "certificate"  # it will be the same one
 
 
 class BackendTimeout(BackendError, TimeoutError):
@@ -195,8 +212,12 @@ class ModelNotFound(BackendRejected):
     """The server does not have the model that was asked for."""
 
 
+class ContextTooLong(BackendRejected):
+    """The conversation, with the answer asked for, is longer than the model's context."""
+
+
 class NotAuthorized(BackendRejected):
-    """The server wants a key (401) or does not accept this one (401, 403)."""
+    """The server, or a proxy before it, wants a key or does not accept this one (mostly 401, 403 or 407)."""
 
 
 class BackendBusy(BackendRejected):
@@ -228,6 +249,51 @@ class StreamInterrupted(BackendProtocolError):
 
 class ModelError(BackendError):
     """The server reported an error inside the stream, after it had begun."""
+
+
+class EmptyAnswer(BackendError):
+    """The answer has no text, and not because the model had nothing to say.
+
+    Args:
+        message: Where the tokens went, and what to do.
+        finish_reason: Why the model stopped.
+        reasoning: What it thought.
+        usage: The tokens used, if the server said so.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        finish_reason: str | None = None,
+        reasoning: str = "",
+        usage: Usage | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.finish_reason = finish_reason
+        self.reasoning = reasoning
+        self.usage = usage
+
+
+class UnexpectedToolCalls(BackendError):
+    """The model wants functions to be called, and the request offered none.
+
+    Args:
+        message: Which functions.
+        tool_calls: The calls.
+        usage: The tokens used, if the server said so.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        tool_calls: Sequence[ToolCall] = (),
+        usage: Usage | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.tool_calls = tuple(tool_calls)
+        self.usage = usage
 
 
 class EngineError(BackendError):

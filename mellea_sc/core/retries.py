@@ -15,9 +15,18 @@ from typing import Final, Protocol, TypeVar
 
 import attrs
 
-from mellea_sc.core.errors import InvalidOption
+from mellea_sc.core.errors import BackendError, InvalidOption
 
-__all__ = ["InFlight", "Retries", "in_flight", "of_call", "retried", "retries_of", "sent"]
+__all__ = [
+    "InFlight",
+    "Retries",
+    "in_flight",
+    "of_call",
+    "retried",
+    "retries_of",
+    "sent",
+    "untimed",
+]
 
 T = TypeVar("T")
 
@@ -82,8 +91,12 @@ def retried(retries: int | Retries | None) -> AbstractContextManager[None]:
 class InFlight(Protocol):
     """A request that is being made, to whoever makes it again."""
 
-    async def wait(self, seconds: float) -> None:
-        """Wait, and hold up nobody: no place among the requests in flight is taken, no time-out runs."""
+    async def wait(self, seconds: float, failure: BackendError) -> None:
+        """Wait after an attempt that failed, and hold up nobody: no place is taken, no time-out runs."""
+        ...
+
+    def untimed(self) -> AbstractContextManager[None]:
+        """A block whose waits are bounded by something else: the time-out does not run."""
         ...
 
     def progressed(self) -> None:
@@ -93,6 +106,12 @@ class InFlight(Protocol):
 
 in_flight: Final[ContextVar[InFlight | None]] = ContextVar("mellea_sc_in_flight", default=None)
 """The request that the running task is making, if anybody wants to know of its waiting."""
+
+
+def untimed() -> AbstractContextManager[None]:
+    """A block whose waits are bounded by something else than the time-out of the running task's request."""
+    request = in_flight.get()
+    return nullcontext() if request is None else request.untimed()
 
 
 def sent(request: InFlight) -> AbstractContextManager[None]:

@@ -8,20 +8,23 @@ cancels all tasks that are left and waits for them).
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from contextvars import Context
 from typing import Final
 
 __all__ = [
     "call_after_first_steps",
     "call_soon_in",
+    "claim",
     "clock",
-    "is_being_cancelled",
     "may_run",
     "running_loop",
     "running_task",
     "spawn_root",
+    "was_cancelled_natively",
 ]
 
 _roots: Final[set[asyncio.Task[None]]] = set()
@@ -32,7 +35,7 @@ def running_loop() -> object | None:
     """The running loop, or ``None`` outside of one."""
     try:
         return asyncio.get_running_loop()
-    except RuntimeError:
+    except (RuntimeError, AttributeError):  # there is none, or this thread is importing asyncio
         return None
 
 
@@ -44,10 +47,18 @@ def clock() -> Callable[[], float]:
     return loop.time
 
 
-def is_being_cancelled() -> bool:
-    """Whether anybody has asked for the running task's cancellation and it is not over."""
+def was_cancelled_natively() -> bool:
+    """Whether somebody has called the running task's ``cancel`` and it is not over."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def claim(context: Context) -> None:
+    """Let a copied context be one of asyncio's: from a task under trio, it would tell anyio that trio runs."""
+    if "sniffio" in sys.modules:
+        import sniffio
+
+        context.run(sniffio.current_async_library_cvar.set, "asyncio")
 
 
 def may_run(loop: object) -> bool:

@@ -2,13 +2,14 @@
 
 ::
 
-    backend.open() ──delta──> pump ──text──> sink.write()      a thunk's parts, or a run's lanes
-         ^                      │
+    backend.open() ──delta──> pump ──text───> sink.write()     a thunk's parts, or a run's lanes
+         ^                      ├────rest───> sink.write_other()   reasoning, calls
          └── not read ──────────┴── while sink.room() waits     back-pressure, down to the socket
 
 :func:`pump` hands a delta over the moment the backend has it, with no task in between. It waits for
 room only when the sink says that it is full, and it gives other tasks a turn every few deltas in case
-the source never has to wait itself. The wait for each delta is bounded; the wait for room is not.
+the source never has to wait itself. The wait for each delta is bounded; the wait for room is not. An answer that
+ends without text is an error, unless the model had nothing to say or wants functions to be called.
 
 :class:`BoundBackend` is what users and validators hold: a backend with a place for its tasks.
 """
@@ -36,10 +37,10 @@ from mellea_sc.core.backend import (
     Delta,
     Format,
     GenerationRequest,
-    SchemaModel,
     schema_of,
 )
 from mellea_sc.core.base import Component, Context, Span, pending_thunks
+from mellea_sc.core.beginnings import Beginning
 from mellea_sc.core.errors import (
     BackendError,
     BackendTimeout,
@@ -48,15 +49,16 @@ from mellea_sc.core.errors import (
     WrongEventLoop,
 )
 from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout, wants_stream
-from mellea_sc.core.prompt import messages_for, not_yet_read
+from mellea_sc.core.prompt import beginning_of, messages_for, not_yet_read
 from mellea_sc.core.retries import sent
-from mellea_sc.runtime.failures import sole_error
+from mellea_sc.core.tool_calls import ToolCall
+from mellea_sc.runtime.answers import check_said, read_meaning, warn_of_misfit
+from mellea_sc.runtime.failures import sole_error, stray_cancellation_as
 from mellea_sc.runtime.loops import clock, is_stray_cancellation
 from mellea_sc.runtime.metering import metered
 from mellea_sc.runtime.nursery import Nursery
-from mellea_sc.runtime.slots import Slot
+from mellea_sc.runtime.think_tags import without_think_tags
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
-from mellea_sc.runtime.watch import Limit
 
 __all__ = ["LONGEST", "BoundBackend", "Place", "Sink", "opened_scope", "pump", "settle"]
 
@@ -83,8 +85,27 @@ class Sink(Protocol):
     @generation.setter
     def generation(self, known: GenerationInfo) -> None: ...
 
+    @property
+    def reasoning(self) -> str:
+        """The reasoning so far."""
+        ...
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls so far."""
+        ...
+
+    @property
+    def has_text(self) -> bool:
+        """Whether any text has come."""
+        ...
+
     def write(self, text: str) -> bool:
         """Take the text; true when the producer should wait for :meth:`room`."""
+        ...
+
+    def write_other(self, delta: Delta) -> None:
+        """Take what a delta has besides its text."""
         ...
 
     async def room(self) -> None:
@@ -92,21 +113,25 @@ class Sink(Protocol):
         ...
 
 
-async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None:
-    """Make one request and write its deltas to the sink.
+async def pump(
+    nursery: Nursery, request: GenerationRequest, sink: Sink, beginning: Beginning | None = None
+) -> None:
+    """Make one request and write its deltas to the sink, after the beginning that the answer was given.
 
     Raises:
         BackendTimeout: a delta, the first included, took longer than ``STREAM_TIMEOUT``.
         BackendError: as the backend raised it; what came before it has been written.
+        EmptyAnswer: it has come to its end, and there is no text.
+        UnexpectedToolCalls: there are calls, and nobody has offered functions.
         BudgetExceeded: a limit was exceeded; what came before that has been written.
 
     Cancellation: the connection is closed at once, and with it the generation.
     """
     timeout = stream_timeout(request.options)
-    backend = metered(await nursery.connection())
-    async with nursery.slot() as slot:
+    backend = metered(without_think_tags(await nursery.connection(), request))
+    limit = nursery.limit(timeout)
+    async with nursery.slot(limit) as slot:
         now = clock()
-        limit = nursery.limit(timeout)
         seen = 0
         first: float | None = None
         started = now()
@@ -114,10 +139,12 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
             sink.generation, model=backend.model_id, provider=backend.provider
         )
         try:
-            with limit, sent(_Sent(slot, limit)):
+            with limit, sent(slot):
                 async with backend.open(request) as deltas:
                     async for delta in deltas:
-                        text = delta.text
+                        text = delta.text if beginning is None else beginning.feed(delta.text)
+                        if delta.reasoning or delta.tool_calls:
+                            sink.write_other(delta)
                         if len(text) > LONGEST:
                             limit.pause()
                             await _write_in_pieces(sink, text)
@@ -126,7 +153,7 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
                             limit.pause()
                             await sink.room()
                             limit.resume()
-                        if first is None and text:
+                        if first is None and (text or delta.reasoning or delta.tool_calls):
                             first = now() - started
                             sink.generation = attrs.evolve(
                                 sink.generation, time_to_first_token=first
@@ -145,43 +172,24 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
             ) from None
         finally:
             total = now() - started
-            sink.generation = attrs.evolve(sink.generation, total_time=total)
+            sink.generation = attrs.evolve(
+                sink.generation,
+                total_time=total,
+                reasoning=sink.reasoning,
+                tool_calls=sink.tool_calls,
+            )
     if limit.was_exceeded:
         what = "the next delta" if seen else "the first delta"
-        raise BackendTimeout(
+        error = BackendTimeout(
             f"{backend.provider} ({backend.model_id}) did not send {what} within {timeout:g} s; "
             "raise ModelOption.STREAM_TIMEOUT if the model needs longer"
         )
-
-
-class _Sent:
-    """A request that is being made, with what it takes up meanwhile; see :class:`InFlight`.
-
-    Args:
-        slot: Its place among the requests in flight.
-        limit: What bounds the wait for its deltas, if anything does.
-    """
-
-    __slots__ = ("_limit", "_slot")
-
-    def __init__(self, slot: Slot, limit: Limit | None = None) -> None:
-        self._slot = slot
-        self._limit = limit
-
-    async def wait(self, seconds: float) -> None:
-        """Wait without a place, and then until there is one again, as long as that takes."""
-        if self._limit is not None:
-            self._limit.pause()
-        self._slot.give_back()
-        await anyio.sleep(seconds)
-        await self._slot.take()
-        if self._limit is not None:
-            self._limit.resume()
-
-    def progressed(self) -> None:
-        """The wait for a delta begins anew."""
-        if self._limit is not None:
-            self._limit.since = clock()()
+        if slot.failure is not None:
+            error.add_note(f"the attempt before it failed: {slot.failure}")
+        raise error
+    if beginning is not None and (rest := beginning.end()):
+        sink.write(rest)
+    check_said(sink.generation, request, has_text=sink.has_text)
 
 
 async def _write_in_pieces(sink: Sink, text: str) -> None:
@@ -281,9 +289,9 @@ class BoundBackend(BackendWrapper):
     @asynccontextmanager
     async def _opened(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
         nursery = (await self._place()).nursery
-        backend = metered(await nursery.connection())
+        backend = metered(without_think_tags(await nursery.connection(), request))
         async with nursery.slot() as slot, AsyncExitStack() as stack:
-            with sent(_Sent(slot)):
+            with sent(slot):
                 deltas = await stack.enter_async_context(backend.open(request))
             yield deltas
 
@@ -328,6 +336,8 @@ def start_generation(
 
     async def work(sink: ModelOutputThunk) -> None:
         await generate_into(sink, nursery, action, ctx, format=format, model_options=model_options)
+        if isinstance(format, type):  # judges have schemas, and read more than JSON
+            warn_of_misfit(sink, format)
 
     thunk.start(work, place.tasks)
     return thunk
@@ -343,8 +353,10 @@ async def generate_into(
     model_options: ModelOptions | None,
 ) -> None:
     """Ask once and write the answer into a thunk; inside the thunk's task."""
-    await pump(nursery, await request_for(nursery, action, ctx, format, model_options), thunk)
-    thunk.parsed_repr = parsed(thunk.text_so_far, action, format)
+    request = await request_for(nursery, action, ctx, format, model_options)
+    prefills = nursery.backend.prefills
+    await pump(nursery, request, thunk, beginning_of(action, prefills=prefills))
+    read_meaning(thunk, action, format)
 
 
 async def request_for(
@@ -362,20 +374,8 @@ async def request_for(
     """
     await settle(action, *not_yet_read(ctx))
     options = merge_options(nursery.options, model_options)
-    return GenerationRequest(messages_for(action, ctx, options), options, schema_of(format))
-
-
-def parsed(text: str, action: Component | Span, format: Format | None) -> object:
-    """What a text means: an instance of the format's class, the component's reading, or the text.
-
-    A text that does not fit its format stays a text: whether it has to fit is a requirement's business.
-    """
-    if isinstance(format, type) and isinstance(format, SchemaModel):
-        try:
-            return format.model_validate_json(text)
-        except ValueError:
-            return text
-    return action.parse(text) if isinstance(action, Component) else text
+    messages = messages_for(action, ctx, options, prefills=nursery.backend.prefills)
+    return GenerationRequest(messages, options, schema_of(format))
 
 
 def describe(action: Component | Span) -> str:
@@ -405,7 +405,8 @@ async def opened_scope(
     try:
         with sole_error():
             async with anyio.create_task_group() as tasks:
-                yield bound_to(Place(nursery, tasks), started)
+                with stray_cancellation_as("a validator, a strategy or a tool"):
+                    yield bound_to(Place(nursery, tasks), started)
                 tasks.cancel_scope.cancel("its scope ended")
     finally:
         _told.reset(before)

@@ -2,11 +2,12 @@
 
 The waits here stand on bare locks. ``threading.Event`` and ``concurrent.futures.Future`` are written in
 Python around a lock: Ctrl-C between their taking it and their ``with`` leaves it locked for ever, and the
-other thread with it.
+other thread waiting for it.
 """
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import math
 import threading
@@ -70,20 +71,24 @@ class Job:
         self.ended: Mark = Mark()
         self.is_given_up: bool = False
         self._function = function
-        self._context: Context = copy_context()
+        self._context: Context | None = copy_context()
         self._scope: anyio.CancelScope | None = None
 
     def start(self, tasks: anyio.abc.TaskGroup, running: set[Job]) -> None:
-        """Run it in a task of its own, in the context of the thread that asked for it."""
-        running.add(self)
-        self._context.run(tasks.start_soon, self._run, running)
-        del self._context
+        """Run it, once, in a task of its own, in the context of the thread that asked for it."""
+        context, self._context = self._context, None
+        if context is not None:
+            from mellea_sc.runtime import _asyncio  # as late as everything of asyncio's
+
+            _asyncio.claim(context)
+            running.add(self)
+            context.run(tasks.start_soon, self._run, running)
 
     async def _run(self, running: set[Job]) -> None:
         try:
             with anyio.CancelScope() as self._scope:
-                self.cancel_if_given_up()
-                await self._function()
+                if not self.is_given_up:
+                    await self._function()
         except (Exception, anyio.get_cancelled_exc_class()):
             self._end(running)
             raise
@@ -126,9 +131,15 @@ class LoopThread:
         self._running: set[Job] = set()
         self._came: anyio.Event
         self._started = Mark()
+        self._is_launched = False
         self._wanted = True
         self._waited_for: set[Mark] = set()
         tell_of_forks(self)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its loop has begun and not ended."""
+        return self._started.is_set and not self.has_ended
 
     def start(self) -> None:
         """Start the thread and wait for its loop.
@@ -139,20 +150,30 @@ class LoopThread:
         """
         try:
             _alive.add(self)
-            self._thread.start()
+            _thread.start_new_thread(self._launch, ())
+            self._is_launched = True
             self.wait(self._started)
-        except BaseException as error:
+        except RuntimeError as error:
+            self._end(error)
+        except BaseException:
             self.end(cancel=True)
-            if isinstance(error, RuntimeError) and not threading.main_thread().is_alive():
-                raise SessionClosed(
-                    "the interpreter is ending and starts no more threads: make blocking calls before that"
-                ) from error
             raise
         if not self._started.is_set and self.failure is not None:
+            if isinstance(self.failure, RuntimeError) and not threading.main_thread().is_alive():
+                raise SessionClosed(
+                    "the interpreter is ending and starts no more threads: make blocking calls before that"
+                ) from self.failure
             raise self.failure
 
+    def _launch(self) -> None:
+        # Thread.start() waits for an Event: it is called where no signal comes
+        try:
+            self._thread.start()
+        except BaseException as error:  # noqa: BLE001 # raised where it is waited for
+            self._end(error)
+
     def submit(self, job: Job) -> None:
-        """Have the loop run a job.
+        """Have the loop run a job, once.
 
         Jobs take their first steps in the order in which they were submitted. What is submitted to a loop
         that is ending does not run.
@@ -163,7 +184,7 @@ class LoopThread:
     def give_up(self, job: Job) -> None:
         """Have the loop cancel a job, now or when it is about to begin."""
         job.is_given_up = True
-        self._call(self._wake)
+        self.submit(job)  # again: Ctrl-C may have come before it was
 
     def wait(self, mark: Mark, timeout: float = math.inf) -> None:
         """Wait until a task of the loop has set the mark, or the loop has ended; Ctrl-C ends the wait."""
@@ -179,8 +200,7 @@ class LoopThread:
         """Have the loop end, when what was submitted has ended or is cancelled; without waiting for that."""
         self.is_cancelled = self.is_cancelled or cancel
         self._wanted = False
-        if self._started.is_set:
-            self._call(self._wake)
+        self._call(self._wake)
 
     def end(self, *, cancel: bool = False) -> None:
         """Stop it, and wait for the thread; after a cancel for :data:`PATIENCE` at most.
@@ -199,6 +219,8 @@ class LoopThread:
     def join(self, timeout: float) -> None:
         """Wait for the thread, for so many seconds at most."""
         until = time.monotonic() + timeout
+        if self._is_launched:
+            self.wait(Mark(), timeout)
         while self._thread.is_alive() and (left := until - time.monotonic()) > 0:
             self._thread.join(min(left, LOOK_AGAIN))
 
@@ -214,7 +236,12 @@ class LoopThread:
         try:
             anyio.run(self._main, backend_options=loop_options())
         except BaseException as error:  # noqa: ASYNC103, BLE001 # raised where it is waited for
-            self.failure = error
+            self._end(error)
+        else:
+            self._end(None)
+
+    def _end(self, failure: BaseException | None) -> None:
+        self.failure = failure
         self.has_ended = True
         _alive.discard(self)
         for mark in tuple(self._waited_for):
@@ -247,7 +274,7 @@ class LoopThread:
             self._tasks.cancel_scope.cancel("its thread is ending")
 
     def _call(self, function: Callable[[], None]) -> None:
-        if not self.has_ended:
+        if self.is_running:
             call_soon_in(self.loop, function)
 
 

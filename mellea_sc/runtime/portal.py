@@ -18,6 +18,7 @@ from mellea_sc.runtime.budget import covered
 from mellea_sc.runtime.forks import tell_of_forks
 from mellea_sc.runtime.loop_thread import LOOK_AGAIN, PATIENCE, Job, LoopThread, Mark
 from mellea_sc.runtime.loops import running_loop
+from mellea_sc.runtime.notebook import in_cell
 from mellea_sc.runtime.unobserved import log_unobserved
 
 __all__ = ["SyncPortal", "is_blocking_call", "refuse_in_event_loop"]
@@ -33,12 +34,12 @@ def is_blocking_call() -> bool:
 
 
 def refuse_in_event_loop(what: str, instead: str) -> None:
-    """Raise if a blocking call would block a running event loop.
+    """Raise if a blocking call would block a running event loop; that of a notebook waits for its cell anyway.
 
     Raises:
         SyncCallInEventLoop: an event loop runs in this thread.
     """
-    if running_loop() is not None:
+    if running_loop() is not None and not in_cell():
         raise SyncCallInEventLoop(
             f"{what} would block the event loop that runs here: use `{instead}` instead"
         )
@@ -55,18 +56,19 @@ class SyncPortal:
         self._owner = weakref.ref(owner)
         self._lock = threading.Lock()
         self._thread: LoopThread | None = None
+        self._is_closed = False
         tell_of_forks(self)
 
     @property
     def is_running(self) -> bool:
         """Whether the thread has been started and not ended."""
-        return self._thread is not None and not self._thread.has_ended
+        return self._thread is not None and self._thread.is_running
 
     @property
     def loop(self) -> object | None:
         """The event loop of the thread, if that is running."""
         thread = self._thread
-        return None if thread is None or thread.has_ended else thread.loop
+        return thread.loop if thread is not None and thread.is_running else None
 
     def call(self, function: Callable[[], Awaitable[T]]) -> T:
         """Run an async function in the thread and wait for what it returns.
@@ -80,9 +82,7 @@ class SyncPortal:
                 came again. What it has raised itself is logged.
         """
         with self._lock:
-            thread = self._thread
-            if thread is None or thread.has_ended:
-                thread = self._start()
+            thread = self._usable_thread()
         call = _Call(function)
         job = Job(call.run)
         try:
@@ -97,32 +97,31 @@ class SyncPortal:
             raise
         return call.result(thread)
 
-    def _start(self) -> LoopThread:
-        thread = LoopThread("mellea_sc sync calls")
-        try:
-            thread.start()
+    def _usable_thread(self) -> LoopThread:
+        if self._is_closed:
+            raise SessionClosed("the session has ended: start another one")
+        thread = self._thread
+        if thread is None or not thread.is_running or thread.is_cancelled:
+            thread = self._thread = LoopThread("mellea_sc sync calls")
             # at the interpreter's exit, the threads end themselves
             weakref.finalize(self._owner(), _end, thread).atexit = False
-            self._thread = thread
-        except BaseException:
-            thread.end(cancel=True)
-            raise
+            thread.start()
         return thread
 
     def submit(self, function: Callable[[], Coroutine[object, object, None]]) -> None:
         """Have the thread run an async function, if it is running; without waiting for that."""
-        if (thread := self._thread) is not None and not thread.has_ended:
+        if (thread := self._thread) is not None and thread.is_running:
             thread.submit(Job(function))
 
     def close(self, *, cancel: bool = False) -> None:
-        """End the thread and wait for that; its event loop cancels and joins what is left in it.
+        """End the thread, for good, and wait for that; its event loop cancels and joins what is left in it.
 
         Args:
             cancel: Do not wait for the calls of other threads: cancel them, which raise ``SessionClosed``.
         """
         with self._lock:
-            thread = self._thread
-        if thread is not None and not thread.has_ended:
+            thread, self._is_closed = self._thread, True
+        if thread is not None:
             thread.end(cancel=cancel)
 
     def forked(self) -> None:
@@ -167,8 +166,11 @@ class _Call(Generic[T]):
 
 
 def _end(thread: LoopThread) -> None:
-    if running_loop() is None:
-        thread.end(cancel=True)
-    else:
-        # collected inside an event loop, perhaps the very one that is to end: it must not wait here
+    try:
         thread.stop(cancel=True)
+    except BaseException:
+        thread.stop(cancel=True)  # Python ignores what a finalizer raises, Ctrl-C too
+        raise
+    # collected inside an event loop, perhaps the very one that is to end, it must not wait
+    if running_loop() is None:
+        thread.join(PATIENCE)

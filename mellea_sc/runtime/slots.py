@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 import anyio
+
+from mellea_sc.core.errors import BackendError
+from mellea_sc.runtime.loops import clock
+from mellea_sc.runtime.watch import Limit
 
 __all__ = ["Slot", "Slots"]
 
@@ -58,31 +63,62 @@ class Slots:
 
 
 class Slot:
-    """The place of one request, for a block; the request may leave it to others for a while.
+    """The place of one request, for a block. While it waits to be made again, others have it.
+
+    It is a :class:`~mellea_sc.core.retries.InFlight`.
 
     Args:
         slots: Where the place is.
+        limit: What bounds the wait for the request's deltas, if anything does.
     """
 
-    __slots__ = ("_is_taken", "_slots")
+    __slots__ = ("_is_taken", "_limit", "_slots", "failure")
 
-    def __init__(self, slots: Slots) -> None:
+    failure: BackendError | None
+    """Of the attempt before the one that is made now."""
+
+    def __init__(self, slots: Slots, limit: Limit | None) -> None:
+        self.failure = None
         self._slots = slots
+        self._limit = limit
         self._is_taken = False
 
-    async def take(self) -> None:
-        """Take the place; see :meth:`Slots.take`."""
+    async def wait(self, seconds: float, failure: BackendError) -> None:
+        """Wait without the place, and then until there is one again, as long as that takes."""
+        self.failure = failure
+        with self.untimed():
+            self._give_back()
+            await anyio.sleep(seconds)
+            await self._take()
+
+    @contextmanager
+    def untimed(self) -> Generator[None]:
+        """A block whose waits are no waits for a delta."""
+        if self._limit is None:
+            yield
+            return
+        self._limit.pause()
+        try:
+            yield
+        finally:
+            self._limit.resume()
+
+    def progressed(self) -> None:
+        """The wait for a delta begins anew."""
+        if self._limit is not None:
+            self._limit.since = clock()()
+
+    async def _take(self) -> None:
         await self._slots.take()
         self._is_taken = True
 
-    def give_back(self) -> None:
-        """Leave it to somebody else, until it is taken again."""
+    def _give_back(self) -> None:
         if self._is_taken:
             self._is_taken = False
             self._slots.give_back()
 
     async def __aenter__(self) -> Self:
-        await self.take()
+        await self._take()
         return self
 
     async def __aexit__(
@@ -91,4 +127,4 @@ class Slot:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        self.give_back()
+        self._give_back()

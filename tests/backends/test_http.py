@@ -597,7 +597,7 @@ async def test_ollama_may_end_without_a_reason_counts_or_line_end() -> None:
     body = b'\n{"message": {"content": "a", "thinking": "hm"}, "done": false}\r\n{"done": true}'
     async with ModelServer(Answer(body=body)) as server:
         deltas = await read(OllamaBackend("m", base_url=server.ollama_url))
-    assert deltas == [Delta("a"), Delta("", "stop")]
+        assert deltas == [Delta("a", reasoning="hm"), Delta("", "stop")]
 
 
 async def test_an_option_that_is_no_json_is_refused(make: Make) -> None:

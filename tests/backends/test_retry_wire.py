@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 import anyio
-import anyio.abc
 import pytest
+from raw_server import Play, answer, hangs_up, raw_server, resets, sends
 
 from mellea_sc import (
     Backend,
@@ -21,9 +21,11 @@ from mellea_sc import (
     ChatMessage,
     GenerationRequest,
     ModelError,
+    ModelOption,
     OllamaBackend,
     OpenAIBackend,
     StreamInterrupted,
+    start_session,
 )
 from mellea_sc.backends import Retrying
 from mellea_sc.testing.server import Answer, ModelServer
@@ -36,10 +38,9 @@ Make: TypeAlias = Callable[[ModelServer], Retrying]
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for long."""
     monkeypatch.setattr("mellea_sc.backends.retry.FIRST_WAIT", 0.02)
-    yield
 
 
 @pytest.fixture(params=["openai", "ollama"])
@@ -68,7 +69,7 @@ async def test_what_passes_by_itself_is_asked_for_again(make: Make, status: int)
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind"),
+    ("refusal", "kind"),
     [
         (Answer(status=400), BackendRejected),
         (Answer(status=402), BackendRejected),
@@ -81,47 +82,20 @@ async def test_what_passes_by_itself_is_asked_for_again(make: Make, status: int)
     ],
 )
 async def test_what_does_not_is_said_at_once(
-    make: Make, answer: Answer, kind: type[BackendError]
+    make: Make, refusal: Answer, kind: type[BackendError]
 ) -> None:
-    async with ModelServer([answer]) as server:
+    async with ModelServer([refusal]) as server:
         with pytest.raises(kind):
             await read(make(server))
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("hang_ups", [1, 3])
-async def test_a_connection_that_ends_before_a_byte_is_made_again(
-    make: Make, hang_ups: int
-) -> None:
-    connections = 0
-    good = (
-        "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nConnection: close\r\n\r\n"
-        '{}{{"choices": [{{"delta": {{"content": "Hello"}}, "finish_reason": "stop"}}], '
-        '"message": {{"content": "Hello"}}, "done": true, "done_reason": "stop"}}\n\n'
-    )
-
-    async def answer(stream: anyio.abc.SocketStream) -> None:
-        nonlocal connections
-        connections += 1
-        async with stream:
-            request = await stream.receive()
-            if connections > hang_ups:
-                ollama = b"/api/chat" in request
-                kind, prefix = (
-                    ("application/x-ndjson", "") if ollama else ("text/event-stream", "data: ")
-                )
-                await stream.send(good.format(kind, prefix).encode())
-
-    async with (
-        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
-        anyio.create_task_group() as tasks,
-    ):
-        tasks.start_soon(listener.serve, answer)
-        server = ModelServer(Answer())
-        server._port = listener.extra(anyio.abc.SocketAttribute.local_port)
-        assert await read(make(server)) == "Hello"
-        tasks.cancel_scope.cancel()
-    assert connections == hang_ups + 1
+@pytest.mark.parametrize("ends", [hangs_up, resets])
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_connection_that_ends_before_a_byte_is_made_again(ends: Play, times: int) -> None:
+    async with raw_server(*[ends] * times, sends(answer("Hello"))) as server:
+        assert await read(Retrying(OpenAIBackend("m", base_url=server.url))) == "Hello"
+    assert len(server.connections) == times + 1
 
 
 async def test_a_server_that_is_not_there_is_said_at_once(make: Make) -> None:
@@ -189,10 +163,23 @@ async def test_more_than_the_budget_is_not_waited_for(make: Make) -> None:
     assert len(server.requests) == 1
 
 
+async def test_a_refusal_that_does_not_end_is_not_lost_in_a_time_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mellea_sc.backends.http.response.BODY_TIMEOUT", 0.5)
+    refusal = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 500\r\n\r\nslow down"
+    async with raw_server(sends(refusal)) as server:
+        backend = OpenAIBackend("m", base_url=server.url)
+        options = {ModelOption.STREAM_TIMEOUT: 0.1}
+        async with start_session(backend=backend, model_options=options, retries=0) as m:
+            with pytest.raises(BackendBusy, match="slow down"):
+                await m.ainstruct("hi", await_result=True)
+
+
 async def test_attempts_share_a_connection(make: Make) -> None:
-    async with ModelServer([Answer(status=503), Answer()]) as server:
-        async with make(server).connected() as backend:
-            assert await read(backend) == TEXT
+    answers = [Answer(status=503), Answer()]
+    async with ModelServer(answers) as server, make(server).connected() as backend:
+        assert await read(backend) == TEXT
     assert [record.connection for record in server.requests] == [0, 0]
 
 

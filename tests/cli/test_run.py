@@ -233,6 +233,20 @@ def test_a_model_that_is_not_there_is_status_3(invoke: Invoke) -> None:
     assert "ollama pull nope" in done.stderr
 
 
+@pytest.mark.parametrize(("retries", "status", "requests"), [("1", 0, 2), ("0", 3, 1)])
+def test_a_busy_server_is_asked_again_and_that_is_said(
+    spawn: Spawn, loop: str, retries: str, status: int, requests: int
+) -> None:
+    answers = [Answer(status=503, error="loading", retry_after=0.01), Answer("It rains.")]
+    with ModelServer.in_thread(answers) as server:
+        args = ["--backend", "ollama", "--base-url", server.ollama_url, "--loop", loop]
+        out, err = spawn("run", "x", *args, "--retries", retries).communicate(timeout=60)
+    assert (out == "It rains.\n") == (status == 0)
+    assert ("attempt 2 of 2 in" in err) == (requests == 2)
+    assert "503 Service Unavailable: loading" in err
+    assert len(server.requests) == requests
+
+
 def test_an_error_in_the_middle_keeps_the_text_before_it(invoke: Invoke, loop: str) -> None:
     answer = Answer(["It rains. ", "It pours. ", "The"], error="out of memory", error_after=2)
     with ModelServer.in_thread(answer) as server:

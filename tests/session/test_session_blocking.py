@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import math
 import signal
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from mellea_sc import (
     start_session,
 )
 from mellea_sc.core.sampling import SamplingResult
-from mellea_sc.runtime.loop_thread import LoopThread
+from mellea_sc.runtime.loop_thread import Job, LoopThread
 from mellea_sc.testing import Fail, Pause, Script, ScriptedBackend, Stall, Step
 
 PAIRS = ["instruct", "chat", "act", "validate", "query", "transform"]
@@ -651,9 +650,9 @@ def test_ctrl_c_before_the_loop_of_a_thread_runs_ends_the_thread(
     run = anyio.run
 
     class Watched(LoopThread):
-        def _join(self, timeout: float = math.inf) -> None:
+        def join(self, timeout: float) -> None:
             ending.set()
-            super()._join(timeout)
+            super().join(timeout)
 
     def late(main: Any) -> None:
         interrupt_main_thread()
@@ -678,11 +677,11 @@ def test_a_loop_thread_that_is_asked_and_ended_while_its_loop_is_busy_ends() -> 
     async def last() -> None:
         ran.set()
 
-    thread.submit(block)
+    thread.submit(Job(block))
     assert busy.wait(60)
-    thread.submit(last)
-    thread._stop()  # both wake-ups wait for the loop
+    thread.submit(Job(last))
+    thread.stop()  # both wake-ups wait for the loop
     go_on.set()
-    thread._join(60)
+    thread.join(60)
     assert not thread._thread.is_alive()
     assert ran.is_set()

@@ -31,7 +31,7 @@ from mellea_sc import (
     stream_with_chunking,
 )
 from mellea_sc.backends import Retrying
-from mellea_sc.testing import Fail, Pause, Script, ScriptedBackend, Stall
+from mellea_sc.testing import Fail, Pause, Script, ScriptedBackend, Stall, cancel_everywhere
 from mellea_sc.testing.scripted import Answer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
@@ -211,15 +211,15 @@ async def test_when_it_goes_on_it_waits_for_a_place_again() -> None:
             most = max(most, sum(call.outcome == "running" for call in server.calls))
             await anyio.sleep(0.5)
 
-    async with start_session(backend=server, max_concurrency=1, model_options=options) as m:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(watch)
-            refused = await m.ainstruct("a")
-            await anyio.wait_all_tasks_blocked()
-            other = await m.ainstruct("b")
-            # The wait for the place is no wait for a delta.
-            assert await other == await refused == "fine"
-            tasks.cancel_scope.cancel()
+    session = start_session(backend=server, max_concurrency=1, model_options=options)
+    async with session as m, anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        refused = await m.ainstruct("a")
+        await anyio.wait_all_tasks_blocked()
+        other = await m.ainstruct("b")
+        # The wait for the place is no wait for a delta.
+        assert await other == await refused == "fine"
+        tasks.cancel_scope.cancel()
     assert most == 1
 
 
@@ -267,8 +267,9 @@ async def test_it_holds_for_each_attempt_and_for_each_delta() -> None:
     slow = Server(always=[Pause(4), Delta(), Pause(4), Delta(), Pause(4), "fine"])
     async with start_session(backend=hanging) as m:
         began = anyio.current_time()
-        with pytest.raises(BackendTimeout):
+        with pytest.raises(BackendTimeout) as caught:
             await m.ainstruct("hi", model_options=options, await_result=True)
+        assert caught.value.__notes__ == ["the attempt before it failed: slow down"]
         assert 25 <= anyio.current_time() - began <= 28
     async with start_session(backend=slow) as m:
         # What says nothing is a delta for all that, and the wait for the next one begins anew.
@@ -293,6 +294,18 @@ async def test_leaving_waits_and_cancelling_does_not() -> None:
         await anyio.wait_all_tasks_blocked()
         m.cancel("enough")
     assert anyio.current_time() - began < 1
+
+
+async def test_cancelled_at_any_checkpoint_it_leaves_nothing() -> None:
+    async def program() -> None:
+        server = Server(busy(), [Delta(), busy()])
+        try:
+            async with start_session(backend=server, max_concurrency=1) as m:
+                assert await (await m.ainstruct("hi")) == "fine"
+        finally:
+            assert all(call.outcome != "running" for call in server.calls)
+
+    assert await cancel_everywhere(program) > 5
 
 
 # --- what it costs -------------------------------------------------------------------------------

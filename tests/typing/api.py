@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import assert_never, assert_type
 
 import anyio
@@ -72,6 +73,7 @@ from mellea_sc import (
     RejectionSamplingStrategy,
     RepairTemplateStrategy,
     Requirement,
+    Retries,
     RetryEvent,
     SamplingResult,
     SamplingStrategy,
@@ -84,6 +86,7 @@ from mellea_sc import (
     StreamingDoneEvent,
     StreamRequest,
     ThunkNotComputed,
+    ToolCall,
     Trace,
     Usage,
     UsageError,
@@ -99,6 +102,7 @@ from mellea_sc import (
     stream_with_chunking,
     wait_for_all_mots,
 )
+from mellea_sc.backends import Retrying
 from mellea_sc.core.base import Thunk
 from mellea_sc.testing import (
     Cassette,
@@ -151,6 +155,7 @@ async def sessions() -> None:
         base_url="http://127.0.0.1:8080",
         on_error="cancel",
         max_concurrency=2,
+        retries=Retries(5, budget=9.5),
     )
     assert_type(m.backend, BoundBackend)
     assert_type(m.ctx, Context)
@@ -159,6 +164,8 @@ async def sessions() -> None:
     assert_type(await m.aclose(), None)
     start_session(backend=OllamaBackend("granite4:micro"), context_type="chat")
     start_session(context_type="sometimes")  # type: ignore[arg-type]
+    start_session("openai", "m", headers={"x-team": "t"}, verify=Path("ca.pem"), prefills="prefix")
+    start_session("openai", "m", organisation="o")  # type: ignore[call-arg]
     start_session(on_error="ignore")  # type: ignore[arg-type]
     start_session(backend="ollama")  # type: ignore[arg-type]
 
@@ -244,11 +251,16 @@ async def thunks(thunk: ModelOutputThunk, other: ModelOutputThunk) -> None:
     assert_type(thunk.error, Exception | None)
     assert_type(thunk.cancelled, bool)
     assert_type(thunk.parsed_repr, object)
+    assert_type(thunk.format_error, str | None)
+    assert_type(thunk.reasoning, str)
+    assert_type(thunk.tool_calls, tuple[ToolCall, ...])
+    assert_type(thunk.tool_calls[0].arguments, str)
     assert_type(thunk.sampling, SamplingResult | None)
     assert_type(thunk.generation, GenerationInfo)
     assert_type(thunk.generation.usage, Usage | None)
     assert_type(thunk.generation.model, str)
     assert_type(thunk.generation.finish_reason, str | None)
+    assert_type(thunk.generation.is_broken_off, bool)
     assert_type(thunk.generation.time_to_first_token, float | None)
     assert_type(thunk.generation.attempts, int)
     assert_type(ModelOutputThunk.computed("text"), ModelOutputThunk)
@@ -294,6 +306,9 @@ async def streams(m: MelleaSession) -> StreamChunkingResult:
     assert_type(result.as_thunk, ModelOutputThunk)
     assert_type(result.error, Exception | None)
     assert_type(result.generation, GenerationInfo)
+    assert_type(result.finish_reason, str | None)
+    assert_type(result.reasoning, str)
+    assert_type(result.tool_calls, tuple[ToolCall, ...])
     result.cancel("enough")
 
     async with m.stream("Write.", requirements=[MustNotMatch(r"key=\S+")], chunking=None) as live:
@@ -377,6 +392,19 @@ async def strategies(m: MelleaSession) -> None:
     PartialValidationResult("fail", replacement="[…]")
 
 
+async def again(m: MelleaSession, request: GenerationRequest) -> None:
+    assert_type(await m.ainstruct("x", retries=0), ModelOutputThunk)
+    assert_type(await m.achat("x", retries=Retries(times=1)), Message)
+    assert_type(m.chat("x", retries=2), Message)
+    m.stream("x", retries=None)
+    m.stream("x", retries="3")  # type: ignore[arg-type]
+    backend = Retrying(OpenAIBackend("m"), 5)
+    assert_type(backend.retries, Retries)
+    async with backend.connected() as connected, connected.open(request) as deltas:
+        assert_type(connected, Retrying)
+        assert_type(deltas, AsyncIterator[Delta])
+
+
 async def spending(m: MelleaSession) -> None:
     with limits(
         tokens=1000, requests=3, seconds=9.5, cost=0.1, prices=Prices(prompt=1.0, completion=2.0)
@@ -439,8 +467,9 @@ async def errors(thunk: ModelOutputThunk) -> str:
     except BackendRejected as rejected:
         assert_type(rejected.status, int)
         assert_type(rejected.body, str)
-    except BackendError:
-        pass
+    except BackendError as failed:
+        assert_type(failed.retryable, bool)
+        assert_type(failed.retry_after, float | None)
     except MelleaError:
         pass
     return ""

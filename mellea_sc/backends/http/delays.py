@@ -136,7 +136,10 @@ def delay_in(
         answer: What came: an error object, or a text.
         now: Seconds since the epoch, where the response has no ``Date``; by default the time now.
     """
-    now = _date(headers.get("date", "")) or (time.time() if now is None else now)
+    if (theirs := _date(headers.get("date", ""))) is not None:
+        now = theirs
+    elif now is None:
+        now = time.time()
     delay = _delay_in_headers(status, headers, now)
     if delay is None and status in BUSY:
         delay = _delay_in_body(answer, now)

@@ -13,6 +13,7 @@ from mellea_sc.backends.http.ending import LINGER
 from mellea_sc.backends.http.failures import Failures
 from mellea_sc.backends.http.translation import client_errors, translated
 from mellea_sc.core.errors import MelleaError
+from mellea_sc.core.retries import untimed
 
 if TYPE_CHECKING:
     import h11
@@ -72,7 +73,9 @@ class Response:
         """
         if not self._response.is_success:
             status = self._response.status_code
-            raise self._failures.status(status, self._response.headers, await self.beginning())
+            with untimed():  # what it says must not be lost in a time-out for deltas
+                body = await self.beginning()
+            raise self._failures.status(status, self._response.headers, body)
         if coding := unreadable_coding(self._coding):
             raise self._failures.not_http(
                 f"it compresses ({coding}) what was asked for uncompressed"

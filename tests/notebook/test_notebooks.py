@@ -1,0 +1,195 @@
+"""Programs in the cells of a real Jupyter kernel: blocking calls, awaits, interruptions, and what is shown."""
+
+from __future__ import annotations
+
+import queue
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+nbformat = pytest.importorskip("nbformat")
+jupyter_client = pytest.importorskip("jupyter_client")
+
+PATIENCE = 60.0
+"""Seconds, for hangs only."""
+AGAIN = 3.0
+"""Seconds without a word, after which a cell is interrupted once more."""
+
+BEGIN = """
+from mellea_sc import *
+from mellea_sc.testing import Script, ScriptedBackend, Stall
+def answer(request):
+    if "wait" not in request.messages[-1].content:
+        return "Hello <there>."
+    print("go", flush=True)
+    return [Stall()]
+backend = ScriptedBackend(answer)
+def outcomes(): return [call.outcome for call in backend.calls]
+m = start_session(backend=backend)
+"""
+
+
+class Kernel:
+    """A running kernel; cells are run as a notebook runs them."""
+
+    def __init__(self, manager: Any, client: Any) -> None:
+        self._manager = manager
+        self._client = client
+
+    def run(self, code: str, *, interrupt_at: str | None = None) -> dict[str, str]:
+        """Run a cell; gives what it prints, its result as text and as HTML, and the name of its error."""
+        request = self._client.execute(code)
+        told: dict[str, str] = {"stream": ""}
+        is_interrupted = False
+        last_change = time.monotonic()
+        while True:
+            try:
+                message = self._client.get_iopub_msg(timeout=AGAIN)
+            except queue.Empty:
+                if time.monotonic() - last_change > PATIENCE:
+                    pytest.fail(f"the cell hangs: {code}")
+                if is_interrupted:  # the kernel loses one that comes while it is printing
+                    self._manager.interrupt_kernel()
+                continue
+            last_change = time.monotonic()
+            if message["parent_header"].get("msg_id") != request:
+                continue
+            content = message["content"]
+            match message["msg_type"]:
+                case "stream":
+                    told["stream"] += content["text"]
+                    if not is_interrupted and interrupt_at and interrupt_at in told["stream"]:
+                        is_interrupted = True
+                        self._manager.interrupt_kernel()
+                case "execute_result":
+                    told |= content["data"]
+                case "error":
+                    told["error"] = content["ename"]
+                    told["message"] = content["evalue"]
+                case "status" if content["execution_state"] == "idle":
+                    return told
+
+
+@contextmanager
+def started() -> Generator[Kernel]:
+    manager = jupyter_client.KernelManager(kernel_name="python3")
+    manager.start_kernel(stderr=subprocess.DEVNULL)
+    client = manager.blocking_client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=PATIENCE)
+        yield Kernel(manager, client)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Generator[Kernel]:
+    """One kernel for most tests: to start it takes seconds."""
+    with started() as kernel:
+        yield kernel
+
+
+@pytest.fixture
+def kernel(shared: Kernel) -> Generator[Kernel]:
+    """The kernel, with a session of its own for each test."""
+    assert shared.run(BEGIN).get("error") is None
+    yield shared
+    shared.run("m.cancel(); m.close(); await m.aclose()")
+
+
+@pytest.fixture
+def interrupted() -> Generator[Kernel]:
+    """A kernel of its own, which may die of it."""
+    with started() as kernel:
+        assert kernel.run(BEGIN).get("error") is None
+        yield kernel
+
+
+def test_1_6_a_blocking_call_works_in_a_cell(kernel: Kernel) -> None:
+    told = kernel.run("m.instruct('hi').value")
+    assert told.get("text/plain") == "'Hello <there>.'", told
+    assert kernel.run("print(m.chat('hi'))")["stream"] == "Hello <there>.\n"
+
+
+def test_1_6_a_session_as_a_block_works_in_a_cell(kernel: Kernel) -> None:
+    told = kernel.run("with start_session(backend=backend) as n: print(n.instruct('hi'))")
+    assert told["stream"] == "Hello <there>.\n", told
+
+
+def test_blocking_calls_and_awaits_share_a_session(kernel: Kernel) -> None:
+    assert kernel.run("await m.ainstruct('hi', await_result=True); m.instruct('hi').value")[
+        "text/plain"
+    ]
+    assert kernel.run("(await m.ainstruct('hi', await_result=True)).value")["text/plain"]
+    assert kernel.run("outcomes()")["text/plain"] == "['ended', 'ended', 'ended']"
+
+
+def test_a_task_beside_the_cells_is_still_told_to_await(kernel: Kernel) -> None:
+    told = kernel.run(
+        "import asyncio\nasync def beside(): return m.instruct('hi')\nawait asyncio.create_task(beside())"
+    )
+    assert told["error"] == "SyncCallInEventLoop"
+    assert "ainstruct" in told["message"]
+
+
+def test_1_6_interrupting_a_cell_cancels_its_blocking_call(interrupted: Kernel) -> None:
+    kernel = interrupted
+    told = kernel.run("m.instruct('wait')", interrupt_at="go")
+    assert told["error"] == "KeyboardInterrupt"
+    assert kernel.run("outcomes()")["text/plain"] == "['cancelled']"
+    assert kernel.run("m.instruct('hi').value")["text/plain"] == "'Hello <there>.'"
+
+
+@pytest.mark.parametrize("waiting", ["await t", "async for _ in t: pass"])
+def test_interrupting_a_cell_cancels_the_thunk_that_it_awaits(kernel: Kernel, waiting: str) -> None:
+    # what ipykernel does then; it loses some of the signals themselves
+    interrupt = "asyncio.get_running_loop().call_later(0.1, asyncio.current_task().cancel)"
+    told = kernel.run(f"import asyncio\nt = await m.ainstruct('wait')\n{interrupt}\n{waiting}")
+    assert "error" in told
+    told = kernel.run("try: await t\nexcept GenerationCancelled as error: print(error)")
+    assert "the cell that waited for it was interrupted" in told["stream"]
+    assert kernel.run("outcomes()")["text/plain"] == "['cancelled']"
+
+
+def test_2_3_a_scope_in_a_cell_that_ends_a_wait_does_not_cancel_the_thunk(kernel: Kernel) -> None:
+    kernel.run(
+        "import anyio\nt = await m.ainstruct('wait')\nwith anyio.move_on_after(0.05): await t"
+    )
+    assert kernel.run("outcomes()")["text/plain"] == "['running']"
+
+
+def test_a_finished_thunk_shows_its_answer(kernel: Kernel) -> None:
+    told = kernel.run("m.instruct('hi')")
+    assert "Hello &lt;there&gt;." in told["text/html"]
+
+
+def test_a_stream_in_a_cell_shows_its_text_and_what_ran_when(kernel: Kernel) -> None:
+    told = kernel.run(
+        "async with m.stream('hi', requirements=[MaxWords(9)]) as result: await result.acomplete()\n"
+        "result"
+    )
+    assert "Hello &lt;there&gt;." in told["text/html"]
+    assert "<svg" in told["text/html"]
+
+
+def test_a_notebook_runs_from_its_first_cell_to_its_last() -> None:
+    # in a process of its own: the client's event loop is not for the loops of tests
+    program = f"""
+import nbclient, nbformat
+cells = [{BEGIN!r}, "m.instruct('hi').value", "(await m.ainstruct('hi', await_result=True)).value", "m.close()"]
+book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+nbclient.NotebookClient(book, timeout={PATIENCE:g}, kernel_name="python3").execute()
+print([output["data"]["text/plain"] for cell in book.cells for output in cell.outputs])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=2 * PATIENCE
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[\"'Hello <there>.'\", \"'Hello <there>.'\"]"

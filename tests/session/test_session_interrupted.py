@@ -1,0 +1,139 @@
+"""Ctrl-C at every line of a blocking call's way, and at many pairs of lines: never a hang, never a thread left."""
+
+from __future__ import annotations
+
+import gc
+import linecache
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import mellea_sc
+from mellea_sc import start_session
+from mellea_sc.testing import ScriptedBackend
+
+NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
+THREAD = "mellea_sc sync calls"
+OURS = str(Path(mellea_sc.__file__).parent)
+ROOMS = [
+    f"{OURS}/runtime/loop_thread",
+    f"{OURS}/runtime/portal",
+    f"{OURS}/stdlib/session",
+    "/asyncio/base_events",
+    "/asyncio/selector_events",
+]
+"""Whose lines Ctrl-C hits. CPython itself crashes, or keeps what was raised, where a trace function raises in
+some others."""
+
+
+class CtrlC:
+    """Raises KeyboardInterrupt at some of the lines that this thread comes to, counted from 1.
+
+    Args:
+        moments: At which of them.
+    """
+
+    def __init__(self, *moments: int) -> None:
+        self._moments = moments
+        self.lines = 0
+        self.where: list[str] = []
+
+    def __enter__(self) -> CtrlC:
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+    def _trace(self, frame: FrameType, event: str, _: object) -> Any:
+        code = frame.f_code
+        if event == "call":
+            is_meant = any(room in code.co_filename for room in ROOMS) or code.co_name in PROGRAMS
+            return self._trace if is_meant else None
+        # between the last line of a `with` block and its exit, where no signal can come
+        if event == "line" and "with self._lock" in linecache.getline(
+            code.co_filename, frame.f_lineno
+        ):
+            return self._trace
+        self.lines += 1
+        if self.lines in self._moments:
+            self.where.append(f"{Path(code.co_filename).name}:{frame.f_lineno} {event}")
+            raise KeyboardInterrupt
+        return self._trace
+
+
+def block() -> None:
+    with start_session(backend=ScriptedBackend(lambda _: "done")) as m:
+        m.instruct("?")
+        m.instruct("?")
+
+
+def bare() -> None:
+    m = start_session(backend=ScriptedBackend(lambda _: "done"))
+    try:
+        m.instruct("?")
+    finally:
+        m.close()
+
+
+PROGRAMS = {"block": block, "bare": bare}
+
+
+def interrupted(program: Callable[[], None], *moments: int) -> None:
+    """Run a program with Ctrl-C at those moments; afterwards its thread has ended."""
+    ctrl_c = CtrlC(*moments)
+    try:
+        with ctrl_c:
+            program()
+    except KeyboardInterrupt:
+        pass
+    until = time.monotonic() + 20
+    while any(thread.name == THREAD and thread.ident for thread in threading.enumerate()):
+        assert time.monotonic() < until, f"Ctrl-C at {ctrl_c.where} leaves a thread"
+        gc.collect()
+        time.sleep(0.001)
+
+
+@pytest.fixture(params=PROGRAMS)
+def program(request: pytest.FixtureRequest) -> tuple[Callable[[], None], int]:
+    """A program and how many lines it has, of those that count."""
+    run = PROGRAMS[request.param]
+    run()
+    with CtrlC() as counted:
+        run()
+    return run, counted.lines
+
+
+pytestmark = [
+    # Ctrl-C in a finalizer is ignored by Python; one before `close` leaves the session unclosed
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.timeout(900),
+]
+
+
+def test_ctrl_c_at_any_line_neither_hangs_nor_leaves_a_thread(
+    program: tuple[Callable[[], None], int],
+) -> None:
+    run, lines = program
+    assert lines > 100
+    for moment in range(1, lines, 1 if NIGHTLY else 3):
+        interrupted(run, moment)
+
+
+def test_ctrl_c_twice_at_any_lines_neither_hangs_nor_leaves_a_thread(
+    program: tuple[Callable[[], None], int],
+) -> None:
+    run, lines = program
+    chance = random.Random(None if NIGHTLY else 1)
+    for _ in range(3000 if NIGHTLY else 60):
+        first = chance.randrange(1, lines)
+        interrupted(run, first, first + 1 + int(chance.expovariate(1 / 25)))
