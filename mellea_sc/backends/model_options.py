@@ -14,7 +14,7 @@ import attrs
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOption, ModelOptions
 
-__all__ = ["ModelOption", "WireNames", "wire_parameters"]
+__all__ = ["ModelOption", "WireNames", "checked_extra_body", "wire_parameters"]
 
 
 @attrs.frozen
@@ -52,6 +52,25 @@ def wire_parameters(options: ModelOptions, wire: WireNames) -> dict[str, object]
         else:
             parameters[key] = value
     return parameters
+
+
+def checked_extra_body(extra: object, wire: WireNames) -> dict[str, object]:
+    """Fields for the body of a request, as a caller gives them to a backend, or in the options.
+
+    Raises:
+        InvalidOption: they are no mapping, or one of them is not for callers to set.
+    """
+    if extra is None:
+        return {}
+    fields = cast("Mapping[object, object]", extra) if isinstance(extra, Mapping) else {0: extra}
+    checked: dict[str, object] = {}
+    for key, value in fields.items():
+        if not isinstance(key, str):
+            raise InvalidOption("extra_body must be a mapping with str keys")
+        if key in wire.reserved:
+            raise InvalidOption(f"extra_body cannot hold {key!r}: {wire.reserved[key]}")
+        checked[key] = value
+    return checked
 
 
 def _integer(name: str, value: object) -> int:

@@ -18,7 +18,7 @@ import httpx
 from mellea_sc.backends.http.failures import Failures
 from mellea_sc.core.errors import MelleaError
 
-__all__ = ["ERRORS", "client_errors", "translated"]
+__all__ = ["ERRORS", "client_errors", "is_one_of", "reason_of", "translated"]
 
 ERRORS: Final = (
     httpx.HTTPError,
@@ -49,31 +49,57 @@ def client_errors() -> tuple[type[Exception], ...]:
 
 def translated(error: Exception, failures: Failures) -> MelleaError:
     """The library's error for one of the client's."""
-    reason = _os_reason(error) or str(error) or type(error).__name__
-    kinds = _names(error)
-    if "ServerDisconnectedError" in kinds | _names(error.__cause__):
+    reason = reason_of(error)
+    tls = _tls_error(error)
+    if tls is not None and (is_one_of(error, "ConnectError") or "CERT" in (tls.reason or "")):
+        if isinstance(tls, ssl.SSLCertVerificationError):
+            return failures.untrusted(tls.verify_message or reason)
+        return failures.not_encrypted(reason)
+    if is_one_of(error, "ServerDisconnectedError") or is_one_of(
+        error.__cause__, "ServerDisconnectedError"
+    ):
         return failures.interrupted(
             "the server disconnected"
         )  # httpx-aiohttp takes it for a time-out
-    if kinds & {"InvalidURL", "UnsupportedProtocol", "LocalProtocolError"}:
+    if is_one_of(error, "InvalidURL", "UnsupportedProtocol", "LocalProtocolError"):
         return failures.unusable(reason)
-    if kinds & {"ConnectError", "ConnectTimeout", "ProxyError"}:
+    if is_one_of(error, "ConnectError", "ConnectTimeout", "ProxyError"):
         return failures.unreachable(reason)
-    if "RemoteProtocolError" in kinds and not _is_disconnect(reason):
+    if is_one_of(error, "RemoteProtocolError") and not _is_disconnect(reason):
         return failures.not_http(reason)
-    if kinds & {"ClientResponseError", "HttpProcessingError"}:
+    if is_one_of(error, "ClientResponseError", "HttpProcessingError"):
         return failures.not_http(reason)
     return failures.interrupted(reason)
 
 
-def _names(error: BaseException | None) -> set[str]:
-    """The names of an error's class and of those above it."""
-    return {kind.__name__ for kind in type(error).__mro__}
+def is_one_of(error: BaseException | None, *names: str) -> bool:
+    """Whether an error is of a class with one of these names, whichever library's."""
+    return any(kind.__name__ in names for kind in type(error).__mro__)
+
+
+def reason_of(error: Exception) -> str:
+    """Why, in the operating system's words where it has some."""
+    if is_one_of(error, "ReadError", "WriteError"):  # trio's sockets do not say why
+        return _os_reason(error) or str(error) or "the connection was lost"
+    return _os_reason(error) or str(error) or type(error).__name__
 
 
 def _is_disconnect(reason: str) -> bool:
     # One exception class stands for a peer that went away and for one that talks nonsense.
     return "disconnected" in reason or "closed connection" in reason
+
+
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    """What TLS said, where it is in the chain of errors: the first that was raised, not what clients made of it."""
+    said: ssl.SSLError | None = None
+    while error is not None:
+        # These two tell of a connection that has ended, not of TLS.
+        if isinstance(error, ssl.SSLError) and not isinstance(
+            error, ssl.SSLEOFError | ssl.SSLZeroReturnError
+        ):
+            said = error
+        error = error.__cause__ or error.__context__
+    return said
 
 
 def _os_reason(error: BaseException | None) -> str | None:
