@@ -37,11 +37,14 @@ class Contestant:
 
 
 OURS = (".[trio]", "uvloop")
+FAST = (".[trio,fast]",)
 
 CONTESTANTS = {
     "ours": Contestant("mellea_sc, asyncio", "ours", OURS),
     "ours-uvloop": Contestant("mellea_sc, uvloop", "ours", OURS, loop="uvloop"),
     "ours-trio": Contestant("mellea_sc, trio", "ours", OURS, loop="trio"),
+    "ours-fast": Contestant("mellea_sc[fast], asyncio", "ours", FAST),
+    "ours-fast-uvloop": Contestant("mellea_sc[fast], uvloop", "ours", FAST, loop="uvloop"),
     "ours-alone": Contestant("mellea_sc", "ours", (".",)),
     "m8": Contestant("Mellea 0.8.0", "mellea_0_8", ("mellea==0.8.0",)),
     "m7": Contestant("Mellea 0.7.0", "mellea_0_7", ("mellea==0.7.0",)),
@@ -56,6 +59,10 @@ CONTESTANTS = {
         "bare anyio on trio, a scoped task each", "bare_anyio", OURS, loop="trio"
     ),
     "bare-httpx": Contestant("bare httpx (the limit)", "bare", OURS),
+    "bare-httpx-uvloop": Contestant("bare httpx, uvloop", "bare", OURS, loop="uvloop"),
+    "bare-httpx-trio": Contestant("bare httpx, trio", "bare", OURS, loop="trio"),
+    "bare-aiohttp": Contestant("bare aiohttp", "bare_aiohttp", FAST),
+    "bare-aiohttp-uvloop": Contestant("bare aiohttp, uvloop", "bare_aiohttp", FAST, loop="uvloop"),
     "bare-alone": Contestant("bare httpx", "bare", ("httpx",)),
 }
 

@@ -10,6 +10,9 @@ __all__ = ["ROWS", "Case", "Goal", "Look", "Metric", "Row"]
 
 Measured = Mapping[str, float]
 
+PACE = 0.02
+"""Seconds before each delta, where deltas are to come one by one."""
+
 OURS = ("ours", "ours-uvloop", "ours-trio")
 ALL = (*OURS, "m8", "m7", "bare")
 CLIENTS = ("openai", "pydantic-ai", "agents", "guardrails", "nemo", "bare-httpx")
@@ -153,6 +156,11 @@ def streams(counts: Sequence[int], requirements: Sequence[int], chunking: str) -
 def against(who: str, group: str, label: str, metric: str) -> Callable[[Look], float]:
     """Ours as a multiple of somebody else's."""
     return lambda at: at.median("ours", group, label, metric) / at.median(who, group, label, metric)
+
+
+def of_another(who: str, other: str, label: str, metric: str) -> Callable[[Look], float]:
+    """Somebody's as a multiple of somebody else's."""
+    return lambda at: at.median(who, "", label, metric) / at.median(other, "", label, metric)
 
 
 FOUR = "sentence chunks, 4 requirements"
@@ -499,6 +507,37 @@ ROWS = [
         quick=[
             Case("20 streams", {"protocol": p, "streams": 20, "deltas": 50}, group=p)
             for p in ("openai", "ollama")
+        ],
+    ),
+    Row(
+        "10b",
+        "The same as real models send them: one delta a read, 40 streams with two trivial requirements each",
+        "wire",
+        [Case("40 streams", {"protocol": "openai", "streams": 40, "deltas": 200, "pace": PACE})],
+        [Metric("CPU", "µs/delta", lambda m: m["cpu"] / m["deltas"] * 1e6)],
+        [
+            Goal(
+                f"{words}: at most {bound:g} times the CPU of bare httpx, which checks nothing",
+                of_another(who, other, "40 streams", "CPU"),
+                bound,
+            )
+            for words, who, other, bound in (
+                ("with the extra fast, asyncio", "ours-fast", "bare-httpx", 0.6),
+                ("with the extra fast, uvloop", "ours-fast-uvloop", "bare-httpx-uvloop", 0.65),
+                ("without it, asyncio", "ours", "bare-httpx", 1.2),
+                ("trio", "ours-trio", "bare-httpx-trio", 1.2),
+            )
+        ],
+        contestants=(
+            *("ours-fast", "ours-fast-uvloop", *OURS, "openai", "pydantic-ai"),
+            *("bare-httpx", "bare-httpx-uvloop", "bare-httpx-trio"),
+            *("bare-aiohttp", "bare-aiohttp-uvloop"),
+        ),
+        note="There are 20 ms before each delta, so that it is on its own in a packet. CPU is that of the"
+        " measured process, without the server's: what an event loop costs to wake up for a delta is in it,"
+        " whoever asks. On a busy machine two deltas come in one read, and all numbers are too small.",
+        quick=[
+            Case("40 streams", {"protocol": "openai", "streams": 40, "deltas": 50, "pace": PACE})
         ],
     ),
     Row(

@@ -68,7 +68,7 @@ class Client:
         assert len("".join(run_asyncio(self.loop, main))) >= 59
         return watch.read(memory=peak_rss())
 
-    def wire(self, protocol, streams, deltas):
+    def wire(self, protocol, streams, deltas, pace=0.0):
         if protocol != "openai":
             raise Cannot("it does not speak this protocol")
 
@@ -79,7 +79,7 @@ class Client:
             chunks = await asyncio.gather(*(self.checked(client) for _ in range(streams)))
             return watch.read(deltas=streams * deltas, chunks=sum(chunks))
 
-        with wire_server(words(deltas)) as server:
+        with wire_server(words(deltas), pace=pace) as server:
             return run_asyncio(self.loop, main)
 
 

@@ -198,27 +198,33 @@ def first_answer():
         return watch.read(memory=peak_rss())
 
 
-def wire(protocol, streams, deltas):
+def wire(protocol, streams, deltas, pace=0.0):
+    import anyio
     import httpx
 
     async def main(server):
+        chunks = 0
+
         async def one():
-            chunks = 0
+            nonlocal chunks
             deltas = texts_over_http(client, protocol, server.url)
             async for chunk in chunks_of(deltas, ". "):
                 await trivial(chunk)
                 await trivial(chunk)
                 chunks += 1
-            return chunks
 
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(timeout=120, limits=limits) as client:
             await one()
             watch = Stopwatch()
-            chunks = sum(await asyncio.gather(*(one() for _ in range(streams))))
+            async with anyio.create_task_group() as tasks:
+                for _ in range(streams):
+                    tasks.start_soon(one)
             return watch.read(deltas=streams * deltas, chunks=chunks)
 
-    with wire_server(words(deltas)) as server:
+    with wire_server(words(deltas), pace=pace) as server:
+        if LOOP == "trio":
+            return anyio.run(main, server, backend="trio")
         return run_asyncio(LOOP, main, server)
 
 

@@ -399,7 +399,7 @@ def first_answer():
         return watch.read(memory=peak_rss())
 
 
-def wire(protocol, streams, deltas):
+def wire(protocol, streams, deltas, pace=0.0):
     import anyio
 
     texts = words(deltas)
@@ -412,14 +412,14 @@ def wire(protocol, streams, deltas):
 
         chunks = 0
         async with over_http(server.url, protocol) as m:
-            await count_chunks(m, [], "sentence")  # everything is imported
+            await count_chunks(m, [requirement(), requirement()], "sentence")  # all is imported
             watch = Stopwatch()
             async with anyio.create_task_group() as tasks:
                 for _ in range(streams):
                     tasks.start_soon(one)
             return watch.read(deltas=streams * deltas, chunks=chunks)
 
-    with wire_server(texts) as server:
+    with wire_server(texts, pace=pace) as server:
         return run(main, server)
 
 
