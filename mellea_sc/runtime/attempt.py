@@ -417,7 +417,7 @@ class Attempt:
                         await self._judged.room()
                     if is_whole:
                         await self._finish(judging)
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103 - what failure_of() does not know is raised
             # errors go before a cancellation, as in a task group; some were waiting for the judges
             if (failure := failure_of(error, "an attempt", task)) is not None:
                 self._errors.append(failure)

@@ -38,7 +38,6 @@ _BETWEEN: Final = frozenset({"anyio", "asyncio", "concurrent", "contextlib", "ou
 
 def leaves_of(error: BaseException) -> list[BaseException]:
     """The exceptions of a group of groups, each once, without the runtime's cancellations."""
-    cancelled = anyio.get_cancelled_exc_class()
     leaves: dict[int, BaseException] = {}
     stack = [error]
     while stack:
@@ -46,7 +45,7 @@ def leaves_of(error: BaseException) -> list[BaseException]:
         if isinstance(error, BaseExceptionGroup):
             inner = cast("BaseExceptionGroup[BaseException]", error)
             stack.extend(reversed(inner.exceptions))
-        elif not isinstance(error, cancelled):
+        elif not isinstance(error, anyio.get_cancelled_exc_class()):
             leaves[id(error)] = error
     return list(leaves.values())
 
@@ -58,8 +57,8 @@ def _without_cancellations(error: BaseException) -> Exception | None:
     """
     if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
-        rest = group.split(anyio.get_cancelled_exc_class())[1]
-        return rest if isinstance(rest, ExceptionGroup) else None
+        rest: object = group.split(anyio.get_cancelled_exc_class())[1]
+        return rest if isinstance(rest, Exception) else None
     return error if isinstance(error, Exception) else None
 
 
@@ -168,11 +167,12 @@ def failure_of(error: BaseException, what: str, task: object) -> Exception | Non
 
 
 def _caused_by(error: BaseException, what: str) -> RunError:
+    cause = error
     if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
-        error = group.split(anyio.get_cancelled_exc_class())[1] or error
-    failure = RunError(f"{what} raised {error!r}, which is no error to Python")
-    failure.__cause__ = error
+        cause = group.split(anyio.get_cancelled_exc_class())[1] or group
+    failure = RunError(f"{what} raised {cause!r}, which is no error to Python")
+    failure.__cause__ = cause
     return failure
 
 

@@ -169,7 +169,7 @@ class LoopThread:
         # Thread.start() waits for an Event: it is called where no signal comes
         try:
             self._thread.start()
-        except BaseException as error:  # noqa: BLE001 # raised where it is waited for
+        except BaseException as error:  # noqa: ASYNC103, BLE001 # raised where it is waited for
             self._end(error)
 
     def submit(self, job: Job) -> None:

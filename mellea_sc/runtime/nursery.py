@@ -26,7 +26,7 @@ from collections.abc import (
     Generator,
 )
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
-from contextvars import ContextVar, Token
+from contextvars import Context, ContextVar, Token, copy_context
 from functools import partial
 from types import TracebackType
 from typing import Final, Protocol, Self, TypeVar, TypeVarTuple
@@ -125,6 +125,7 @@ class Nursery:
 
     tasks: anyio.abc.TaskGroup
     _hosts: anyio.abc.TaskGroup
+    _context: Context
     _groups: AbstractAsyncContextManager[None]
     _token: Token[Nursery | None]
 
@@ -170,6 +171,7 @@ class Nursery:
                 self._close_link()
 
     async def __aenter__(self) -> Self:
+        self._context = copy_context()
         self._groups = self._task_groups()
         await self._groups.__aenter__()
         self.outer = current_nursery()
@@ -185,6 +187,7 @@ class Nursery:
         with suppress(ValueError):  # left in another context than it was entered in, as fixtures do
             _current.reset(self._token)
         swallowed: bool | None = False
+        own = [] if exc is None else leaves_of(exc)
         errors: list[BaseException] = []
         try:
             swallowed = await self._groups.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it joins
@@ -192,10 +195,9 @@ class Nursery:
             errors = leaves_of(group)
         except anyio.get_cancelled_exc_class():  # noqa: ASYNC103 - errors go before, as in a task group
             errors.extend(self._unobserved.take())
-            if not errors:
+            if not errors and not own:
                 raise
         known = {id(error): error for error in [*errors, *self._unobserved.take()]}
-        own = [] if exc is None else leaves_of(exc)
         errors = [error for error in known.values() if all(error is not one for one in own)]
         if isinstance(exc, KeyboardInterrupt | SystemExit | GeneratorExit):
             log_unobserved(self.name, errors)
@@ -212,7 +214,10 @@ class Nursery:
                 errors.insert(0, exc)
                 what = f"its block was left by an error, and there are {what}"
             # a coroutine that a cancellation is being thrown into would put that into the group's context
-            await anyio.lowlevel.cancel_shielded_checkpoint()  # noqa: ASYNC102 - it is shielded
+            with suppress(
+                anyio.get_cancelled_exc_class()
+            ):  # one of asyncio's own, that no shield stops
+                await anyio.lowlevel.cancel_shielded_checkpoint()
             raise_unchanged(BaseExceptionGroup(what, errors))
         return bool(swallowed)
 
@@ -279,7 +284,7 @@ class Nursery:
             try:
                 with scope:
                     outcome.append(await function(*args))
-            except BaseException as error:
+            except BaseException as error:  # noqa: ASYNC103 - what failure_of() does not know is raised
                 if (told := failure_of(error, name, task)) is None:
                     raise
                 failure.append((told, self.hold(told)))
@@ -372,7 +377,16 @@ class Nursery:
     def _start_watch(self) -> None:
         if not self._watch.is_running:
             self._watch.is_running = True
-            self._hosts.start_soon(self._watch.run, name=f"watch of {self.name}")
+            self._start_host(self._watch.run, name=f"watch of {self.name}")
+
+    def _start_host(
+        self,
+        function: Callable[[*tuple[*PosArgs]], Coroutine[object, object, None]],
+        *args: *PosArgs,
+        name: str,
+    ) -> None:
+        # in the nursery's own context: in that of who asked first, the task would keep all of it alive
+        self._context.run(partial(self._hosts.start_soon, function, *args, name=name))
 
     async def connection(self) -> Backend:
         """The backend with its connections open; they are opened by the first who asks.
@@ -386,7 +400,7 @@ class Nursery:
         if link is None:
             self._start_watch()  # not later: what asyncio starts just before it ends has no first step
             link = self._link = _Link()
-            self._hosts.start_soon(self._host, link, name=f"connections of {self.name}")
+            self._start_host(self._host, link, name=f"connections of {self.name}")
         if link.backend is None:
             await link.settled.wait()
         if link.error is not None:
@@ -404,7 +418,7 @@ class Nursery:
                 async with backend.connected() as link.backend:
                     link.settled.set()
                     await link.given_up.wait()
-        except BaseException as raised:
+        except BaseException as raised:  # noqa: ASYNC103 - what failure_of() does not know is raised
             if (error := failure_of(raised, name, task)) is None:
                 raise
             link.held = self.hold(error)

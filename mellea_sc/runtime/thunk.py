@@ -479,7 +479,7 @@ class ModelOutputThunk(Thunk):
                 await work(self)
                 self._value = "".join(self._parts)
                 self._state = "computed"
-        except BaseException as raised:
+        except BaseException as raised:  # noqa: ASYNC103 - what failure_of() does not know is raised
             if (error := failure_of(raised, repr(self.name), task)) is None:
                 raise
             if self._fail(error):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextvars import copy_context
 from types import TracebackType
 from typing import Final, Self
 
@@ -31,6 +32,7 @@ class Watch:
         self.is_running: bool = False
         """Whether somebody has seen to it that :meth:`run` does."""
         self._limits: set[Limit] = set()
+        self._context = copy_context()
         self._nap = anyio.CancelScope()
         self._life = anyio.CancelScope()
 
@@ -60,7 +62,8 @@ class Watch:
         """A wait begins."""
         self._limits.add(limit)
         if limit.due < self._nap.deadline:
-            self._nap.deadline = limit.due
+            # not in the caller's context, which the timer would keep alive with all that is in it
+            self._context.run(setattr, self._nap, "deadline", limit.due)
 
     def remove(self, limit: Limit) -> None:
         """A wait is over."""

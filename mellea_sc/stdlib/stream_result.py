@@ -68,8 +68,8 @@ class Inside(Protocol):
         """Somebody has been told of the error."""
         ...
 
-    def let_go(self) -> None:
-        """Nobody will ask for the error."""
+    def dismiss(self) -> None:
+        """Nobody will ask for an error."""
         ...
 
 
@@ -105,7 +105,6 @@ class StreamChunkingResult:
         self.scope: anyio.CancelScope = anyio.CancelScope()
         self.ended: anyio.Event = anyio.Event()
         self.error_was_raised: bool = False
-        self.cancel_called: bool = False
         self.cancel_reason: str | None = None
         self._loop = current_loop()
         self._run = run
@@ -250,9 +249,7 @@ class StreamChunkingResult:
             WrongEventLoop: the run goes on in another event loop.
         """
         self.stop(reason)
-        self.cancel_called = True
-        if self.ended.is_set():
-            self._run.let_go()
+        self._run.dismiss()
 
     def stop(self, reason: str | None) -> None:
         """Cancel the run, for somebody who will ask for its error; without effect when it has ended.

@@ -113,6 +113,7 @@ class StreamRun:
         self._hosts: set[Nursery] = set()
         self._keeper: Nursery | None = None
         self._held: Held | None = None
+        self._dismissed = False
         self.started_at: str = ""
         self._chosen: AttemptResult | None = None
         self._answered: ModelOutputThunk | None = None
@@ -162,7 +163,7 @@ class StreamRun:
                         else:
                             async with validation_backend as judges:
                                 await self._answer(nursery, judges, ctx)
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103 - what failure_of() does not know is raised
             failure = failure_of(error, "a stream", task)
             if failure is None:
                 raise
@@ -174,7 +175,7 @@ class StreamRun:
             and keeper is not None
             and keeper.on_error == "cancel"
             and self._held is not None
-            and not result.cancel_called
+            and not self._dismissed
         ):
             raise_unchanged(result.error)
 
@@ -241,8 +242,8 @@ class StreamRun:
         if result.error is not None:
             if self._keeper is not None:
                 self._held = self._keeper.hold(result.error, self.started_at)
-            if result.cancel_called:
-                self.let_go()
+            if self._dismissed:
+                self._let_go()
         result.streaming_failures = self._unmet
         if attempt is not None and not self._unmet:
             result.streaming_failures = attempt.failures
@@ -339,8 +340,13 @@ class StreamRun:
         if self._held is not None:
             self._held.observed()
 
-    def let_go(self) -> None:
-        """Nobody will ask for the error: it is logged, if nobody was told of it."""
+    def dismiss(self) -> None:
+        """Nobody will ask for an error: one that nobody was told of is logged."""
+        self._dismissed = True
+        if self.result.ended.is_set():
+            self._let_go()
+
+    def _let_go(self) -> None:
         if self._held is not None:
             self._held.let_go()
         elif self._keeper is None and self.result.error is not None and not self.observed.is_set():

@@ -319,7 +319,7 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         else:
             rooted = partial(_rooted, run, backend, validation_backend)
             spawn_root(or_else(rooted, run.never_began), self._name)
-            spawn_root(partial(_kept, run), f"what became of {self._name}")
+            spawn_root(or_else(partial(_kept, run), run.dismiss), f"what became of {self._name}")
         return run.result
 
     def __del__(self) -> None:
@@ -352,9 +352,7 @@ async def _kept(run: StreamRun) -> None:
         if run.result.error is not None:
             await run.observed.wait()
     finally:
-        with anyio.CancelScope(shield=True):
-            await run.result.ended.wait()
-        run.let_go()
+        run.dismiss()
 
 
 async def _nursery_of(

@@ -12,6 +12,7 @@
     wrapper_conformance.py      does a backend around another one lose anything of it?
     requirement_conformance.py  does a requirement keep its promises?
     strategies.py               what hypothesis makes up
+    error_programs.py           random programs with errors in them, none of which may be lost
     pytest_plugin.py            the fixtures; nothing else here needs pytest
 
 Underneath, one room for each thing that has to look inside: _tasks.py and _steps.py (the event

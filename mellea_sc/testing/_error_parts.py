@@ -162,13 +162,14 @@ class PutInBackend(Backend):
         self._errors = errors
         self._answers = answers
         self._asked = 0
-        self._connecting = connecting
-        self._disconnecting = disconnecting
+        self._connecting: ErrorKind | None = connecting
+        self._disconnecting: ErrorKind | None = disconnecting
 
     @asynccontextmanager
     async def connected(self) -> AsyncGenerator[Self]:
         """A block with the backend itself."""
-        connecting, self._connecting = self._connecting, None
+        connecting: ErrorKind | None = self._connecting
+        self._connecting = None
         if connecting is not None:
             await self._errors.put_in(connecting, "connecting")
         yield self

@@ -49,7 +49,7 @@ def lost_errors(program: ErrorProgram, backend: LoopName) -> list[str]:
             run_virtual(_Run(program, errors).main, backend=backend, seed=program.seed)
         except Deadlock:
             raise
-        except BaseException as error:  # noqa: BLE001 - one of those that are told
+        except BaseException as error:  # noqa: ASYNC103, BLE001 - one of those that are told
             errors.told.append(error)
         if errors.lost():
             gc.collect()  # what was forgotten is logged then

@@ -80,6 +80,7 @@ async def _read(deltas: AsyncIterator[Delta]) -> tuple[str, bool]:
     """The text, and whether it was said why the model has stopped."""
     text: list[str] = []
     finished = False
+    delta: Delta | None = None
     while True:
         with anyio.move_on_after(_PATIENCE if finished else None) as scope:
             delta = await anext(deltas, None)

@@ -14,6 +14,8 @@ from mellea_sc.backends.http.events import EventSplitter
 from mellea_sc.backends.http.lines import LineSplitter, Splitter
 from mellea_sc.core.errors import BackendProtocolError
 
+pytestmark = pytest.mark.timeout(600)  # of a night's many examples
+
 BOM = b"\xef\xbb\xbf"
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import threading
 
+import anyio
+import anyio.to_thread
 import pytest
 
 from mellea_sc import Backend, Context, SamplingResult, SamplingStrategy, start_session
@@ -29,18 +30,21 @@ def test_where_trio_was_never_imported_a_session_runs_on_asyncio(
 
 
 @pytest.mark.anyio
-async def test_a_thread_of_blocking_calls_collected_in_an_event_loop_is_ended_beside_it() -> None:
-    ended_in: list[threading.Thread] = []
-    ended = threading.Event()
+async def test_a_thread_of_blocking_calls_collected_in_an_event_loop_is_not_waited_for() -> None:
+    called: list[str] = []
 
     class Watched(LoopThread):
-        def end(self) -> None:
-            ended_in.append(threading.current_thread())
-            ended.set()
+        def stop(self, *, cancel: bool = False) -> None:
+            called.append("stop")
 
-    _end(Watched("never started"))
-    assert ended.wait(5)
-    assert ended_in != [threading.current_thread()]
+        def join(self, timeout: float) -> None:
+            called.append("join")
+
+    thread = Watched("never started")
+    _end(thread)
+    assert called == ["stop"]
+    await anyio.to_thread.run_sync(_end, thread)
+    assert called == ["stop", "stop", "join"]
 
 
 @pytest.mark.anyio

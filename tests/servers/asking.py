@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from running import Running, backend_for
+from running import KEY, Running, backend_for
 
 from mellea_sc import ModelOption
 from mellea_sc.stdlib.session import MelleaSession, start_session
@@ -10,10 +10,17 @@ from mellea_sc.stdlib.session import MelleaSession, start_session
 FOREVER = "Count from one to a thousand, in words, and leave out none."
 
 
-def session(server: Running, *, retries: int | None = None, **settings: str) -> MelleaSession:
+def session(
+    server: Running,
+    *,
+    retries: int | None = None,
+    model_id: str | None = None,
+    base_url: str | None = None,
+    api_key: str = KEY,
+) -> MelleaSession:
     """A session with a server, as the guide says that it is to be asked."""
     return start_session(
-        backend=backend_for(server, **settings),
+        backend=backend_for(server, model_id=model_id, base_url=base_url, api_key=api_key),
         model_options=server.server.options,
         retries=retries,
     )

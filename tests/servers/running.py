@@ -6,7 +6,6 @@ way that ends.
 
 from __future__ import annotations
 
-import inspect
 import os
 import socket
 import subprocess
@@ -196,12 +195,20 @@ def installed(name: str, weights: Path) -> Iterator[Running]:
         yield running
 
 
-def backend_for(server: Running, **settings: str) -> OpenAIBackend:
+def backend_for(
+    server: Running,
+    *,
+    model_id: str | None = None,
+    base_url: str | None = None,
+    api_key: str = KEY,
+) -> OpenAIBackend:
     """A backend of ours for a server, with the settings that the guide names for it."""
-    known = inspect.signature(OpenAIBackend).parameters
-    prefills = {"prefills": True} if server.can("continue") and "prefills" in known else {}
-    arguments = {"base_url": server.openai_url, "api_key": KEY, **settings}
-    return OpenAIBackend(arguments.pop("model_id", server.model), **arguments, **prefills)
+    return OpenAIBackend(
+        model_id or server.model,
+        base_url=base_url or server.openai_url,
+        api_key=api_key,
+        prefills=server.can("continue"),
+    )
 
 
 def free_port() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 
 import pytest
 from asking import FOREVER, asked, endless, session
@@ -78,17 +79,13 @@ async def test_an_answer_in_a_format_fits_it(server: Running) -> None:
         assert json.loads(await thunk.avalue()) == {"n": 7}
 
 
-@pytest.mark.xfail(
-    reason="an answer that is cut off is a str that does not fit",
-    raises=pytest.fail.Exception,
-    strict=True,
-)
-async def test_an_answer_that_does_not_fit_its_format_is_an_error(server: Running) -> None:
-    too_few = asked(2)
+async def test_an_answer_that_does_not_fit_its_format_is_told(server: Running) -> None:
     async with session(server) as m:
-        thunk = await m.ainstruct("Any number?", format=SEVEN, model_options=too_few)
-        with pytest.raises(MelleaError):
-            await thunk.avalue()
+        for too_few in (2, 8):
+            thunk = await m.ainstruct("Any number?", format=SEVEN, model_options=asked(too_few))
+            with suppress(MelleaError):
+                await thunk.avalue()
+            assert thunk.error or thunk.format_error
 
 
 async def test_eight_at_once_have_their_own_answers(server: Running) -> None:
@@ -111,7 +108,7 @@ async def test_a_model_that_continues_writes_on(server: Running, backend: OpenAI
     request = GenerationRequest(messages, {**server.server.options, **asked(8)})
     async with backend.open(request) as deltas:
         text = "".join([delta.text async for delta in deltas])
-    if backend.prefills:
+    if server.can("continue"):
         assert text.startswith(" four")
     assert text.strip()
 
@@ -131,7 +128,7 @@ async def test_backtracking_joins_what_it_keeps_and_what_follows(server: Running
 
 
 async def test_a_long_answer_comes_whole(server: Running) -> None:
-    tokens = 100
+    tokens = 60
     async with session(server) as m:
         thunk = await m.ainstruct(FOREVER, model_options=endless(server, tokens))
         await thunk.avalue()

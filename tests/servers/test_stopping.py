@@ -125,7 +125,7 @@ async def test_a_prompt_that_is_being_read_is_given_up(
     server: Running, anyio_backend_name: str
 ) -> None:
     if not server.can("unread"):
-        pytest.skip(f"{server.server.name} reads it to its end")
+        pytest.skip(f"{server.server.name} is not known to give it up")
     prompt = f"{anyio_backend_name} " + "tree river stone " * 550
     request = GenerationRequest(
         (ChatMessage("user", prompt),), {**server.server.options, **asked(200)}

@@ -20,7 +20,6 @@ from mellea_sc import (
     ModelOption,
     ModelOutputThunk,
     SessionClosed,
-    WrongEventLoop,
     start_session,
 )
 from mellea_sc.testing import Fail, Pause, ScriptedBackend, Stall, cancel_everywhere
@@ -367,32 +366,6 @@ def test_a_conversation_goes_on_in_the_next_loop_wherever_the_first_one_ended(
 
     run(cut_off, loop)
     assert run(main, loop) == "done"
-
-
-@LOOPS
-def test_what_lives_in_a_loop_refuses_another_one(loop: str) -> None:
-    thunks: list[ModelOutputThunk] = []
-    sessions: list[MelleaSession] = []
-
-    async def elsewhere() -> None:
-        (thunk,) = thunks
-        for use in (thunk.avalue, thunk.astream, thunk.wait_finished):
-            with pytest.raises(WrongEventLoop):
-                await use()
-        with pytest.raises(WrongEventLoop):
-            thunk.cancel()
-        with pytest.raises(WrongEventLoop):
-            sessions[0].cancel()
-
-    async def main() -> None:
-        async with start_session(backend=slow(0.01)) as m:
-            sessions.append(m)
-            thunks.append(await m.ainstruct("?"))
-            await anyio.to_thread.run_sync(run, elsewhere, "asyncio")
-            await anyio.to_thread.run_sync(run, elsewhere, "trio")
-            assert await thunks[0] == "done"
-
-    run(main, loop)
 
 
 # --- asyncio drops tasks that are cancelled before their first step ---------------------------------------

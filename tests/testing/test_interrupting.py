@@ -15,7 +15,7 @@ import anyio.to_thread
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from mellea_sc.runtime.loop_thread import LoopThread
+from mellea_sc.runtime.loop_thread import Job, LoopThread
 from mellea_sc.runtime.portal import SyncPortal
 from mellea_sc.testing import Leaked, interrupt_everywhere
 
@@ -114,15 +114,10 @@ def test_a_thread_and_its_tasks_that_are_left_behind_are_found() -> None:
         thread = LoopThread("a blocking program")
         thread.start()
         left.append(thread)
-        thread.submit(forgotten)
-        ended = threading.Event()
-
-        async def other() -> None:
-            await anyio.lowlevel.checkpoint()
-            ended.set()
-
+        thread.submit(Job(forgotten))
+        other = Job(anyio.lowlevel.checkpoint)
         thread.submit(other)
-        thread.wait(ended)
+        thread.wait(other.ended)
 
     try:
         with pytest.raises(Leaked) as caught:
@@ -132,7 +127,7 @@ def test_a_thread_and_its_tasks_that_are_left_behind_are_found() -> None:
         assert "forgotten" in str(caught.value)
     finally:
         for thread in left:
-            thread.submit(end_the_loop)
+            thread.submit(Job(end_the_loop))
             thread.end()
 
 

@@ -18,5 +18,6 @@ ending.py       when an answer is whole
 failures.py     what can go wrong, as the library's errors
 refusals.py     what a refused request is about, by the server's words
 delays.py       whether and when a refused request may be made again
+dialect.py      what a server knows of OpenAI's protocol
 backend.py      all of it as one backend; a protocol is a subclass
 """

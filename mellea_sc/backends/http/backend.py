@@ -178,7 +178,8 @@ class HttpBackend(Backend):
                     )
                 )
             except BackendRejected as error:
-                if not self.adapts_to(payload, error):
+                # What the caller has put there stays there, and is for the caller to change.
+                if not self.adapts_to(payload, error) or self.payload(request) == payload:
                     raise
 
     def _content(self, request: GenerationRequest) -> tuple[dict[str, object], bytes]:

@@ -90,13 +90,16 @@ def _is_disconnect(reason: str) -> bool:
 
 
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
-    """What TLS said, where that is what began the chain of errors."""
+    """What TLS said, where it is in the chain of errors: the first that was raised, not what clients made of it."""
+    said: ssl.SSLError | None = None
     while error is not None:
-        if isinstance(error, ssl.SSLError):
-            # Both tell of a connection that has ended, not of TLS.
-            return None if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) else error
+        # These two tell of a connection that has ended, not of TLS.
+        if isinstance(error, ssl.SSLError) and not isinstance(
+            error, ssl.SSLEOFError | ssl.SSLZeroReturnError
+        ):
+            said = error
         error = error.__cause__ or error.__context__
-    return None
+    return said
 
 
 def _os_reason(error: BaseException | None) -> str | None:

@@ -14,7 +14,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, cast, runtime_checkable
 
 from mellea_sc.core.arguments import several
 from mellea_sc.core.backend import JsonSchema
@@ -137,7 +137,7 @@ class _AboutObject(Component):
             )
         method = self.methods[name]
         try:
-            bound = _bound(method, arguments)
+            bound = _bound(method, cast("dict[str, object]", arguments))
         except TypeError as error:
             raise ModelError(f"the model said {_beginning(answer)}: {error}") from error
         returned = bound()
