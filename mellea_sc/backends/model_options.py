@@ -14,7 +14,7 @@ import attrs
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOption, ModelOptions
 
-__all__ = ["ModelOption", "WireNames", "wire_parameters"]
+__all__ = ["ModelOption", "WireNames", "checked_extra_body", "wire_parameters"]
 
 
 @attrs.frozen
@@ -52,6 +52,22 @@ def wire_parameters(options: ModelOptions, wire: WireNames) -> dict[str, object]
         else:
             parameters[key] = value
     return parameters
+
+
+def checked_extra_body(extra: Mapping[str, object] | None, wire: WireNames) -> dict[str, object]:
+    """Fields for the body of every request, as a caller gives them to a backend.
+
+    Raises:
+        InvalidOption: they are no mapping, or one of them is not for callers to set.
+    """
+    if extra is None:
+        return {}
+    if not isinstance(extra, Mapping) or not all(isinstance(key, str) for key in extra):
+        raise InvalidOption("extra_body must be a mapping with str keys")
+    for key in extra:
+        if key in wire.reserved:
+            raise InvalidOption(f"extra_body cannot hold {key!r}: {wire.reserved[key]}")
+    return dict(extra)
 
 
 def _integer(name: str, value: object) -> int:

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from typing import ClassVar, Final
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from mellea_sc.backends.http.address import parse_address
 from mellea_sc.backends.http.backend import HttpBackend
+from mellea_sc.backends.http.environment import CONNECT_TIMEOUT, ClientSettings, Verify
 from mellea_sc.backends.http.failures import Advice
 from mellea_sc.backends.http.json_values import fields_of, parse_object, text_in, usage_in
 from mellea_sc.backends.http.lines import LineSplitter
-from mellea_sc.backends.model_options import ModelOption, WireNames, wire_parameters
+from mellea_sc.backends.model_options import (
+    ModelOption,
+    WireNames,
+    checked_extra_body,
+    wire_parameters,
+)
 from mellea_sc.core.backend import Delta, GenerationRequest
+
+if TYPE_CHECKING:
+    import httpx
 
 __all__ = ["OllamaBackend"]
 
@@ -29,9 +40,21 @@ class OllamaBackend(HttpBackend):
         model_id: The model's name, as ``ollama list`` shows it.
         base_url: Where Ollama is: a URL, a host, or host and port. By default ``OLLAMA_HOST``, else
             port 11434 of this machine.
+        api_key: Where a server wants one: Ollama's own service, or a gateway. Sent as a bearer token; by
+            default ``OLLAMA_API_KEY``, which goes to ollama.com alone.
+        headers: Sent with every request. Their values are secrets.
+        client: An ``httpx.AsyncClient`` to use instead of one of the backend's own; it stays the caller's to
+            close, and its timeouts are not used.
+        verify: Which certificates are trusted: the path of a file or folder of them, an ``ssl.SSLContext``,
+            or ``False``: any. By default those of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, else the usual ones.
+        proxy: The URL of the proxy to go through; ``False``: none. By default what ``HTTPS_PROXY`` and its kin
+            say; never for a server on this machine.
+        timeout: Seconds that each step of connecting may take (the name's address, TCP, TLS); ``None``: any
+            time. The wait for the answer and each of its deltas has ``ModelOption.STREAM_TIMEOUT``.
+        extra_body: Fields for the body of every request, beside its options; an option of the same name wins.
 
     Raises:
-        InvalidOption: the address cannot be used.
+        InvalidOption: one of them cannot be used.
     """
 
     provider = "ollama"
@@ -40,16 +63,34 @@ class OllamaBackend(HttpBackend):
     media_types: ClassVar[tuple[str, ...]] = ("application/x-ndjson", "application/ndjson")
     ends_with_finish_reason: ClassVar[bool] = True
 
-    def __init__(self, model_id: str, *, base_url: str | None = None) -> None:
+    def __init__(
+        self,
+        model_id: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        client: httpx.AsyncClient | None = None,
+        verify: Verify = True,
+        proxy: bool | str = True,
+        timeout: float | None = CONNECT_TIMEOUT,
+        extra_body: Mapping[str, object] | None = None,
+    ) -> None:
         url = ollama_url(base_url or os.environ.get("OLLAMA_HOST") or "")
-        super().__init__(model_id, parse_address(url), _advice(model_id))
+        what = "a base URL" if base_url else "the base URL in OLLAMA_HOST"
+        default_key = os.environ.get("OLLAMA_API_KEY") if _HOSTED.match(url) else None
+        address = parse_address(
+            url, api_key=api_key, default_key=default_key, headers=headers, what=what
+        )
+        settings = ClientSettings(verify=verify, proxy=proxy, timeout=timeout)
+        super().__init__(model_id, address, _advice(model_id), client, settings)
+        self._extra_body = checked_extra_body(extra_body, _WIRE)
 
     def payload(self, request: GenerationRequest) -> dict[str, object]:
         """The body of the request."""
         parameters = wire_parameters(request.options, _WIRE)
-        payload: dict[str, object] = {
-            name: parameters.pop(name) for name in _BESIDE_OPTIONS if name in parameters
-        }
+        payload = dict(self._extra_body)
+        payload |= {name: parameters.pop(name) for name in _BESIDE_OPTIONS if name in parameters}
         payload["model"] = self.model_id
         payload["messages"] = [
             {"role": message.role, "content": message.content} for message in request.messages
@@ -58,7 +99,7 @@ class OllamaBackend(HttpBackend):
         if parameters:
             payload["options"] = parameters
         if request.json_schema is not None:
-            payload["format"] = request.json_schema
+            payload.setdefault("format", request.json_schema)
         return payload
 
     def splitter(self) -> LineSplitter:
@@ -115,6 +156,9 @@ def ollama_url(host: str) -> str:
     return f"{scheme or 'http'}://{user}{at}{name}{f':{port}' if port else ''}{slash}{path}"
 
 
+_HOSTED: Final = re.compile(r"https://((www|api)\.)?ollama\.com(:443)?(/|$)")
+"""Ollama's own service, the only one that ``OLLAMA_API_KEY`` is for."""
+
 _WIRE: Final = WireNames(
     {
         ModelOption.MAX_NEW_TOKENS: "num_predict",
@@ -147,5 +191,5 @@ def _advice(model_id: str) -> Advice:
         unreachable="Is Ollama running? Start it with `ollama serve`, or set OLLAMA_HOST to where it is.",
         no_model=f"Fetch it with `ollama pull {model_id}`, or take one that `ollama list` shows.",
         no_path="Is base_url (or OLLAMA_HOST) the address of Ollama?",
-        no_key="Put user and password into base_url (or OLLAMA_HOST).",
+        no_key="Give the key as api_key, the header that it wants as headers=, or user and password in base_url.",
     )

@@ -2,27 +2,54 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Final, cast
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, cast
 from urllib.parse import urlsplit
 
 import attrs
 
 from mellea_sc.backends.http.address import Address, parse_address
 from mellea_sc.backends.http.backend import HttpBackend
+from mellea_sc.backends.http.environment import CONNECT_TIMEOUT, ClientSettings, Verify
 from mellea_sc.backends.http.events import EventSplitter
-from mellea_sc.backends.http.failures import Advice
+from mellea_sc.backends.http.failures import Advice, Secret
 from mellea_sc.backends.http.json_values import fields_of, list_of, parse_object, text_in, usage_in
-from mellea_sc.backends.model_options import ModelOption, WireNames, wire_parameters
-from mellea_sc.core.backend import Delta, GenerationRequest, Usage
+from mellea_sc.backends.model_options import (
+    ModelOption,
+    WireNames,
+    checked_extra_body,
+    wire_parameters,
+)
+from mellea_sc.core.backend import Delta, GenerationRequest, JsonSchema, Usage
+from mellea_sc.core.errors import BackendRejected, InvalidOption
 
 if TYPE_CHECKING:
     import httpx
 
 __all__ = ["OpenAIBackend"]
 
+log: Final = logging.getLogger("mellea_sc")
+
 DEFAULT_URL: Final = "https://api.openai.com/v1"
+WITH_USAGE: Final[Mapping[str, object]] = {"include_usage": True}
+
+
+@attrs.define(eq=False)
+class _Dialect:
+    """What is known of how a server speaks the protocol; found out by what it refuses.
+
+    Args:
+        max_tokens: Its name for the limit of an answer.
+        stream_options: Whether it knows them.
+        json_schema: Whether it can hold an answer to a schema.
+    """
+
+    max_tokens: Literal["max_tokens", "max_completion_tokens"]
+    stream_options: bool = True
+    json_schema: bool = True
 
 
 class OpenAIBackend(HttpBackend):
@@ -35,12 +62,28 @@ class OpenAIBackend(HttpBackend):
         base_url: Where the server is, ``http://127.0.0.1:8080`` or ``…/v1``; a URL without a path is
             taken to end in ``/v1``. By default ``OPENAI_BASE_URL``, else OpenAI's own.
         api_key: By default ``OPENAI_API_KEY``; servers on one's own machine mostly need none.
-        client: An ``httpx.AsyncClient`` to use instead of one of the backend's own, for certificates
-            or proxies; it stays the caller's to close, and its timeouts are not used.
+        headers: Sent with every request. One that holds a key (``Authorization``, ``api-key``) takes the place
+            of ``OPENAI_API_KEY``. Their values are secrets.
+        client: An ``httpx.AsyncClient`` to use instead of one of the backend's own; it stays the caller's to
+            close, and its timeouts are not used.
+        verify: Which certificates are trusted: the path of a file or folder of them, an ``ssl.SSLContext``,
+            or ``False``: any. By default those of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, else the usual ones.
+        proxy: The URL of the proxy to go through; ``False``: none. By default what ``HTTPS_PROXY`` and its kin
+            say; never for a server on this machine.
+        timeout: Seconds that each step of connecting may take (the name's address, TCP, TLS); ``None``: any
+            time. The wait for the answer and each of its deltas has ``ModelOption.STREAM_TIMEOUT``.
+        extra_body: Fields for the body of every request; an option of the same name wins.
+        stream_options: What to ask for with the stream; ``None`` leaves the field out, for servers that do
+            not know it. Those that refuse it are asked again without it anyway, and remembered.
+        strict: Sent with a schema, where it is given: OpenAI's own then keeps to it exactly, if the schema is of
+            the kind that it wants there (all fields required, no others allowed).
+        prefills: Say so of a server that writes on where an assistant's last message ends: ``True`` where it
+            takes ``continue_final_message`` (llama.cpp, vLLM, SGLang) or needs nothing, ``"prefix"`` where the
+            message is to be marked as a prefix (Mistral, DeepSeek).
         uds: Path of a unix socket to go through; ``base_url`` is then the address seen by the server.
 
     Raises:
-        InvalidOption: the URL or the key cannot be used.
+        InvalidOption: one of them cannot be used.
     """
 
     provider = "openai"
@@ -54,40 +97,89 @@ class OpenAIBackend(HttpBackend):
         *,
         base_url: str | None = None,
         api_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
         client: httpx.AsyncClient | None = None,
+        verify: Verify = True,
+        proxy: bool | str = True,
+        timeout: float | None = CONNECT_TIMEOUT,
+        extra_body: Mapping[str, object] | None = None,
+        stream_options: Mapping[str, object] | None = WITH_USAGE,
+        strict: bool | None = None,
+        prefills: bool | Literal["prefix"] = False,
         uds: str | None = None,
     ) -> None:
-        address = _address(base_url, api_key, uds)
-        super().__init__(model_id, address, _advice(model_id), client)
-        self._wire = WireNames(
-            {
-                # Every compatible server knows max_tokens and few its successor; OpenAI's own
-                # refuses it for its newer models.
-                ModelOption.MAX_NEW_TOKENS: "max_completion_tokens"
-                if urlsplit(address.url).hostname == "api.openai.com"
-                else "max_tokens",
-                ModelOption.TEMPERATURE: "temperature",
-                ModelOption.SEED: "seed",
-                ModelOption.STOP_SEQUENCES: "stop",
-            },
-            _RESERVED,
+        if prefills not in (True, False, "prefix"):
+            raise InvalidOption(f'prefills must be a bool or "prefix", not {prefills!r}')
+        address = _address(base_url, api_key, uds, headers)
+        settings = ClientSettings(verify=verify, proxy=proxy, timeout=timeout)
+        super().__init__(model_id, address, _advice(model_id), client, settings)
+        self.prefills: bool = bool(prefills)
+        self._marks_prefix = prefills == "prefix"
+        self._extra_body = checked_extra_body(extra_body, WireNames({}, _RESERVED))
+        self._stream_options = stream_options
+        self._strict = strict
+        # Every compatible server knows max_tokens and few its successor; OpenAI's own refuses it for its
+        # newer models.
+        self._dialect = _Dialect(
+            "max_completion_tokens" if _is_openai(address) else "max_tokens",
+            stream_options is not None,
         )
 
     def payload(self, request: GenerationRequest) -> dict[str, object]:
         """The body of the request."""
-        payload = wire_parameters(request.options, self._wire)
+        dialect = self._dialect
+        names = {**_NAMES, ModelOption.MAX_NEW_TOKENS: dialect.max_tokens}
+        payload = {
+            **self._extra_body,
+            **wire_parameters(request.options, WireNames(names, _RESERVED)),
+        }
         payload["model"] = self.model_id
-        payload["messages"] = [
+        messages: list[dict[str, object]] = [
             {"role": message.role, "content": message.content} for message in request.messages
         ]
+        payload["messages"] = messages
         payload["stream"] = True
-        payload["stream_options"] = {"include_usage": True}
-        if request.json_schema is not None:
-            payload["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {"name": "answer", "schema": request.json_schema},
-            }
+        if dialect.stream_options and request.options.get("stream_options", True) is not None:
+            payload["stream_options"] = self._stream_options
+        schema = request.json_schema
+        if schema is not None and "response_format" not in payload:
+            if dialect.json_schema:
+                payload["response_format"] = self._response_format(schema)
+            else:
+                payload["response_format"] = {"type": "json_object"}
+                _describe(schema, messages)
+        if self.prefills and messages and messages[-1]["role"] == "assistant":
+            if self._marks_prefix:
+                messages[-1]["prefix"] = True
+            else:
+                payload |= {"continue_final_message": True, "add_generation_prompt": False}
         return payload
+
+    def _response_format(self, schema: JsonSchema) -> dict[str, object]:
+        described: dict[str, object] = {"name": "answer", "schema": schema}
+        if self._strict is not None:
+            described["strict"] = self._strict
+        return {"type": "json_schema", "json_schema": described}
+
+    def adapts_to(self, payload: Mapping[str, object], error: BackendRejected) -> bool:
+        """Learn from a refusal that names what older and other servers do not know."""
+        if error.status not in (400, 422):
+            return False
+        words, dialect = error.body, self._dialect
+        if "stream_options" in payload and "stream_options" in words:
+            dialect.stream_options = False
+        elif "max_tokens" in payload and "max_completion_tokens" in words:
+            dialect.max_tokens = "max_completion_tokens"
+        elif _has_schema(payload) and _refuses_schemas(words):
+            dialect.json_schema = False
+            log.warning(
+                "%s cannot hold an answer to a JSON schema; from now on it is asked for JSON, with the schema in "
+                "the prompt",
+                self._failures.server,
+            )
+        else:
+            return False
+        return True
 
     def splitter(self) -> EventSplitter:
         """The response is a stream of events."""
@@ -137,24 +229,73 @@ def _usage(chunk: Mapping[str, object]) -> Usage | None:
 _FAILED: Final = ("error", "abort", "network_error")
 """Reasons that servers give for an answer that is none."""
 
+
+def _has_schema(payload: Mapping[str, object]) -> bool:
+    return fields_of(payload.get("response_format")).get("type") == "json_schema"
+
+
+def _refuses_schemas(words: str) -> bool:
+    """Whether schemas are refused altogether, and not this one for what is in it."""
+    words = words.lower()
+    if "invalid schema" in words or "invalid_json_schema" in words:
+        return False
+    return "response_format" in words or "json_schema" in words or "response format" in words
+
+
+def _describe(schema: JsonSchema, messages: list[dict[str, object]]) -> None:
+    """Put a schema into the system's message, for servers that cannot hold an answer to it."""
+    said = (
+        f"Answer with nothing but a JSON object that fits this JSON schema:\n{json.dumps(schema)}"
+    )
+    if messages and messages[0]["role"] == "system":
+        messages[0]["content"] = f"{messages[0]['content']}\n\n{said}"
+    else:
+        messages.insert(0, {"role": "system", "content": said})
+
+
+_NAMES: Final = {
+    ModelOption.TEMPERATURE: "temperature",
+    ModelOption.SEED: "seed",
+    ModelOption.STOP_SEQUENCES: "stop",
+}
+
 _RESERVED: Final = {
     "model": "give the session another model_id",
     "messages": "they are made from the action and the context",
     "stream": "the wire is always streamed; see ModelOption.STREAM",
-    "stream_options": "the wire is always streamed; see ModelOption.STREAM",
+    "stream_options": "give the backend other stream_options, or None for none",
     "n": "one request has one answer; make several requests",
 }
 
 
-def _address(base_url: str | None, api_key: str | None, uds: str | None) -> Address:
+def _address(
+    base_url: str | None, api_key: str | None, uds: str | None, headers: Mapping[str, str] | None
+) -> Address:
+    what = "a base URL"
     if uds is None:
         url = base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
         default_key = os.environ.get("OPENAI_API_KEY")
+        if not base_url and url != DEFAULT_URL:
+            what = "the base URL in OPENAI_BASE_URL"
     else:
         # What the environment says is about another server than the one behind this socket.
         url, default_key = base_url or "http://localhost", None
-    address = parse_address(url, api_key=api_key, default_key=default_key, uds=uds)
+    address = parse_address(
+        url, api_key=api_key, default_key=default_key, uds=uds, headers=headers, what=what
+    )
+    if _is_openai(address):
+        said = {name: Secret(os.environ.get(variable, "")) for name, variable in _ACCOUNT.items()}
+        given = {name: secret for name, secret in said.items() if secret.value}
+        address = attrs.evolve(address, headers={**given, **address.headers})
     return address if urlsplit(address.url).path else attrs.evolve(address, url=f"{address.url}/v1")
+
+
+def _is_openai(address: Address) -> bool:
+    return f".{address.host}".endswith(".api.openai.com")
+
+
+_ACCOUNT: Final = {"openai-organization": "OPENAI_ORG_ID", "openai-project": "OPENAI_PROJECT_ID"}
+"""Headers for OpenAI's own servers, by the variables that its own client reads."""
 
 
 def _advice(model_id: str) -> Advice:
@@ -162,5 +303,5 @@ def _advice(model_id: str) -> Advice:
         unreachable="Is the server running, and is base_url (or OPENAI_BASE_URL) its address?",
         no_model=f"Give the name of a model that it has instead of {model_id!r}; GET /models lists them.",
         no_path="Is base_url (or OPENAI_BASE_URL) right? It mostly ends in /v1.",
-        no_key="Give a key that is valid there as api_key, or in OPENAI_API_KEY.",
+        no_key="Give a key that is valid there as api_key (or in OPENAI_API_KEY), or the header that it wants.",
     )

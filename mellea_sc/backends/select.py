@@ -4,24 +4,49 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from typing import Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, Literal, TypedDict, Unpack, cast
 
+from mellea_sc.backends.http.environment import Verify
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.errors import InvalidOption
 
-__all__ = ["BACKEND_NAMES", "make_backend"]
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["BACKEND_NAMES", "OpenAISettings", "ServerSettings", "make_backend"]
 
 BACKEND_NAMES: Final = ("local", "ollama", "openai")
 """What a backend can be called."""
 DEFAULT_OLLAMA_MODEL: Final = "granite4:micro"
 
 
+class ServerSettings(TypedDict, total=False):
+    """How to talk to a server over HTTP; :class:`OllamaBackend` says what each of them means."""
+
+    base_url: str | None
+    api_key: str | None
+    headers: Mapping[str, str] | None
+    client: httpx.AsyncClient | None
+    verify: Verify
+    proxy: bool | str
+    timeout: float | None
+    extra_body: Mapping[str, object] | None
+
+
+class OpenAISettings(ServerSettings, total=False):
+    """The same, with what :class:`OpenAIBackend` knows besides."""
+
+    stream_options: Mapping[str, object] | None
+    strict: bool | None
+    prefills: bool | Literal["prefix"]
+    uds: str | None
+
+
 def make_backend(
     backend_name: str | None = None,
     model_id: str | None = None,
-    *,
-    base_url: str | None = None,
-    api_key: str | None = None,
+    **settings: Unpack[OpenAISettings],
 ) -> Backend:
     """The backend of a name; nothing is opened yet.
 
@@ -30,11 +55,12 @@ def make_backend(
             says, else ``"local"`` where its extra is installed, else ``"ollama"``.
         model_id: The model; for ``"local"`` also the path of a GGUF file. By default what
             ``MELLEA_SC_MODEL`` says, else one that suits the backend.
-        base_url: Where the server is.
-        api_key: The key that it wants.
+        settings: Of the server, for ``"ollama"`` and ``"openai"``: ``base_url``, ``api_key``, ``headers``,
+            ``client``, ``verify``, ``proxy``, ``timeout``, ``extra_body``, and for ``"openai"`` also
+            ``stream_options``, ``strict``, ``prefills`` and ``uds``.
 
     Raises:
-        InvalidOption: an unknown name, or an argument that this backend has no use for.
+        InvalidOption: an unknown name, or a setting that this backend has no use for.
     """
     name = backend_name or os.environ.get("MELLEA_SC_BACKEND") or _installed()
     model = model_id or os.environ.get("MELLEA_SC_MODEL") or None
@@ -47,16 +73,19 @@ def make_backend(
                     "the openai backend has no model of its own to fall back on: give model_id, or set "
                     "MELLEA_SC_MODEL"
                 )
-            return OpenAIBackend(model, base_url=base_url, api_key=api_key)
+            _refuse(name, settings, OpenAISettings.__optional_keys__)
+            return OpenAIBackend(model, **settings)
         case "ollama":
             from mellea_sc.backends.ollama import OllamaBackend
 
-            _refuse(name, api_key=api_key)
-            return OllamaBackend(model or DEFAULT_OLLAMA_MODEL, base_url=base_url)
+            _refuse(name, settings, ServerSettings.__optional_keys__)
+            return OllamaBackend(
+                model or DEFAULT_OLLAMA_MODEL, **cast("ServerSettings", _given(settings))
+            )
         case "local":
             from mellea_sc.backends.local import LocalBackend
 
-            _refuse(name, base_url=base_url, api_key=api_key)
+            _refuse(name, settings, frozenset())
             return LocalBackend(model)
         case _:
             raise InvalidOption(
@@ -68,7 +97,19 @@ def _installed() -> str:
     return "local" if importlib.util.find_spec("xllamacpp") is not None else "ollama"
 
 
-def _refuse(backend_name: str, **arguments: str | None) -> None:
-    for name, value in arguments.items():
-        if value is not None:
+def _given(settings: Mapping[str, object]) -> dict[str, object]:
+    """Those that say something: ``None`` is the usual one for most of them."""
+    return {
+        name: value
+        for name, value in settings.items()
+        if value is not None or name in _NONE_MEANS_NONE
+    }
+
+
+_NONE_MEANS_NONE: Final = ("timeout", "stream_options")
+
+
+def _refuse(backend_name: str, settings: Mapping[str, object], known: frozenset[str]) -> None:
+    for name in _given(settings):
+        if name not in known:
             raise InvalidOption(f"the {backend_name} backend has no use for {name}")

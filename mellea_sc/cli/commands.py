@@ -23,6 +23,11 @@ Exit status:
 """
 
 _debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+_headers = click.option(
+    "--headers-from",
+    metavar="FILE",
+    help="Headers for the server, one `Name: value` a line. A file, for others can read a command line.",
+)
 _count = click.IntRange(min=1)
 
 
@@ -72,6 +77,7 @@ def cli() -> None:
 )
 @click.option("--model", help="Default: MELLEA_SC_MODEL, else one of the backend's choice.")
 @click.option("--base-url", metavar="URL", help="Default: OLLAMA_HOST or OPENAI_BASE_URL.")
+@_headers
 @click.option("--system", metavar="TEXT", help="The system prompt.")
 @click.option("--max-tokens", type=_count, metavar="N", help="At most N tokens of answer.")
 @click.option(
@@ -116,6 +122,7 @@ def run(
     backend: str | None,
     model: str | None,
     base_url: str | None,
+    headers_from: str | None,
     system: str | None,
     max_tokens: int | None,
     temperature: float | None,
@@ -149,6 +156,7 @@ def run(
         backend=backend,
         model=model,
         base_url=base_url,
+        headers_from=headers_from,
         system=system,
         max_tokens=max_tokens,
         temperature=temperature,
@@ -171,10 +179,13 @@ Exit status:
 )
 @click.option("--loop", type=click.Choice(LOOPS), default="asyncio", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="The findings as one JSON object.")
+@_headers
 @_debug
-def doctor(loop: Literal["asyncio", "trio"], as_json: bool, debug: bool) -> None:
+def doctor(
+    loop: Literal["asyncio", "trio"], as_json: bool, headers_from: str | None, debug: bool
+) -> None:
     """Say which backends can be used, and what to do about those that cannot."""
     from mellea_sc.cli.doctor import doctor as examine
     from mellea_sc.cli.ending import end_with
 
-    end_with(examine, as_json, loop=loop, debug=debug)
+    end_with(examine, as_json, headers_from, loop=loop, debug=debug)

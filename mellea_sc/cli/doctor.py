@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -29,8 +30,19 @@ from mellea_sc.backends.ollama import OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
 from mellea_sc.backends.select import BACKEND_NAMES, DEFAULT_OLLAMA_MODEL, make_backend
 from mellea_sc.cli.ending import BACKEND, VALID
-from mellea_sc.cli.lanes import harmless
-from mellea_sc.core.errors import MelleaError
+from mellea_sc.cli.headers import headers_from
+from mellea_sc.core.errors import (
+    BackendProtocolError,
+    BackendRejected,
+    BackendUnreachable,
+    EngineError,
+    MelleaError,
+    MissingExtra,
+    ModelNotFound,
+    NotAuthorized,
+    UsageError,
+)
+from mellea_sc.core.plain_text import harmless
 
 __all__ = ["Choice", "Finding", "doctor"]
 
@@ -49,12 +61,15 @@ class Finding:
         usable: Whether a session could use it now.
         says: How it is, and where it is not usable, what to do.
         models: What its server has.
+        problem: Where to look, if it is not usable: ``"setting"``, ``"server"``, ``"certificate"``, ``"proxy"``,
+            ``"key"``, ``"path"``, ``"model"`` or ``"engine"``.
     """
 
     name: str
     usable: bool
     says: str
     models: Sequence[str] = ()
+    problem: str | None = None
 
 
 @attrs.frozen
@@ -66,12 +81,21 @@ class Choice:
     usable: bool
 
 
-async def doctor(as_json: bool) -> int:
-    """Look at every backend at the same time, and tell; gives the exit status."""
+async def doctor(as_json: bool, headers_file: str | None = None) -> int:
+    """Look at every backend at the same time, and tell; gives the exit status.
+
+    Args:
+        as_json: Tell as one JSON object.
+        headers_file: Has headers for the servers.
+
+    Raises:
+        InvalidOption: it cannot be read.
+    """
+    headers = headers_from(headers_file)
     findings: dict[str, Finding] = {}
     async with anyio.create_task_group() as tasks:
         for name in BACKEND_NAMES:
-            tasks.start_soon(_look, name, findings)
+            tasks.start_soon(_look, name, headers, findings)
     found = [findings[name] for name in BACKEND_NAMES]
     choice = _choice(findings)
     if as_json:
@@ -86,25 +110,47 @@ async def doctor(as_json: bool) -> int:
     return VALID if choice.usable else BACKEND
 
 
-async def _look(name: str, findings: dict[str, Finding]) -> None:
+async def _look(name: str, headers: Mapping[str, str] | None, findings: dict[str, Finding]) -> None:
     try:
-        findings[name] = await _PROBES[name]()
+        findings[name] = await _PROBES[name](headers)
     except MelleaError as error:
-        findings[name] = Finding(name, False, str(error))
+        findings[name] = Finding(name, False, str(error), problem=_problem(error))
 
 
-async def _look_at_local() -> Finding:
+def _problem(error: MelleaError) -> str:
+    match error:
+        case BackendUnreachable():
+            return error.fault
+        case NotAuthorized():
+            return "proxy" if error.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED else "key"
+        case ModelNotFound():
+            return "model"
+        case BackendProtocolError():
+            return "path"
+        case BackendRejected():
+            return "path" if error.status in (404, 405) or error.status < 400 else "server"
+        case EngineError() | MissingExtra():
+            return "engine"
+        case UsageError():
+            return "setting"
+        case _:
+            return "server"
+
+
+async def _look_at_local(_: Mapping[str, str] | None) -> Finding:
     require_engine()
     backend = LocalBackend(_model())
     imported = None
     with anyio.move_on_after(PROBE):
         imported = await anyio.run_process([sys.executable, "-P", "-c", _IMPORT], check=False)
     if imported is None:
-        return Finding("local", False, f"xllamacpp takes more than {PROBE:g} s to be imported")
+        says = f"xllamacpp takes more than {PROBE:g} s to be imported"
+        return Finding("local", False, says, problem="engine")
     if imported.returncode != 0:
         words = imported.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         advice = "apt-get install libgomp1, or the like" if "libgomp" in words else _REINSTALL
-        return Finding("local", False, f"xllamacpp cannot be imported: {words}. Try: {advice}")
+        says = f"xllamacpp cannot be imported: {words}. Try: {advice}"
+        return Finding("local", False, says, problem="engine")
     if backend.model_id != SMOLLM2.name:
         return Finding("local", True, f"runs the file {_model()}")
     if _is_in_cache():
@@ -123,38 +169,42 @@ def _is_in_cache() -> bool:
     return any(path.stat().st_size == SMOLLM2.size for path in cache_directory().glob(f"*-{name}"))
 
 
-async def _look_at_ollama() -> Finding:
+async def _look_at_ollama(headers: Mapping[str, str] | None) -> Finding:
     model = _model() or DEFAULT_OLLAMA_MODEL
-    backend = OllamaBackend(model)
+    backend = OllamaBackend(model, headers=headers)
     answer = await _get(backend, "/api/tags")
     models = [str(fields_of(one).get("name")) for one in list_of(answer.get("models"))]
     at = f"at {backend._address}"
     if model in models or f"{model}:latest" in models:
         return Finding("ollama", True, f"{at}, {model}", models)
-    return Finding("ollama", False, f"{at}, without {model}: ollama pull {model}", models)
+    says = f"{at}, without {model}: ollama pull {model}"
+    return Finding("ollama", False, says, models, "model")
 
 
-async def _look_at_openai() -> Finding:
+async def _look_at_openai(headers: Mapping[str, str] | None) -> Finding:
     key = "OPENAI_API_KEY is set" if os.environ.get("OPENAI_API_KEY") else "no OPENAI_API_KEY"
     if not os.environ.get("OPENAI_BASE_URL") and not os.environ.get("OPENAI_API_KEY"):
         return Finding(
             "openai",
             False,
             "not set up: set OPENAI_BASE_URL to a server's address, or OPENAI_API_KEY to use OpenAI's",
+            problem="setting",
         )
     model = _model()
-    backend = OpenAIBackend(model or "any")
+    backend = OpenAIBackend(model or "any", headers=headers)
     answer = await _get(backend, "/models")
     models = [str(fields_of(one).get("id")) for one in list_of(answer.get("data"))]
     at = f"at {backend._address}, {key}"
     if model is None:
-        return Finding("openai", False, f"{at}: set MELLEA_SC_MODEL to one of its models", models)
+        says = f"{at}: set MELLEA_SC_MODEL to one of its models"
+        return Finding("openai", False, says, models, "setting")
     if models and model not in models:
-        return Finding("openai", False, f"{at}, without {model} (MELLEA_SC_MODEL)", models)
+        says = f"{at}, without {model} (MELLEA_SC_MODEL)"
+        return Finding("openai", False, says, models, "model")
     return Finding("openai", True, f"{at}, {model}", models)
 
 
-_PROBES: Final[Mapping[str, Callable[[], Awaitable[Finding]]]] = {
+_PROBES: Final[Mapping[str, Callable[[Mapping[str, str] | None], Awaitable[Finding]]]] = {
     "local": _look_at_local,
     "ollama": _look_at_ollama,
     "openai": _look_at_openai,
@@ -167,21 +217,21 @@ async def _get(backend: HttpBackend, path: str) -> Mapping[str, object]:
     Raises:
         MelleaError: there is none.
     """
-    from mellea_sc.backends.http.client import new_client
     from mellea_sc.backends.http.translation import ERRORS, translated
 
-    address, failures = backend._address, backend._failures
-    headers: dict[str, str] = {}
-    if address.authorization is not None:
-        headers["authorization"] = address.authorization.value
-    try:
-        with anyio.fail_after(PROBE):
-            async with new_client(address) as client:
-                response = await client.get(f"{address.url}{path}", headers=headers, timeout=None)
-    except TimeoutError:
-        raise failures.unreachable(f"no answer within {PROBE:g} s") from None
-    except ERRORS as error:
-        raise translated(error, failures) from error
+    address = backend._address
+    async with backend.connected() as connected:
+        failures, client = connected._failures, connected._client
+        assert client is not None
+        try:
+            with anyio.fail_after(PROBE):
+                response = await client.get(
+                    address.at(path), headers=address.sent_headers(), timeout=None
+                )
+        except TimeoutError:
+            raise failures.unreachable(f"no answer within {PROBE:g} s") from None
+        except ERRORS as error:
+            raise translated(error, failures) from error
     if not response.is_success:
         raise failures.status(response.status_code, response.headers, response.text)
     answer = parse_object(response.text)

@@ -13,6 +13,7 @@ from typing import Final, Literal, NoReturn, TypeVarTuple, Unpack, cast
 import anyio
 
 from mellea_sc.core.errors import MelleaError, MissingExtra, UsageError
+from mellea_sc.core.plain_text import harmless
 
 __all__ = ["BACKEND", "INVALID", "USAGE", "VALID", "end_with"]
 
@@ -51,9 +52,9 @@ def _told(error: BaseException, *, debug: bool) -> int:
         return NOBODY_READS
     if any(isinstance(one, KeyboardInterrupt) for one in errors):
         return INTERRUPTED
-    print(trace, end="", file=sys.stderr)
+    print(harmless(trace), end="", file=sys.stderr)
     for one in errors:
-        print(f"mellea-sc: {_in_a_line(one)}", file=sys.stderr)
+        print(f"mellea-sc: {harmless(_in_a_line(one))}", file=sys.stderr)
     return USAGE if all(isinstance(one, UsageError) for one in errors) else BACKEND
 
 

@@ -5,7 +5,6 @@ Imports rich; imported when a run is shown.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -13,11 +12,12 @@ import attrs
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
+from mellea_sc.core.plain_text import harmless
 from mellea_sc.runtime.thunk import GenerationInfo
 from mellea_sc.stdlib.events import FullValidationEvent, QuickCheckEvent, RetryEvent, StreamEvent
 from mellea_sc.stdlib.stream_result import StreamChunkingResult
 
-__all__ = ["LaneView", "harmless", "outcome_of", "told_of"]
+__all__ = ["LaneView", "outcome_of", "told_of"]
 
 LABEL: Final = 36
 """Columns of a requirement's name."""
@@ -26,14 +26,6 @@ VERDICTS: Final = 24
 MARKS: Final = {"unknown": "·", "pass": "✓", "fail": "✗", "again": "↻"}
 ASCII_MARKS: Final = {"unknown": ".", "pass": "+", "fail": "x", "again": "|"}
 STYLES: Final = {"unknown": "dim", "pass": "green", "fail": "bold red", "again": "yellow"}
-
-# Escape sequences above all: what a model says must not move the cursor.
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def harmless(text: str) -> str:
-    """The text without the characters that a terminal would obey."""
-    return _CONTROL.sub("", text)
 
 
 @attrs.define(eq=False)

@@ -17,6 +17,7 @@ from mellea_sc.backends._weights import SMOLLM2
 from mellea_sc.backends.local import LocalBackend, Progress
 from mellea_sc.backends.select import make_backend
 from mellea_sc.cli.ending import INVALID, VALID
+from mellea_sc.cli.headers import headers_from
 from mellea_sc.cli.show import JsonShow, Show, TerminalShow
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import CBlock
@@ -53,6 +54,7 @@ class RunSettings:
     backend: str | None
     model: str | None
     base_url: str | None
+    headers_from: str | None
     system: str | None
     max_tokens: int | None
     temperature: float | None
@@ -179,7 +181,12 @@ def _strategy(settings: RunSettings) -> PlannedStrategy | None:
 
 
 def _backend(settings: RunSettings, progress: Callable[[Progress], None]) -> Backend:
-    backend = make_backend(settings.backend, settings.model, base_url=settings.base_url)
+    backend = make_backend(
+        settings.backend,
+        settings.model,
+        base_url=settings.base_url,
+        headers=headers_from(settings.headers_from),
+    )
     if isinstance(backend, LocalBackend):
         model = settings.model or os.environ.get("MELLEA_SC_MODEL") or None
         return LocalBackend(model, progress=progress)

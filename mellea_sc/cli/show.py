@@ -26,7 +26,8 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from mellea_sc.backends.local import Progress
-from mellea_sc.cli.lanes import LaneView, harmless, outcome_of, told_of
+from mellea_sc.cli.lanes import LaneView, outcome_of, told_of
+from mellea_sc.core.plain_text import harmless
 from mellea_sc.stdlib.events import (
     CompletedEvent,
     FullValidationEvent,

@@ -19,7 +19,8 @@ Who is at fault can be read off the branch::
     │   ├── BackendTimeout                (TimeoutError) no delta within STREAM_TIMEOUT
     │   ├── BackendRejected               the server answered with an error status
     │   │   ├── ModelNotFound               it does not have that model
-    │   │   ├── NotAuthorized               401 or 403: the key is missing or wrong
+    │   │   ├── ContextTooLong              the prompt, or what it asks for, does not fit into the model
+    │   │   ├── NotAuthorized               the key is missing or wrong (mostly 401 or 403)
     │   │   └── BackendBusy                 429, 503 or 529, perhaps with Retry-After
     │   ├── BackendProtocolError          the answer is not what the protocol says
     │   │   └── StreamInterrupted           the stream ended before its last delta
@@ -42,7 +43,7 @@ reach an error: what a server said is quoted, what we sent to it is not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 
@@ -60,6 +61,7 @@ __all__ = [
     "BackendUnreachable",
     "BudgetExceeded",
     "ChunkingError",
+    "ContextTooLong",
     "DependencyFailed",
     "EngineError",
     "GenerationCancelled",
@@ -167,9 +169,19 @@ class BackendError(MelleaError):
 
 
 class BackendUnreachable(BackendError, ConnectionError):
-    """No connection: refused, an unknown host, no route, a TLS failure."""
+    """No connection: refused, an unknown host, no route, a TLS failure.
 
-    retryable = True
+    Args:
+        message: What happened and what to do.
+        fault: Where to look: at the server and its address, at the proxy before it, or at certificates.
+    """
+
+    def __init__(
+        self, message: str, *, fault: Literal["server", "proxy", "certificate"] = "server"
+    ) -> None:
+        super().__init__(message)
+        self.fault: Literal["server", "proxy", "certificate"] = fault
+        self.retryable = fault != "certificate"  # it will be the same one
 
 
 class BackendTimeout(BackendError, TimeoutError):
@@ -195,8 +207,12 @@ class ModelNotFound(BackendRejected):
     """The server does not have the model that was asked for."""
 
 
+class ContextTooLong(BackendRejected):
+    """The conversation, with the answer asked for, is longer than the model's context."""
+
+
 class NotAuthorized(BackendRejected):
-    """The server wants a key (401) or does not accept this one (401, 403)."""
+    """The server, or a proxy before it, wants a key or does not accept this one (mostly 401, 403 or 407)."""
 
 
 class BackendBusy(BackendRejected):

@@ -9,16 +9,23 @@ import attrs
 
 from mellea_sc.core.backend import ChatMessage
 from mellea_sc.core.base import Component, Context, Span, Thunk, role_of, text_of
+from mellea_sc.core.beginnings import Beginning
 from mellea_sc.core.model_options import ModelOption, ModelOptions
 
-__all__ = ["messages_for", "not_yet_read"]
+__all__ = ["GO_ON", "beginning_of", "messages_for", "not_yet_read"]
+
+GO_ON: Final = "Continue your answer."
+"""More words than these make a small model begin anew, see benchmarks/PROMPTING.md."""
 
 
-def messages_for(action: Span, ctx: Context, options: ModelOptions) -> tuple[ChatMessage, ...]:
+def messages_for(
+    action: Span, ctx: Context, options: ModelOptions, *, prefills: bool = True
+) -> tuple[ChatMessage, ...]:
     """The conversation that asks for an answer to ``action``; every thunk in it is computed.
 
     The system prompt of the options comes first; then what the context shows; then the action, and
-    last, where the action wants one, the beginning of the answer as a message of the assistant's.
+    last, where the action wants one, the beginning of the answer as a message of the assistant's. A model
+    that does not write on from there, by ``prefills``, is asked to.
     """
     messages: list[ChatMessage] = []
     system = options.get(ModelOption.SYSTEM_PROMPT)
@@ -29,8 +36,18 @@ def messages_for(action: Span, ctx: Context, options: ModelOptions) -> tuple[Cha
         ChatMessage("user" if isinstance(action, Thunk) else role_of(action), text_of(action))
     )
     if isinstance(action, Component) and (beginning := action.assistant_prefix()):
-        messages.append(ChatMessage("assistant", beginning))
+        # White space at its end would mislead a tokenizer.
+        messages.append(ChatMessage("assistant", beginning.rstrip()))
+        if not prefills:
+            messages.append(ChatMessage("user", GO_ON))
     return tuple(messages)
+
+
+def beginning_of(action: Span, *, prefills: bool) -> Beginning | None:
+    """What the answer to an action has to begin with, where the action says so."""
+    if isinstance(action, Component) and (beginning := action.assistant_prefix()):
+        return Beginning(beginning, beginning, asked=not prefills)
+    return None
 
 
 def not_yet_read(ctx: Context) -> list[Span]:

@@ -38,7 +38,9 @@ import attrs
 
 from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import Component, Context, Span
+from mellea_sc.core.beginnings import Beginning
 from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
+from mellea_sc.core.prompt import beginning_of
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.runtime.cutter import Cutter
 from mellea_sc.runtime.editors import Editor, TextSink
@@ -461,7 +463,7 @@ class Attempt:
                 nursery, asking.action, asking.ctx, asking.format, asking.model_options
             )
             with self._generating:
-                await pump(nursery, request, self)
+                await pump(nursery, request, self, self._beginning(nursery.backend.prefills))
         except Exception as error:  # noqa: BLE001 - it ends the text, and is raised after the text
             await cancellation_first(error)  # noqa: ASYNC120 - that is the point
             self._errors.append(error)
@@ -469,6 +471,12 @@ class Attempt:
             self._head.end()
         except Exception as error:  # noqa: BLE001 - so does a chunking that cannot end
             self._errors.append(error)
+
+    def _beginning(self, prefills: bool) -> Beginning | None:
+        """What the text begins with before the model says anything, or has begun with already."""
+        if self._kept is None:
+            return beginning_of(self.asking.action, prefills=prefills)
+        return None if prefills else Beginning("", self._kept.text, asked=True)
 
     def _cut(self, chunk: Chunk) -> None:
         self._chunks.append(chunk)

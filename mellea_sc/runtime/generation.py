@@ -40,6 +40,7 @@ from mellea_sc.core.backend import (
     schema_of,
 )
 from mellea_sc.core.base import Component, Context, Span, pending_thunks
+from mellea_sc.core.beginnings import Beginning
 from mellea_sc.core.errors import (
     BackendError,
     BackendTimeout,
@@ -48,7 +49,7 @@ from mellea_sc.core.errors import (
     WrongEventLoop,
 )
 from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout, wants_stream
-from mellea_sc.core.prompt import messages_for, not_yet_read
+from mellea_sc.core.prompt import beginning_of, messages_for, not_yet_read
 from mellea_sc.core.retries import sent
 from mellea_sc.runtime.failures import sole_error
 from mellea_sc.runtime.loops import clock, is_stray_cancellation
@@ -90,8 +91,10 @@ class Sink(Protocol):
         ...
 
 
-async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None:
-    """Make one request and write its deltas to the sink.
+async def pump(
+    nursery: Nursery, request: GenerationRequest, sink: Sink, beginning: Beginning | None = None
+) -> None:
+    """Make one request and write its deltas to the sink, after the beginning that the answer was given.
 
     Raises:
         BackendTimeout: a delta, the first included, took longer than ``STREAM_TIMEOUT``.
@@ -115,7 +118,7 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
             with limit, sent(slot):
                 async with backend.open(request) as deltas:
                     async for delta in deltas:
-                        text = delta.text
+                        text = delta.text if beginning is None else beginning.feed(delta.text)
                         if len(text) > LONGEST:
                             limit.pause()
                             await _write_in_pieces(sink, text)
@@ -153,6 +156,8 @@ async def pump(nursery: Nursery, request: GenerationRequest, sink: Sink) -> None
         if slot.failure is not None:
             error.add_note(f"the attempt before it failed: {slot.failure}")
         raise error
+    if beginning is not None and (rest := beginning.end()):
+        sink.write(rest)
 
 
 async def _write_in_pieces(sink: Sink, text: str) -> None:
@@ -314,7 +319,9 @@ async def generate_into(
     model_options: ModelOptions | None,
 ) -> None:
     """Ask once and write the answer into a thunk; inside the thunk's task."""
-    await pump(nursery, await request_for(nursery, action, ctx, format, model_options), thunk)
+    request = await request_for(nursery, action, ctx, format, model_options)
+    prefills = nursery.backend.prefills
+    await pump(nursery, request, thunk, beginning_of(action, prefills=prefills))
     thunk.parsed_repr = parsed(thunk.text_so_far, action, format)
 
 
@@ -333,7 +340,8 @@ async def request_for(
     """
     await settle(action, *not_yet_read(ctx))
     options = merge_options(nursery.options, model_options)
-    return GenerationRequest(messages_for(action, ctx, options), options, schema_of(format))
+    messages = messages_for(action, ctx, options, prefills=nursery.backend.prefills)
+    return GenerationRequest(messages, options, schema_of(format))
 
 
 def parsed(text: str, action: Component | Span, format: Format | None) -> object:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Concatenate, Final, Literal, ParamSpec, TypeVar, overload
+from typing import Concatenate, Final, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from mellea_sc.backends.retry import retrying
-from mellea_sc.backends.select import make_backend
+from mellea_sc.backends.select import OpenAISettings, make_backend
 from mellea_sc.core.arguments import several
 from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk
@@ -59,12 +59,11 @@ def start_session(
     *,
     context_type: Literal["simple", "chat"] | None = None,
     model_options: ModelOptions | None = None,
-    base_url: str | None = None,
-    api_key: str | None = None,
     backend: Backend | None = None,
     on_error: OnError = "hold",
     max_concurrency: int | None = None,
     retries: int | Retries | None = None,
+    **settings: Unpack[OpenAISettings],
 ) -> MelleaSession:
     """Make a session. Nothing is connected or started before it is used.
 
@@ -79,8 +78,6 @@ def start_session(
         ctx: The conversation to go on with; a :class:`SimpleContext` if not given.
         context_type: ``"simple"`` or ``"chat"``, instead of ``ctx``.
         model_options: For every generation, see :class:`~mellea_sc.ModelOption`.
-        base_url: The server; else ``OLLAMA_HOST`` or ``OPENAI_BASE_URL``.
-        api_key: The server's key; else ``OPENAI_API_KEY``.
         backend: A backend of your own, instead of a name.
         on_error: ``"hold"``: a failure belongs to its thunk, and what nobody observed is raised when
             the session is left; ``"cancel"``: the first failure cancels the session; ``"log"``: as
@@ -89,6 +86,10 @@ def start_session(
         max_concurrency: At most so many requests of the session are in flight at the same time.
         retries: How often a request is made again that failed before its answer began, or :class:`Retries`;
             3 times, within 30 s, if not given; 0: never. See ``docs/guide/retries.md``.
+        settings: Of the server, for ``"ollama"`` and ``"openai"``: ``base_url`` (else ``OLLAMA_HOST`` or
+            ``OPENAI_BASE_URL``), ``api_key`` (else ``OPENAI_API_KEY``), ``headers``, ``client``, ``verify``,
+            ``proxy``, ``timeout``, ``extra_body``, and for ``"openai"`` also ``stream_options``, ``strict``,
+            ``prefills`` and ``uds``: see :class:`~mellea_sc.backends.OpenAIBackend`.
 
     Raises:
         InvalidOption: an argument, or a variable of the environment, is not usable.
@@ -99,8 +100,8 @@ def start_session(
     if context_type not in (None, "simple", "chat"):
         raise InvalidOption(f'context_type must be "simple" or "chat", not {context_type!r}')
     if backend is None:
-        backend = make_backend(backend_name, model_id, base_url=base_url, api_key=api_key)
-    elif any(given is not None for given in (backend_name, model_id, base_url, api_key)):
+        backend = make_backend(backend_name, model_id, **settings)
+    elif any(given is not None for given in (backend_name, model_id, *settings.values())):
         raise InvalidOption("give either a backend, or its name and settings, not both")
     if context_type == "chat":
         ctx = ChatContext()
@@ -354,7 +355,7 @@ class MelleaSession(SessionScope):
             grounding_context: Named texts to rely on; may be thunks.
             user_variables: Named texts to fill into the templates of the other arguments; may be thunks.
             prefix: Goes before the description.
-            output_prefix: What the answer has to begin with; the model goes on from there.
+            output_prefix: What the answer begins with, its text included; the model goes on from there.
             preconditions: What must hold of what is asked; checked beside the generation, which a
                 failing one cancels before anything of it is handed out.
             strategy: How often to ask, with what, and which answer to keep; ``None``: once, without

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mellea_sc.backends.http.address import parse_address
+from mellea_sc.backends.http.failures import Advice, Failures
 from mellea_sc.backends.ollama import OllamaBackend, ollama_url
 from mellea_sc.backends.openai import OpenAIBackend
 from mellea_sc.core.errors import InvalidOption
@@ -70,7 +71,8 @@ def test_the_environment_says_where_the_servers_are(monkeypatch: pytest.MonkeyPa
         "http://h:99999",
         "http://h:x",
         "http://[::1",
-        "http://h/?a=1",
+        "http://h/#a",
+        "http://h/?ä",
     ],
 )
 def test_what_is_no_base_url_is_refused(url: str) -> None:
@@ -127,9 +129,22 @@ def test_no_repr_shows_a_key_or_a_password() -> None:
         ("http://[::1]:1", True),
         ("http://10.0.0.1", False),
         ("http://localhost.example", False),
+        ("http://0.0.0.0:1", True),
+        ("http://[::]:1", True),
+        ("http://127.1", True),
+        ("http://0x7f.0.0.1", True),
+        ("http://2130706433", True),
+        ("http://0", True),
+        ("http://localhost.", True),
+        ("http://LOCALHOST", True),
+        ("http://[::ffff:127.0.0.1]:1", True),
+        ("http://[::ffff:0.0.0.0]:1", True),
+        ("http://[::ffff:10.0.0.1]:1", False),
+        ("http://10.1", False),
+        ("http://127.example", False),
     ],
 )
-def test_loopback_addresses_are_known(url: str, *, local: bool) -> None:
+def test_every_spelling_of_this_machine_is_known(url: str, *, local: bool) -> None:
     assert parse_address(url).is_local is local
 
 
@@ -141,3 +156,25 @@ def test_what_the_environment_knows_of_another_server_does_not_reach_a_socket(
     backend = OpenAIBackend("m", uds="/run/engine")
     assert repr(backend) == "OpenAIBackend('m', 'unix:/run/engine')"
     assert backend._address.authorization is None
+
+
+def test_the_absolute_name_of_this_machine_is_one_that_resolvers_know() -> None:
+    assert str(parse_address("http://localhost.:8080/v1")) == "http://localhost:8080/v1"
+
+
+@pytest.mark.parametrize("user", ["t0ken", "t0ken:", "t0ken:x-oauth-basic", "me:t0ken"])
+def test_user_and_password_are_secrets(user: str) -> None:
+    address = parse_address(f"http://{user}@h")
+    failures = Failures("server", Advice("", "", "", ""), address.secrets)
+    assert failures.clean("no access for t0ken") == "no access for ***"
+
+
+def test_a_url_from_the_environment_is_named_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://me:hidden@h:x")
+    monkeypatch.setenv("OLLAMA_HOST", "http://me:hidden@h:1:x")
+    for kind, name in ((OpenAIBackend, "OPENAI_BASE_URL"), (OllamaBackend, "OLLAMA_HOST")):
+        with pytest.raises(InvalidOption, match=name) as caught:
+            kind("m")
+        assert "hidden" not in str(caught.value)

@@ -16,9 +16,9 @@ FAILURES = Failures("server", ADVICE, (Secret("sk-very/secret"),))
 @pytest.mark.parametrize(
     ("status", "kind", "advice"),
     [
-        (400, BackendRejected, ""),
+        (400, ModelNotFound, "PULL IT"),
         (401, NotAuthorized, "WRONG KEY"),
-        (403, NotAuthorized, "WRONG KEY"),
+        (403, ModelNotFound, "PULL IT"),
         (404, ModelNotFound, "PULL IT"),
         (429, BackendBusy, ""),
         (500, BackendRejected, ""),
@@ -29,12 +29,12 @@ FAILURES = Failures("server", ADVICE, (Secret("sk-very/secret"),))
 def test_a_status_says_what_happened_and_what_to_do(
     status: int, kind: type[BackendRejected], advice: str
 ) -> None:
-    body = json.dumps({"error": {"message": "the model 'm' is such and such"}})
+    body = json.dumps({"error": {"message": "the model 'm' does not exist"}})
     error = FAILURES.status(status, {}, body)
     assert type(error) is kind
     assert isinstance(error, BackendRejected)
     assert (error.status, error.body) == (status, body)
-    assert "the model 'm' is such and such" in str(error)
+    assert "the model 'm' does not exist" in str(error)
     assert advice in str(error)
 
 

@@ -65,14 +65,15 @@ def test_an_unknown_name_is_refused_with_those_that_are_known() -> None:
     [
         ("local", {"base_url": "http://h"}, "base_url"),
         ("local", {"api_key": "sk-k3y"}, "api_key"),
-        ("ollama", {"api_key": "sk-k3y"}, "api_key"),
+        ("ollama", {"strict": True}, "strict"),
+        ("openai", {"organization": "sk-k3y"}, "organization"),
     ],
 )
 def test_what_a_backend_has_no_use_for_is_refused(
-    name: str, arguments: dict[str, str], match: str
+    name: str, arguments: dict[str, object], match: str
 ) -> None:
     with pytest.raises(InvalidOption, match=match) as caught:
-        make_backend(name, **arguments)
+        make_backend(name, "m", **arguments)  # type: ignore[arg-type]
     assert "k3y" not in str(caught.value)
 
 

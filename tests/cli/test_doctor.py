@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -160,3 +162,90 @@ def test_a_name_that_is_no_backend_is_told(invoke: Invoke, monkeypatch: pytest.M
     done = invoke("doctor")
     assert done.exit_code == 3
     assert "there is no backend called 'nope'" in done.stdout
+
+
+def test_headers_come_from_a_file_and_are_never_shown(
+    invoke: Invoke, server: ModelServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", server.openai_url)
+    monkeypatch.setenv("MELLEA_SC_MODEL", "other")
+    file = tmp_path / "headers"
+    file.write_text("# of the gateway\n\nX-Team: t0ken:x\n")
+    done = invoke("doctor", "--json", "--headers-from", str(file))
+    assert findings(done)["openai"]["usable"] is True
+    assert {r.headers.get("x-team") for r in server.requests} == {"t0ken:x"}
+    assert "t0ken" not in done.output
+    for wrong in ("no colon, t0ken\n", "Bad Name: t0ken\n"):
+        file.write_text(wrong)
+        done = invoke("doctor", "--headers-from", str(file))
+        assert "header" in done.output
+        assert "t0ken" not in done.output
+    assert invoke("doctor", "--headers-from", str(tmp_path / "none")).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem", "says"),
+    [
+        (b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n", "key", "OPENAI_API_KEY"),
+        (b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "path", "mostly ends in /v1"),
+        (b"HTTP/1.1 302 Found\r\nlocation: /login\r\ncontent-length: 0\r\n\r\n", "path", "redirects"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>", "path", "html"),
+        (b"HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n", "server", "500"),
+        (b'HTTP/1.1 200 OK\r\ncontent-length: 29\r\n\r\n{"data": [{"id": "other x"}]}', "model", "MODEL"),
+    ],
+)  # fmt: skip
+def test_it_tells_what_is_wrong_apart(
+    invoke: Invoke,
+    monkeypatch: pytest.MonkeyPatch,
+    loop: str,
+    answer: bytes,
+    problem: str,
+    says: str,
+) -> None:
+    monkeypatch.setenv("MELLEA_SC_MODEL", "mine")
+    with answering(answer) as port:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{port}")
+        found = findings(invoke("doctor", "--json", "--loop", loop))["openai"]
+    assert found["problem"] == problem
+    assert says in str(found["says"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("HTTPS_PROXY", "http://me:hidden@127.0.0.1:9", "proxy"),
+        ("HTTPS_PROXY", "http://me:hidden@h:x", "setting"),
+        ("SSL_CERT_FILE", "/hidden", "setting"),
+        ("OPENAI_BASE_URL", "http://me:hidden@h:x", "setting"),
+    ],
+)
+def test_it_names_the_variable_that_is_wrong_and_hides_what_is_in_it(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, name: str, value: str, problem: str
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://model.invalid")
+    monkeypatch.setenv(name, value)
+    done = invoke("doctor", "--json")
+    found = findings(done)["openai"]
+    assert found["problem"] == problem
+    assert name in str(found["says"])
+    assert "hidden" not in done.output
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[int]:
+    """A server that gives every request the same answer; gives its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    conn, _ = listener.accept()
+                    with conn:
+                        conn.recv(65536)
+                        conn.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import ipaddress
-from urllib.parse import unquote, urlsplit
+import re
+import socket
+from collections.abc import Mapping
+from typing import Final, TypeAlias
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import attrs
 
 from mellea_sc.backends.http.failures import Secret
 from mellea_sc.core.errors import InvalidOption
 
-__all__ = ["Address", "parse_address"]
+__all__ = ["Address", "IPAddress", "ip_of", "is_this_machine", "parse_address", "user_secrets"]
+
+IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @attrs.frozen
@@ -19,76 +26,194 @@ class Address:
     """Where a server is and how to be let in.
 
     Args:
-        url: The base URL, without user, password and trailing slash.
+        url: The base URL, without user, password, query and trailing slash.
         authorization: The header's value, where one is needed.
         secrets: What must not be shown.
         uds: Path of the unix socket to go through, if any.
+        headers: Those of the caller's, by their names in lower case.
+        query: What stands behind the path of every request, ``api-version=…`` for example.
     """
 
     url: str
     authorization: Secret | None = None
     secrets: tuple[Secret, ...] = ()
     uds: str | None = None
+    headers: Mapping[str, Secret] = attrs.field(factory=dict[str, Secret])
+    query: Secret | None = None
+
+    @property
+    def host(self) -> str:
+        """The host, in lower case, without port and brackets."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """The port, or the scheme's own."""
+        return urlsplit(self.url).port or (443 if self.is_encrypted else 80)
 
     @property
     def is_local(self) -> bool:
         """Whether it is on this machine, so that a proxy must have no part in it."""
-        host = urlsplit(self.url).hostname or ""
-        if self.uds is not None or host == "localhost" or host.endswith(".localhost"):
-            return True
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return False
+        return self.uds is not None or is_this_machine(self.host)
 
     @property
     def is_encrypted(self) -> bool:
         """Whether TLS is spoken there."""
         return self.url.startswith("https:")
 
+    def at(self, path: str) -> str:
+        """The URL of a path below it."""
+        return f"{self.url}{path}{f'?{self.query.value}' if self.query else ''}"
+
+    def sent_headers(self) -> dict[str, str]:
+        """The headers that let a request in, and those that the caller wants."""
+        headers = {name: secret.value for name, secret in self.headers.items()}
+        if self.authorization is not None:
+            headers["authorization"] = self.authorization.value
+        return headers
+
     def __str__(self) -> str:
         return self.url if self.uds is None else f"unix:{self.uds}"
 
 
 def parse_address(
-    url: str, *, api_key: str | None = None, default_key: str | None = None, uds: str | None = None
+    url: str,
+    *,
+    api_key: str | None = None,
+    default_key: str | None = None,
+    uds: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    what: str = "a base URL",
 ) -> Address:
     """Read an address.
 
     Args:
-        url: ``http://host:port/path`` or ``https://…``; may hold ``user:password@``.
-        api_key: A key given for this server; wins over what the URL holds.
+        url: ``http://host:port/path`` or ``https://…``; may hold ``user:password@`` and a query.
+        api_key: A key given for this server; wins over what the URL and the headers hold.
         default_key: A key from the environment; used when there is no other.
         uds: Path of the unix socket to go through.
+        headers: To be sent with every request. Their values are secrets.
+        what: What the URL is called, for people.
 
     Raises:
-        InvalidOption: it is not such a URL, or the key cannot stand in a header.
+        InvalidOption: it is not such a URL, or a key or header that cannot be sent.
     """
     try:
         parts = urlsplit(url.strip())
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # the port, or the brackets of an IPv6 address
         parts, valid = urlsplit(""), False
-    if not valid or parts.query or parts.fragment:
-        shown = "this one" if "@" in url else repr(url)  # a password may be anywhere in it
-        raise InvalidOption(f"a base URL must be like http://host:port/path, not {shown}")
+    if not valid or parts.fragment or not (parts.query.isascii() and parts.query.isprintable()):
+        # A password or a key may be anywhere in it.
+        shown = "this one" if "@" in url or "?" in url else repr(url)
+        raise InvalidOption(f"{what} must be like http://host:port/path, not {shown}")
     authority, _, host_and_port = parts.netloc.rpartition("@")
+    if re.match(r"localhost\.(:|$)", host_and_port, re.IGNORECASE):
+        host_and_port = host_and_port.replace(".", "", 1)  # few resolvers know the absolute name
     clean = f"{parts.scheme}://{host_and_port}{parts.path}".rstrip("/")
-    secrets: list[Secret] = []
-    authorization: Secret | None = None
-    if authority:
-        user, _, password = authority.partition(":")
-        pair = f"{unquote(user)}:{unquote(password)}"
-        token = base64.b64encode(pair.encode()).decode()
-        secrets += [Secret(unquote(password)), Secret(token)]
-        authorization = Secret(f"Basic {token}")
-    if api_key is not None or authorization is None:
-        key = (api_key if api_key is not None else default_key or "").strip()
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            raise InvalidOption(
-                "the API key holds characters that no key can have, a line break perhaps"
-            )
-        if key:
-            secrets.append(Secret(key))
-            authorization = Secret(f"Bearer {key}")
-    return Address(clean, authorization, tuple(secrets), uds)
+    sent = _checked_headers(headers or {})
+    secrets = [one for value in sent.values() for one in header_secrets(value.value)]
+    secrets += [Secret(v) for k, v in parse_qsl(parts.query) if k != "api-version"]
+    authorization = sent.pop("authorization", None)
+    if authority and authorization is None:
+        secrets += user_secrets(authority)
+        authorization = Secret(f"Basic {secrets[-1].value}")
+    if api_key is None and authorization is None and not _KEY_HEADERS & sent.keys():
+        api_key = default_key
+    if key := _checked_key(api_key or ""):
+        secrets.append(Secret(key))
+        authorization = Secret(f"Bearer {key}")
+    query = Secret(parts.query) if parts.query else None
+    return Address(clean, authorization, tuple(secrets), uds, sent, query)
+
+
+# --- this machine ----------------------------------------------------------------------------
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host is this machine by any of its spellings: loopback, or the address of no host in particular."""
+    host = host.lower().removesuffix(".")
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    ip = ip_of(host)
+    return ip is not None and (ip.is_loopback or ip.is_unspecified)
+
+
+def ip_of(host: str) -> IPAddress | None:
+    """The IP address that a host stands for; ``None``: it is a name.
+
+    Resolvers know more forms than the usual one (``127.1``, ``2130706433``), and an IPv4 address may be
+    written as one of IPv6.
+    """
+    try:
+        ip = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        try:
+            return ipaddress.IPv4Address(socket.inet_aton(host)) if _NUMBERS.match(host) else None
+        except OSError:
+            return None
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        return ip.ipv4_mapped
+    return ip
+
+
+_NUMBERS: Final = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}\Z", re.IGNORECASE)
+
+
+# --- keys and headers ------------------------------------------------------------------------
+
+_KEY_HEADERS: Final = {"api-key", "x-api-key", "x-goog-api-key"}
+"""With one of them, a key from the environment is not sent: it is another server's."""
+_OURS: Final = {
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+}
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+
+
+def user_secrets(authority: str) -> list[Secret]:
+    """What must not be shown of a URL's user and password; the last one is the token made of both.
+
+    The user is a secret too: services take a token in its place, with any password or none.
+    """
+    user, _, password = authority.partition(":")
+    pair = f"{unquote(user)}:{unquote(password)}"
+    token = base64.b64encode(pair.encode()).decode()
+    return [Secret(unquote(user)), Secret(unquote(password)), Secret(token)]
+
+
+def header_secrets(value: str) -> list[Secret]:
+    """What must not be shown of a header's value: all of it, and the key in it."""
+    scheme, _, token = value.partition(" ")
+    secrets = [Secret(value), Secret(token.strip())]
+    if scheme.lower() == "basic":
+        with contextlib.suppress(ValueError):  # it is no base64
+            secrets += user_secrets(base64.b64decode(token, validate=True).decode())
+    return secrets
+
+
+def _checked_key(key: str) -> str:
+    key = key.strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise InvalidOption(
+            "the API key holds characters that no key can have, a line break perhaps"
+        )
+    return key
+
+
+def _checked_headers(headers: Mapping[str, str]) -> dict[str, Secret]:
+    checked: dict[str, Secret] = {}
+    if not isinstance(headers, Mapping):
+        raise InvalidOption("headers must be a mapping from names to values")
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER_NAME.match(name):
+            raise InvalidOption("headers has a name that no header can have")
+        if name.lower() in _OURS:
+            raise InvalidOption(f"the header {name!r} cannot be set: the protocol needs its own")
+        if not isinstance(value, str) or not (value.isascii() and value.strip().isprintable()):
+            raise InvalidOption(f"the header {name!r} has a value that cannot be sent")
+        checked[name.lower()] = Secret(value.strip())
+    return checked

@@ -8,17 +8,26 @@ from __future__ import annotations
 import abc
 import copy
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, ClassVar
+
+import attrs
 
 from mellea_sc.backends.http.address import Address
 from mellea_sc.backends.http.ending import LINGER, Ending
+from mellea_sc.backends.http.environment import ClientSettings, proxy_for
 from mellea_sc.backends.http.failures import Advice, Failures
 from mellea_sc.backends.http.lines import Splitter
 from mellea_sc.backends.http.surrogates import HalfCharacters
 from mellea_sc.core.backend import Backend, Delta, GenerationRequest
-from mellea_sc.core.errors import BackendProtocolError, InvalidOption, MelleaError
+from mellea_sc.core.beginnings import Echo
+from mellea_sc.core.errors import (
+    BackendProtocolError,
+    BackendRejected,
+    InvalidOption,
+    MelleaError,
+)
 from mellea_sc.core.model_options import stream_timeout
 
 if TYPE_CHECKING:
@@ -31,6 +40,22 @@ if TYPE_CHECKING:
 __all__ = ["HttpBackend"]
 
 
+@attrs.define(eq=False)
+class _Habits:
+    """What was found out of a server; its connected copies share it.
+
+    Args:
+        repeats: Whether it repeats the beginning that it is to go on from.
+    """
+
+    repeats: bool | None = None
+
+    def heard(self, echo: Echo) -> None:
+        """Learn from an answer that has ended."""
+        if echo.was_listening and echo.was_heard is not None:
+            self.repeats = self.repeats or echo.was_heard
+
+
 class HttpBackend(Backend):
     """A model behind an HTTP server that streams its answers; a subclass knows the protocol.
 
@@ -39,6 +64,10 @@ class HttpBackend(Backend):
         address: Where the server is.
         advice: What to do about the failures that people meet most.
         client: The client to use instead of one of our own; it is never closed.
+        settings: How a client of our own connects.
+
+    Raises:
+        InvalidOption: there is a client, and settings for one.
     """
 
     path: ClassVar[str]
@@ -54,10 +83,18 @@ class HttpBackend(Backend):
         address: Address,
         advice: Advice,
         client: httpx.AsyncClient | None = None,
+        settings: ClientSettings | None = None,
     ) -> None:
+        settings = settings or ClientSettings()
+        if client is not None and (address.uds or not settings.are_usual):
+            raise InvalidOption(
+                "give either a client or what one of our own needs (verify, proxy, uds), not both"
+            )
         self.model_id = model_id
         self._address = address
         self._client = client
+        self._settings = settings
+        self._habits = _Habits()
         self._failures = Failures(f"{self.provider} at {address}", advice, address.secrets)
 
     def __repr__(self) -> str:
@@ -79,6 +116,13 @@ class HttpBackend(Backend):
             BackendError: it is malformed, or reports an error.
         """
 
+    def adapts_to(self, payload: Mapping[str, object], error: BackendRejected) -> bool:
+        """Whether a refusal tells of what the server does not know, so that the request can be made otherwise.
+
+        What it tells is remembered by this backend and its connected copies: the next payload is another.
+        """
+        return False
+
     @asynccontextmanager
     async def connected(self) -> AsyncGenerator[Self]:
         """A block within which requests share one pool of connections."""
@@ -87,9 +131,11 @@ class HttpBackend(Backend):
             return
         from mellea_sc.backends.http.client import new_client
 
-        async with new_client(self._address) as client:
+        async with new_client(self._address, self._settings) as client:
             connected = copy.copy(self)
             connected._client = client
+            if (proxy := proxy_for(self._address, self._settings.proxy)) is not None:
+                connected._failures = self._failures.through(str(proxy), proxy.secrets)
             yield connected
 
     @asynccontextmanager
@@ -99,20 +145,47 @@ class HttpBackend(Backend):
             async with self.connected() as connected, connected.open(request) as deltas:
                 yield deltas
             return
+        async with AsyncExitStack() as stack:
+            response = await self._respond(request, stack)
+            deltas = self._deltas(response, stream_timeout(request.options), self._echo(request))
+            yield await stack.enter_async_context(aclosing(deltas))
+
+    def _echo(self, request: GenerationRequest) -> Echo:
+        """What takes the beginning out of an answer that was to go on from it.
+
+        A server that once has not repeated it is known not to: a text that happens to begin so again is left alone.
+        """
+        last = request.messages[-1] if request.messages else None
+        goes_on = self.prefills and last is not None and last.role == "assistant"
+        return Echo(last.content if last and goes_on and self._habits.repeats is not False else "")
+
+    async def _respond(self, request: GenerationRequest, stack: AsyncExitStack) -> Response:
+        """The response, once the server has been asked in a way that it understands."""
         from mellea_sc.backends.http.exchange import respond
 
-        content = self._content(request)
-        async with (
-            respond(
-                self._client, self._address, self.path, content, self.media_types, self._failures
-            ) as response,
-            aclosing(self._deltas(response, stream_timeout(request.options))) as deltas,
-        ):
-            yield deltas
+        assert self._client is not None
+        while True:
+            payload, content = self._content(request)
+            try:
+                return await stack.enter_async_context(
+                    respond(
+                        self._client,
+                        self._address,
+                        self.path,
+                        content,
+                        self.media_types,
+                        self._failures,
+                        self._settings.timeout,
+                    )
+                )
+            except BackendRejected as error:
+                if not self.adapts_to(payload, error):
+                    raise
 
-    def _content(self, request: GenerationRequest) -> bytes:
+    def _content(self, request: GenerationRequest) -> tuple[dict[str, object], bytes]:
         try:
-            return json.dumps(self.payload(request), allow_nan=False).encode()
+            payload = self.payload(request)
+            return payload, json.dumps(payload, allow_nan=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
             if isinstance(error, InvalidOption):
                 raise
@@ -120,12 +193,15 @@ class HttpBackend(Backend):
                 f"a model option or the schema cannot be sent as JSON: {error}"
             ) from None
 
-    async def _deltas(self, response: Response, patience: float) -> AsyncGenerator[Delta]:
+    async def _deltas(
+        self, response: Response, patience: float, echo: Echo
+    ) -> AsyncGenerator[Delta]:
         """What the response says, until the answer is whole; see :mod:`~mellea_sc.backends.http.ending`.
 
         Args:
             response: Where it comes from.
             patience: Seconds that whoever reads the deltas waits for each of them.
+            echo: Takes out of it what the answer was to go on from.
         """
         splitter, halves, ending = self.splitter(), HalfCharacters(), Ending()
         refused: BackendProtocolError | None = None
@@ -149,7 +225,7 @@ class HttpBackend(Backend):
                     if refused is not None and delta.text:
                         raise refused  # it was a part of the answer
                     ending.take(delta)
-                    delta.text = halves.join(delta.text)
+                    delta.text = echo.feed(halves.join(delta.text))
                     yield delta
                     if delta.finish_reason is not None and self.ends_with_finish_reason:
                         ending.end()
@@ -162,7 +238,9 @@ class HttpBackend(Backend):
                     response.go_on()
         if not ending.is_whole or (response.lost is not None and ending.grace is None):
             raise self._unfinished(response, ending, splitter.unread or words)
-        if rest := halves.end():
+        rest = echo.feed(halves.end()) + echo.end()
+        self._habits.heard(echo)
+        if rest:
             yield Delta(rest)
 
     async def _refusal(

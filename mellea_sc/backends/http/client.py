@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import ssl
 from typing import Final
-from urllib.request import getproxies
 
 import httpx
 
 from mellea_sc.backends.http.address import Address
+from mellea_sc.backends.http.environment import ClientSettings, new_tls_context, proxy_for
 from mellea_sc.backends.http.transport import DirectTransport
 from mellea_sc.core.errors import InvalidOption, MissingExtra
 
@@ -22,31 +22,30 @@ KEEP_FOR: Final = 2.0
 it is being dropped would have to be sent twice."""
 
 
-def new_client(address: Address) -> httpx.AsyncClient:
+def new_client(address: Address, settings: ClientSettings) -> httpx.AsyncClient:
     """A client for a server; it is to be entered and left.
 
     Raises:
-        InvalidOption: the environment names a proxy that is no URL.
-        MissingExtra: the environment names a proxy of a kind that needs another package.
+        InvalidOption: what names the proxy, or the certificates, cannot be used.
+        MissingExtra: the proxy is of a kind that needs another package.
     """
-    # Reading the system's certificates takes tens of milliseconds, in vain without TLS.
-    tls = (
-        httpx.create_ssl_context()
-        if address.is_encrypted
-        else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    )
-    if address.is_local or not getproxies().keys() - {"no"}:
+    proxy = proxy_for(address, settings.proxy)
+    # Reading certificates takes tens of milliseconds, in vain without TLS.
+    needs_tls = address.is_encrypted or (proxy is not None and proxy.is_encrypted)
+    tls = new_tls_context(settings.verify) if needs_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if proxy is None:
         return httpx.AsyncClient(
             transport=DirectTransport(tls, address.uds, KEEP_FOR), trust_env=False
         )
     try:
         return httpx.AsyncClient(
-            verify=tls, limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEP_FOR)
+            verify=tls,
+            proxy=httpx.Proxy(proxy.url, ssl_context=tls if proxy.is_encrypted else None),
+            limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEP_FOR),
+            trust_env=False,
         )
     except ImportError as error:
-        raise MissingExtra(
-            f"the proxy that the environment names needs a package: {error}"
-        ) from error
-    except ValueError:
+        raise MissingExtra(f"{proxy} needs a package: {error}") from error
+    except (httpx.InvalidURL, ValueError):
         # Neither quoted nor chained: a proxy's URL may hold a password.
-        raise InvalidOption("the proxy that the environment names has no valid URL") from None
+        raise InvalidOption(f"{proxy} has no valid URL") from None

@@ -12,7 +12,6 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -114,11 +113,18 @@ class Connection:
             ]
         except h11.LocalProtocolError as error:
             raise httpx.LocalProtocolError(str(error)) from error
-        # A refusal may have come before all was sent; if not, reading fails as well.
-        with suppress(OSError, anyio.BrokenResourceError):
+        lost: Exception | None = None
+        try:
             await self._stream.send(b"".join(piece for piece in pieces if piece))
+        except (OSError, anyio.BrokenResourceError) as error:
+            lost = error  # a refusal may have come before all was sent
         while True:
-            event = await self._next_event()
+            try:
+                event = await self._next_event()
+            except httpx.TransportError:
+                if lost is not None and not self.has_answered:
+                    raise httpx.WriteError(str(lost)) from lost
+                raise
             if isinstance(event, h11.Response):
                 return event
             if not isinstance(event, h11.InformationalResponse):

@@ -16,7 +16,7 @@ import httpx
 from mellea_sc.backends.http.address import Address
 from mellea_sc.backends.http.failures import Failures
 from mellea_sc.backends.http.response import CLOSE_TIMEOUT, Response
-from mellea_sc.backends.http.translation import ERRORS, translated
+from mellea_sc.backends.http.translation import ERRORS, reason_of, translated
 from mellea_sc.core.errors import StreamInterrupted
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["respond"]
 
-CONNECT_TIMEOUT: Final = 10.0
-"""Seconds to wait for a connection. What comes after it is bounded by whoever waits for deltas."""
+LARGE: Final = 64 * 1024
+"""Bytes of a request that are more than a connection takes at once."""
 
 
 @asynccontextmanager
@@ -36,31 +36,34 @@ async def respond(
     content: bytes,
     media_types: tuple[str, ...],
     failures: Failures,
+    connect_timeout: float | None,
 ) -> AsyncGenerator[Response]:
     """Send a request and wait for the head of the response to it, which is a stream.
 
     Raises:
         BackendError: no connection, an error status, or something else than a stream.
     """
-    headers = {
+    headers: dict[str, str] = {
         "accept": ", ".join(media_types),
         # A compressor would hold deltas back until it has a block of them.
         "accept-encoding": "identity",
         "content-type": "application/json",
+        **address.sent_headers(),
     }
-    if address.authorization is not None:
-        headers["authorization"] = address.authorization.value
     try:
         request = client.build_request(
             "POST",
-            f"{address.url}{path}",
+            address.at(path),
             content=content,
             headers=headers,
-            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT),
+            timeout=httpx.Timeout(None, connect=connect_timeout),
         )
         request.stream = _Content(content)
         response = Response(await _send(client, request), failures)
     except ERRORS as error:
+        if isinstance(error, httpx.WriteError) and len(content) > LARGE:
+            # Not to be tried again: it would most likely end in the same way, after as many megabytes.
+            raise failures.not_taken(reason_of(error), len(content)) from error
         failure = translated(error, failures)
         if isinstance(failure, StreamInterrupted):
             failure.retryable = True  # before its first byte
@@ -92,7 +95,9 @@ async def _watched(
     request.extensions = {**request.extensions, "trace": watch}
     try:
         return await client.send(request, stream=True)
-    except ERRORS:
+    except ERRORS as error:
+        if watch.is_cut_off and isinstance(error, httpx.ReadError | httpx.RemoteProtocolError):
+            raise httpx.WriteError(reason_of(error)) from error
         raise
     except BaseException:
         with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
@@ -134,6 +139,8 @@ class _Watch:
         self._is_new = False
         self.was_given_up: bool = False
         """Whether the request went out on a connection that was there before, and no answer came."""
+        self.is_cut_off: bool = False
+        """Whether the connection was lost before the whole request was sent."""
 
     async def __call__(self, event: str, info: Mapping[str, object]) -> None:
         """Take note of a step of the client's (its trace extension)."""
@@ -146,6 +153,9 @@ class _Watch:
             self.was_given_up = False
         if step in ("connect_tcp.complete", "connect_unix_socket.complete"):
             self._stream = cast("httpcore.AsyncNetworkStream", info["return_value"])
+        elif step == "send_request_body.failed":
+            self.is_cut_off = True  # the client passes that over, for an answer may have come
+            return
         elif step != "start_tls.complete":
             return
         # Here, the client still counts it as a failure to connect; a step later, it would not.

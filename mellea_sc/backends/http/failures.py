@@ -1,7 +1,7 @@
 """What can go wrong between us and a server, told once, as the library's errors.
 
 Nothing that the backend knows as a secret gets through: whatever a server says is scrubbed before it
-is quoted, for servers do repeat what they were sent.
+is quoted, for servers do repeat what they were sent. Nor does a character that a terminal would obey.
 """
 
 from __future__ import annotations
@@ -9,25 +9,28 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Final, cast
+from typing import Final
 from urllib.parse import quote
 
 import attrs
 
 from mellea_sc.backends.http.delays import BUSY, delay_in, is_temporary, status_in
-from mellea_sc.backends.http.json_values import parse_object, value_or_text
+from mellea_sc.backends.http.json_values import value_or_text
+from mellea_sc.backends.http.refusals import subject_of, words_of
 from mellea_sc.core.errors import (
     BackendBusy,
     BackendError,
     BackendProtocolError,
     BackendRejected,
     BackendUnreachable,
+    ContextTooLong,
     InvalidOption,
     ModelError,
     ModelNotFound,
     NotAuthorized,
     StreamInterrupted,
 )
+from mellea_sc.core.plain_text import harmless
 
 __all__ = ["Advice", "Failures", "Secret"]
 
@@ -87,14 +90,21 @@ class Failures:
         server: Which server, for people: ``"ollama at http://127.0.0.1:11434"``.
         advice: What to do about them.
         secrets: What must not be in any of them.
+        proxy: Which proxy the server is reached through, for people: ``"the proxy of HTTPS_PROXY"``.
     """
 
     server: str
     advice: Advice
     secrets: tuple[Secret, ...] = ()
+    proxy: str | None = None
+
+    def through(self, proxy: str, secrets: tuple[Secret, ...]) -> Failures:
+        """Those of the same server, reached through a proxy."""
+        return attrs.evolve(self, secrets=self.secrets + secrets, proxy=proxy)
 
     def clean(self, text: str) -> str:
-        """The text without the secrets."""
+        """The text without the secrets, and without what a terminal would obey."""
+        text = harmless(text)
         for secret in self.secrets:
             text = secret.remove_from(text)
         return text
@@ -110,8 +120,37 @@ class Failures:
 
     def unreachable(self, reason: str) -> BackendUnreachable:
         """There was no connection."""
+        if self.proxy is None:
+            return BackendUnreachable(
+                f"cannot reach {self.server}: {self.quoted(reason)}. {self.advice.unreachable}"
+            )
         return BackendUnreachable(
-            f"cannot reach {self.server}: {self.quoted(reason)}. {self.advice.unreachable}"
+            f"cannot reach {self.server} through {self.proxy}: {self.quoted(reason)}. Is that the proxy to go "
+            "through? NO_PROXY names the servers that are reached without one.",
+            fault="proxy",
+        )
+
+    def untrusted(self, reason: str) -> BackendUnreachable:
+        """Its certificate was not accepted."""
+        return BackendUnreachable(
+            f"the certificate of {self.server} is not trusted: {self.quoted(reason)}. If it is the right server, "
+            "give the file of the certificate that its own is signed with as verify=, or in SSL_CERT_FILE.",
+            fault="certificate",
+        )
+
+    def not_encrypted(self, reason: str) -> BackendUnreachable:
+        """TLS could not be spoken, for another reason than the server's certificate."""
+        return BackendUnreachable(
+            f"{self.server} and we found no way to encrypt (TLS): {self.quoted(reason)}. It may be one for http:// "
+            "and not https://, or want a certificate of its clients: verify= takes an ssl.SSLContext with one.",
+            fault="certificate",
+        )
+
+    def not_taken(self, reason: str, size: int) -> StreamInterrupted:
+        """The connection was lost while a large request was being sent."""
+        return StreamInterrupted(
+            f"the connection to {self.server} was lost while a request of {size / 1e6:.1f} MB was sent: "
+            f"{self.quoted(reason)}. It, or a proxy before it, may take none that is so large."
         )
 
     def not_http(self, reason: str) -> BackendProtocolError:
@@ -144,8 +183,12 @@ class Failures:
 
     def model(self, error: object) -> BackendError:
         """An error object inside the stream."""
-        said = f"{self.server} reported an error: {self.quoted(_words_of(error))}"
+        words = self.quoted(words_of(error))
+        said = f"{self.server} reported an error: {words}"
         status = status_in(error)
+        if subject_of(error) == "context":
+            status = status or HTTPStatus.BAD_REQUEST
+            return ContextTooLong(_advised(said, _SHORTEN), status=status, body=words)
         failure: BackendError = ModelError(said)
         if status is not None and is_temporary(status, {}, error):
             if status in BUSY:
@@ -156,41 +199,60 @@ class Failures:
 
     def status(self, status: int, headers: Mapping[str, str], body: str) -> BackendError:
         """What an error status means."""
-        answer = parse_object(body)
-        words = self.quoted(body if answer is None else _words_of(answer))
+        answer = value_or_text(body)
+        words = self.quoted(words_of(answer))
         kept = self.clean(body)[:_KEPT]
         said = f"{self.server} answered {status}{_phrase(status)}{f': {words}' if words else ''}"
-        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            return NotAuthorized(f"{said}. {self.advice.no_key}", status=status, body=kept)
-        came = value_or_text(body)
-        if is_temporary(status, headers, came):
-            seconds = delay_in(status, headers, came)
+        kind, advice = self._meaning(status, headers, answer)
+        if kind is BackendRejected and is_temporary(status, headers, answer):
+            seconds = delay_in(status, headers, answer)
             wish = f" (it asks to wait for {seconds:g} s)" if seconds else ""
             kind = BackendBusy if status in BUSY else BackendRejected
             failure = kind(f"{said}{wish}", status=status, body=kept)
             failure.retryable, failure.retry_after = True, seconds
             return failure
-        if status == HTTPStatus.NOT_FOUND:
-            # A server that lacks the model says so in an error object; one that lacks the path
-            # answers with a page, or with an object that does not speak of models.
-            if answer is not None and "model" in body.lower():
-                return ModelNotFound(f"{said}. {self.advice.no_model}", status=status, body=kept)
-            return BackendRejected(f"{said}. {self.advice.no_path}", status=status, body=kept)
-        if 300 <= status < 400:
-            target = self.quoted(headers.get("location", "elsewhere"))
-            return BackendRejected(f"{said} (it redirects to {target})", status=status, body=kept)
-        return BackendRejected(said, status=status, body=kept)
+        return kind(_advised(said, advice), status=status, body=kept)
+
+    def _meaning(
+        self, status: int, headers: Mapping[str, str], answer: object
+    ) -> tuple[type[BackendRejected], str]:
+        """Which error a refusal is, and what to do about it: by its words where the status alone does not tell."""
+        is_page = isinstance(answer, str) and answer.lstrip().startswith("<")
+        subject = subject_of(answer) if status in _AMBIGUOUS and not is_page else "other"
+        match status, subject:
+            case _, "context":
+                return ContextTooLong, _SHORTEN
+            case _, "model" if status != HTTPStatus.INTERNAL_SERVER_ERROR:
+                return ModelNotFound, self.advice.no_model
+            case (HTTPStatus.BAD_REQUEST, "key") | (
+                HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN,
+                _,
+            ):
+                return NotAuthorized, self.advice.no_key
+            case HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, _:
+                where = self.proxy or "the proxy"
+                return NotAuthorized, f"Put user and password into the URL of {where}."
+            case ((HTTPStatus.NOT_FOUND | HTTPStatus.METHOD_NOT_ALLOWED), _):
+                return BackendRejected, self.advice.no_path
+            case HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _:
+                return BackendRejected, "The request is too large for it, or for a proxy before it."
+            case _ if 300 <= status < 400:
+                target = self.quoted(headers.get("location", "elsewhere"))
+                return BackendRejected, f"It redirects to {target}."
+            case _:
+                return BackendRejected, ""
 
 
-def _words_of(error: object) -> str:
-    """The words in an error object, whichever of the usual shapes it has."""
-    if isinstance(error, dict):
-        fields = cast("dict[str, object]", error)
-        for key in ("error", "message", "detail"):
-            if fields.get(key):
-                return _words_of(fields[key])
-        return json.dumps(fields)
-    return str(error)
+def _advised(said: str, advice: str) -> str:
+    return f"{said.rstrip('.')}. {advice}" if advice else said
+
+
+_AMBIGUOUS: Final = (400, 403, 404, 413, 422, 500)
+"""Statuses whose body says what they mean."""
+_SHORTEN: Final = (
+    "Shorten the prompt or the conversation, ask for fewer tokens (ModelOption.MAX_NEW_TOKENS), or have the "
+    "server run the model with a larger context."
+)
 
 
 def _phrase(status: int) -> str:

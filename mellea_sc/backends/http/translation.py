@@ -13,7 +13,7 @@ import httpx
 from mellea_sc.backends.http.failures import Failures
 from mellea_sc.core.errors import MelleaError
 
-__all__ = ["ERRORS", "translated"]
+__all__ = ["ERRORS", "reason_of", "translated"]
 
 ERRORS: Final = (
     httpx.HTTPError,
@@ -28,7 +28,12 @@ ERRORS: Final = (
 
 def translated(error: Exception, failures: Failures) -> MelleaError:
     """The library's error for one of the client's."""
-    reason = _os_reason(error) or str(error) or type(error).__name__
+    reason = reason_of(error)
+    tls = _tls_error(error)
+    if tls is not None and (isinstance(error, httpx.ConnectError) or "CERT" in (tls.reason or "")):
+        if isinstance(tls, ssl.SSLCertVerificationError):
+            return failures.untrusted(tls.verify_message or reason)
+        return failures.not_encrypted(reason)
     match error:
         case httpx.InvalidURL() | httpx.UnsupportedProtocol() | httpx.LocalProtocolError():
             return failures.unusable(reason)
@@ -40,9 +45,26 @@ def translated(error: Exception, failures: Failures) -> MelleaError:
             return failures.interrupted(reason)
 
 
+def reason_of(error: Exception) -> str:
+    """Why, in the operating system's words where it has some."""
+    if isinstance(error, httpx.ReadError | httpx.WriteError):  # trio's sockets do not say why
+        return _os_reason(error) or str(error) or "the connection was lost"
+    return _os_reason(error) or str(error) or type(error).__name__
+
+
 def _is_disconnect(reason: str) -> bool:
     # One exception class stands for a peer that went away and for one that talks nonsense.
     return "disconnected" in reason or "closed connection" in reason
+
+
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    """What TLS said, where that is what began the chain of errors."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            # Both tell of a connection that has ended, not of TLS.
+            return None if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) else error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _os_reason(error: BaseException | None) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from mellea_sc.core.base import Component, Context, Role, Span, Thunk, text_of
+from mellea_sc.core.prompt import GO_ON
 from mellea_sc.stdlib.components.instruction import Instruction, listed
 from mellea_sc.stdlib.components.message import Message
 from mellea_sc.stdlib.context import ChatContext
@@ -14,8 +15,6 @@ __all__ = ["GoingOn", "WithFeedback", "going_on"]
 
 _FAILED: Final = "an earlier answer failed by this: {}"
 """In the list of requirements, before the task. Behind it, a small model talks about answers."""
-_GO_ON: Final = "Continue your answer."
-"""More words than these make a small model begin anew, see benchmarks/PROMPTING.md."""
 
 
 class _Around(Component):
@@ -89,8 +88,8 @@ class GoingOn(_Around):
         self._beginning = beginning
 
     def assistant_prefix(self) -> str:
-        """All that the answer begins with. White space at its end would mislead a tokenizer."""
-        return f"{super().assistant_prefix() or ''}{self._beginning}".rstrip()
+        """All that the answer begins with, what the action wants it to begin with included."""
+        return self._beginning
 
 
 def going_on(
@@ -111,4 +110,4 @@ def going_on(
     said: Context = ChatContext()
     for item in [*ctx.view_for_generation(), action, beginning]:
         said = said.add(item)
-    return Message("user", _GO_ON), said
+    return Message("user", GO_ON), said

@@ -29,7 +29,7 @@ class Instruction(Component):
         grounding_context: Named texts to rely on; may be thunks.
         user_variables: Named texts to fill in; may be thunks.
         prefix: Goes before the description.
-        output_prefix: What the answer has to begin with; the model goes on from there.
+        output_prefix: What the answer begins with, its text included; the model goes on from there.
 
     Raises:
         InvalidOption: an argument is not usable: a string where there should be a list, say.

@@ -1,0 +1,121 @@
+"""What a refused request is about, by what the server says: statuses alone do not tell.
+
+Codes are named by those who have them; words are what is common to the messages of many servers. What is
+not recognised is simply a refusal: a wrong guess would send people the wrong way.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final, Literal, TypeAlias, cast
+
+__all__ = ["Subject", "codes_of", "subject_of", "words_of"]
+
+Subject: TypeAlias = Literal["context", "model", "key", "other"]
+"""The prompt is too long; there is no such model; the key is none; or anything else."""
+
+
+def subject_of(error: object) -> Subject:
+    """What an error object, or the text of an error page, is about."""
+    codes = codes_of(error)
+    words = " ".join(words_of(error).split())[:_READ]
+    if codes & _CONTEXT_CODES or _CONTEXT.search(words):
+        return "context"
+    if codes & _MODEL_CODES or _MODEL.search(words):
+        return "model"
+    if codes & _KEY_CODES or _KEY.search(words):
+        return "key"
+    return "other"
+
+
+def words_of(error: object) -> str:
+    """The words in an error object, whichever of the usual shapes it has."""
+    if isinstance(error, dict):
+        fields = cast("dict[str, object]", error)
+        for key in ("error", "message", "detail"):
+            if fields.get(key):
+                return words_of(fields[key])
+        return json.dumps(fields)
+    return str(error)
+
+
+def codes_of(error: object) -> set[str]:
+    """The codes and types in an error object, in lower case and without separators."""
+    return {re.sub(r"[\W_]", "", code).lower() for code in _codes(error, depth=4)}
+
+
+def _codes(error: object, depth: int) -> Iterator[str]:
+    if not isinstance(error, dict) or not depth:
+        return
+    fields = cast("Mapping[str, object]", error)
+    for key in ("code", "type"):
+        if isinstance(value := fields.get(key), str):
+            yield value
+    for key in ("error", "message", "detail"):
+        yield from _codes(fields.get(key), depth - 1)
+
+
+_READ: Final = 2000
+"""Characters of the words that are looked at."""
+
+_CONTEXT_CODES: Final = frozenset(
+    {
+        "contextlengthexceeded",  # OpenAI, Azure, Groq, Cerebras
+        "exceedcontextsizeerror",  # llama.cpp
+        "modelcontextwindowexceeded",  # z.ai
+    }
+)
+_MODEL_CODES: Final = frozenset(
+    {
+        "modelnotfound",  # OpenAI, Groq, Hugging Face's router
+        "deploymentnotfound",  # Azure
+        "invalidmodel",  # Mistral
+        "modelnotavailable",  # Together
+        "modelnotsupported",  # Hugging Face's router
+        "unknownmodel",  # GitHub
+        "modelnotexist",
+    }
+)
+_KEY_CODES: Final = frozenset({"invalidapikey", "authenticationerror"})
+
+_CONTEXT: Final = re.compile(
+    r"""
+    (maximum|max|model'?s?)\ (context|prompt|model)\ (length|window)  # OpenAI, vLLM, SGLang, xAI, DeepSeek
+    | (prompt|input|inputs|messages?)\b[^.]{0,40}\btoo\ (long|large\ for\ (the\ )?model)  # Anthropic, Bedrock
+    | too\ large\ for\ model\ with\ \d+  # Mistral
+    | exceed(s|ed)?\b[^.]{0,60}\b(context|prompt)\ (size|length|limit|window)  # llama.cpp, Anthropic, Ollama
+    | (context|prompt)\ (size|length|limit|window)\b[^.]{0,30}\bexceed
+    | context\ length\ of\ only\ \d+  # LM Studio
+    | (greater|longer)\ than\ the\ (model'?s?\ )?context\ length  # LM Studio
+    | input\ token\ count\b[^.]{0,40}\bexceeds  # Gemini
+    | exceed(s|ed)?\ (the\ )?(model\ )?(token\ limit|maximum\ (number|allowed\ number)\ of\ (input\ )?tokens)  # Moonshot
+    | reduce\ the\ length\ of\ the\ (messages|prompt)  # Groq, Cerebras
+    | inputs`\ (must\ have\ less\ than|tokens\ \+)  # text-generation-inference
+    | range\ of\ input\ length\ should\ be  # DashScope
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_MODEL: Final = re.compile(
+    r"""
+    \bmodels?\b[`'"]?[\s:=(]*([`'"\[(]?\S{1,200}?[`'"\])]?,?\s+)?  # "model", perhaps with its name
+    ( (was\ |is\ |could\ |can\ )?(not|n't|cannot\ be)\ (be\ )?(found|exist|available|deployed)
+    | (does\ not|doesn't|do\ not)\ exist
+    | is\ not\ supported\ by\ any )
+    | \b(no\ such|unknown|invalid|unsupported)\ model\b(?!\ (option|parameter|output|version|config))
+    | \bdeployment\b[^.]{0,40}\bdoes\ not\ exist  # Azure
+    | \bnot\ a\ valid\ model\b  # OpenRouter
+    | \bno\ endpoints\ found\ for\b  # OpenRouter
+    | \b(unable\ to|cannot)\ access\ model\b  # Together
+    | \bmodel\ identifier\ is\ invalid\b  # Bedrock
+    | \binvalid\ model\ name\b  # LiteLLM
+    | \bno\ models\ loaded\b  # LM Studio
+    | ^model:\ \S+$  # Anthropic
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_KEY: Final = re.compile(
+    r"\b(invalid|incorrect|missing|no|wrong) api[ _-]?key\b|\bapi[ _-]?key (is )?(not valid|invalid|missing)",
+    re.IGNORECASE,
+)

@@ -1,0 +1,18 @@
+"""Text from outside, before people see it."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+__all__ = ["harmless"]
+
+# C0 but for tabs and line breaks, DEL and C1: escape sequences above all, which can write the clipboard.
+# Then the characters that change the direction of what follows them.
+_CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_HALF: Final = re.compile("[\ud800-\udfff]")
+
+
+def harmless(text: str) -> str:
+    """The text without the characters that a terminal would obey, and with none that cannot be printed."""
+    return _HALF.sub("\ufffd", _CONTROL.sub("", text))
