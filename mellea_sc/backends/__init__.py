@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mellea_sc.backends.ollama import OllamaBackend
     from mellea_sc.backends.openai import OpenAIBackend
     from mellea_sc.backends.retry import Retrying
-    from mellea_sc.backends.select import make_backend
+    from mellea_sc.backends.select import OpenAISettings, ServerSettings, make_backend
     from mellea_sc.core.backend import Backend
 
 __all__ = [
@@ -33,7 +33,9 @@ __all__ = [
     "ModelOption",
     "OllamaBackend",
     "OpenAIBackend",
+    "OpenAISettings",
     "Retrying",
+    "ServerSettings",
     "make_backend",
 ]
 
@@ -42,7 +44,9 @@ _HOMES = {
     "LocalBackend": "mellea_sc.backends.local",
     "OllamaBackend": "mellea_sc.backends.ollama",
     "OpenAIBackend": "mellea_sc.backends.openai",
+    "OpenAISettings": "mellea_sc.backends.select",
     "Retrying": "mellea_sc.backends.retry",
+    "ServerSettings": "mellea_sc.backends.select",
     "make_backend": "mellea_sc.backends.select",
 }
 

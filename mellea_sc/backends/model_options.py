@@ -54,20 +54,23 @@ def wire_parameters(options: ModelOptions, wire: WireNames) -> dict[str, object]
     return parameters
 
 
-def checked_extra_body(extra: Mapping[str, object] | None, wire: WireNames) -> dict[str, object]:
-    """Fields for the body of every request, as a caller gives them to a backend.
+def checked_extra_body(extra: object, wire: WireNames) -> dict[str, object]:
+    """Fields for the body of a request, as a caller gives them to a backend, or in the options.
 
     Raises:
         InvalidOption: they are no mapping, or one of them is not for callers to set.
     """
     if extra is None:
         return {}
-    if not isinstance(extra, Mapping) or not all(isinstance(key, str) for key in extra):
-        raise InvalidOption("extra_body must be a mapping with str keys")
-    for key in extra:
+    fields = cast("Mapping[object, object]", extra) if isinstance(extra, Mapping) else {0: extra}
+    checked: dict[str, object] = {}
+    for key, value in fields.items():
+        if not isinstance(key, str):
+            raise InvalidOption("extra_body must be a mapping with str keys")
         if key in wire.reserved:
             raise InvalidOption(f"extra_body cannot hold {key!r}: {wire.reserved[key]}")
-    return dict(extra)
+        checked[key] = value
+    return checked
 
 
 def _integer(name: str, value: object) -> int:

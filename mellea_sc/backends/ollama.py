@@ -49,8 +49,8 @@ class OllamaBackend(HttpBackend):
             or ``False``: any. By default those of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, else the usual ones.
         proxy: The URL of the proxy to go through; ``False``: none. By default what ``HTTPS_PROXY`` and its kin
             say; never for a server on this machine.
-        timeout: Seconds that each step of connecting may take (the name's address, TCP, TLS); ``None``: any
-            time. The wait for the answer and each of its deltas has ``ModelOption.STREAM_TIMEOUT``.
+        timeout: Seconds that connecting may take (the name's address, TCP and TLS; through a proxy, each of
+            them); ``None``: any time. The answer and each of its deltas have ``ModelOption.STREAM_TIMEOUT``.
         extra_body: Fields for the body of every request, beside its options; an option of the same name wins.
 
     Raises:
@@ -89,7 +89,8 @@ class OllamaBackend(HttpBackend):
     def payload(self, request: GenerationRequest) -> dict[str, object]:
         """The body of the request."""
         parameters = wire_parameters(request.options, _WIRE)
-        payload = dict(self._extra_body)
+        extra = checked_extra_body(parameters.pop("extra_body", None), _WIRE)
+        payload = {**self._extra_body, **extra}
         payload |= {name: parameters.pop(name) for name in _BESIDE_OPTIONS if name in parameters}
         payload["model"] = self.model_id
         payload["messages"] = [

@@ -70,8 +70,8 @@ class OpenAIBackend(HttpBackend):
             or ``False``: any. By default those of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, else the usual ones.
         proxy: The URL of the proxy to go through; ``False``: none. By default what ``HTTPS_PROXY`` and its kin
             say; never for a server on this machine.
-        timeout: Seconds that each step of connecting may take (the name's address, TCP, TLS); ``None``: any
-            time. The wait for the answer and each of its deltas has ``ModelOption.STREAM_TIMEOUT``.
+        timeout: Seconds that connecting may take (the name's address, TCP and TLS; through a proxy, each of
+            them); ``None``: any time. The answer and each of its deltas have ``ModelOption.STREAM_TIMEOUT``.
         extra_body: Fields for the body of every request; an option of the same name wins.
         stream_options: What to ask for with the stream; ``None`` leaves the field out, for servers that do
             not know it. Those that refuse it are asked again without it anyway, and remembered.
@@ -128,11 +128,10 @@ class OpenAIBackend(HttpBackend):
     def payload(self, request: GenerationRequest) -> dict[str, object]:
         """The body of the request."""
         dialect = self._dialect
-        names = {**_NAMES, ModelOption.MAX_NEW_TOKENS: dialect.max_tokens}
-        payload = {
-            **self._extra_body,
-            **wire_parameters(request.options, WireNames(names, _RESERVED)),
-        }
+        wire = WireNames({**_NAMES, ModelOption.MAX_NEW_TOKENS: dialect.max_tokens}, _RESERVED)
+        parameters = wire_parameters(request.options, wire)
+        extra = checked_extra_body(parameters.pop("extra_body", None), wire)
+        payload = {**self._extra_body, **extra, **parameters}
         payload["model"] = self.model_id
         messages: list[dict[str, object]] = [
             {"role": message.role, "content": message.content} for message in request.messages

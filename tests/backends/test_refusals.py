@@ -43,6 +43,12 @@ TOO_LONG = [
     "Invalid request: Your request exceeded model token limit: 8192 (requested: 9000)",
     "the input length exceeds the context length",
     "prompt too long; exceeded max context length by 123 tokens",
+    "Prompt has 2000 tokens, but the configured context size is 1000 tokens",
+    "Prompt exceeds max length",
+    "the prompt is longer than the context length currently available to the model",
+    "context window exceeds limit",
+    "Input length (265330) exceeds model's maximum context length (262144).",
+    "KV cache: the request exceeds the available context size; enable context shift",
 ]
 NO_MODEL = [
     "The model `x` does not exist or you do not have access to it.",

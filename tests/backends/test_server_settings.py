@@ -169,8 +169,12 @@ async def test_fields_for_every_body_give_way_to_options(make: Make) -> None:
         backend = make(server, extra_body={"keep_alive": 3, "user": "u"})
         await ask(backend)
         await ask(backend, keep_alive=5)
-    assert [r.json["keep_alive"] for r in server.requests] == [3, 5]
-    assert [r.json["user"] for r in server.requests] == ["u", "u"]
+        await ask(backend, extra_body={"user": "v"})
+    assert [r.json["keep_alive"] for r in server.requests] == [3, 5, 3]
+    assert [r.json["user"] for r in server.requests] == ["u", "u", "v"]
+    assert "extra_body" not in str([r.json for r in server.requests])
+    with pytest.raises(InvalidOption, match="extra_body"):
+        await ask(backend, extra_body={"stream": False})
     for wrong in ({"stream": False}, {"model": "x"}, {3: 4}, [1]):
         with pytest.raises(InvalidOption, match="extra_body"):
             make(server, extra_body=wrong)

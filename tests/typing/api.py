@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import assert_never, assert_type
 
 import anyio
@@ -162,6 +163,8 @@ async def sessions() -> None:
     assert_type(await m.aclose(), None)
     start_session(backend=OllamaBackend("granite4:micro"), context_type="chat")
     start_session(context_type="sometimes")  # type: ignore[arg-type]
+    start_session("openai", "m", headers={"x-team": "t"}, verify=Path("ca.pem"), prefills="prefix")
+    start_session("openai", "m", organisation="o")  # type: ignore[call-arg]
     start_session(on_error="ignore")  # type: ignore[arg-type]
     start_session(backend="ollama")  # type: ignore[arg-type]
 

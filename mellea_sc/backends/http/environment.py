@@ -64,8 +64,8 @@ class ClientSettings:
             else the usual ones.
         proxy: The URL of the proxy to go through; ``True``: what the environment says for this server;
             ``False``: none.
-        timeout: Seconds that each step of connecting may take: the name's address, TCP, TLS. ``None``: any time.
-            What comes after it is bounded by whoever waits for deltas.
+        timeout: Seconds that connecting may take: the name's address, TCP and TLS; through a proxy, each of them.
+            ``None``: any time. What comes after it is bounded by whoever waits for deltas.
     """
 
     verify: Verify = attrs.field(default=True, validator=_check_verify)

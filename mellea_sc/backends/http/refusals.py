@@ -65,6 +65,7 @@ _CONTEXT_CODES: Final = frozenset(
         "contextlengthexceeded",  # OpenAI, Azure, Groq, Cerebras
         "exceedcontextsizeerror",  # llama.cpp
         "modelcontextwindowexceeded",  # z.ai
+        "contextwindowexceeded",
     }
 )
 _MODEL_CODES: Final = frozenset(
@@ -93,6 +94,7 @@ _CONTEXT: Final = re.compile(
     | exceed(s|ed)?\ (the\ )?(model\ )?(token\ limit|maximum\ (number|allowed\ number)\ of\ (input\ )?tokens)  # Moonshot
     | reduce\ the\ length\ of\ the\ (messages|prompt)  # Groq, Cerebras
     | inputs`\ (must\ have\ less\ than|tokens\ \+)  # text-generation-inference
+    | configured\ context\ size\ is | prompt\ exceeds\ max\ length  # z.ai
     | range\ of\ input\ length\ should\ be  # DashScope
     """,
     re.IGNORECASE | re.VERBOSE,
