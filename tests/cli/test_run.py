@@ -34,7 +34,7 @@ TEXT = "".join(WATER)
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> ScriptedBackend:
     backend = ScriptedBackend(_answer, judge=lambda request: "rain" in _last(request))
-    monkeypatch.setattr("mellea_sc.cli.run.make_backend", lambda *_, **__: backend)
+    monkeypatch.setattr("mellea_sc.cli.asking.make_backend", lambda *_, **__: backend)
     return backend
 
 
@@ -268,7 +268,7 @@ def test_a_traceback_is_for_those_who_ask(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, debug: bool
 ) -> None:
     backend = ScriptedBackend(Fail(ModelError("broken")), Fail(ZeroDivisionError("oh")))
-    monkeypatch.setattr("mellea_sc.cli.run.make_backend", lambda *_, **__: backend)
+    monkeypatch.setattr("mellea_sc.cli.asking.make_backend", lambda *_, **__: backend)
     for says in ("mellea-sc: broken", "mellea-sc: unexpected ZeroDivisionError: oh"):
         done = invoke("run", "x", *["--debug"] * debug)
         assert done.exit_code == 3
