@@ -5,7 +5,10 @@ uv makes the environments where it is installed, else virtualenv.
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nox
@@ -22,6 +25,7 @@ the nines ask for a checkpoint in every async function, also where nothing is wa
 HERE = Path(__file__).parent
 EVERYTHING = ".[test]"
 GROUPS = nox.project.load_toml(HERE / "pyproject.toml")
+SERVERS = nox.project.load_toml(HERE / "tests" / "servers" / "servers.toml")
 
 
 def group(name: str) -> list[str]:
@@ -117,6 +121,44 @@ def nightly(session: nox.Session) -> None:
     session.run("pytest", *session.posargs, env={"HYPOTHESIS_PROFILE": "nightly"})
     out = Path(session.create_tmp()) / "soak"
     session.run("python", "-m", "benchmarks.soak", "--seconds", "3600", "--out", str(out))
+    session.notify("servers", list(SERVERS))
+
+
+@nox.session
+def servers(session: nox.Session) -> None:
+    """One list of promises against servers of others, see docs/guide/servers.md: `-- NAME …` takes some.
+
+    By default those that are installed in a minute or two.
+    """
+    names = session.posargs or [name for name, it in SERVERS.items() if not it.get("slow", False)]
+    if unknown := set(names) - set(SERVERS):
+        session.error(f"no such servers: {sorted(unknown)}; there are {', '.join(SERVERS)}")
+    session.install("-e", EVERYTHING)
+    home = session.cache_dir / "servers"
+    for name in names:
+        install_server(session, home, name)
+        if behind := SERVERS[name].get("behind"):
+            install_server(session, home, behind)
+    where = {"MELLEA_SC_SERVERS": " ".join(names), "MELLEA_SC_SERVERS_IN": str(home)}
+    session.run("pytest", "tests/servers", "--timeout=1800", "--durations=10", env=where)
+
+
+def install_server(session: nox.Session, home: Path, name: str) -> None:
+    """Make the environment of a server, unless it is there as it is described now."""
+    server = SERVERS[name]
+    place = home / name
+    done = place / "installed.json"
+    described = json.dumps([server["python"], server.get("setup"), server.get("environment")])
+    if done.exists() and done.read_text() == described:
+        return
+    variables: Mapping[str, str] = server.get("environment", {})
+    setup: Sequence[Sequence[str]] = server.get("setup", ())
+    python = place / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    session.run_install("python", "-m", "venv", "--clear", str(place))
+    for command in (["{python}", "-m", "pip", "install", "--quiet", *server["python"]], *setup):
+        filled = [word.format(python=python, here=HERE / "tests" / "servers") for word in command]
+        session.run_install(*filled, external=True, env=dict(variables))
+    done.write_text(described)
 
 
 @nox.session

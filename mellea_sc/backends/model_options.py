@@ -105,8 +105,13 @@ def _strings(name: str, value: object) -> list[str]:
 
 
 _NOT_FOR_THE_WIRE: Final = frozenset(
-    # The messages already hold the system prompt; the other two are about this side of the wire.
-    {ModelOption.SYSTEM_PROMPT, ModelOption.STREAM, ModelOption.STREAM_TIMEOUT}
+    # The messages already hold the system prompt; the others are about this side of the wire.
+    {
+        ModelOption.SYSTEM_PROMPT,
+        ModelOption.STREAM,
+        ModelOption.STREAM_TIMEOUT,
+        ModelOption.THINK_TAGS,
+    }
 )
 
 _Check: TypeAlias = Callable[[str, object], object]

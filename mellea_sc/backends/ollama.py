@@ -12,7 +12,14 @@ from mellea_sc.backends.http.address import parse_address
 from mellea_sc.backends.http.backend import HttpBackend
 from mellea_sc.backends.http.environment import CONNECT_TIMEOUT, ClientSettings, Verify
 from mellea_sc.backends.http.failures import Advice
-from mellea_sc.backends.http.json_values import fields_of, parse_object, text_in, usage_in
+from mellea_sc.backends.http.json_values import (
+    calls_in,
+    fields_of,
+    parse_object,
+    reasoning_in,
+    text_in,
+    usage_in,
+)
 from mellea_sc.backends.http.lines import LineSplitter
 from mellea_sc.backends.model_options import (
     ModelOption,
@@ -23,7 +30,7 @@ from mellea_sc.backends.model_options import (
 from mellea_sc.core.backend import Delta, GenerationRequest
 
 if TYPE_CHECKING:
-    import httpx
+    from mellea_sc.backends.http.client import AnyClient
 
 __all__ = ["OllamaBackend"]
 
@@ -43,7 +50,7 @@ class OllamaBackend(HttpBackend):
         api_key: Where a server wants one: Ollama's own service, or a gateway. Sent as a bearer token; by
             default ``OLLAMA_API_KEY``, which goes to ollama.com alone.
         headers: Sent with every request. Their values are secrets.
-        client: An ``httpx.AsyncClient`` to use instead of one of the backend's own; it stays the caller's to
+        client: An ``AsyncClient`` of httpx or httpx2 to use instead of one of the backend's own; it stays the caller's to
             close, and its timeouts are not used.
         verify: Which certificates are trusted: the path of a file or folder of them, an ``ssl.SSLContext``,
             or ``False``: any. By default those of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, else the usual ones.
@@ -70,7 +77,7 @@ class OllamaBackend(HttpBackend):
         base_url: str | None = None,
         api_key: str | None = None,
         headers: Mapping[str, str] | None = None,
-        client: httpx.AsyncClient | None = None,
+        client: AnyClient | None = None,
         verify: Verify = True,
         proxy: bool | str = True,
         timeout: float | None = CONNECT_TIMEOUT,
@@ -114,21 +121,23 @@ class OllamaBackend(HttpBackend):
             raise self._failures.malformed(text)
         if chunk.get("error"):
             raise self._failures.model(chunk["error"])
-        message = fields_of(chunk.get("message")).get("content")
-        content = text_in(message or chunk.get("response"))
+        message = fields_of(chunk.get("message"))
+        content = text_in(message.get("content") or chunk.get("response"))
         done = chunk.get("done")
         if content is None or not isinstance(done, bool):
             raise self._failures.malformed(text)
+        delta = Delta(content)
+        if not content or len(message) > 2 or "role" not in message:
+            delta.reasoning = reasoning_in(message) or text_in(chunk.get("thinking")) or ""
+            delta.tool_calls = calls_in(message, counted=False)  # each call comes whole
         if not done:
-            return Delta(content)
+            return delta
         reason = chunk.get("done_reason")
         if reason in ("load", "unload"):  # it has loaded a model, or let it go, and said nothing
             raise self._failures.model(f"done_reason {reason!r}")
-        return Delta(
-            content,
-            reason if isinstance(reason, str) and reason else "stop",
-            usage_in(chunk, "prompt_eval_count", "eval_count"),
-        )
+        delta.finish_reason = reason if isinstance(reason, str) and reason else "stop"
+        delta.usage = usage_in(chunk, "prompt_eval_count", "eval_count")
+        return delta
 
 
 def ollama_url(host: str) -> str:

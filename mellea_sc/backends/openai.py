@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -13,10 +12,20 @@ import attrs
 
 from mellea_sc.backends.http.address import Address, parse_address
 from mellea_sc.backends.http.backend import HttpBackend
+from mellea_sc.backends.http.dialect import Dialect, describe, has_schema
 from mellea_sc.backends.http.environment import CONNECT_TIMEOUT, ClientSettings, Verify
 from mellea_sc.backends.http.events import EventSplitter
 from mellea_sc.backends.http.failures import Advice, Secret
-from mellea_sc.backends.http.json_values import fields_of, list_of, parse_object, text_in, usage_in
+from mellea_sc.backends.http.json_values import (
+    calls_in,
+    count_in,
+    fields_of,
+    list_of,
+    parse_object,
+    reasoning_in,
+    text_in,
+    usage_in,
+)
 from mellea_sc.backends.model_options import (
     ModelOption,
     WireNames,
@@ -27,7 +36,7 @@ from mellea_sc.core.backend import Delta, GenerationRequest, JsonSchema, Usage
 from mellea_sc.core.errors import BackendRejected, InvalidOption
 
 if TYPE_CHECKING:
-    import httpx
+    from mellea_sc.backends.http.client import AnyClient
 
 __all__ = ["OpenAIBackend"]
 
@@ -35,21 +44,6 @@ log: Final = logging.getLogger("mellea_sc")
 
 DEFAULT_URL: Final = "https://api.openai.com/v1"
 WITH_USAGE: Final[Mapping[str, object]] = {"include_usage": True}
-
-
-@attrs.define(eq=False)
-class _Dialect:
-    """What is known of how a server speaks the protocol; found out by what it refuses.
-
-    Args:
-        max_tokens: Its name for the limit of an answer.
-        stream_options: Whether it knows them.
-        json_schema: Whether it can hold an answer to a schema.
-    """
-
-    max_tokens: Literal["max_tokens", "max_completion_tokens"]
-    stream_options: bool = True
-    json_schema: bool = True
 
 
 class OpenAIBackend(HttpBackend):
@@ -64,8 +58,8 @@ class OpenAIBackend(HttpBackend):
         api_key: By default ``OPENAI_API_KEY``; servers on one's own machine mostly need none.
         headers: Sent with every request. One that holds a key (``Authorization``, ``api-key``) takes the place
             of ``OPENAI_API_KEY``. Their values are secrets.
-        client: An ``httpx.AsyncClient`` to use instead of one of the backend's own; it stays the caller's to
-            close, and its timeouts are not used.
+        client: An ``AsyncClient`` of httpx or httpx2 to use instead of one of the backend's own; it stays the
+            caller's to close, and its timeouts are not used.
         verify: Which certificates are trusted: the path of a file or folder of them, an ``ssl.SSLContext``,
             or ``False``: any. By default those of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, else the usual ones.
         proxy: The URL of the proxy to go through; ``False``: none. By default what ``HTTPS_PROXY`` and its kin
@@ -79,7 +73,7 @@ class OpenAIBackend(HttpBackend):
             the kind that it wants there (all fields required, no others allowed).
         prefills: Say so of a server that writes on where an assistant's last message ends: ``True`` where it
             takes ``continue_final_message`` (llama.cpp, vLLM, SGLang) or needs nothing, ``"prefix"`` where the
-            message is to be marked as a prefix (Mistral, DeepSeek).
+            message is to be marked as a prefix (Mistral, DeepSeek); a server that refuses the first gets the second.
         uds: Path of a unix socket to go through; ``base_url`` is then the address seen by the server.
 
     Raises:
@@ -98,7 +92,7 @@ class OpenAIBackend(HttpBackend):
         base_url: str | None = None,
         api_key: str | None = None,
         headers: Mapping[str, str] | None = None,
-        client: httpx.AsyncClient | None = None,
+        client: AnyClient | None = None,
         verify: Verify = True,
         proxy: bool | str = True,
         timeout: float | None = CONNECT_TIMEOUT,
@@ -114,15 +108,15 @@ class OpenAIBackend(HttpBackend):
         settings = ClientSettings(verify=verify, proxy=proxy, timeout=timeout)
         super().__init__(model_id, address, _advice(model_id), client, settings)
         self.prefills: bool = bool(prefills)
-        self._marks_prefix = prefills == "prefix"
         self._extra_body = checked_extra_body(extra_body, WireNames({}, _RESERVED))
         self._stream_options = stream_options
         self._strict = strict
         # Every compatible server knows max_tokens and few its successor; OpenAI's own refuses it for its
         # newer models.
-        self._dialect = _Dialect(
+        self._dialect = Dialect(
             "max_completion_tokens" if _is_openai(address) else "max_tokens",
-            stream_options is not None,
+            stream_options=stream_options is not None,
+            marks_prefix=prefills == "prefix",
         )
 
     def payload(self, request: GenerationRequest) -> dict[str, object]:
@@ -146,9 +140,9 @@ class OpenAIBackend(HttpBackend):
                 payload["response_format"] = self._response_format(schema)
             else:
                 payload["response_format"] = {"type": "json_object"}
-                _describe(schema, messages)
+                describe(schema, messages)
         if self.prefills and messages and messages[-1]["role"] == "assistant":
-            if self._marks_prefix:
+            if dialect.marks_prefix:
                 messages[-1]["prefix"] = True
             else:
                 payload |= {"continue_final_message": True, "add_generation_prompt": False}
@@ -162,23 +156,14 @@ class OpenAIBackend(HttpBackend):
 
     def adapts_to(self, payload: Mapping[str, object], error: BackendRejected) -> bool:
         """Learn from a refusal that names what older and other servers do not know."""
-        if error.status not in (400, 422):
-            return False
-        words, dialect = error.body, self._dialect
-        if "stream_options" in payload and "stream_options" in words:
-            dialect.stream_options = False
-        elif "max_tokens" in payload and "max_completion_tokens" in words:
-            dialect.max_tokens = "max_completion_tokens"
-        elif _has_schema(payload) and _refuses_schemas(words):
-            dialect.json_schema = False
+        learned = self._dialect.learn(payload, error)
+        if learned and has_schema(payload) and not self._dialect.json_schema:
             log.warning(
                 "%s cannot hold an answer to a JSON schema; from now on it is asked for JSON, with the schema in "
                 "the prompt",
                 self._failures.server,
             )
-        else:
-            return False
-        return True
+        return learned
 
     def splitter(self) -> EventSplitter:
         """The response is a stream of events."""
@@ -188,7 +173,7 @@ class OpenAIBackend(HttpBackend):
         """The delta in an event's data; ``[DONE]`` is the end.
 
         An event without choices (a ping, metadata, the usage) is an empty delta. Text is also taken where
-        other protocols have it: in ``message``, in ``text``.
+        other protocols have it: in ``message``, in ``text``; reasoning and calls, by whichever of their names.
         """
         if text.strip() == "[DONE]":
             return None
@@ -213,43 +198,41 @@ class OpenAIBackend(HttpBackend):
         content = text_in(words.get("content") or words.get("refusal") or choice.get("text"))
         if content is None:
             raise self._failures.malformed(text)
-        return Delta(content, reason if isinstance(reason, str) and reason else None, _usage(chunk))
+        reason = reason if isinstance(reason, str) and reason else None
+        delta = Delta(content, reason, _usage(chunk))
+        if len(words) > 1 or not content or content is not words.get("content"):
+            # most deltas are one text, and have nothing else
+            delta.reasoning = reasoning_in(words)
+            delta.tool_calls = calls_in(words)
+        return delta
 
 
 def _usage(chunk: Mapping[str, object]) -> Usage | None:
     usage = fields_of(chunk.get("usage")) or fields_of(fields_of(chunk.get("x_groq")).get("usage"))
     if not usage:
         return None
-    return usage_in(usage, "prompt_tokens", "completion_tokens") or usage_in(
+    known = usage_in(usage, "prompt_tokens", "completion_tokens") or usage_in(
         usage, "input_tokens", "output_tokens"
+    )
+    if known is None:
+        return None
+    read = fields_of(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))
+    wrote = fields_of(usage.get("completion_tokens_details") or usage.get("output_tokens_details"))
+    reasoning = count_in(wrote, "reasoning_tokens") or count_in(usage, "reasoning_tokens")
+    # Some (xAI, Gemini) leave the reasoning out of the completion; what they call the total has it.
+    rest = count_in(usage, "total_tokens") - known.total_tokens if known.prompt_tokens else 0
+    if rest <= 0:
+        rest = reasoning if reasoning > known.completion_tokens else 0
+    return Usage(
+        known.prompt_tokens,
+        known.completion_tokens + rest,
+        count_in(read, "cached_tokens") or count_in(usage, "prompt_cache_hit_tokens"),
+        reasoning,
     )
 
 
 _FAILED: Final = ("error", "abort", "network_error")
 """Reasons that servers give for an answer that is none."""
-
-
-def _has_schema(payload: Mapping[str, object]) -> bool:
-    return fields_of(payload.get("response_format")).get("type") == "json_schema"
-
-
-def _refuses_schemas(words: str) -> bool:
-    """Whether schemas are refused altogether, and not this one for what is in it."""
-    words = words.lower()
-    if "invalid schema" in words or "invalid_json_schema" in words:
-        return False
-    return "response_format" in words or "json_schema" in words or "response format" in words
-
-
-def _describe(schema: JsonSchema, messages: list[dict[str, object]]) -> None:
-    """Put a schema into the system's message, for servers that cannot hold an answer to it."""
-    said = (
-        f"Answer with nothing but a JSON object that fits this JSON schema:\n{json.dumps(schema)}"
-    )
-    if messages and messages[0]["role"] == "system":
-        messages[0]["content"] = f"{messages[0]['content']}\n\n{said}"
-    else:
-        messages.insert(0, {"role": "system", "content": said})
 
 
 _NAMES: Final = {

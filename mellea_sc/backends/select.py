@@ -12,7 +12,7 @@ from mellea_sc.core.backend import Backend
 from mellea_sc.core.errors import InvalidOption
 
 if TYPE_CHECKING:
-    import httpx
+    from mellea_sc.backends.http.client import AnyClient
 
 __all__ = ["BACKEND_NAMES", "OpenAISettings", "ServerSettings", "make_backend"]
 
@@ -27,7 +27,7 @@ class ServerSettings(TypedDict, total=False):
     base_url: str | None
     api_key: str | None
     headers: Mapping[str, str] | None
-    client: httpx.AsyncClient | None
+    client: AnyClient | None
     verify: Verify
     proxy: bool | str
     timeout: float | None

@@ -18,7 +18,6 @@ from typing import Final
 
 import anyio
 import attrs
-from rich.console import Console
 from rich.text import Text
 
 from mellea_sc.backends._weights import SMOLLM2, cache_directory, pip_command
@@ -31,6 +30,7 @@ from mellea_sc.backends.openai import OpenAIBackend
 from mellea_sc.backends.select import BACKEND_NAMES, DEFAULT_OLLAMA_MODEL, make_backend
 from mellea_sc.cli.ending import BACKEND, VALID
 from mellea_sc.cli.headers import headers_from
+from mellea_sc.cli.lines import console_on, hanging
 from mellea_sc.core.errors import (
     BackendProtocolError,
     BackendRejected,
@@ -50,6 +50,7 @@ PROBE: Final = 5.0
 """Seconds that looking at one backend may take."""
 NAMED: Final = 5
 """How many of a server's models are named to people."""
+INDENT: Final = " " * 10
 
 
 @attrs.frozen
@@ -63,6 +64,7 @@ class Finding:
         models: What its server has.
         problem: Where to look, if it is not usable: ``"setting"``, ``"server"``, ``"certificate"``, ``"proxy"``,
             ``"key"``, ``"path"``, ``"model"`` or ``"engine"``.
+        reached: Whether its server has answered, and only the name of a model that it has is missing.
     """
 
     name: str
@@ -70,15 +72,17 @@ class Finding:
     says: str
     models: Sequence[str] = ()
     problem: str | None = None
+    reached: bool = False
 
 
 @attrs.frozen
 class Choice:
-    """The backend that a session gets when nothing is said, and why."""
+    """The backend that a session gets when nothing is said, and why; see :class:`Finding`."""
 
     name: str
     why: str
     usable: bool
+    reached: bool = False
 
 
 async def doctor(as_json: bool, headers_file: str | None = None) -> int:
@@ -178,7 +182,7 @@ async def _look_at_ollama(headers: Mapping[str, str] | None) -> Finding:
     if model in models or f"{model}:latest" in models:
         return Finding("ollama", True, f"{at}, {model}", models)
     says = f"{at}, without {model}: ollama pull {model}"
-    return Finding("ollama", False, says, models, "model")
+    return Finding("ollama", False, says, models, "model", reached=True)
 
 
 async def _look_at_openai(headers: Mapping[str, str] | None) -> Finding:
@@ -197,10 +201,10 @@ async def _look_at_openai(headers: Mapping[str, str] | None) -> Finding:
     at = f"at {backend._address}, {key}"
     if model is None:
         says = f"{at}: set MELLEA_SC_MODEL to one of its models"
-        return Finding("openai", False, says, models, "setting")
+        return Finding("openai", False, says, models, "setting", reached=True)
     if models and model not in models:
         says = f"{at}, without {model} (MELLEA_SC_MODEL)"
-        return Finding("openai", False, says, models, "model")
+        return Finding("openai", False, says, models, "model", reached=True)
     return Finding("openai", True, f"{at}, {model}", models)
 
 
@@ -256,7 +260,7 @@ def _choice(findings: Mapping[str, Finding]) -> Choice:
         why = "its extra is installed"
     else:
         why = "MELLEA_SC_BACKEND is not set, and local is not installed"
-    return Choice(name, why, findings[name].usable)
+    return Choice(name, why, findings[name].usable, findings[name].reached)
 
 
 def _versions() -> dict[str, str]:
@@ -268,19 +272,30 @@ def _versions() -> dict[str, str]:
 
 
 def _tell(findings: Sequence[Finding], choice: Choice) -> None:
-    console = Console()
-    good, bad = ("+", "x") if console.options.ascii_only else ("✓", "✗")
-    lines = [Text(", ".join(f"{name} {it}" for name, it in _versions().items()), "dim"), Text()]
+    console = console_on(sys.stdout)
+    versions = ", ".join(f"{name} {it}" for name, it in _versions().items())
+    lines = [*hanging(console, "", "", Text(versions, "dim")), Text()]
     for finding in findings:
-        line = Text(f"{good} " if finding.usable else f"{bad} ")
-        line.stylize("bold green" if finding.usable else "bold red")
-        line.append(f"{finding.name:<8}", "bold").append(harmless(finding.says))
-        lines.append(line)
+        mark, style = _mark(finding, ascii_only=console.options.ascii_only)
+        first, *more = hanging(
+            console, f"{mark} {finding.name:<8}", INDENT, Text(harmless(finding.says))
+        )
+        first.stylize(style, 0, 1)
+        first.stylize("bold", 2, len(INDENT))
+        lines += [first, *more]
         if finding.models:
-            more = len(finding.models) - NAMED
-            named = ", ".join(finding.models[:NAMED]) + (f" and {more} more" if more > 0 else "")
-            lines.append(Text(f"{'':<10}it has {harmless(named)}", "dim"))
-    state = "" if choice.usable else ", which cannot be used"
-    lines += [Text(), Text(f"A session gets {choice.name}{state}: {harmless(choice.why)}.")]
-    for line in lines:
+            rest = len(finding.models) - NAMED
+            named = ", ".join(finding.models[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
+            lines += hanging(console, INDENT, INDENT, Text(f"it has {harmless(named)}", "dim"))
+    state = "" if choice.usable else ", which cannot be used" + (" yet" if choice.reached else "")
+    chosen = Text(f"A session gets {choice.name}{state}: {harmless(choice.why)}.")
+    for line in [*lines, Text(), *hanging(console, "", "", chosen)]:
         console.print(line, soft_wrap=True, highlight=False)
+
+
+def _mark(finding: Finding, *, ascii_only: bool) -> tuple[str, str]:
+    if finding.usable:
+        return ("+" if ascii_only else "✓"), "bold green"
+    if finding.reached:  # the server is well, and a word is all that is missing
+        return "!", "bold yellow"
+    return ("x" if ascii_only else "✗"), "bold red"

@@ -15,6 +15,7 @@ import anyio
 
 from mellea_sc.core.errors import MelleaError, MissingExtra, UsageError
 from mellea_sc.core.plain_text import harmless
+from mellea_sc.runtime.loops import loop_options
 
 __all__ = ["BACKEND", "CUT_OFF", "INTERRUPTED", "INVALID", "USAGE", "VALID", "end_with", "tell"]
 
@@ -56,7 +57,8 @@ def end_with(
     try:
         if loop == "trio" and find_spec("trio") is None:
             raise MissingExtra("--loop trio needs trio: pip install 'mellea_sc[trio]'")
-        status = anyio.run(command, *args, backend=loop)
+        options = loop_options() if loop == "asyncio" else {}
+        status = anyio.run(command, *args, backend=loop, backend_options=options)
     except BaseException as error:  # noqa: ASYNC103, BLE001 - this is where every error ends
         status = _told(error, debug=debug)
     sys.exit(status)

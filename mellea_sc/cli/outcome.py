@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 
 from mellea_sc.cli.ending import BACKEND, CUT_OFF, INTERRUPTED, INVALID, VALID
-from mellea_sc.core.judging import BROKEN_OFF
+from mellea_sc.core.backend import BROKEN_OFF
 from mellea_sc.core.plain_text import harmless
 from mellea_sc.stdlib.stream_result import StreamChunkingResult
 

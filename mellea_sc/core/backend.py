@@ -11,19 +11,21 @@ import abc
 import copy
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 
 from mellea_sc.core.base import Component, Context, Role, Span, Thunk
 from mellea_sc.core.errors import BackendNotBound, InvalidOption
 from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.core.tool_calls import ToolCall, ToolCallDelta
 from mellea_sc.core.usage import Usage
 
 if TYPE_CHECKING:
     from typing import Self
 
 __all__ = [
+    "BROKEN_OFF",
     "Backend",
     "BackendWrapper",
     "ChatMessage",
@@ -32,6 +34,8 @@ __all__ = [
     "GenerationRequest",
     "JsonSchema",
     "SchemaModel",
+    "ToolCall",
+    "ToolCallDelta",
     "Usage",
     "schema_of",
 ]
@@ -96,6 +100,10 @@ class GenerationRequest:
     json_schema: JsonSchema | None = None
 
 
+BROKEN_OFF: Final = frozenset({"length", "max_tokens", "content_filter"})
+"""Why an answer ended that had not come to its end."""
+
+
 @attrs.define
 class Delta:
     """The next piece of an answer: a value, though not frozen, for one is made for each token.
@@ -104,11 +112,15 @@ class Delta:
         text: New text; may be empty.
         finish_reason: Why the model stopped, on the piece that says so (``"stop"``, ``"length"``, …).
         usage: The tokens used by the whole request so far, where the server says so.
+        reasoning: New text of what the model thinks before it answers. It is no part of the answer.
+        tool_calls: New pieces of calls that the model wants to have made.
     """
 
     text: str = ""
     finish_reason: str | None = None
     usage: Usage | None = None
+    reasoning: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
 
 
 class Backend(abc.ABC):

@@ -25,6 +25,8 @@ Who is at fault can be read off the branch::
     │   ├── BackendProtocolError          the answer is not what the protocol says
     │   │   └── StreamInterrupted           the stream ended before its last delta
     │   ├── ModelError                    an error object inside the stream
+    │   ├── EmptyAnswer                   no text: only reasoning, or cut off before the first word
+    │   ├── UnexpectedToolCalls           calls instead of an answer, and nobody offered functions
     │   └── EngineError                   the embedded engine did not start, or died
     └── RunError                        the run
         ├── GenerationCancelled           cancelled: by its thunk, its session or a failure
@@ -49,6 +51,7 @@ import anyio
 
 if TYPE_CHECKING:
     from mellea_sc.core.spending import LimitName, Spent
+    from mellea_sc.core.tool_calls import ToolCall
     from mellea_sc.core.usage import Usage
 
 __all__ = [
@@ -63,6 +66,7 @@ __all__ = [
     "ChunkingError",
     "ContextTooLong",
     "DependencyFailed",
+    "EmptyAnswer",
     "EngineError",
     "GenerationCancelled",
     "InvalidOption",
@@ -82,6 +86,7 @@ __all__ = [
     "SyncCallInEventLoop",
     "ThunkNotComputed",
     "UnclearJudgement",
+    "UnexpectedToolCalls",
     "UsageError",
     "ValidatorTimeout",
     "WrongEventLoop",
@@ -244,6 +249,51 @@ class StreamInterrupted(BackendProtocolError):
 
 class ModelError(BackendError):
     """The server reported an error inside the stream, after it had begun."""
+
+
+class EmptyAnswer(BackendError):
+    """The answer has no text, and not because the model had nothing to say.
+
+    Args:
+        message: Where the tokens went, and what to do.
+        finish_reason: Why the model stopped.
+        reasoning: What it thought.
+        usage: The tokens used, if the server said so.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        finish_reason: str | None = None,
+        reasoning: str = "",
+        usage: Usage | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.finish_reason = finish_reason
+        self.reasoning = reasoning
+        self.usage = usage
+
+
+class UnexpectedToolCalls(BackendError):
+    """The model wants functions to be called, and the request offered none.
+
+    Args:
+        message: Which functions.
+        tool_calls: The calls.
+        usage: The tokens used, if the server said so.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        tool_calls: Sequence[ToolCall] = (),
+        usage: Usage | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.tool_calls = tuple(tool_calls)
+        self.usage = usage
 
 
 class EngineError(BackendError):

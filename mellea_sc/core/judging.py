@@ -10,9 +10,9 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final, TypeVar
 
-from mellea_sc.core.backend import Backend, JsonSchema
+from mellea_sc.core.backend import BROKEN_OFF, Backend, JsonSchema
 from mellea_sc.core.base import Component, Context, Thunk
-from mellea_sc.core.errors import InvalidOption, UnclearJudgement
+from mellea_sc.core.errors import EmptyAnswer, InvalidOption, UnclearJudgement
 from mellea_sc.core.model_options import ModelOption, ModelOptions
 
 __all__ = ["YES_OR_NO", "ask_judge", "check_can_judge", "yes_or_no_prompt"]
@@ -42,9 +42,6 @@ YES_OR_NO: Final[JsonSchema] = {
     "additionalProperties": False,
 }
 """What a judge's answer has to fit."""
-
-BROKEN_OFF: Final = frozenset({"length", "max_tokens", "content_filter"})
-"""Why an answer ended that had not come to its end."""
 
 
 def yes_or_no_prompt(requirement: str, output: str) -> str:
@@ -113,7 +110,8 @@ async def ask_judge(
     Cancellation: the judge's generation is cancelled with the call, and has ended.
     """
     check_can_judge(backend)
-    options = {ModelOption.TEMPERATURE: 0.0, ModelOption.MAX_NEW_TOKENS: 512}
+    # a judge has nothing to call, whatever the session offers
+    options = {ModelOption.TEMPERATURE: 0.0, ModelOption.MAX_NEW_TOKENS: 512, "tools": None}
     said = ""
     for _ in range(2):
         thunk, _ = await backend.generate_from_context(
@@ -122,8 +120,12 @@ async def ask_judge(
             format=schema,
             model_options={**options, **(model_options or {})},
         )
-        async with thunk if isinstance(thunk, AbstractAsyncContextManager) else nullcontext():
-            answer = await thunk.avalue()
+        try:
+            async with thunk if isinstance(thunk, AbstractAsyncContextManager) else nullcontext():
+                answer = await thunk.avalue()
+        except EmptyAnswer as error:
+            said = str(error)
+            continue
         said = repr(answer[:200])
         if (why := _finish_reason(thunk)) in BROKEN_OFF:
             said += f", broken off (finish reason {why!r})"

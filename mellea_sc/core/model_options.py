@@ -11,7 +11,14 @@ from typing import Final, TypeAlias
 
 from mellea_sc.core.errors import InvalidOption
 
-__all__ = ["ModelOption", "ModelOptions", "merge_options", "stream_timeout", "wants_stream"]
+__all__ = [
+    "ModelOption",
+    "ModelOptions",
+    "merge_options",
+    "stream_timeout",
+    "think_tags",
+    "wants_stream",
+]
 
 ModelOptions: TypeAlias = Mapping[str, object]
 
@@ -40,6 +47,10 @@ class ModelOption:
     """bool: hand out deltas while they come. The wire is streamed either way."""
     STREAM_TIMEOUT: Final = "@@@stream_timeout@@@"
     """float, seconds: bounds the wait for each delta, the first included; default 120, ``None``: off."""
+    THINK_TAGS: Final = "@@@think_tags@@@"
+    """bool, or two str: the model's answers begin with reasoning between these, and that is no part of their text
+    (``True``: between ``<think>`` and ``</think>``). For models whose server leaves it in the text. An empty
+    first one is for models that do not write it, because their prompt ends with it."""
 
 
 def merge_options(*layers: ModelOptions | None) -> ModelOptions:
@@ -58,6 +69,7 @@ def merge_options(*layers: ModelOptions | None) -> ModelOptions:
             )
         merged.update(layer)
     stream_timeout(merged)
+    think_tags(merged)
     return merged
 
 
@@ -75,6 +87,25 @@ def stream_timeout(options: ModelOptions) -> float:
             f"ModelOption.STREAM_TIMEOUT must be a positive number of seconds or None, not {value!r}"
         )
     return float(value)
+
+
+def think_tags(options: ModelOptions) -> tuple[str, str] | None:
+    """The tags around the reasoning that answers begin with; ``None`` where they do not.
+
+    Raises:
+        InvalidOption: it is neither a bool nor two strings, of which the second has to be one.
+    """
+    match options.get(ModelOption.THINK_TAGS):
+        case None | False:
+            return None
+        case True:
+            return "<think>", "</think>"
+        case (str() as opening, str() as closing) if closing:
+            return opening, closing
+        case value:
+            raise InvalidOption(
+                f'ModelOption.THINK_TAGS must be a bool or two tags, like ("<think>", "</think>"), not {value!r}'
+            )
 
 
 def wants_stream(options: ModelOptions) -> bool:

@@ -27,7 +27,7 @@ class SamplingResult:
         sample_generations: The answers, computed. One that was stopped early (its ``finish_reason`` is
             ``"aborted"``) has the text that was good until then.
         sample_validations: For each answer, every requirement with its verdict; for one that was stopped
-            early, those that it failed.
+            early, those that it failed. One that does not fit its ``format`` has a verdict on that as well.
         sample_actions: What the model was asked, attempt by attempt.
         sample_contexts: The conversation before each attempt's answer, with action and answer added.
         trace: The story of it: what ended which attempt, and what that cost; ``None`` where a strategy

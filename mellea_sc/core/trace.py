@@ -57,9 +57,11 @@ class TokenCount:
     """Tokens of answers, without those of prompts.
 
     Args:
-        generated: Received from the model.
+        generated: Received from the model: text, reasoning and calls.
+        reasoning: Of those, the ones that it thought with.
         released: Of those, the ones in text that a reader was shown.
-        wasted: Of those, the ones that are not in the text that was accepted.
+        wasted: Of those, the ones that are neither in the text that was accepted nor the reasoning or the calls of
+            an attempt that this text is from.
         limit: What the attempt was allowed to generate, where the call said so.
         saved: By stopping early: ``limit`` less what was generated. That many could have come, no more.
         estimated: Whether the server did not count them: then they are one for each delta, and one for
@@ -67,6 +69,7 @@ class TokenCount:
     """
 
     generated: int = 0
+    reasoning: int = 0
     released: int = 0
     wasted: int = 0
     limit: int | None = None
@@ -76,6 +79,7 @@ class TokenCount:
     def __add__(self, other: TokenCount) -> TokenCount:
         return TokenCount(
             generated=self.generated + other.generated,
+            reasoning=self.reasoning + other.reasoning,
             released=self.released + other.released,
             wasted=self.wasted + other.wasted,
             saved=self.saved + other.saved,
@@ -85,6 +89,8 @@ class TokenCount:
     def __str__(self) -> str:
         about = "about " if self.estimated else ""
         said = [f"{about}{self.generated} tokens"]
+        if self.reasoning:
+            said.append(f"{self.reasoning} of reasoning")
         if self.released:
             said.append(f"{self.released} released")
         if self.wasted:

@@ -19,10 +19,19 @@ def estimated_tokens(text: str) -> int:
 
 @attrs.frozen
 class Usage:
-    """Tokens, as the server counts them."""
+    """Tokens, as the server counts them; 0 where it does not say.
+
+    Args:
+        prompt_tokens: What was read.
+        completion_tokens: What was generated: text, reasoning and calls.
+        cached_tokens: Those of the prompt that the server had read before.
+        reasoning_tokens: Those of the completion that the model thought with.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -33,4 +42,6 @@ class Usage:
         return Usage(
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 import anyio
 
@@ -75,7 +76,15 @@ def _with_notes(first: Exception, thunks: list[ModelOutputThunk]) -> Exception:
         thunk.was_told()
         if other is None or other is first:
             continue
-        note = f"{thunk!r}, which was waited for as well: {other!r}"
+        note = f"{thunk!r}, which was waited for as well: {_with_causes(other)}"
         if note not in getattr(first, "__notes__", ()):  # the same thunks may be waited for again
             first.add_note(note)
     return first
+
+
+def _with_causes(error: BaseException) -> str:
+    said = repr(error)
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        said = f"{group.message} ({'; '.join(map(_with_causes, group.exceptions))})"
+    return said if error.__cause__ is None else f"{said} from {_with_causes(error.__cause__)}"

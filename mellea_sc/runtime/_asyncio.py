@@ -20,11 +20,11 @@ __all__ = [
     "call_soon_in",
     "claim",
     "clock",
-    "is_being_cancelled",
     "may_run",
     "running_loop",
     "running_task",
     "spawn_root",
+    "was_cancelled_natively",
 ]
 
 _roots: Final[set[asyncio.Task[None]]] = set()
@@ -47,8 +47,8 @@ def clock() -> Callable[[], float]:
     return loop.time
 
 
-def is_being_cancelled() -> bool:
-    """Whether anybody has asked for the running task's cancellation and it is not over."""
+def was_cancelled_natively() -> bool:
+    """Whether somebody has called the running task's ``cancel`` and it is not over."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

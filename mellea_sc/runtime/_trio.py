@@ -8,7 +8,6 @@ what is spawned here must not raise.
 from __future__ import annotations
 
 import contextvars
-import math
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -18,7 +17,7 @@ import trio
 __all__ = [
     "call_soon_in",
     "clock",
-    "is_being_cancelled",
+    "has_ended",
     "pass_on_interrupt",
     "running_loop",
     "running_task",
@@ -46,9 +45,13 @@ def running_task() -> object | None:
     return trio.lowlevel.current_task() if trio.lowlevel.in_trio_task() else None
 
 
-def is_being_cancelled() -> bool:
-    """Whether the running task is to be cancelled at its next checkpoint."""
-    return trio.current_effective_deadline() == -math.inf
+def has_ended(tasks: object) -> bool:
+    """Whether the nursery of a task group is closed: all its tasks have ended, and its block is to go on.
+
+    trio says so only by an untyped error in whoever starts a task then.
+    """
+    nursery: object = getattr(tasks, "_nursery", None)
+    return bool(getattr(nursery, "_closed", False))
 
 
 def call_soon_in(token: object, function: Callable[[], object]) -> None:

@@ -36,21 +36,24 @@ import anyio
 import anyio.abc
 import attrs
 
-from mellea_sc.core.backend import Backend, Format
+from mellea_sc.core.backend import Backend, Delta, Format
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.beginnings import Beginning
 from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
 from mellea_sc.core.prompt import beginning_of
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
+from mellea_sc.core.tool_calls import ToolCall
+from mellea_sc.core.usage import estimated_tokens
 from mellea_sc.runtime.cutter import Cutter
 from mellea_sc.runtime.editors import Editor, TextSink
 from mellea_sc.runtime.edits import Edits, Placed
-from mellea_sc.runtime.failures import raise_unchanged, sole_error, without_cancellations
+from mellea_sc.runtime.failures import failure_of, raise_unchanged, sole_error
 from mellea_sc.runtime.generation import opened_scope, pump, request_for
 from mellea_sc.runtime.lanes import Known, Lane, Lanes
 from mellea_sc.runtime.ledger import Chunk, Failure, Ledger
-from mellea_sc.runtime.loops import clock
+from mellea_sc.runtime.loops import clock, running_task
 from mellea_sc.runtime.nursery import Nursery, cancellation_first, parked
+from mellea_sc.runtime.parts import OtherParts
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
 from mellea_sc.runtime.validation import validate_all
 
@@ -154,6 +157,10 @@ class Audience(Protocol):
         """Wait for the reader no more."""
         ...
 
+    def reasoned(self, text: str) -> None:
+        """The model has thought on."""
+        ...
+
     def generated(self, text: str) -> None:
         """The text has come to its natural end."""
         ...
@@ -240,6 +247,7 @@ class Attempt:
         self._judged = Judged(self._lanes, audience)
         self._editors = judging.editors
         self._parts: list[str] = [] if self._editors else self._judged.parts
+        self._other = OtherParts()
         after: TextSink = self._judged
         for editor in reversed(self._editors):
             editor.connect(after, self._cut_off)
@@ -260,6 +268,21 @@ class Attempt:
     def generated(self) -> str:
         """All that was generated, judged or not, after what it began with."""
         return "".join(self._parts)
+
+    @property
+    def has_text(self) -> bool:
+        """Whether there is any text, what it began with included."""
+        return bool(self._parts)
+
+    @property
+    def reasoning(self) -> str:
+        """What the model thinks, as far as it has come."""
+        return self._other.reasoning
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls that the model wants to have made, as far as they have come."""
+        return self._other.tool_calls
 
     @property
     def edited(self) -> str:
@@ -310,7 +333,17 @@ class Attempt:
     def estimate(self) -> int:
         """About how many tokens it has received: one a delta, or one for four characters of it."""
         kept = 0 if self._kept is None else len(self._kept.chunks) + 1
-        return sum(max(1, len(part) // 4) for part in self._parts[kept:])
+        return sum(map(estimated_tokens, self._parts[kept:])) + self._other.estimate
+
+    @property
+    def share_of_reasoning(self) -> float:
+        """About how much of what it has received is reasoning, from 0 to 1."""
+        return self._other.reasoning_estimate / max(1, self.estimate)
+
+    @property
+    def share_of_other(self) -> float:
+        """About how much of what it has received is reasoning or calls, from 0 to 1."""
+        return self._other.estimate / max(1, self.estimate)
 
     @property
     def error(self) -> Exception | None:
@@ -367,7 +400,7 @@ class Attempt:
         options = merge_options(nursery.options, self.asking.model_options)
         limit = options.get(ModelOption.MAX_NEW_TOKENS)
         self.token_limit = limit if isinstance(limit, int) else None
-        now = self._now
+        now, task = self._now, running_task()
         self.started_at = now()
         try:
             self._begin()
@@ -386,7 +419,7 @@ class Attempt:
                         await self._finish(judging)
         except BaseException as error:
             # errors go before a cancellation, as in a task group; some were waiting for the judges
-            if (failure := without_cancellations(error)) is not None:
+            if (failure := failure_of(error, "an attempt", task)) is not None:
                 self._errors.append(failure)
             elif not self._errors or not isinstance(error, anyio.get_cancelled_exc_class()):
                 raise
@@ -519,6 +552,12 @@ class Attempt:
         if self._editors:
             return self._head.feed(text)
         return self._lanes.feed(text) or self._audience.is_full
+
+    def write_other(self, delta: Delta) -> None:
+        """Take what a delta has besides its text: nobody judges it."""
+        self._other.take(delta)
+        if delta.reasoning:
+            self._audience.reasoned(delta.reasoning)
 
     async def room(self) -> None:
         """Wait for the first in the chain: an editor, or the lanes and the reader."""

@@ -29,7 +29,6 @@ __all__ = [
     "sole_error",
     "stray_cancellation_as",
     "tidied",
-    "without_cancellations",
 ]
 
 _OURS: Final = "mellea_sc"
@@ -52,7 +51,7 @@ def leaves_of(error: BaseException) -> list[BaseException]:
     return list(leaves.values())
 
 
-def without_cancellations(error: BaseException) -> Exception | None:
+def _without_cancellations(error: BaseException) -> Exception | None:
     """An error, or of a group what is no cancellation, where all of that are errors.
 
     trio puts the cancellation of those beside it into the group of an error; anyio under asyncio does not.
@@ -160,7 +159,7 @@ def failure_of(error: BaseException, what: str, task: object) -> Exception | Non
         if is_stray_cancellation():
             return RunError(f"{what} raised a cancellation that nobody asked for")
         return None
-    if (failure := without_cancellations(error)) is not None:
+    if (failure := _without_cancellations(error)) is not None:
         return tidied(failure)
     leaves = leaves_of(error)
     if task is running_task() and all(isinstance(one, Exception | GeneratorExit) for one in leaves):
@@ -169,6 +168,9 @@ def failure_of(error: BaseException, what: str, task: object) -> Exception | Non
 
 
 def _caused_by(error: BaseException, what: str) -> RunError:
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        error = group.split(anyio.get_cancelled_exc_class())[1] or error
     failure = RunError(f"{what} raised {error!r}, which is no error to Python")
     failure.__cause__ = error
     return failure

@@ -2,13 +2,14 @@
 
 ::
 
-    backend.open() ──delta──> pump ──text──> sink.write()      a thunk's parts, or a run's lanes
-         ^                      │
+    backend.open() ──delta──> pump ──text───> sink.write()     a thunk's parts, or a run's lanes
+         ^                      ├────rest───> sink.write_other()   reasoning, calls
          └── not read ──────────┴── while sink.room() waits     back-pressure, down to the socket
 
 :func:`pump` hands a delta over the moment the backend has it, with no task in between. It waits for
 room only when the sink says that it is full, and it gives other tasks a turn every few deltas in case
-the source never has to wait itself. The wait for each delta is bounded; the wait for room is not.
+the source never has to wait itself. The wait for each delta is bounded; the wait for room is not. An answer that
+ends without text is an error, unless the model had nothing to say or wants functions to be called.
 
 :class:`BoundBackend` is what users and validators hold: a backend with a place for its tasks.
 """
@@ -36,7 +37,6 @@ from mellea_sc.core.backend import (
     Delta,
     Format,
     GenerationRequest,
-    SchemaModel,
     schema_of,
 )
 from mellea_sc.core.base import CBlock, Component, Context, Span, pending_thunks
@@ -51,10 +51,13 @@ from mellea_sc.core.errors import (
 from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout, wants_stream
 from mellea_sc.core.prompt import beginning_of, messages_for, not_yet_read
 from mellea_sc.core.retries import sent
-from mellea_sc.runtime.failures import sole_error
+from mellea_sc.core.tool_calls import ToolCall
+from mellea_sc.runtime.answers import check_said, read_meaning, warn_of_misfit
+from mellea_sc.runtime.failures import sole_error, stray_cancellation_as
 from mellea_sc.runtime.loops import clock, is_stray_cancellation
 from mellea_sc.runtime.metering import metered
 from mellea_sc.runtime.nursery import Nursery
+from mellea_sc.runtime.think_tags import without_think_tags
 from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
 
 __all__ = ["LONGEST", "BoundBackend", "Place", "Sink", "opened_scope", "pump", "settle"]
@@ -82,8 +85,27 @@ class Sink(Protocol):
     @generation.setter
     def generation(self, known: GenerationInfo) -> None: ...
 
+    @property
+    def reasoning(self) -> str:
+        """The reasoning so far."""
+        ...
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls so far."""
+        ...
+
+    @property
+    def has_text(self) -> bool:
+        """Whether any text has come."""
+        ...
+
     def write(self, text: str) -> bool:
         """Take the text; true when the producer should wait for :meth:`room`."""
+        ...
+
+    def write_other(self, delta: Delta) -> None:
+        """Take what a delta has besides its text."""
         ...
 
     async def room(self) -> None:
@@ -99,12 +121,14 @@ async def pump(
     Raises:
         BackendTimeout: a delta, the first included, took longer than ``STREAM_TIMEOUT``.
         BackendError: as the backend raised it; what came before it has been written.
+        EmptyAnswer: it has come to its end, and there is no text.
+        UnexpectedToolCalls: there are calls, and nobody has offered functions.
         BudgetExceeded: a limit was exceeded; what came before that has been written.
 
     Cancellation: the connection is closed at once, and with it the generation.
     """
     timeout = stream_timeout(request.options)
-    backend = metered(await nursery.connection())
+    backend = metered(without_think_tags(await nursery.connection(), request))
     limit = nursery.limit(timeout)
     async with nursery.slot(limit) as slot:
         now = clock()
@@ -119,6 +143,8 @@ async def pump(
                 async with backend.open(request) as deltas:
                     async for delta in deltas:
                         text = delta.text if beginning is None else beginning.feed(delta.text)
+                        if delta.reasoning or delta.tool_calls:
+                            sink.write_other(delta)
                         if len(text) > LONGEST:
                             limit.pause()
                             await _write_in_pieces(sink, text)
@@ -127,7 +153,7 @@ async def pump(
                             limit.pause()
                             await sink.room()
                             limit.resume()
-                        if first is None and text:
+                        if first is None and (text or delta.reasoning or delta.tool_calls):
                             first = now() - started
                             sink.generation = attrs.evolve(
                                 sink.generation, time_to_first_token=first
@@ -146,7 +172,12 @@ async def pump(
             ) from None
         finally:
             total = now() - started
-            sink.generation = attrs.evolve(sink.generation, total_time=total)
+            sink.generation = attrs.evolve(
+                sink.generation,
+                total_time=total,
+                reasoning=sink.reasoning,
+                tool_calls=sink.tool_calls,
+            )
     if limit.was_exceeded:
         what = "the next delta" if seen else "the first delta"
         error = BackendTimeout(
@@ -158,6 +189,7 @@ async def pump(
         raise error
     if beginning is not None and (rest := beginning.end()):
         sink.write(rest)
+    check_said(sink.generation, request, has_text=sink.has_text)
 
 
 async def _write_in_pieces(sink: Sink, text: str) -> None:
@@ -257,7 +289,7 @@ class BoundBackend(BackendWrapper):
     @asynccontextmanager
     async def _opened(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
         nursery = (await self._place()).nursery
-        backend = metered(await nursery.connection())
+        backend = metered(without_think_tags(await nursery.connection(), request))
         async with nursery.slot() as slot, AsyncExitStack() as stack:
             with sent(slot):
                 deltas = await stack.enter_async_context(backend.open(request))
@@ -304,6 +336,8 @@ def start_generation(
 
     async def work(sink: ModelOutputThunk) -> None:
         await generate_into(sink, nursery, action, ctx, format=format, model_options=model_options)
+        if isinstance(format, type):  # judges have schemas, and read more than JSON
+            warn_of_misfit(sink, format)
 
     thunk.start(work, place.tasks)
     return thunk
@@ -322,7 +356,7 @@ async def generate_into(
     request = await request_for(nursery, action, ctx, format, model_options)
     prefills = nursery.backend.prefills
     await pump(nursery, request, thunk, beginning_of(action, prefills=prefills))
-    thunk.parsed_repr = parsed(thunk.text_so_far, action, format)
+    read_meaning(thunk, action, format)
 
 
 async def request_for(
@@ -342,19 +376,6 @@ async def request_for(
     options = merge_options(nursery.options, model_options)
     messages = messages_for(action, ctx, options, prefills=nursery.backend.prefills)
     return GenerationRequest(messages, options, schema_of(format))
-
-
-def parsed(text: str, action: Component | Span, format: Format | None) -> object:
-    """What a text means: an instance of the format's class, the component's reading, or the text.
-
-    A text that does not fit its format stays a text: whether it has to fit is a requirement's business.
-    """
-    if isinstance(format, type) and isinstance(format, SchemaModel):
-        try:
-            return format.model_validate_json(text)
-        except ValueError:
-            return text
-    return action.parse(text) if isinstance(action, Component) else text
 
 
 def describe(action: Component | Span) -> str:
@@ -386,7 +407,8 @@ async def opened_scope(
     try:
         with sole_error():
             async with anyio.create_task_group() as tasks:
-                yield bound_to(Place(nursery, tasks), started)
+                with stray_cancellation_as("a validator, a strategy or a tool"):
+                    yield bound_to(Place(nursery, tasks), started)
                 tasks.cancel_scope.cancel("its scope ended")
     finally:
         _told.reset(before)

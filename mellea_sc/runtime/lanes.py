@@ -50,7 +50,7 @@ from mellea_sc.core.errors import (
 )
 from mellea_sc.core.requirement import PartialValidationResult, Requirement
 from mellea_sc.runtime.cutter import Cutter
-from mellea_sc.runtime.failures import stray_cancellation_as
+from mellea_sc.runtime.failures import stray_cancellation_as, tidied
 from mellea_sc.runtime.ledger import UNKNOWN, Chunk, Ledger, Move
 from mellea_sc.runtime.loops import clock
 from mellea_sc.runtime.nursery import cancellation_first
@@ -409,7 +409,7 @@ class Lane:
         if not self.requirement.fail_open:
             await anyio.lowlevel.cancel_shielded_checkpoint()
             raise error
-        log.warning("an error in %r counts as unknown", self.requirement, exc_info=error)
+        log.warning("an error in %r counts as unknown", self.requirement, exc_info=tidied(error))
         return UNKNOWN
 
 

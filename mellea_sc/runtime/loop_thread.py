@@ -24,7 +24,7 @@ import anyio.abc
 
 from mellea_sc.core.errors import SessionClosed
 from mellea_sc.runtime.forks import tell_of_forks
-from mellea_sc.runtime.loops import call_soon_in, running_loop
+from mellea_sc.runtime.loops import call_soon_in, loop_options, running_loop
 from mellea_sc.runtime.nursery import CLEANUP_TIMEOUT
 
 __all__ = ["LOOK_AGAIN", "PATIENCE", "Job", "LoopThread", "Mark"]
@@ -234,7 +234,7 @@ class LoopThread:
 
     def _run(self) -> None:
         try:
-            anyio.run(self._main)
+            anyio.run(self._main, backend_options=loop_options())
         except BaseException as error:  # noqa: ASYNC103, BLE001 # raised where it is waited for
             self._end(error)
         else:

@@ -6,9 +6,14 @@ has, and importing asyncio takes a program under trio as long as importing this 
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from importlib.util import find_spec
+
+import anyio
+import anyio.abc
 
 from mellea_sc.core.errors import UsageError, WrongEventLoop
 
@@ -19,7 +24,10 @@ __all__ = [
     "check_loop",
     "clock",
     "current_loop",
+    "has_ended",
+    "is_being_cancelled",
     "is_stray_cancellation",
+    "loop_options",
     "may_run",
     "or_else",
     "pass_on_interrupt",
@@ -63,6 +71,14 @@ def current_loop() -> object:
     if (token := running_loop()) is None:
         raise UsageError("no event loop is running here: call this from an async function")
     return token
+
+
+def loop_options() -> dict[str, bool]:
+    """What anyio is told for a loop of asyncio's that we start: uvloop, where it is installed.
+
+    A loop that somebody else starts is theirs to choose.
+    """
+    return {"use_uvloop": sys.platform != "win32" and find_spec("uvloop") is not None}
 
 
 def check_loop(loop: object, what: str) -> None:
@@ -155,13 +171,18 @@ def pass_on_interrupt() -> None:
 
 def is_stray_cancellation() -> bool:
     """Whether the cancellation that has just been caught is one that nobody has asked for."""
-    if _is_trio():
-        from mellea_sc.runtime import _trio
+    return not is_being_cancelled()
 
-        return not _trio.is_being_cancelled()
+
+def is_being_cancelled() -> bool:
+    """Whether somebody has asked for the cancellation of the running task, and it is not over."""
+    if anyio.current_effective_deadline() == -math.inf:
+        return True
+    if _is_trio():
+        return False
     from mellea_sc.runtime import _asyncio
 
-    return not _asyncio.is_being_cancelled()
+    return _asyncio.was_cancelled_natively()
 
 
 def running_task() -> object | None:
@@ -213,6 +234,15 @@ def after_first_steps(check: Callable[[], None]) -> None:
         from mellea_sc.runtime import _asyncio
 
         _asyncio.call_after_first_steps(check)
+
+
+def has_ended(tasks: anyio.abc.TaskGroup) -> bool:
+    """Whether a task group takes no tasks any more, though who is in its block has not gone on yet."""
+    if not _is_trio():
+        return False
+    from mellea_sc.runtime import _trio
+
+    return _trio.has_ended(tasks)
 
 
 def _is_trio() -> bool:

@@ -2,8 +2,8 @@
 
 The tokens of a request are what its server says. Until it says something, and where it never does,
 they are estimated: a message of the prompt as a quarter of its characters, and at least one; the
-generated text as a quarter of its characters, and at least one for each delta. What the server says
-takes the estimate's place, so what was spent can become less.
+generated text, the reasoning and the calls, as a quarter of their characters, and at least one for each delta.
+What the server says takes the estimate's place, so what was spent can become less.
 
 A request is debited before it is sent, and the one too many is not sent.
 """
@@ -17,6 +17,7 @@ from mellea_sc.core.backend import Backend, BackendWrapper, Delta, GenerationReq
 from mellea_sc.core.spending import Prices
 from mellea_sc.core.usage import CHARACTERS, estimated_tokens
 from mellea_sc.runtime.budget import Budget, Work, began, latest_request, open_budgets, work_above
+from mellea_sc.runtime.parts import other_characters
 
 __all__ = ["Account", "Metered", "metered"]
 
@@ -67,13 +68,17 @@ class Account:
 
     def take(self, delta: Delta) -> None:
         """Debit a delta."""
-        if delta.text:
+        characters = len(delta.text)
+        if characters:
             self._parts.append(delta.text)
+        if delta.reasoning or delta.tool_calls:
+            characters += other_characters(delta)
+        if characters:
             self._deltas_since += 1
-            self._characters_since += len(delta.text)
+            self._characters_since += characters
         prompt = self._prompt
         completion = self._said + max(self._deltas_since, self._characters_since // CHARACTERS)
-        is_estimated = self._is_estimated or bool(delta.text)
+        is_estimated = self._is_estimated or characters > 0
         if (usage := delta.usage) is not None:
             self.usage = usage
             # nothing is not what was used; it is what a server says that does not count

@@ -49,11 +49,11 @@ from mellea_sc.runtime.failures import (
     leaves_of,
     raise_unchanged,
     stray_cancellation_as,
-    tidied,
 )
 from mellea_sc.runtime.loops import (
     check_loop,
     current_loop,
+    has_ended,
     or_else,
     pass_on_interrupt,
     running_loop,
@@ -108,6 +108,7 @@ class _Link:
     scope: anyio.CancelScope = attrs.field(factory=lambda: anyio.CancelScope(shield=True))
     backend: Backend | None = None
     error: Exception | None = None
+    held: Held | None = None
 
 
 class Nursery:
@@ -210,6 +211,8 @@ class Nursery:
             if own and exc is not None:
                 errors.insert(0, exc)
                 what = f"its block was left by an error, and there are {what}"
+            # a coroutine that a cancellation is being thrown into would put that into the group's context
+            await anyio.lowlevel.cancel_shielded_checkpoint()  # noqa: ASYNC102 - it is shielded
             raise_unchanged(BaseExceptionGroup(what, errors))
         return bool(swallowed)
 
@@ -269,7 +272,7 @@ class Nursery:
         ended = anyio.Event()
         scope = anyio.CancelScope()
         outcome: list[T] = []
-        failure: list[Exception] = []
+        failure: list[tuple[Exception, Held | None]] = []
 
         async def run() -> None:
             task = running_task()
@@ -279,7 +282,7 @@ class Nursery:
             except BaseException as error:
                 if (told := failure_of(error, name, task)) is None:
                     raise
-                failure.append(told)
+                failure.append((told, self.hold(told)))
             finally:
                 ended.set()
 
@@ -290,10 +293,10 @@ class Nursery:
             scope.cancel()
             with anyio.CancelScope(shield=True):
                 await ended.wait()
-            for error in failure:
-                self.hold(error)
             raise
-        for error in failure:
+        for error, held in failure:
+            if held is not None:
+                held.observed()
             raise_unchanged(error)
         if not outcome:
             # Whoever is cancelled together with it is cancelled, and sees no failure.
@@ -309,7 +312,7 @@ class Nursery:
     def check_usable(self) -> None:
         """Raise unless a task could be started here now."""
         check_loop(self.loop, self.name)
-        if not self.is_open or self.is_cancelled:
+        if not self.is_open or self.is_cancelled or has_ended(self.tasks):
             why = f" ({self.cancel_reason})" if self.cancel_reason else ""
             raise SessionClosed(f"{self.name} has ended{why}: nothing can be started in it")
 
@@ -387,22 +390,25 @@ class Nursery:
         if link.backend is None:
             await link.settled.wait()
         if link.error is not None:
-            raise link.error
+            if link.held is not None:
+                link.held.observed()
+            raise_unchanged(link.error)
         assert link.backend is not None
         return link.backend
 
     async def _host(self, link: _Link) -> None:
+        backend, task = self.backend, running_task()
+        name = f"{backend.provider} ({backend.model_id})"
         try:
-            backend = self.backend
-            name = f"{backend.provider} ({backend.model_id})"
             with link.scope, stray_cancellation_as(name, BackendError):
                 async with backend.connected() as link.backend:
                     link.settled.set()
                     await link.given_up.wait()
-        except Exception as error:  # noqa: BLE001 - handed to whoever asked for the connections
-            if link.settled.is_set():
-                self.hold(tidied(error))
-            else:
+        except BaseException as raised:
+            if (error := failure_of(raised, name, task)) is None:
+                raise
+            link.held = self.hold(error)
+            if not link.settled.is_set():  # handed to whoever asked for the connections
                 link.error = error
                 self._link = None
         finally:

@@ -21,7 +21,7 @@ import anyio.abc
 import anyio.lowlevel
 import attrs
 
-from mellea_sc.core.backend import Usage
+from mellea_sc.core.backend import BROKEN_OFF, Delta, Usage
 from mellea_sc.core.base import Thunk
 from mellea_sc.core.errors import (
     BudgetExceeded,
@@ -30,11 +30,13 @@ from mellea_sc.core.errors import (
 )
 from mellea_sc.core.picture import text_of_answer
 from mellea_sc.core.sampling import SamplingResult
+from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.runtime.budget import covered
 from mellea_sc.runtime.failures import failure_of, raise_unchanged
 from mellea_sc.runtime.loops import after_first_steps, check_loop, running_task
 from mellea_sc.runtime.notebook import is_interrupt
 from mellea_sc.runtime.nursery import Nursery
+from mellea_sc.runtime.parts import OtherParts
 from mellea_sc.runtime.unobserved import Held
 
 __all__ = ["GenerationInfo", "ModelOutputThunk", "Work"]
@@ -52,9 +54,12 @@ class GenerationInfo:
         provider: The kind of server.
         finish_reason: Why the model stopped (``"stop"``, ``"length"``, …).
         usage: Tokens over all attempts, as far as the server has said.
-        time_to_first_token: Seconds from sending the request to its first text.
+        time_to_first_token: Seconds from sending the request to the first that came of an answer: text, reasoning
+            or a call.
         total_time: Seconds from sending the first request to the end.
         attempts: How many answers were generated.
+        reasoning: What the model thought before it answered, when it has ended.
+        tool_calls: The calls that it wants to have made, when it has ended.
     """
 
     model: str = ""
@@ -64,6 +69,13 @@ class GenerationInfo:
     time_to_first_token: float | None = None
     total_time: float | None = None
     attempts: int = 1
+    reasoning: str = attrs.field(default="", repr=False)
+    tool_calls: tuple[ToolCall, ...] = ()
+
+    @property
+    def is_broken_off(self) -> bool:
+        """Whether the server has broken the answer off, so that its text may end anywhere."""
+        return self.finish_reason in BROKEN_OFF
 
     def told(self) -> str:
         """Model, tokens and time, as far as they are known, to follow something in a line for people."""
@@ -111,6 +123,7 @@ class ModelOutputThunk(Thunk):
         "_held",
         "_never_began",
         "_nursery",
+        "_other",
         "_parts",
         "_read",
         "_reading",
@@ -127,6 +140,7 @@ class ModelOutputThunk(Thunk):
         "_wake",
         "_when_finished",
         "_withheld",
+        "format_error",
         "generation",
         "name",
         "parsed_repr",
@@ -138,7 +152,10 @@ class ModelOutputThunk(Thunk):
     sampling: SamplingResult | None
     """All attempts, where a sampling strategy made the text."""
     parsed_repr: object
-    """What the text means: an instance for ``format=``, a component's own reading, else the text."""
+    """What the text means: an instance of the class given as ``format=``, or ``None`` where the text does not
+    fit it; else a component's own reading, or the text."""
+    format_error: str | None
+    """Why the text does not fit ``format=``; ``None`` where it does, or has not been read yet."""
 
     def __init__(
         self,
@@ -152,10 +169,12 @@ class ModelOutputThunk(Thunk):
         self.generation = generation or NOTHING_KNOWN
         self.sampling = None
         self.parsed_repr = None
+        self.format_error = None
         self._nursery = nursery
         self._streamed = streamed
         self._state: _State = "generating"
         self._parts: list[str] = []
+        self._other: OtherParts | None = None
         self._read = 0
         self._value: str | None = None
         self._error: Exception | None = None
@@ -249,13 +268,28 @@ class ModelOutputThunk(Thunk):
         """
         return _computed_again, self._kept()
 
-    def _kept(self) -> tuple[str, str, GenerationInfo, object]:
-        return self.value, self.name, self.generation, self.parsed_repr
+    def _kept(self) -> tuple[str, str, GenerationInfo, object, str | None]:
+        return self.value, self.name, self.generation, self.parsed_repr, self.format_error
 
     @property
     def text_so_far(self) -> str:
         """The text generated so far, whatever became of the generation."""
         return "".join(self._parts) if self._value is None else self._value
+
+    @property
+    def has_text(self) -> bool:
+        """Whether any text has come."""
+        return bool(self._value or self._parts)
+
+    @property
+    def reasoning(self) -> str:
+        """What the model thinks before it answers, as far as it has come. It is no part of the text."""
+        return self.generation.reasoning if self._other is None else self._other.reasoning
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls that the model wants to have made, as far as they have come. Nobody makes them by itself."""
+        return self.generation.tool_calls if self._other is None else self._other.tool_calls
 
     @property
     def error(self) -> Exception | None:
@@ -483,6 +517,12 @@ class ModelOutputThunk(Thunk):
             return False
         return len(self._parts) - self._read >= MAX_UNREAD and not self._is_relieved()
 
+    def write_other(self, delta: Delta) -> None:
+        """Add what a delta has besides its text."""
+        if self._other is None:
+            self._other = OtherParts()
+        self._other.take(delta)
+
     def withhold(self) -> None:
         """Hand no text out before :meth:`hand_out`, or before all of it is there."""
         self._withheld, self._streamed = self._streamed, False
@@ -573,11 +613,16 @@ class ModelOutputThunk(Thunk):
 
 
 def _computed_again(
-    text: str, name: str, generation: GenerationInfo, parsed_repr: object
+    text: str,
+    name: str,
+    generation: GenerationInfo,
+    parsed_repr: object,
+    format_error: str | None = None,
 ) -> ModelOutputThunk:
     thunk = ModelOutputThunk.computed(text, generation=generation)
     thunk.name = name
     thunk.parsed_repr = parsed_repr
+    thunk.format_error = format_error
     return thunk
 
 

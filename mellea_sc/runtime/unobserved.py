@@ -62,9 +62,11 @@ class Unobserved:
             for held in left:
                 held.let_go()
             return []
-        self._kept.clear()
-        errors = [held.error for held in left]
-        return [error for error in errors if error is not None]
+        self._kept, self._keeps = weakref.WeakKeyDictionary(), False  # what comes now is logged
+        errors = [held.error for held in left if held.error is not None]
+        for held in left:
+            held.error = None
+        return errors
 
     def forget(self, held: Held) -> None:
         """It was observed, or logged."""

@@ -17,7 +17,7 @@ from mellea_sc.core.errors import (
 )
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import Requirement, ValidationResult
-from mellea_sc.runtime.failures import sole_error, stray_cancellation_as
+from mellea_sc.runtime.failures import sole_error, stray_cancellation_as, tidied
 from mellea_sc.runtime.generation import settle
 from mellea_sc.runtime.nursery import cancellation_first
 from mellea_sc.runtime.thunk import ModelOutputThunk
@@ -74,7 +74,7 @@ async def validate_all(
             await cancellation_first(error)  # noqa: ASYNC120 - that is the point
             if not requirement.fail_open:
                 raise
-            log.warning("an error in %r counts as passed", requirement, exc_info=True)
+            log.warning("an error in %r counts as passed", requirement, exc_info=tidied(error))
             verdicts[index] = ValidationResult(True, reason=f"not judged: {error!r}")
 
     verdicts: dict[int, ValidationResult] = {}

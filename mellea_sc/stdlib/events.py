@@ -10,6 +10,10 @@ The order, where ``*`` is any number and ``?`` at most one::
 Without requirements there is no QuickCheck and no FullValidation. Indices and positions count from
 zero, attempts from one.
 
+What a model thinks before it answers comes as Reasoning: any number of them, before the StreamingDone of their
+attempt and never between a QuickCheck and its Chunk. Nobody judges them, so they may come long before the text
+that they lead to; with preconditions, or where the text waits for its attempt to be accepted, they wait too.
+
 With preconditions an InputCheck stands before the first QuickCheck or Chunk.
 What a requirement has filtered or fixed has an Edit, before the QuickCheck of the chunk that follows it or
 has it inside. With a
@@ -39,6 +43,7 @@ __all__ = [
     "FullValidationEvent",
     "InputCheckEvent",
     "QuickCheckEvent",
+    "ReasoningEvent",
     "RetractEvent",
     "RetryEvent",
     "StreamEvent",
@@ -73,6 +78,19 @@ class ChunkEvent(StreamEvent):
     chunk_index: int
     attempt: int
     before: str = attrs.field(default="", kw_only=True)
+
+
+@attrs.frozen
+class ReasoningEvent(StreamEvent):
+    """The model thinks: text that is no part of the answer, and that no requirement judges.
+
+    Args:
+        text: What is new of it.
+        attempt: The attempt it belongs to.
+    """
+
+    text: str
+    attempt: int
 
 
 @attrs.frozen

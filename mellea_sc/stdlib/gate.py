@@ -29,6 +29,7 @@ from mellea_sc.stdlib.events import (
     EditEvent,
     FullValidationEvent,
     QuickCheckEvent,
+    ReasoningEvent,
     RetractEvent,
     RetryEvent,
     StreamingDoneEvent,
@@ -123,6 +124,11 @@ class Gate:
         if self._shows_several:
             self.showing = showing
 
+    @property
+    def is_showing(self) -> bool:
+        """Whether anything of an attempt may be shown now, be it text or not."""
+        return self.showing is not None and not self.locked and self.hold_back < math.inf
+
     def unlock(self) -> None:
         """The input is good."""
         self.locked = False
@@ -190,6 +196,7 @@ class Showing:
         self._ledger = ledger
         self._edits = edits
         self._waiting: deque[Chunk] = deque()
+        self._thoughts: list[ReasoningEvent] = []
         self._shown_before = 0
         self._began_at = 0
         self._chunks: list[Chunk] = []
@@ -223,9 +230,23 @@ class Showing:
         else:
             self._waiting.append(chunk)
 
+    def reasoned(self, text: str) -> None:
+        """The model has thought on: said at once, where its attempt may be shown before it has ended."""
+        self._thoughts.append(ReasoningEvent(text, self.number))
+        self._tell_thoughts()
+
+    def _tell_thoughts(self) -> None:
+        gate = self._gate
+        if self is gate.showing and gate.is_showing:
+            for thought in self._thoughts:
+                gate.events.write(thought)
+            self._thoughts.clear()
+
     def advance(self) -> None:
         """Let out what may be shown now."""
         gate = self._gate
+        if self._thoughts:
+            self._tell_thoughts()
         if self is gate.showing and not gate.locked:
             most = self._ledger.releasable - gate.hold_back
             unbounded = gate.lookahead is None

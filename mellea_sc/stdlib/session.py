@@ -453,7 +453,12 @@ class MelleaSession(SessionScope):
             model_options=model_options,
             await_result=True,
         )
-        return Message("assistant", CBlock(thunk.value))
+        return Message(
+            "assistant",
+            CBlock(thunk.value),
+            reasoning=thunk.reasoning,
+            tool_calls=thunk.tool_calls,
+        )
 
     async def aquery(
         self,

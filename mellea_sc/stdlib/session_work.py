@@ -17,6 +17,7 @@ from mellea_sc.core.retries import Retries, retried, retries_of
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.spending import Limits
 from mellea_sc.core.trace import TokenCount, Trace
+from mellea_sc.runtime.answers import warn_of_misfit
 from mellea_sc.runtime.failures import sole_error, stray_cancellation_as
 from mellea_sc.runtime.generation import describe, generate_into, opened_scope, settle
 from mellea_sc.runtime.limits import limited
@@ -100,6 +101,7 @@ def work_for(asked: Asked, nursery: Nursery, turn: Turn) -> Work:
                     await _answer_if_met(asked, nursery, ctx, thunk)
                 else:
                     await _answer(asked, nursery, ctx, thunk)
+            warn_of_misfit(thunk, asked.format)
             turn.commit(ctx.add(asked.action).add(thunk))
 
     return work
@@ -139,7 +141,8 @@ async def _answer_if_met(
     with sole_error():
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(check, name="preconditions")
-            await _answer(asked, nursery, ctx, thunk)
+            with stray_cancellation_as("an answer"):
+                await _answer(asked, nursery, ctx, thunk)
 
 
 async def _sample(
@@ -160,7 +163,7 @@ async def _sample(
         )
     kept = result.result
     if isinstance(kept, ModelOutputThunk):
-        thunk.parsed_repr = kept.parsed_repr
+        thunk.parsed_repr, thunk.format_error = kept.parsed_repr, kept.format_error
         thunk.generation = kept.generation.summed_over(
             [
                 one.generation
@@ -183,8 +186,9 @@ async def _carry_out(
         answer, _ = await backend.generate_from_context(
             action, ctx, format=action.answer_schema(), model_options=asked.model_options
         )
-        given = await action.carry_out(await answer.avalue())
-    thunk.generation = answer.generation
+        text = await answer.avalue()
+        thunk.generation = answer.generation
+        given = await action.carry_out(text)
     thunk.parsed_repr = given
     thunk.write(
         text_of(given) if isinstance(given, str | CBlock | Component | Thunk) else str(given)
@@ -195,6 +199,7 @@ def _single(asked: Asked, ctx: Context, thunk: ModelOutputThunk) -> SamplingResu
     """An answer that nothing could reject, as a sampling result."""
     known = thunk.generation
     generated = known.usage.completion_tokens if known.usage else 0
+    reasoning = known.usage.reasoning_tokens if known.usage else 0
     return SamplingResult(
         result_index=0,
         success=True,
@@ -207,7 +212,7 @@ def _single(asked: Asked, ctx: Context, thunk: ModelOutputThunk) -> SamplingResu
             outcome="accepted",
             began=0.0,
             ended=known.total_time or 0.0,
-            tokens=TokenCount(generated=generated),
+            tokens=TokenCount(generated=generated, reasoning=reasoning),
         ),
     )
 

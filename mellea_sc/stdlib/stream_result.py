@@ -17,6 +17,7 @@ from mellea_sc.core.requirement import (
     ValidationResult,
     label_of,
 )
+from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.core.trace import Trace
 from mellea_sc.runtime.ledger import Chunk
 from mellea_sc.runtime.loops import check_loop, current_loop
@@ -41,6 +42,18 @@ class Inside(Protocol):
 
     def generation(self) -> GenerationInfo:
         """What is known about the generation."""
+        ...
+
+    def reasoning(self) -> str:
+        """What the model thinks."""
+        ...
+
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls that it wants to have made."""
+        ...
+
+    def thunk(self) -> ModelOutputThunk:
+        """What was released, computed."""
         ...
 
     def trace(self) -> Trace:
@@ -109,6 +122,25 @@ class StreamChunkingResult:
         are those of all attempts.
         """
         return self._run.generation()
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the model stopped, in the server's word: ``"stop"``, ``"length"``, ``"content_filter"``, …; ``None`` where it
+        has not said so (yet), as after a failed check. See :attr:`GenerationInfo.is_broken_off`.
+        """
+        return self.generation.finish_reason
+
+    @property
+    def reasoning(self) -> str:
+        """What the model thinks before it answers, as far as it has come: of the attempt that is shown. No
+        requirement judges it.
+        """
+        return self._run.reasoning()
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls that the model wants to have made, as far as they have come."""
+        return self._run.tool_calls()
 
     @property
     def trace(self) -> Trace:
@@ -200,14 +232,14 @@ class StreamChunkingResult:
 
     @property
     def as_thunk(self) -> ModelOutputThunk:
-        """The released text as a computed thunk.
+        """The released text as a computed thunk, with the reasoning, the calls and, for ``format=``, what it means.
 
         Raises:
             ThunkNotComputed: the run has not ended.
         """
         if not self.ended.is_set():
             raise ThunkNotComputed("the run has not ended: `await result.acomplete()` first")
-        return ModelOutputThunk.computed(self.full_text, generation=self.generation)
+        return self._run.thunk()
 
     def cancel(self, reason: str | None = None) -> None:
         """Cancel the run: the connection is closed, every validator is cancelled.

@@ -27,7 +27,9 @@ from mellea_sc.core.errors import BudgetExceeded, PreconditionFailed
 from mellea_sc.core.requirement import PartialValidationResult, Requirement
 from mellea_sc.core.retries import Retries, retried
 from mellea_sc.core.spending import Limits
+from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.core.trace import Cause, Trace
+from mellea_sc.runtime.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.attempt import Attempt
 from mellea_sc.runtime.budget import covered, one_for_all
 from mellea_sc.runtime.failures import (
@@ -36,7 +38,7 @@ from mellea_sc.runtime.failures import (
     sole_error,
     stray_cancellation_as,
 )
-from mellea_sc.runtime.generation import opened_scope
+from mellea_sc.runtime.generation import describe, opened_scope
 from mellea_sc.runtime.limits import limited
 from mellea_sc.runtime.loops import call_in, clock, current_loop, running_task
 from mellea_sc.runtime.nursery import Nursery, parked
@@ -113,6 +115,8 @@ class StreamRun:
         self._held: Held | None = None
         self.started_at: str = ""
         self._chosen: AttemptResult | None = None
+        self._answered: ModelOutputThunk | None = None
+        self._format = settings.attempt.format
         self._loop = current_loop()
         self.observed: anyio.Event = anyio.Event()
         strategy = ByRequirement(settings.strategy, requirements)
@@ -186,7 +190,8 @@ class StreamRun:
         with sole_error():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._check_input, judges, ctx, name="preconditions")
-                await self._attempt(nursery, judges, ctx)
+                with stray_cancellation_as("an attempt"):
+                    await self._attempt(nursery, judges, ctx)
 
     async def _check_input(self, judges: Nursery, ctx: Context) -> None:
         with stray_cancellation_as("a precondition"):
@@ -218,8 +223,13 @@ class StreamRun:
         if chosen.completed and (choice.success or was_live):
             with parked(self, self._hosts):
                 await self._gate.accept(chosen.number)
+            answer = chosen.thunk()
+            answer.name = describe(self._action)
+            read_meaning(answer, self._action, self._format)
+            warn_of_misfit(answer, self._format)
+            self._answered = answer
             self.result.completed = True
-            self._turn.commit(ctx.add(self._action).add(chosen.thunk()))
+            self._turn.commit(ctx.add(self._action).add(answer))
         else:
             self._gate.reject(chosen.number)
         self._chosen = chosen
@@ -267,12 +277,35 @@ class StreamRun:
             return attempt.text
         return attempt.edited[: showing.position]
 
+    def thunk(self) -> ModelOutputThunk:
+        """What was released, as a computed thunk."""
+        thunk = ModelOutputThunk.computed(self.released_text(), generation=self.generation())
+        if self._answered is not None:
+            thunk.parsed_repr = self._answered.parsed_repr
+            thunk.format_error = self._answered.format_error
+        elif self._format is not None:
+            read_meaning(thunk, self._action, self._format)
+        return thunk
+
+    def reasoning(self) -> str:
+        """What the model thinks, in the attempt that is shown; nothing before one may be."""
+        attempt = self._shown_attempt()
+        return attempt.reasoning if attempt is not None and self._gate.is_showing else ""
+
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls that the model wants to have made, in the attempt that is shown; none before one may be."""
+        attempt = self._shown_attempt()
+        return attempt.tool_calls if attempt is not None and self._gate.is_showing else ()
+
     def generation(self) -> GenerationInfo:
         """What is known of the attempt that is shown, with the usage and the time of all."""
         attempt = self._shown_attempt()
         if attempt is None:
             return GenerationInfo()
-        return attempt.generation.summed_over([one.generation for one in self._conductor.attempts])
+        known = attempt.generation
+        if not self._gate.is_showing:
+            known = attrs.evolve(known, reasoning="", tool_calls=())
+        return known.summed_over([one.generation for one in self._conductor.attempts])
 
     def trace(self) -> Trace:
         """The story so far."""

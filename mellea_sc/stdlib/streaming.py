@@ -41,7 +41,6 @@ from mellea_sc.runtime.generation import BoundBackend, Place, describe
 from mellea_sc.runtime.limits import limited
 from mellea_sc.runtime.loops import or_else, spawn_root
 from mellea_sc.runtime.nursery import Nursery, current_nursery
-from mellea_sc.runtime.unobserved import log_unobserved
 from mellea_sc.stdlib.events import (
     ChunkEvent,
     CompletedEvent,
@@ -50,6 +49,7 @@ from mellea_sc.stdlib.events import (
     FullValidationEvent,
     InputCheckEvent,
     QuickCheckEvent,
+    ReasoningEvent,
     RetractEvent,
     RetryEvent,
     StreamEvent,
@@ -70,6 +70,7 @@ __all__ = [
     "FullValidationEvent",
     "InputCheckEvent",
     "QuickCheckEvent",
+    "ReasoningEvent",
     "RetractEvent",
     "RetryEvent",
     "StreamChunkingResult",
@@ -318,6 +319,7 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         else:
             rooted = partial(_rooted, run, backend, validation_backend)
             spawn_root(or_else(rooted, run.never_began), self._name)
+            spawn_root(partial(_kept, run), f"what became of {self._name}")
         return run.result
 
     def __del__(self) -> None:
@@ -335,14 +337,24 @@ async def _rooted(
     backend: AbstractAsyncContextManager[Nursery],
     validation_backend: AbstractAsyncContextManager[Nursery] | None,
 ) -> None:
-    """A run that the event loop hosts: an error waits for an observer until the loop ends."""
+    """A run that the event loop hosts."""
     await run.run(backend, validation_backend, None)
-    if run.result.error is not None:
-        try:
+
+
+async def _kept(run: StreamRun) -> None:
+    """An error of a run that the event loop hosts waits for an observer until the loop ends.
+
+    A task of its own: in that of the run, an error may have gone before the cancellation at the loop's end,
+    which asyncio does not repeat.
+    """
+    try:
+        await run.result.ended.wait()
+        if run.result.error is not None:
             await run.observed.wait()
-        except BaseException:
-            log_unobserved("a stream without a session", [run.result.error])
-            raise
+    finally:
+        with anyio.CancelScope(shield=True):
+            await run.result.ended.wait()
+        run.let_go()
 
 
 async def _nursery_of(

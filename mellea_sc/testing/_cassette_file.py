@@ -12,7 +12,7 @@
         {
           "request": {"messages": [{"role": "user", "content": "Count."}], "options": {…}, "schema": {…}},
           "opened": 0.052,
-          "deltas": [{"at": 0.061, "text": "one "}, …],
+          "deltas": [{"at": 0.061, "text": "one "}, {"at": 0.07, "reasoning": "hm"}, …],
           "ended": {"at": 0.2}
         }
       ]
@@ -34,12 +34,14 @@ import attrs
 
 from mellea_sc.backends.http.json_values import count_in, fields_of, list_of, parse_object
 from mellea_sc.core import errors
-from mellea_sc.core.backend import Delta, Usage
+from mellea_sc.core.backend import Delta, ToolCallDelta, Usage
 
 __all__ = ["Exchange", "Head", "TimedDelta", "error_in", "error_out", "load", "save"]
 
 VERSION: Final = 1
 _WIDTH: Final = 100
+_USAGE: Final = [field.name for field in attrs.fields(Usage)]
+_ALWAYS_SAID: Final = ("prompt_tokens", "completion_tokens")
 
 
 @attrs.frozen
@@ -110,13 +112,23 @@ def _exchange_out(exchange: Exchange) -> dict[str, object]:
 
 def _delta_out(timed: TimedDelta) -> dict[str, object]:
     delta = timed.delta
-    out: dict[str, object] = {"at": _seconds(timed.at), "text": delta.text}
+    out: dict[str, object] = {"at": _seconds(timed.at)}
+    if delta.reasoning:
+        out["reasoning"] = delta.reasoning
+    if delta.tool_calls:
+        out["tool_calls"] = [
+            attrs.asdict(piece, filter=lambda _, value: value not in (None, ""))
+            for piece in delta.tool_calls
+        ]
+    if delta.text or len(out) == 1:
+        out["text"] = delta.text
     if delta.finish_reason is not None:
         out["finish_reason"] = delta.finish_reason
     if delta.usage is not None:
         out["usage"] = {
-            "prompt_tokens": delta.usage.prompt_tokens,
-            "completion_tokens": delta.usage.completion_tokens,
+            name: count
+            for name in _USAGE
+            if (count := getattr(delta.usage, name)) or name in _ALWAYS_SAID
         }
     return out
 
@@ -200,11 +212,16 @@ def _delta_in(fields: Mapping[str, object]) -> TimedDelta:
         Delta(
             str(fields.get("text", "")),
             reason if isinstance(reason, str) else None,
-            Usage(count_in(usage, "prompt_tokens"), count_in(usage, "completion_tokens"))
-            if usage
-            else None,
+            Usage(**{name: count_in(usage, name) for name in _USAGE}) if usage else None,
+            str(fields.get("reasoning", "")),
+            tuple(_call_in(fields_of(piece)) for piece in list_of(fields.get("tool_calls"))),
         ),
     )
+
+
+def _call_in(fields: Mapping[str, object]) -> ToolCallDelta:
+    said = {name: str(fields.get(name, "")) for name in ("id", "name", "arguments")}
+    return ToolCallDelta(**said, index=count_in(fields, "index") if "index" in fields else None)
 
 
 def _time_in(value: object) -> float:

@@ -18,7 +18,7 @@ __all__ = ["Scrub", "described", "scrubbed"]
 Scrub: TypeAlias = Callable[[str], str]
 
 SCRUBBED: Final = "(scrubbed)"
-_OURS: Final = (ModelOption.STREAM, ModelOption.STREAM_TIMEOUT)
+_OURS: Final = (ModelOption.STREAM, ModelOption.STREAM_TIMEOUT, ModelOption.THINK_TAGS)
 _PART_OF_A_NAME: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SECRET: Final = frozenset(
     {"apikey", "authorization", "credentials", "key", "password", "secret", "token"}
@@ -86,22 +86,41 @@ def scrubbed(exchange: Exchange, scrub: Scrub) -> Exchange:
 
 
 def _deltas(deltas: Sequence[TimedDelta], scrub: Scrub) -> list[TimedDelta]:
-    """The deltas of the scrubbed text: a secret may lie across several of them."""
-    before = "".join(timed.delta.text for timed in deltas)
-    after = scrub(before)
+    """The deltas of the scrubbed texts: a secret may lie across several of them."""
+    texts = _cut_as([timed.delta.text for timed in deltas], scrub)
+    thoughts = _cut_as([timed.delta.reasoning for timed in deltas], scrub)
+    calls = [timed.delta.tool_calls for timed in deltas]
+    arguments = iter(_cut_as([piece.arguments for some in calls for piece in some], scrub))
+    return [
+        attrs.evolve(
+            timed,
+            delta=attrs.evolve(
+                timed.delta,
+                text=text,
+                reasoning=thought,
+                tool_calls=tuple(attrs.evolve(one, arguments=next(arguments)) for one in some),
+            ),
+        )
+        for timed, text, thought, some in zip(deltas, texts, thoughts, calls, strict=True)
+    ]
+
+
+def _cut_as(pieces: Sequence[str], scrub: Scrub) -> list[str]:
+    """The pieces' scrubbed text, cut where they are cut, as far as it is the same."""
+    before = "".join(pieces)
+    after = scrub(before) if before else ""
     same = _common(before, after)
     tail = _common(before[same:][::-1], after[same:][::-1])
-    result: list[TimedDelta] = []
+    result: list[str] = []
     position = cut = 0
-    for timed in deltas:
-        position += len(timed.delta.text)
+    for piece in pieces:
+        position += len(piece)
         start = cut
         if position <= same:
             cut = position
         else:
             cut = max(len(after) - tail, len(after) - (len(before) - position))
-        text = after[start:cut]
-        result.append(attrs.evolve(timed, delta=attrs.evolve(timed.delta, text=text)))
+        result.append(after[start:cut])
     return result
 
 

@@ -119,6 +119,9 @@ class Connection:
             return await self._play_body(answer, wire)
         await self._send(self._head(answer, wire.content_type))
         await anyio.sleep(answer.first_delay)
+        for thought in answer.reasoning:
+            await self._send(h11.Data(wire.reasoning(thought)))
+            await anyio.sleep(answer.delay)
         count = len(answer.deltas)
         stall, cut, malformed, error = (
             None if position is None else min(position, count)
@@ -148,6 +151,8 @@ class Connection:
             end = min(stop for stop in ends if stop > sent)
             record.deltas_sent = end
             await self._send(*(h11.Data(wire.delta(text)) for text in answer.deltas[sent:end]))
+        if answer.tool_calls:
+            await self._send(h11.Data(wire.calls(answer.tool_calls)))
         if answer.huge_line is not None:
             await self._send_huge_line(answer.huge_line, wire)
         if answer.half_close:

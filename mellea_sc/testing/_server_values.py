@@ -10,7 +10,7 @@ import anyio
 import attrs
 
 from mellea_sc.backends.http.json_values import fields_of, list_of, parse_object
-from mellea_sc.core.backend import ChatMessage, Usage
+from mellea_sc.core.backend import ChatMessage, ToolCall, Usage
 
 __all__ = ["Answer", "Ended", "RecordedRequest"]
 
@@ -21,6 +21,10 @@ cut the connection; the server was closed while it was still answering."""
 
 def _texts(value: str | Iterable[str]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _calls(value: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
+    return tuple(value)
 
 
 @attrs.frozen
@@ -35,6 +39,8 @@ class Answer:
         delay: Time before each delta but the first.
         first_delay: Time between the headers and the first delta.
         slow_headers: Time before the headers.
+        reasoning: What the model thinks before it answers, in pieces; no positions count them.
+        tool_calls: The calls that it wants to have made, after all of its text.
         finish_reason: Why the model stopped.
         usage: The tokens that the server tells of; by default it tells nothing.
         status: The status code; anything but 200 is an error answer.
@@ -58,6 +64,8 @@ class Answer:
     delay: float = attrs.field(default=0.0, kw_only=True)
     first_delay: float = attrs.field(default=0.0, kw_only=True)
     slow_headers: float = attrs.field(default=0.0, kw_only=True)
+    reasoning: tuple[str, ...] = attrs.field(default=(), kw_only=True, converter=_texts)
+    tool_calls: tuple[ToolCall, ...] = attrs.field(default=(), kw_only=True, converter=_calls)
     finish_reason: str = attrs.field(default="stop", kw_only=True)
     usage: Usage | None = attrs.field(default=None, kw_only=True)
     status: int = attrs.field(default=200, kw_only=True)

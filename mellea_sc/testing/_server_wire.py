@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from mellea_sc.core.backend import Usage
+from mellea_sc.core.backend import ToolCall, Usage
 
 __all__ = ["OllamaWire", "OpenAIWire", "Wire"]
 
@@ -21,6 +21,14 @@ class Wire(Protocol):
 
     def delta(self, text: str) -> bytes:
         """The next piece of text."""
+        ...
+
+    def reasoning(self, text: str) -> bytes:
+        """The next piece of reasoning."""
+        ...
+
+    def calls(self, calls: Sequence[ToolCall]) -> bytes:
+        """All calls."""
         ...
 
     def end(self, finish_reason: str, usage: Usage | None) -> bytes:
@@ -62,9 +70,29 @@ class OpenAIWire:
 
     def delta(self, text: str) -> bytes:
         """The next piece of text."""
-        return self._event(
-            choices=[{"index": 0, "delta": {"content": text}, "finish_reason": None}]
-        )
+        return self._delta({"content": text})
+
+    def reasoning(self, text: str) -> bytes:
+        """The next piece of reasoning."""
+        return self._delta({"reasoning_content": text})
+
+    def calls(self, calls: Sequence[ToolCall]) -> bytes:
+        """All calls, one after the other: the name first, and then the arguments in two pieces."""
+        events: list[bytes] = []
+        for index, call in enumerate(calls):
+            half = len(call.arguments) // 2
+            named: dict[str, object] = {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name},
+            }
+            pieces: list[dict[str, object]] = [
+                named,
+                {"function": {"arguments": call.arguments[:half]}},
+                {"function": {"arguments": call.arguments[half:]}},
+            ]
+            events += [self._delta({"tool_calls": [{"index": index} | one]}) for one in pieces]
+        return b"".join(events)
 
     def end(self, finish_reason: str, usage: Usage | None) -> bytes:
         """Why the model stopped, the usage in an event of its own, and the end marker."""
@@ -106,6 +134,9 @@ class OpenAIWire:
         models = [{"id": name, "object": "model"} for name in names]
         return json.dumps({"object": "list", "data": models}).encode()
 
+    def _delta(self, delta: Mapping[str, object]) -> bytes:
+        return self._event(choices=[{"index": 0, "delta": delta, "finish_reason": None}])
+
     def _event(self, **fields: object) -> bytes:
         chunk = {"id": "chatcmpl-0", "object": "chat.completion.chunk", "model": self._model}
         return b"data: " + json.dumps(chunk | fields).encode() + b"\n\n"
@@ -126,6 +157,21 @@ class OllamaWire:
     def delta(self, text: str) -> bytes:
         """The next piece of text."""
         return self._line(message={"role": "assistant", "content": text}, done=False)
+
+    def reasoning(self, text: str) -> bytes:
+        """The next piece of reasoning."""
+        message = {"role": "assistant", "content": "", "thinking": text}
+        return self._line(message=message, done=False)
+
+    def calls(self, calls: Sequence[ToolCall]) -> bytes:
+        """All calls, each of them whole in a line."""
+        lines: list[bytes] = []
+        for call in calls:
+            function = {"name": call.name, "arguments": json.loads(call.arguments)}
+            called = [{"id": call.id, "function": function}]
+            message = {"role": "assistant", "content": "", "tool_calls": called}
+            lines.append(self._line(message=message, done=False))
+        return b"".join(lines)
 
     def end(self, finish_reason: str, usage: Usage | None) -> bytes:
         """The line that says that it is done, with the counts."""

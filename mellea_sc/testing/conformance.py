@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import anyio
 import attrs
 
-from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest
+from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest, ToolCallDelta
 from mellea_sc.core.errors import BackendError
 from mellea_sc.testing._promises import check_promises
 from mellea_sc.testing.everywhere import cancel_everywhere
@@ -22,6 +22,7 @@ __all__ = ["check_backend"]
 
 _REQUEST: Final = GenerationRequest((ChatMessage("user", "Count from one to ten, in words."),))
 _PATIENCE: Final = 5.0  # seconds for something that should happen at once
+_NO_REASONS: Final = ("error", "abort", "network_error", "load", "unload")
 
 
 async def check_backend(
@@ -79,16 +80,41 @@ async def _read(deltas: AsyncIterator[Delta]) -> tuple[str, bool]:
     """The text, and whether it was said why the model has stopped."""
     text: list[str] = []
     finished = False
-    async for delta in deltas:
+    while True:
+        with anyio.move_on_after(_PATIENCE if finished else None) as scope:
+            delta = await anext(deltas, None)
+        assert not scope.cancelled_caught, (
+            f"{_PATIENCE:g} s after it was said why the model has stopped, nothing has ended the answer"
+        )
+        if delta is None:
+            return "".join(text), finished
         _is_delta(delta)
         text.append(delta.text)
         finished = finished or delta.finish_reason is not None
-    return "".join(text), finished
 
 
 def _is_delta(thing: object) -> None:
     assert isinstance(thing, Delta), f"the iterator gave {thing!r}, which is not a Delta"
     assert isinstance(thing.text, str), f"the text of a delta is {thing.text!r}"
+    assert isinstance(thing.reasoning, str), f"the reasoning of a delta is {thing.reasoning!r}"
+    for piece in thing.tool_calls:
+        assert isinstance(piece, ToolCallDelta), f"a piece of a call is {piece!r}"
+    assert not any("\ud800" <= character <= "\udfff" for character in thing.text), (
+        f"a delta has half a character, {thing.text!r}; servers cut them, and it waits for the other half"
+    )
+    reason = thing.finish_reason
+    assert reason is None or (isinstance(reason, str) and reason), (
+        f"the finish_reason of a delta is {reason!r}; while the model goes on, it is None"
+    )
+    assert reason not in _NO_REASONS, (
+        f"the finish_reason of a delta is {reason!r}; an answer that failed is an error to raise"
+    )
+    if (usage := thing.usage) is not None:
+        for count in (usage.prompt_tokens, usage.completion_tokens):
+            is_count = isinstance(count, int) and not isinstance(count, bool) and count >= 0
+            assert is_count, (
+                f"the usage of a delta has {count!r} tokens; what the server does not say is None"
+            )
 
 
 async def _answers(subject: _Subject) -> None:

@@ -69,8 +69,8 @@ class Script:
     """An answer with all that a server says about it.
 
     Args:
-        steps: A text, which is cut into words; or deltas and what happens between them. An iterable
-            that is not a sequence is read as the consumer goes on, once.
+        steps: A text, which is cut into words; or deltas and what happens between them. A ``Delta`` may
+            have reasoning or calls. An iterable that is not a sequence is read as the consumer goes on, once.
         delay: Seconds before each delta.
         usage: The tokens on the closing delta; by default one for each word of the prompt and one
             for each delta.

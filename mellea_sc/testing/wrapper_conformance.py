@@ -11,7 +11,14 @@ import anyio
 import anyio.lowlevel
 import attrs
 
-from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest, Usage
+from mellea_sc.core.backend import (
+    Backend,
+    ChatMessage,
+    Delta,
+    GenerationRequest,
+    ToolCallDelta,
+    Usage,
+)
 from mellea_sc.core.errors import BackendError
 from mellea_sc.testing._promises import check_promises
 
@@ -21,7 +28,14 @@ if TYPE_CHECKING:
 __all__ = ["check_wrapper"]
 
 _REQUEST: Final = GenerationRequest((ChatMessage("user", "Count from one to three."),))
-_DELTAS: Final = (Delta("one "), Delta("two "), Delta("three"), Delta("", "length", Usage(5, 3)))
+_DELTAS: Final = (
+    Delta(reasoning="Numbers."),
+    Delta("one "),
+    Delta("two "),
+    Delta(tool_calls=(ToolCallDelta("1", "count", "{}", 0),)),
+    Delta("three"),
+    Delta("", "length", Usage(5, 3, 2, 1)),
+)
 
 
 async def check_wrapper(

@@ -158,8 +158,20 @@ def test_what_the_environment_knows_of_another_server_does_not_reach_a_socket(
     assert backend._address.authorization is None
 
 
-def test_the_absolute_name_of_this_machine_is_one_that_resolvers_know() -> None:
-    assert str(parse_address("http://localhost.:8080/v1")) == "http://localhost:8080/v1"
+@pytest.mark.parametrize(
+    ("host", "usual"),
+    [
+        ("localhost.", "localhost"),
+        ("127.1", "127.0.0.1"),
+        ("0x7f000001", "127.0.0.1"),
+        ("[::1]", "[::1]"),
+        ("256.1.1.1", "256.1.1.1"),
+        ("h.example.", "h.example."),
+    ],
+)
+def test_a_host_is_spelled_so_that_every_client_knows_it(host: str, usual: str) -> None:
+    assert str(parse_address(f"http://{host}:8080/v1")) == f"http://{usual}:8080/v1"
+    assert str(parse_address(f"http://{host}")) == f"http://{usual}"
 
 
 @pytest.mark.parametrize("user", ["t0ken", "t0ken:", "t0ken:x-oauth-basic", "me:t0ken"])

@@ -291,8 +291,10 @@ async def test_a_certificate_that_is_not_trusted_is_told_as_such(certificate: Pa
         for backend, reason in (
             (OpenAIBackend("m", base_url=f"https://127.0.0.1:{port}"), "self-signed"),
             (
-                OpenAIBackend("m", base_url=f"https://127.1:{port}", verify=certificate),
-                "not valid for '127.1'",
+                OpenAIBackend(
+                    "m", base_url=f"https://[::ffff:127.0.0.1]:{port}", verify=certificate
+                ),
+                "not valid for '::ffff:127.0.0.1'",
             ),
         ):
             with pytest.raises(

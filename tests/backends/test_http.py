@@ -6,7 +6,7 @@ import contextlib
 import gc
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import anyio
 import anyio.lowlevel
 import httpx
 import pytest
+from http_clients import CLIENTS, http_client
 from httpcore._backends.auto import AutoBackend
 
 from mellea_sc.backends.ollama import OllamaBackend
@@ -41,12 +42,18 @@ Make = Callable[[ModelServer], Backend]
 REQUEST = GenerationRequest((ChatMessage("user", "hi"),))
 
 
-@pytest.fixture(params=["openai", "ollama"])
-def make(request: pytest.FixtureRequest) -> Make:
-    """Makes the backend of one of the two protocols."""
-    if request.param == "openai":
-        return lambda server: OpenAIBackend("m", base_url=server.openai_url, api_key="sk-secret")
-    return lambda server: OllamaBackend("m", base_url=server.ollama_url)
+@pytest.fixture(params=["ollama", *CLIENTS])
+async def make(
+    request: pytest.FixtureRequest, anyio_backend_name: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncGenerator[Make]:
+    """Makes the backend of one of the two protocols, the one of them on every client."""
+    if request.param == "ollama":
+        yield lambda server: OllamaBackend("m", base_url=server.ollama_url)
+        return
+    async with http_client(request.param, anyio_backend_name, monkeypatch) as client:
+        yield lambda server: OpenAIBackend(
+            "m", base_url=server.openai_url, api_key="sk-secret", client=client
+        )
 
 
 async def read(backend: Backend, into: list[Delta] | None = None) -> list[Delta]:
@@ -590,7 +597,7 @@ async def test_ollama_may_end_without_a_reason_counts_or_line_end() -> None:
     body = b'\n{"message": {"content": "a", "thinking": "hm"}, "done": false}\r\n{"done": true}'
     async with ModelServer(Answer(body=body)) as server:
         deltas = await read(OllamaBackend("m", base_url=server.ollama_url))
-    assert deltas == [Delta("a"), Delta("", "stop")]
+        assert deltas == [Delta("a", reasoning="hm"), Delta("", "stop")]
 
 
 async def test_an_option_that_is_no_json_is_refused(make: Make) -> None:

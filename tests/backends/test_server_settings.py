@@ -237,6 +237,41 @@ async def test_the_limit_of_an_answer_has_the_name_that_the_server_asks_for() ->
 
 
 @pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_tokens": 7}, "max_tokens? Use 'max_completion_tokens' instead."),
+        ({"response_format": {"type": "json_schema"}}, "no response_format of type json_schema"),
+        (
+            {"continue_final_message": True},
+            "continue_final_message? Extra inputs are not permitted",
+        ),
+    ],
+)
+async def test_what_the_caller_has_asked_for_is_not_asked_for_again(
+    options: dict[str, object], words: str
+) -> None:
+    async with ModelServer(lambda _: Answer(status=400, error=words)) as server:
+        backend = OpenAIBackend("m", base_url=server.openai_url)
+        with pytest.raises(BackendRejected):
+            await ask(backend, **options)
+        with pytest.raises(BackendRejected):
+            await ask(OpenAIBackend("m", base_url=server.openai_url, extra_body=options))
+    assert len(server.requests) == 2
+
+
+async def test_a_server_that_does_not_know_the_flag_for_going_on_gets_the_message_marked() -> None:
+    begun = GenerationRequest((*MESSAGES, ChatMessage("assistant", "The tea")))
+    words = '[{"type": "extra_forbidden", "loc": ["body", "continue_final_message"]}]'
+    async with ModelServer(refusing("continue_final_message", words, 422)) as server:
+        backend = OpenAIBackend("m", base_url=server.openai_url, prefills=True)
+        for _ in range(2):
+            async with backend.open(begun) as deltas:
+                assert [delta async for delta in deltas]
+    marked = [record.json["messages"][-1].get("prefix") for record in server.requests]  # type: ignore[index]
+    assert marked == [None, True, True]
+
+
+@pytest.mark.parametrize(
     "words",
     [
         "This response_format type is unavailable now",

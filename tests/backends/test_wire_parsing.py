@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mellea_sc.backends.http.surrogates import HalfCharacters
 from mellea_sc.backends.ollama import OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
-from mellea_sc.core.backend import Delta, Usage
+from mellea_sc.core.backend import Delta, ToolCallDelta, Usage
 from mellea_sc.core.errors import BackendError, BackendProtocolError, ModelError
 
 OPENAI = OpenAIBackend("m", base_url="http://127.0.0.1:1")
@@ -25,6 +25,17 @@ KEYS = st.sampled_from(
         "delta",
         "content",
         "refusal",
+        "reasoning",
+        "reasoning_content",
+        "thinking",
+        "type",
+        "text",
+        "tool_calls",
+        "function_call",
+        "function",
+        "name",
+        "arguments",
+        "index",
         "finish_reason",
         "usage",
         "prompt_tokens",
@@ -57,12 +68,20 @@ def test_any_text_is_a_delta_an_end_or_a_typed_error(
         assert isinstance(delta.text, str)
         assert delta.finish_reason is None or isinstance(delta.finish_reason, str)
         assert delta.usage is None or delta.usage.total_tokens is not None
+        assert isinstance(delta.reasoning, str)
+        assert isinstance(delta.tool_calls, tuple)
+        for piece in delta.tool_calls:
+            assert isinstance(piece.id + piece.name + piece.arguments, str)
+            assert piece.index is None or piece.index >= 0
 
 
 @pytest.mark.parametrize("backend", [OPENAI, OLLAMA])
 @pytest.mark.parametrize(
     "text",
-    ["[" * 100_000, '{"a":' * 100_000, "1" * 10_000, "[]", "null", '{"choices": 3}'],
+    [
+        *("[" * 100_000, '{"a":' * 100_000, "1" * 10_000, "[]", "null", '{"choices": 3}'),
+        *('{"choices": [], "done": false} {}', "[{}, {}]", '[[{"done": false}]]', "\ufeff{}", ""),
+    ],
     ids=lambda text: text[:12],
 )
 def test_what_is_no_part_of_an_answer_is_a_protocol_error(
@@ -174,3 +193,169 @@ def test_halves_of_characters_are_joined_however_the_text_is_cut(data: st.DataOb
     joined = "".join([*map(halves.join, parts), halves.end()])
     assert joined == text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     joined.encode()
+
+
+# --- what an answer has besides its text ------------------------------------------------------------
+
+
+def chunk_of(**delta: object) -> str:
+    return json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+
+
+def line_of(**message: object) -> str:
+    return json.dumps({"message": {"role": "assistant", "content": "", **message}, "done": False})
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"reasoning_content": "hm"},  # DeepSeek, llama.cpp, SGLang
+        {"reasoning": "hm"},  # vLLM, Groq, OpenRouter
+        {"thinking": "hm"},
+        {"reasoning": "hm", "reasoning_content": "hm", "reasoning_details": [{"text": "hm"}]},
+        {"role": "assistant", "content": None, "reasoning_content": "hm"},
+        {
+            "content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]
+        },  # Mistral
+        {"content": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}]},
+    ],
+)
+def test_reasoning_is_read_wherever_a_server_puts_it_and_is_no_text(
+    delta: dict[str, object],
+) -> None:
+    assert OPENAI.parse(chunk_of(**delta)) == Delta(reasoning="hm")
+
+
+def test_text_and_reasoning_in_one_delta_are_told_apart() -> None:
+    assert OPENAI.parse(chunk_of(content="a", reasoning="b")) == Delta("a", reasoning="b")
+    parts = [{"type": "thinking", "thinking": "b"}, {"type": "text", "text": "a"}]
+    assert OPENAI.parse(chunk_of(content=parts)) == Delta("a", reasoning="b")
+    assert OLLAMA.parse(line_of(content="a", thinking="b")) == Delta("a", reasoning="b")
+    bare = {"message": {"content": "a", "thinking": "b"}, "done": False}
+    assert OLLAMA.parse(json.dumps(bare)) == Delta("a", reasoning="b")
+
+
+@pytest.mark.parametrize("said", [None, "", [], {}, 0, True, {"x": "hm"}])
+def test_reasoning_that_is_no_text_is_none(said: object) -> None:
+    assert OPENAI.parse(chunk_of(content="a", reasoning=said)) == Delta("a")
+    assert OLLAMA.parse(line_of(content="a", thinking=said)) == Delta("a")
+
+
+def test_pieces_of_calls_are_read() -> None:
+    piece = {
+        "index": 1,
+        "id": "c1",
+        "type": "function",
+        "function": {"name": "f", "arguments": '{"'},
+    }
+    assert OPENAI.parse(chunk_of(content=None, tool_calls=[piece])) == Delta(
+        tool_calls=(ToolCallDelta("c1", "f", '{"', 1),)
+    )
+    more = {"index": 1, "id": None, "function": {"name": None, "arguments": 'a"'}}
+    assert OPENAI.parse(chunk_of(tool_calls=[more])) == Delta(
+        tool_calls=(ToolCallDelta("", "", 'a"', 1),)
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tool_calls": [{"function": {"name": "f", "arguments": {"a": "ä"}}}]},  # an object
+        {"tool_calls": {"function": {"name": "f", "arguments": '{"a": "ä"}'}}},  # no list
+        {"tool_calls": [None, {"type": "custom", "custom": {"name": "f", "input": '{"a": "ä"}'}}]},
+    ],
+)
+def test_calls_in_other_shapes_are_calls(fields: dict[str, object]) -> None:
+    expected = Delta(tool_calls=(ToolCallDelta("", "f", '{"a": "ä"}'),))
+    assert OPENAI.parse(chunk_of(**fields)) == expected
+    assert OLLAMA.parse(line_of(**fields)) == expected
+
+
+def test_a_call_of_before_there_were_tools_is_a_call() -> None:
+    assert OPENAI.parse(chunk_of(function_call={"name": "f", "arguments": "{}"})) == Delta(
+        tool_calls=(ToolCallDelta("", "f", "{}", 0),)
+    )
+
+
+def test_ollamas_calls_are_whole_and_its_numbers_count_nothing() -> None:
+    calls = [{"id": "x", "function": {"index": 0, "name": "f", "arguments": {}}}, {"index": 0}]
+    assert OLLAMA.parse(line_of(tool_calls=calls)) == Delta(
+        tool_calls=(ToolCallDelta("x", "f", "{}"), ToolCallDelta())
+    )
+
+
+@pytest.mark.parametrize("said", [None, [], {}, 0, "f()", [None], [[]]])
+def test_calls_that_are_none_are_none(said: object) -> None:
+    assert OPENAI.parse(chunk_of(content="a", tool_calls=said)) == Delta("a")
+    assert OLLAMA.parse(line_of(content="a", tool_calls=said)) == Delta("a")
+
+
+@pytest.mark.parametrize(
+    ("counts", "usage"),
+    [
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 7,
+                "total_tokens": 16,
+                "prompt_tokens_details": {"cached_tokens": 4},
+                "completion_tokens_details": {"reasoning_tokens": 5},
+            },
+            Usage(9, 7, 4, 5),
+        ),
+        (
+            {
+                "input_tokens": 9,
+                "output_tokens": 7,
+                "input_tokens_details": {"cached_tokens": 4},
+                "output_tokens_details": {"reasoning_tokens": 5},
+            },
+            Usage(9, 7, 4, 5),
+        ),
+        (  # DeepSeek's names
+            {"prompt_tokens": 9, "completion_tokens": 7, "prompt_cache_hit_tokens": 4},
+            Usage(9, 7, 4),
+        ),
+        (  # xAI: 279 and 6 and 89 are 374
+            {
+                "prompt_tokens": 279,
+                "completion_tokens": 6,
+                "total_tokens": 374,
+                "completion_tokens_details": {"reasoning_tokens": 89},
+            },
+            Usage(279, 95, 0, 89),
+        ),
+        (  # Gemini behind a gateway: all of it was thought
+            {
+                "prompt_tokens": 21,
+                "completion_tokens": 0,
+                "total_tokens": 81,
+                "completion_tokens_details": {"reasoning_tokens": 60},
+            },
+            Usage(21, 60, 0, 60),
+        ),
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 6,
+                "completion_tokens_details": {"reasoning_tokens": 89},
+            },
+            Usage(9, 95, 0, 89),
+        ),
+        ({"completion_tokens": 7, "total_tokens": 16}, Usage(0, 7)),  # what else is in the total?
+        ({"prompt_tokens": 9, "completion_tokens": 7, "total_tokens": 3}, Usage(9, 7)),
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 7,
+                "prompt_tokens_details": None,
+                "completion_tokens_details": {"reasoning_tokens": -5},
+            },
+            Usage(9, 7),
+        ),
+    ],
+)
+def test_cached_and_reasoning_tokens_are_counted_where_they_are_said(
+    counts: dict[str, object], usage: Usage
+) -> None:
+    assert OPENAI.parse(json.dumps({"choices": [], "usage": counts})) == Delta(usage=usage)

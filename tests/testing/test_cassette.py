@@ -17,6 +17,7 @@ from mellea_sc import (
     BackendBusy,
     BackendError,
     BackendRejected,
+    CBlock,
     ChatMessage,
     Delta,
     GenerationRequest,
@@ -25,6 +26,7 @@ from mellea_sc import (
     NotAuthorized,
     OllamaBackend,
     StreamInterrupted,
+    ToolCallDelta,
     Usage,
     start_session,
 )
@@ -409,3 +411,67 @@ async def test_an_older_file_says_what_its_program_was_told(tmp_path: Path) -> N
     path.write_text(json.dumps(document))
     assert not Cassette(path).prefills
     assert Cassette(path).judges
+
+
+PARTS = (
+    Delta(reasoning="Ann asks. "),
+    Delta(reasoning="Let An", usage=Usage(5, 0, 4)),
+    Delta("Hello, A", reasoning="n wait."),
+    Delta("nn."),
+    Delta(tool_calls=(ToolCallDelta("c1", "look", '{"who": "A', 0), ToolCallDelta("c2", "f"))),
+    Delta(tool_calls=(ToolCallDelta("", "", 'nn"}', 0),)),
+    Delta("", "tool_calls", Usage(5, 9, 4, 3)),
+)
+
+
+async def test_all_parts_of_a_delta_are_recorded_and_replayed(tmp_path: Path) -> None:
+    path = tmp_path / "parts.json"
+    recorded = await read(Recording(ScriptedBackend(PARTS), path), asking("?"))
+    assert recorded == list(PARTS)
+    assert await read(Cassette(path), asking("?")) == recorded
+
+
+async def test_a_secret_is_taken_out_of_reasoning_and_calls_too(tmp_path: Path) -> None:
+    path = tmp_path / "parts.json"
+
+    def scrub(text: str) -> str:
+        return text.replace("Ann", "(who)")
+
+    await read(Recording(ScriptedBackend(PARTS), path, scrub=scrub), asking("?"))
+    assert "Ann" not in path.read_text()
+    deltas = await read(Cassette(path, scrub=scrub), asking("?"))
+    assert "".join(delta.text for delta in deltas) == "Hello, (who)."
+    assert "".join(delta.reasoning for delta in deltas) == "(who) asks. Let (who) wait."
+    arguments = [piece.arguments for delta in deltas for piece in delta.tool_calls]
+    assert "".join(arguments) == '{"who": "(who)"}'
+
+
+async def test_a_file_of_before_deltas_had_parts_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    request = {"messages": [{"role": "user", "content": "?"}]}
+    end = {"at": 1, "text": "", "finish_reason": "stop"}
+    usage = {"prompt_tokens": 3, "completion_tokens": 2}
+    old = {
+        "version": 1,
+        "provider": "ollama",
+        "model": "m",
+        "exchanges": [
+            {
+                "request": request,
+                "opened": 0.1,
+                "deltas": [{"at": 0.5, "text": "a"}, {**end, "usage": usage}],
+                "ended": {"at": 1},
+            }
+        ],
+    }
+    path.write_text(json.dumps(old))
+    assert await read(Cassette(path), asking("?")) == [Delta("a"), Delta("", "stop", Usage(3, 2))]
+
+
+async def test_what_splits_reasoning_from_text_is_not_compared(tmp_path: Path) -> None:
+    path = tmp_path / "think.json"
+    tags = {ModelOption.THINK_TAGS: True}
+    await read(Recording(ScriptedBackend("<think>Hm.</think>Hi."), path), asking("?"))
+    async with start_session(backend=Cassette(path), model_options=tags) as m:
+        thunk = await m.aact(CBlock("?"), await_result=True)
+    assert (thunk.value, thunk.reasoning) == ("Hi.", "Hm.")

@@ -9,8 +9,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest
+from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest, Usage
 from mellea_sc.core.errors import BackendError
+from mellea_sc.testing import conformance
 from mellea_sc.testing.conformance import check_backend
 from mellea_sc.testing.scripted import Pause, Script, ScriptedBackend
 
@@ -95,6 +96,34 @@ class NotDeltas(Good):
 class Silent(Good):
     async def deltas(self, request: GenerationRequest) -> AsyncGenerator[Delta]:
         yield Delta("", "stop")
+
+
+class CutsCharacters(Good):
+    async def deltas(self, request: GenerationRequest) -> AsyncGenerator[Delta]:
+        for text in ("\ud83d", "\ude00"):
+            yield Delta(text)
+        yield Delta("three", "stop")
+
+
+class SaysNothingAsAReason(Good):
+    async def deltas(self, request: GenerationRequest) -> AsyncGenerator[Delta]:
+        yield Delta("one", "")
+
+
+class FailsForAReason(Good):
+    async def deltas(self, request: GenerationRequest) -> AsyncGenerator[Delta]:
+        yield Delta("one", "error")
+
+
+class CountsBelowZero(Good):
+    async def deltas(self, request: GenerationRequest) -> AsyncGenerator[Delta]:
+        yield Delta("one", "stop", Usage(3, -1))
+
+
+class WaitsForTheEnd(Good):
+    async def deltas(self, request: GenerationRequest) -> AsyncGenerator[Delta]:
+        yield Delta("one", "stop")
+        await anyio.sleep(60)
 
 
 class Endless:
@@ -291,6 +320,10 @@ async def test_the_simplest_good_backend_passes() -> None:
     [
         (NotDeltas, "made of Delta objects.*'text', which is not a Delta"),
         (Silent, "has text.*no text"),
+        (CutsCharacters, "made of Delta objects.*half a character"),
+        (SaysNothingAsAReason, "made of Delta objects.*finish_reason of a delta is ''"),
+        (FailsForAReason, "made of Delta objects.*an error to raise"),
+        (CountsBelowZero, "made of Delta objects.*-1 tokens"),
         (BeginsAgain, "stays ended.*after its end it gave Delta"),
         (GivesAfterClose, "once the block has been left.*after the block it gave Delta"),
         (WorksOnce, "may be left at any time.*the connection is in use"),
@@ -310,6 +343,14 @@ async def test_the_simplest_good_backend_passes() -> None:
 async def test_a_broken_promise_is_named(make: Callable[[], Backend], promise: str) -> None:
     with pytest.raises(AssertionError, match=f"(?s){promise}"):
         await check_backend(make)
+
+
+async def test_a_backend_that_waits_long_for_more_after_the_last_delta_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(conformance, "_PATIENCE", 0.05)
+    with pytest.raises(AssertionError, match=r"made of Delta objects.*0\.05 s after"):
+        await check_backend(WaitsForTheEnd)
 
 
 async def test_an_iterator_that_is_left_open_is_named() -> None:

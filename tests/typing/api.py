@@ -86,6 +86,7 @@ from mellea_sc import (
     StreamingDoneEvent,
     StreamRequest,
     ThunkNotComputed,
+    ToolCall,
     Trace,
     Usage,
     UsageError,
@@ -250,11 +251,16 @@ async def thunks(thunk: ModelOutputThunk, other: ModelOutputThunk) -> None:
     assert_type(thunk.error, Exception | None)
     assert_type(thunk.cancelled, bool)
     assert_type(thunk.parsed_repr, object)
+    assert_type(thunk.format_error, str | None)
+    assert_type(thunk.reasoning, str)
+    assert_type(thunk.tool_calls, tuple[ToolCall, ...])
+    assert_type(thunk.tool_calls[0].arguments, str)
     assert_type(thunk.sampling, SamplingResult | None)
     assert_type(thunk.generation, GenerationInfo)
     assert_type(thunk.generation.usage, Usage | None)
     assert_type(thunk.generation.model, str)
     assert_type(thunk.generation.finish_reason, str | None)
+    assert_type(thunk.generation.is_broken_off, bool)
     assert_type(thunk.generation.time_to_first_token, float | None)
     assert_type(thunk.generation.attempts, int)
     assert_type(ModelOutputThunk.computed("text"), ModelOutputThunk)
@@ -300,6 +306,9 @@ async def streams(m: MelleaSession) -> StreamChunkingResult:
     assert_type(result.as_thunk, ModelOutputThunk)
     assert_type(result.error, Exception | None)
     assert_type(result.generation, GenerationInfo)
+    assert_type(result.finish_reason, str | None)
+    assert_type(result.reasoning, str)
+    assert_type(result.tool_calls, tuple[ToolCall, ...])
     result.cancel("enough")
 
     async with m.stream("Write.", requirements=[MustNotMatch(r"key=\S+")], chunking=None) as live:

@@ -108,9 +108,7 @@ def parse_address(
         shown = "this one" if "@" in url or "?" in url else repr(url)
         raise InvalidOption(f"{what} must be like http://host:port/path, not {shown}")
     authority, _, host_and_port = parts.netloc.rpartition("@")
-    if re.match(r"localhost\.(:|$)", host_and_port, re.IGNORECASE):
-        host_and_port = host_and_port.replace(".", "", 1)  # few resolvers know the absolute name
-    clean = f"{parts.scheme}://{host_and_port}{parts.path}".rstrip("/")
+    clean = f"{parts.scheme}://{_usual_spelling(host_and_port)}{parts.path}".rstrip("/")
     sent = _checked_headers(headers or {})
     secrets = [one for value in sent.values() for one in header_secrets(value.value)]
     secrets += [Secret(v) for k, v in parse_qsl(parts.query) if k != "api-version"]
@@ -125,6 +123,16 @@ def parse_address(
         authorization = Secret(f"Bearer {key}")
     query = Secret(parts.query) if parts.query else None
     return Address(clean, authorization, tuple(secrets), uds, sent, query)
+
+
+def _usual_spelling(host_and_port: str) -> str:
+    """The same place, its host written so that every resolver and client knows it."""
+    host, colon, port = host_and_port.partition(":")
+    if host.lower() == "localhost.":
+        host = "localhost"
+    elif _NUMBERS.match(host):
+        host = str(ip_of(host) or host)
+    return f"{host}{colon}{port}"
 
 
 # --- this machine ----------------------------------------------------------------------------

@@ -33,8 +33,7 @@ from mellea_sc.core.model_options import stream_timeout
 if TYPE_CHECKING:
     from typing import Self
 
-    import httpx
-
+    from mellea_sc.backends.http.client import AnyClient
     from mellea_sc.backends.http.response import Response
 
 __all__ = ["HttpBackend"]
@@ -82,7 +81,7 @@ class HttpBackend(Backend):
         model_id: str,
         address: Address,
         advice: Advice,
-        client: httpx.AsyncClient | None = None,
+        client: AnyClient | None = None,
         settings: ClientSettings | None = None,
     ) -> None:
         settings = settings or ClientSettings()
@@ -179,7 +178,8 @@ class HttpBackend(Backend):
                     )
                 )
             except BackendRejected as error:
-                if not self.adapts_to(payload, error):
+                # What the caller has put there stays there, and is for the caller to change.
+                if not self.adapts_to(payload, error) or self.payload(request) == payload:
                     raise
 
     def _content(self, request: GenerationRequest) -> tuple[dict[str, object], bytes]:
@@ -203,7 +203,8 @@ class HttpBackend(Backend):
             patience: Seconds that whoever reads the deltas waits for each of them.
             echo: Takes out of it what the answer was to go on from.
         """
-        splitter, halves, ending = self.splitter(), HalfCharacters(), Ending()
+        splitter, ending = self.splitter(), Ending()
+        halves, halves_of_thoughts = HalfCharacters(), HalfCharacters()
         refused: BackendProtocolError | None = None
         words, ended = "", False
         while not ended:
@@ -222,10 +223,12 @@ class HttpBackend(Backend):
                         raise self._failures.interrupted("it ended without an answer")
                     ending.end()
                 else:
-                    if refused is not None and delta.text:
+                    if refused is not None and (delta.text or delta.tool_calls):
                         raise refused  # it was a part of the answer
                     ending.take(delta)
                     delta.text = echo.feed(halves.join(delta.text))
+                    if delta.reasoning:
+                        delta.reasoning = halves_of_thoughts.join(delta.reasoning)
                     yield delta
                     if delta.finish_reason is not None and self.ends_with_finish_reason:
                         ending.end()
@@ -238,10 +241,10 @@ class HttpBackend(Backend):
                     response.go_on()
         if not ending.is_whole or (response.lost is not None and ending.grace is None):
             raise self._unfinished(response, ending, splitter.unread or words)
-        rest = echo.feed(halves.end()) + echo.end()
+        text, reasoning = echo.feed(halves.end()) + echo.end(), halves_of_thoughts.end()
         self._habits.heard(echo)
-        if rest:
-            yield Delta(rest)
+        if text or reasoning:
+            yield Delta(text, reasoning=reasoning)
 
     async def _refusal(
         self, response: Response, text: str, ending: Ending, error: BackendProtocolError

@@ -6,7 +6,10 @@ Imports httpx; is itself imported when the first request is made.
 from __future__ import annotations
 
 import ssl
-from typing import Final
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import httpx
 
@@ -15,7 +18,13 @@ from mellea_sc.backends.http.environment import ClientSettings, new_tls_context,
 from mellea_sc.backends.http.transport import DirectTransport
 from mellea_sc.core.errors import InvalidOption, MissingExtra
 
-__all__ = ["new_client"]
+if TYPE_CHECKING:
+    import httpx2
+
+__all__ = ["AnyClient", "has_aiohttp", "new_client"]
+
+AnyClient: TypeAlias = "httpx.AsyncClient | httpx2.AsyncClient"
+"""What a caller may bring."""
 
 KEEP_FOR: Final = 2.0
 """Seconds for which an idle connection is kept. Usual servers drop it after 5 s; a request that is sent while
@@ -34,9 +43,7 @@ def new_client(address: Address, settings: ClientSettings) -> httpx.AsyncClient:
     needs_tls = address.is_encrypted or (proxy is not None and proxy.is_encrypted)
     tls = new_tls_context(settings.verify) if needs_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if proxy is None:
-        return httpx.AsyncClient(
-            transport=DirectTransport(tls, address.uds, KEEP_FOR), trust_env=False
-        )
+        return httpx.AsyncClient(transport=_new_transport(tls, address.uds), trust_env=False)
     try:
         return httpx.AsyncClient(
             verify=tls,
@@ -49,3 +56,32 @@ def new_client(address: Address, settings: ClientSettings) -> httpx.AsyncClient:
     except (httpx.InvalidURL, ValueError):
         # Neither quoted nor chained: a proxy's URL may hold a password.
         raise InvalidOption(f"{proxy} has no valid URL") from None
+
+
+def _new_transport(tls: ssl.SSLContext, uds: str | None) -> httpx.AsyncBaseTransport:
+    """The fastest one that this event loop and what is installed allow."""
+    if is_asyncio() and has_aiohttp():
+        from mellea_sc.backends.http.fast import AiohttpTransport
+
+        return AiohttpTransport(tls, uds, KEEP_FOR)
+    return DirectTransport(tls, uds, KEEP_FOR)
+
+
+@cache
+def has_aiohttp() -> bool:
+    """Whether aiohttp is installed, and not one of the old ones."""
+    try:
+        first, second, *_ = version("aiohttp").split(".")
+        return (int(first), int(second)) >= (3, 12)
+    except (PackageNotFoundError, ValueError):
+        return False
+
+
+def is_asyncio() -> bool:
+    """Whether this is a task of asyncio's, be its loop of another make."""
+    # Not imported here: a program under trio does without it.
+    asyncio = sys.modules.get("asyncio")
+    try:
+        return asyncio is not None and asyncio.current_task() is not None
+    except RuntimeError:
+        return False

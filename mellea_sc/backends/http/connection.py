@@ -186,7 +186,9 @@ class Connection:
                 return False
             else:
                 return False
-        return not _is_readable(self._stream.extra(SocketAttribute.raw_socket))
+        return not _is_read_ahead(self._stream) and not _is_readable(
+            self._stream.extra(SocketAttribute.raw_socket)
+        )
 
     async def aclose(self) -> None:
         """Close it at once, without a word to the other side.
@@ -194,6 +196,16 @@ class Connection:
         Cancellation: it is closed nevertheless.
         """
         await anyio.aclose_forcefully(self._stream)
+
+
+def _is_read_ahead(stream: ByteStream) -> bool:
+    """Whether anyio has received what nobody has asked for, as it does under asyncio.
+
+    There is no public way to ask.
+    """
+    socket_stream: object = getattr(stream, "transport_stream", stream)
+    protocol: object = getattr(socket_stream, "_protocol", None)
+    return bool(getattr(protocol, "read_queue", ()))
 
 
 def _is_readable(sock: socket.socket) -> bool:

@@ -28,8 +28,8 @@ class Ending:
     """Tells when an answer is whole.
 
     Attributes:
-        has_begun: There is text, or a reason to stop.
-        is_whole: A reason to stop was given, and no text after it: the response may end here as it should.
+        has_begun: There is something of an answer, or a reason to stop.
+        is_whole: A reason to stop was given, and neither text nor a call after it: the response may end here as it should.
         grace: Seconds after which the answer ends, and until then it may end anyhow; ``None``: not yet.
     """
 
@@ -44,15 +44,19 @@ class Ending:
 
     def take(self, delta: Delta) -> None:
         """Take note of the next delta."""
-        if delta.text:
+        if delta.text or delta.tool_calls:
             self.has_begun = self._has_text = True
             if self.is_whole:
                 self._is_doubtful = True
                 self.is_whole = False
                 self.grace = None
+        elif delta.reasoning:
+            self.has_begun = True
         if delta.finish_reason is not None:
             self.has_begun = self.is_whole = True
-            if self._has_text and not self._is_doubtful:
+            # Before the first delta, none has been seen but "stop".
+            is_one = self._has_text or delta.finish_reason.lower() != "stop"
+            if is_one and not self._is_doubtful:
                 self.grace = DOUBTFUL_GRACE if delta.text else GRACE
         elif self.grace is not None and delta.usage is not None:
             self.grace = LINGER

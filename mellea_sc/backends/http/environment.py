@@ -217,7 +217,7 @@ def new_tls_context(verify: Verify = True) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_NONE
         return context
     if verify is not True:
-        path = Path(verify)
+        path = Path(verify).expanduser()
         return _trusting(None, path, "verify") if path.is_dir() else _trusting(path, None, "verify")
     file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     if file or folder:

@@ -150,7 +150,7 @@ class EventSplitter:
         if len(self._unread) < _KEPT:
             self._unread += line[:_KEPT] + b"\n"
         self._passed_over += len(line)
-        is_page = line.startswith(b"<") or self._passed_over > _PASSED_OVER
+        is_page = line.lstrip().startswith(b"<") or self._passed_over > _PASSED_OVER
         if b"{" in line:
             yield decoded(line)
         elif is_page and not self._started:

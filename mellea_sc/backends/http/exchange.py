@@ -5,8 +5,9 @@ Imports httpx; is itself imported when the first request is made.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Final, cast
 
 import anyio
@@ -16,11 +17,18 @@ import httpx
 from mellea_sc.backends.http.address import Address
 from mellea_sc.backends.http.failures import Failures
 from mellea_sc.backends.http.response import CLOSE_TIMEOUT, Response
-from mellea_sc.backends.http.translation import ERRORS, reason_of, translated
+from mellea_sc.backends.http.translation import (
+    client_errors,
+    is_one_of,
+    reason_of,
+    translated,
+)
 from mellea_sc.core.errors import StreamInterrupted
 
 if TYPE_CHECKING:
     import httpcore
+
+    from mellea_sc.backends.http.client import AnyClient
 
 __all__ = ["respond"]
 
@@ -30,7 +38,7 @@ LARGE: Final = 64 * 1024
 
 @asynccontextmanager
 async def respond(
-    client: httpx.AsyncClient,
+    client: AnyClient,
     address: Address,
     path: str,
     content: bytes,
@@ -51,17 +59,19 @@ async def respond(
         **address.sent_headers(),
     }
     try:
+        # httpx2 has the same methods.
+        client = cast("httpx.AsyncClient", client)
         request = client.build_request(
             "POST",
             address.at(path),
             content=content,
             headers=headers,
-            timeout=httpx.Timeout(None, connect=connect_timeout),
+            timeout=(connect_timeout, None, None, None),
         )
-        request.stream = _Content(content)
+        request.stream = _in_one_piece(cast("Hashable", type(request.stream)))(content)
         response = Response(await _send(client, request), failures)
-    except ERRORS as error:
-        if isinstance(error, httpx.WriteError) and len(content) > LARGE:
+    except client_errors() as error:
+        if is_one_of(error, "WriteError") and len(content) > LARGE:
             # Not to be tried again: it would most likely end in the same way, after as many megabytes.
             raise failures.not_taken(reason_of(error), len(content)) from error
         failure = translated(error, failures)
@@ -83,7 +93,7 @@ async def _send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Resp
     watch = _Watch()
     try:
         return await _watched(client, request, watch)
-    except ERRORS:
+    except client_errors():
         if not watch.was_given_up:
             raise
     return await _watched(client, request, _Watch())
@@ -95,8 +105,8 @@ async def _watched(
     request.extensions = {**request.extensions, "trace": watch}
     try:
         return await client.send(request, stream=True)
-    except ERRORS as error:
-        if watch.is_cut_off and isinstance(error, httpx.ReadError | httpx.RemoteProtocolError):
+    except client_errors() as error:
+        if watch.is_cut_off and is_one_of(error, "ReadError", "RemoteProtocolError"):
             raise httpx.WriteError(reason_of(error)) from error
         raise
     except BaseException:
@@ -105,13 +115,20 @@ async def _watched(
         raise
 
 
-class _Content(httpx.AsyncByteStream):
-    """The body of a request, in one piece.
+@cache
+def _in_one_piece(kind: Hashable) -> Callable[[bytes], httpx.AsyncByteStream]:
+    """The body of a request, for the client that has bodies of this kind.
 
     The client's own is an async generator, and is left to the garbage collector when sending it
     is cancelled.
     """
+    return cast(
+        "Callable[[bytes], httpx.AsyncByteStream]",
+        type("Content", (_Content, cast("type[object]", kind)), {}),
+    )
 
+
+class _Content:
     def __init__(self, content: bytes) -> None:
         self._content = content
         self._is_sent = False

@@ -6,13 +6,16 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
+from mellea_sc.core.tool_calls import ToolCallDelta
 from mellea_sc.core.usage import Usage
 
 __all__ = [
+    "calls_in",
     "count_in",
     "fields_of",
     "list_of",
     "parse_object",
+    "reasoning_in",
     "text_in",
     "usage_in",
     "value_or_text",
@@ -60,7 +63,8 @@ def list_of(value: object) -> Sequence[object]:
 
 
 def text_in(content: object) -> str | None:
-    """The text of a content: a string, or a list of parts (Mistral's), of which those with text count.
+    """The text of a content: a string, or a list of parts (Mistral's), of which those with text count, and not
+    those of reasoning.
 
     ``None`` when it is anything else.
     """
@@ -75,10 +79,53 @@ def text_in(content: object) -> str | None:
     return "".join(texts)
 
 
+def reasoning_in(fields: Mapping[str, object]) -> str:
+    """What a model thinks, in a message or the delta of one: in a field of its own, by whichever name, or among the
+    parts of the content (Mistral's ``thinking``, Databricks' ``reasoning``).
+    """
+    for name in ("reasoning_content", "reasoning", "thinking"):
+        if text := text_in(fields.get(name)):
+            return text
+    thoughts = [
+        part.get(str(part["type"])) or part.get("summary")
+        for part in map(fields_of, list_of(fields.get("content")))
+        if part.get("type") in ("thinking", "reasoning")
+    ]
+    return "".join(text_in(thought) or "" for thought in thoughts)
+
+
+def calls_in(fields: Mapping[str, object], *, counted: bool = True) -> tuple[ToolCallDelta, ...]:
+    """The pieces of calls in a message or the delta of one.
+
+    Args:
+        fields: The message's fields.
+        counted: Whether the server's numbers are to be trusted.
+    """
+    found = fields.get("tool_calls")
+    pieces = [*map(fields_of, list_of(found)), fields_of(found)]
+    if old := fields_of(fields.get("function_call")):  # from before there were tools
+        pieces.append({"index": 0, "function": old})
+    return tuple(_call_in(piece, counted=counted) for piece in pieces if piece)
+
+
+def _call_in(piece: Mapping[str, object], *, counted: bool) -> ToolCallDelta:
+    called = fields_of(piece.get("function") or piece.get("custom"))
+    said, name, index = piece.get("id"), called.get("name"), piece.get("index")
+    arguments = called.get("arguments", called.get("input"))
+    if not isinstance(arguments, str):  # some send the object itself
+        arguments = "" if arguments is None else json.dumps(arguments, ensure_ascii=False)
+    return ToolCallDelta(
+        said if isinstance(said, str) else "",
+        name if isinstance(name, str) else "",
+        arguments,
+        _count(index) if counted else None,
+    )
+
+
 def usage_in(fields: Mapping[str, object], prompt: str, completion: str) -> Usage | None:
     """The tokens used, if the server says how many the answer has. A number below 0 says nothing."""
     said = _count(fields.get(completion))
-    return None if said is None else Usage(_count(fields.get(prompt)) or 0, said)
+    return None if said is None else Usage(count_in(fields, prompt), said)
 
 
 def count_in(fields: Mapping[str, object], name: str) -> int:

@@ -168,7 +168,7 @@ class LineSplitter:
         for line in self._lines.cut(data):
             if len(line) > self._limit:
                 raise too_long("line", self._limit)
-            if self._pretty.lines or self._pretty.begins(line):
+            if self._pretty.lines or (len(line) < 9 and self._pretty.begins(line)):
                 if value := self._pretty.take(line):
                     yield decoded(value)
             elif line and not line.isspace():

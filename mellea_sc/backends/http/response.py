@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Mapping
 from typing import TYPE_CHECKING, Final, cast
 
 import anyio
-import httpx
 
 from mellea_sc.backends.http.codings import Inflater, unreadable_coding, wants_inflating
 from mellea_sc.backends.http.ending import LINGER
 from mellea_sc.backends.http.failures import Failures
-from mellea_sc.backends.http.translation import ERRORS, translated
+from mellea_sc.backends.http.translation import client_errors, translated
 from mellea_sc.core.errors import MelleaError
 from mellea_sc.core.retries import untimed
 
 if TYPE_CHECKING:
     import h11
+    import httpx
 
 __all__ = ["CLOSE_TIMEOUT", "Response"]
 
@@ -43,11 +43,10 @@ class Response:
     __slots__ = ("_chunks", "_deadline", "_failures", "_inflater", "_response", "lost")
 
     def __init__(self, response: httpx.Response, failures: Failures) -> None:
-        assert isinstance(response.stream, httpx.AsyncByteStream)
         self._response = response
         # Not through the client's decoders: a generator that fails in between would leave those
         # inside it to the garbage collector.
-        self._chunks = aiter(response.stream)
+        self._chunks = aiter(cast("AsyncIterable[bytes]", response.stream))
         self._failures = failures
         self._deadline: float | None = None
         self.lost: MelleaError | None = None
@@ -104,7 +103,7 @@ class Response:
             if self._inflater is not None:
                 return await self._inflated(self._inflater)
             return await anext(self._chunks, b"")
-        except ERRORS as error:
+        except client_errors() as error:
             self.lost = translated(error, self._failures)
             self.lost.__cause__ = error
         except zlib.error as error:
@@ -160,7 +159,7 @@ class Response:
                     # which the closed connection refuses, ends them all.
                     while await anext(self._chunks, b""):
                         pass
-                except ERRORS:
+                except client_errors():
                     pass
 
 

@@ -1,10 +1,15 @@
-"""What the HTTP client raises, as the library's errors: translated at this boundary, once."""
+"""What the HTTP client raises, as the library's errors: translated at this boundary, once.
+
+A caller's client may be of httpx's successor, httpx2, whose errors have the names of httpx's, or go through
+aiohttp. Neither is imported here: what nobody has loaded raises nothing.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
 import ssl
+import sys
 from typing import Final, cast
 
 import anyio
@@ -13,7 +18,7 @@ import httpx
 from mellea_sc.backends.http.failures import Failures
 from mellea_sc.core.errors import MelleaError
 
-__all__ = ["ERRORS", "reason_of", "translated"]
+__all__ = ["ERRORS", "client_errors", "is_one_of", "reason_of", "translated"]
 
 ERRORS: Final = (
     httpx.HTTPError,
@@ -23,31 +28,58 @@ ERRORS: Final = (
     anyio.BrokenResourceError,
     anyio.ClosedResourceError,
 )
-"""All that the client, and the sockets below it, raise."""
+"""All that a client of httpx, and the sockets below it, raise."""
+
+_ELSEWHERE: Final = (
+    ("httpx2", ("HTTPError", "InvalidURL", "StreamError")),
+    ("aiohttp.http_exceptions", ("HttpProcessingError",)),
+    ("aiohttp", ("ClientError",)),
+)
+
+
+def client_errors() -> tuple[type[Exception], ...]:
+    """All that any client, and the sockets below it, raise."""
+    return ERRORS + tuple(
+        getattr(module, name)
+        for library, names in _ELSEWHERE
+        if (module := sys.modules.get(library)) is not None
+        for name in names
+    )
 
 
 def translated(error: Exception, failures: Failures) -> MelleaError:
     """The library's error for one of the client's."""
     reason = reason_of(error)
     tls = _tls_error(error)
-    if tls is not None and (isinstance(error, httpx.ConnectError) or "CERT" in (tls.reason or "")):
+    if tls is not None and (is_one_of(error, "ConnectError") or "CERT" in (tls.reason or "")):
         if isinstance(tls, ssl.SSLCertVerificationError):
             return failures.untrusted(tls.verify_message or reason)
         return failures.not_encrypted(reason)
-    match error:
-        case httpx.InvalidURL() | httpx.UnsupportedProtocol() | httpx.LocalProtocolError():
-            return failures.unusable(reason)
-        case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.ProxyError():
-            return failures.unreachable(reason)
-        case httpx.RemoteProtocolError() if not _is_disconnect(reason):
-            return failures.not_http(reason)
-        case _:
-            return failures.interrupted(reason)
+    if is_one_of(error, "ServerDisconnectedError") or is_one_of(
+        error.__cause__, "ServerDisconnectedError"
+    ):
+        return failures.interrupted(
+            "the server disconnected"
+        )  # httpx-aiohttp takes it for a time-out
+    if is_one_of(error, "InvalidURL", "UnsupportedProtocol", "LocalProtocolError"):
+        return failures.unusable(reason)
+    if is_one_of(error, "ConnectError", "ConnectTimeout", "ProxyError"):
+        return failures.unreachable(reason)
+    if is_one_of(error, "RemoteProtocolError") and not _is_disconnect(reason):
+        return failures.not_http(reason)
+    if is_one_of(error, "ClientResponseError", "HttpProcessingError"):
+        return failures.not_http(reason)
+    return failures.interrupted(reason)
+
+
+def is_one_of(error: BaseException | None, *names: str) -> bool:
+    """Whether an error is of a class with one of these names, whichever library's."""
+    return any(kind.__name__ in names for kind in type(error).__mro__)
 
 
 def reason_of(error: Exception) -> str:
     """Why, in the operating system's words where it has some."""
-    if isinstance(error, httpx.ReadError | httpx.WriteError):  # trio's sockets do not say why
+    if is_one_of(error, "ReadError", "WriteError"):  # trio's sockets do not say why
         return _os_reason(error) or str(error) or "the connection was lost"
     return _os_reason(error) or str(error) or type(error).__name__
 
@@ -58,13 +90,16 @@ def _is_disconnect(reason: str) -> bool:
 
 
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
-    """What TLS said, where that is what began the chain of errors."""
+    """What TLS said, where it is in the chain of errors: the first that was raised, not what clients made of it."""
+    said: ssl.SSLError | None = None
     while error is not None:
-        if isinstance(error, ssl.SSLError):
-            # Both tell of a connection that has ended, not of TLS.
-            return None if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) else error
+        # These two tell of a connection that has ended, not of TLS.
+        if isinstance(error, ssl.SSLError) and not isinstance(
+            error, ssl.SSLEOFError | ssl.SSLZeroReturnError
+        ):
+            said = error
         error = error.__cause__ or error.__context__
-    return None
+    return said
 
 
 def _os_reason(error: BaseException | None) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mellea_sc.core.base import Component, Role, Span, text_of
+from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.stdlib.components._template import check_template, fill
 
 __all__ = ["Message"]
@@ -17,15 +18,25 @@ class Message(Component):
         role: ``"user"``, ``"assistant"``, ``"system"`` or ``"tool"``.
         content: What is said; may be a thunk.
         user_variables: Named texts to fill in; with them the content is a template if it is a ``str``.
+        reasoning: What a model has thought before it said so. It goes into no prompt.
+        tool_calls: The calls that a model wants to have made.
 
     Raises:
         PromptTemplateError: the template is not valid, or uses a variable that is not given.
     """
 
     def __init__(
-        self, role: Role, content: Span, *, user_variables: Mapping[str, Span] | None = None
+        self,
+        role: Role,
+        content: Span,
+        *,
+        user_variables: Mapping[str, Span] | None = None,
+        reasoning: str = "",
+        tool_calls: Sequence[ToolCall] = (),
     ) -> None:
         self.role: Role = role
+        self.reasoning = reasoning
+        self.tool_calls: Sequence[ToolCall] = tool_calls
         self._content = content
         self._variables = user_variables
         if user_variables is not None and isinstance(content, str):

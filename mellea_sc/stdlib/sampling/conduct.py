@@ -31,10 +31,11 @@ from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_option
 from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.core.trace import Cause, Trace
+from mellea_sc.runtime.answers import misfit_of, read_meaning
 from mellea_sc.runtime.attempt import Asking, Attempt, Audience, Kept
 from mellea_sc.runtime.edits import Edits
-from mellea_sc.runtime.failures import raise_unchanged, sole_error, stray_cancellation_as
-from mellea_sc.runtime.generation import BoundBackend, describe, opened_scope, parsed
+from mellea_sc.runtime.failures import raise_unchanged, sole_error, stray_cancellation_as, tidied
+from mellea_sc.runtime.generation import BoundBackend, describe, opened_scope
 from mellea_sc.runtime.lanes import Known
 from mellea_sc.runtime.ledger import Chunk, Ledger
 from mellea_sc.runtime.nursery import Nursery
@@ -139,7 +140,7 @@ class Conductor:
                     self._start_all(tasks, nursery, judges, hosts)
         finally:
             for error in self._errors:
-                log.warning("an attempt failed, and others went on", exc_info=error)
+                log.warning("an attempt failed, and others went on", exc_info=tidied(error))
         assert self._choice is not None
         return self._choice
 
@@ -349,7 +350,8 @@ class Conductor:
         released: int = 0,
     ) -> AttemptResult:
         failures = attempt.ledger.failures
-        generation = attempt.generation
+        generation, format = attempt.generation, self._settings.format
+        is_answer = attempt.end == "completed" and (attempt.has_text or not generation.tool_calls)
         if attempt.end in ("failed", "stopped"):
             generation = attrs.evolve(generation, finish_reason="aborted")
         return AttemptResult(
@@ -363,6 +365,7 @@ class Conductor:
             failed_at=min((one.chunk_index for one in failures), default=0),
             released=released,
             generation=generation,
+            misfit=misfit_of(attempt.text, format) if is_answer else None,
             score=score,
         )
 
@@ -385,6 +388,8 @@ class _Unseen:
     async def room(self) -> None: ...
 
     def open(self) -> None: ...
+
+    def reasoned(self, text: str) -> None: ...
 
     def generated(self, text: str) -> None: ...
 
@@ -412,7 +417,7 @@ async def sample(
     tried = sorted(conductor.results, key=lambda one: one.number)
     answers = [one.thunk() for one in tried]
     for one, answer in zip(tried, answers, strict=True):
-        answer.parsed_repr = parsed(one.text, one.ask.action, format)
+        read_meaning(answer, one.ask.action, format)
     return SamplingResult(
         result_index=next(i for i, one in enumerate(tried) if one.number == choice.number),
         success=choice.success,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
+from typing import Final
 
 import attrs
 
@@ -30,6 +31,10 @@ __all__ = [
     "raise_if_unmet",
     "reasons_in",
 ]
+
+
+FITS_FORMAT: Final = Requirement("The answer fits the format that was asked for.", check_only=True)
+"""What every answer has to meet where a format was given."""
 
 
 @attrs.frozen(kw_only=True)
@@ -69,6 +74,7 @@ class AttemptResult:
         failed_at: The index of the chunk that failed.
         released: How many of its chunks a reader has been shown.
         generation: Model, usage, times.
+        misfit: Why it does not fit the format that was asked for, if it was completed and does not.
         score: What the strategy found it to be worth.
     """
 
@@ -82,6 +88,7 @@ class AttemptResult:
     failed_at: int = 0
     released: int = 0
     generation: GenerationInfo = attrs.field(factory=GenerationInfo)
+    misfit: str | None = None
     score: float | None = None
 
     @property
@@ -99,7 +106,7 @@ class AttemptResult:
             ]
         return [
             (requirement, verdict)
-            for requirement, verdict in self.validations
+            for requirement, verdict in self.verdicts
             if is_rejected(requirement, verdict)
         ]
 
@@ -120,8 +127,15 @@ class AttemptResult:
 
     @property
     def verdicts(self) -> Sequence[tuple[Requirement, ValidationResult]]:
-        """The requirements with the verdicts that there are: all of them if it was completed."""
-        return self.validations if self.completed else self.rejected
+        """The requirements with the verdicts that there are: all of them if it was completed.
+
+        One that was completed and does not fit its format has a verdict on that, too.
+        """
+        if not self.completed:
+            return self.rejected
+        if self.misfit is None:
+            return self.validations
+        return [*self.validations, (FITS_FORMAT, ValidationResult(False, reason=self.misfit))]
 
     def thunk(self) -> ModelOutputThunk:
         """The text as far as it may be shown, as a computed thunk."""

@@ -96,9 +96,14 @@ def _attempt(
     usage = attempt.generation.usage
     counted = usage is not None and usage.completion_tokens > 0
     generated = usage.completion_tokens if usage is not None and counted else attempt.estimate
+    said = usage.reasoning_tokens if usage is not None else 0
+    reasoning = min(generated, said or round(generated * attempt.share_of_reasoning))
+    text = generated - max(reasoning, round(generated * attempt.share_of_other))
 
     def tokens(characters: int) -> int:
-        return round(generated * min(characters, own) / own) if own else 0
+        return round(text * min(characters, own) / own) if own else 0
+
+    is_of_use = is_accepted or useful > 0
 
     limit = attempt.token_limit
     stopped_early = attempt.end not in ("completed", "running") or attempt.cut_off is not None
@@ -111,8 +116,9 @@ def _attempt(
         cause=_cut_off(attempt, began) if is_accepted else _cause(attempt, began),
         tokens=TokenCount(
             generated=generated,
+            reasoning=reasoning,
             released=tokens(released),
-            wasted=generated - tokens(useful),
+            wasted=text - tokens(useful) + (0 if is_of_use else generated - text),
             limit=limit,
             saved=max(0, limit - generated) if stopped_early and limit is not None else 0,
             estimated=not counted and generated > 0,
@@ -125,6 +131,7 @@ def _attempt(
 def _judge(thunk: ModelOutputThunk, began_at: float, began: float, now: float) -> Trace:
     usage = thunk.generation.usage
     generated = usage.completion_tokens if usage else 0
+    reasoning = usage.reasoning_tokens if usage else 0
     seconds = thunk.generation.total_time
     error = thunk.error
     outcome = "failed" if error else "stopped" if thunk.cancelled else "answered"
@@ -134,7 +141,7 @@ def _judge(thunk: ModelOutputThunk, began_at: float, began: float, now: float) -
         began=began_at - began,
         ended=(now if seconds is None else began_at + seconds) - began,
         cause=cause_of_error(error, None) if error else None,
-        tokens=TokenCount(generated=generated),
+        tokens=TokenCount(generated=generated, reasoning=reasoning),
     )
 
 

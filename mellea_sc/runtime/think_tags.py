@@ -1,0 +1,148 @@
+"""Reasoning that a model writes into its text: ``<think>…</think>``, taken out of it while it comes.
+
+Only what an answer begins with is reasoning; the same tag further on is text, as in an answer about HTML. The
+white space behind each tag is left out with it. How the text is cut into deltas makes no difference: what
+may be the beginning of a tag is held back, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Literal
+
+import attrs
+
+from mellea_sc.core.backend import Backend, BackendWrapper, Delta, GenerationRequest
+from mellea_sc.core.model_options import think_tags
+
+__all__ = ["TagSplitter", "without_think_tags"]
+
+
+def without_think_tags(backend: Backend, request: GenerationRequest) -> Backend:
+    """A backend that takes the reasoning out of the text, if the request's options say that it is there."""
+    tags = think_tags(request.options)
+    if tags is None:
+        return backend
+    opening, closing = tags
+    if not opening and backend.prefills and request.messages[-1].role == "assistant":
+        return backend  # it writes on in the middle of an answer, and does not begin to think
+    return _Inline(backend, opening, closing)
+
+
+class _Inline(BackendWrapper):
+    """A backend whose model writes its reasoning into its text."""
+
+    def __init__(self, backend: Backend, opening: str, closing: str) -> None:
+        super().__init__(backend)
+        self._tags = opening, closing
+
+    def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
+        """Open a generation; see :meth:`Backend.open`."""
+        return self._opened(request)
+
+    @asynccontextmanager
+    async def _opened(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
+        async with self.inner.open(request) as deltas:
+            yield _Split(deltas, TagSplitter(*self._tags))
+
+
+class _Split:
+    """The deltas, with the reasoning in its own place."""
+
+    __slots__ = ("_deltas", "_end", "_splitter")
+
+    def __init__(self, deltas: AsyncIterator[Delta], splitter: TagSplitter) -> None:
+        self._deltas = deltas
+        self._splitter = splitter
+        self._end: Exception | None = None
+
+    def __aiter__(self) -> _Split:
+        return self
+
+    async def __anext__(self) -> Delta:
+        if self._end is not None:
+            raise self._end
+        splitter = self._splitter
+        try:
+            delta = await self._deltas.__anext__()
+        except Exception as end:
+            # the end of the iteration, or an error: what was held back comes before it
+            reasoning, text = splitter.end()
+            if not reasoning and not text:
+                raise
+            self._end = end
+            return Delta(text, reasoning=reasoning)
+        if splitter.is_done:
+            return delta
+        reasoning, text = splitter.feed(delta.text)
+        if delta.finish_reason is not None:
+            more_reasoning, more_text = splitter.end()
+            reasoning, text = reasoning + more_reasoning, text + more_text
+        return attrs.evolve(delta, text=text, reasoning=delta.reasoning + reasoning)
+
+
+class TagSplitter:
+    """Splits a text that begins with reasoning between tags; fed piece by piece.
+
+    Args:
+        opening: The tag before the reasoning; empty: the text begins in the middle of it.
+        closing: The tag behind it.
+    """
+
+    __slots__ = ("_closing", "_held", "_opening", "_where")
+
+    def __init__(self, opening: str, closing: str) -> None:
+        self._opening = opening
+        self._closing = closing
+        self._held = ""
+        self._where: Literal["before", "opened", "thinking", "behind", "done"] = "before"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all that follows is text."""
+        return self._where == "done"
+
+    def feed(self, text: str) -> tuple[str, str]:
+        """The reasoning and the text that are certain now."""
+        reasoning = ""
+        if self._where == "before":
+            self._held += text
+            begun = self._held.lstrip()
+            if not begun.startswith(self._opening):
+                if self._opening.startswith(begun):
+                    return "", ""
+                return "", self._text(self._take())
+            text = begun[len(self._opening) :]
+            self._held, self._where = "", "opened"
+        if self._where == "opened" and (text := text.lstrip()):
+            self._where = "thinking"
+        if self._where == "thinking":
+            reasoning, text = self._think(self._held + text)
+        if self._where == "behind":
+            text = text.lstrip()
+        return reasoning, self._text(text) if text else ""
+
+    def end(self) -> tuple[str, str]:
+        """The reasoning and the text that were held back, where all has come."""
+        held = self._take()
+        return (held, "") if self._where == "thinking" else ("", held)
+
+    def _think(self, text: str) -> tuple[str, str]:
+        """The reasoning at the beginning of a text, and the text behind it."""
+        at = text.find(self._closing)
+        if at >= 0:
+            self._held, self._where = "", "behind"
+            return text[:at], text[at + len(self._closing) :]
+        most = min(len(text), len(self._closing) - 1)
+        kept = next(n for n in range(most, -1, -1) if text.endswith(self._closing[:n]))
+        self._held = text[len(text) - kept :]
+        return text[: len(text) - kept], ""
+
+    def _text(self, text: str) -> str:
+        self._where = "done"
+        return text
+
+    def _take(self) -> str:
+        held, self._held = self._held, ""
+        return held

@@ -1,0 +1,251 @@
+"""What is told of an error: the error as it was raised, and nothing of how it came."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import anyio
+import pytest
+
+from mellea_sc import (
+    MaxWords,
+    MelleaError,
+    PartialValidationResult,
+    RejectionSamplingStrategy,
+    Requirement,
+    RunError,
+    StreamConsumed,
+    start_session,
+    wait_for_all_mots,
+)
+from mellea_sc.core.backend import Backend
+from mellea_sc.core.base import Context
+from mellea_sc.core.requirement import ValidationResult
+from mellea_sc.runtime.failures import failure_of, leaves_of, sole_error, tidied
+from mellea_sc.runtime.loops import running_task
+from mellea_sc.stdlib.session import MelleaSession
+from mellea_sc.testing import Fail, ScriptedBackend
+
+pytestmark = pytest.mark.anyio
+
+
+def chain_of(error: BaseException) -> list[BaseException]:
+    """As IPython walks it, which looks at suppressed contexts too."""
+    chain: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None:
+        assert one not in chain, "a cycle"
+        chain.append(one)
+        one = one.__cause__ or one.__context__
+    return chain
+
+
+def ours_in(error: BaseException) -> list[str]:
+    """The frames of the library in an error's traceback."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return [frame.name for frame in frames if "/mellea_sc/" in frame.filename]
+
+
+def judge(_: Context) -> ValidationResult:
+    raise ZeroDivisionError("a validator's")
+
+
+class Raises(Requirement):
+    """Raises while the text streams."""
+
+    async def stream_validate(
+        self, chunk: str, *, backend: Backend, ctx: Context
+    ) -> PartialValidationResult:
+        raise ZeroDivisionError("a validator's")
+
+
+FAILING = Requirement("r", judge)
+
+
+async def a_thunk(m: MelleaSession) -> None:
+    await (await m.ainstruct("?", requirements=[FAILING]))
+
+
+async def a_thunk_with_two_validators(m: MelleaSession) -> None:
+    requirements = [Raises("s"), MaxWords(9)]
+    strategy = RejectionSamplingStrategy(loop_budget=1)
+    await (await m.ainstruct("?", requirements=requirements, strategy=strategy))
+
+
+async def a_precondition(m: MelleaSession) -> None:
+    await (await m.ainstruct("?", preconditions=[FAILING]))
+
+
+async def a_finished_call(m: MelleaSession) -> None:
+    await m.ainstruct("?", requirements=[FAILING], await_result=True)
+
+
+async def a_validation(m: MelleaSession) -> None:
+    await m.avalidate([FAILING], output="text")
+
+
+async def several_at_once(m: MelleaSession) -> None:
+    await wait_for_all_mots([await m.ainstruct("?", requirements=[FAILING]) for _ in range(2)])
+
+
+async def a_stream(m: MelleaSession) -> None:
+    async with m.stream("?", requirements=[Raises("s")]) as result:
+        await result.acomplete()
+
+
+async def a_reader(m: MelleaSession) -> None:
+    async with m.stream("?", requirements=[Raises("s")]) as result:
+        async for _ in result.astream():
+            pass
+
+
+WAYS = [
+    a_thunk,
+    a_thunk_with_two_validators,
+    a_precondition,
+    a_finished_call,
+    a_validation,
+    several_at_once,
+    a_stream,
+    a_reader,
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_1_9_an_error_comes_without_a_context_and_with_few_frames_of_ours(
+    way: Callable[[MelleaSession], Awaitable[None]],
+) -> None:
+    async with start_session(backend=ScriptedBackend(lambda _: "Some text.")) as m:
+        with pytest.raises(ZeroDivisionError) as caught:
+            await way(m)
+    assert chain_of(caught.value) == [caught.value]
+    assert len(ours_in(caught.value)) <= 3
+    assert traceback.extract_tb(caught.value.__traceback__)[-1].filename == __file__
+
+
+def test_1_9_so_does_one_of_a_blocking_call() -> None:
+    backend = ScriptedBackend(lambda _: "Some text.")
+    with start_session(backend=backend) as m, pytest.raises(ZeroDivisionError) as caught:
+        m.instruct("?", requirements=[FAILING])
+    assert chain_of(caught.value) == [caught.value]
+    assert len(ours_in(caught.value)) <= 2
+
+
+async def test_all_frames_stay_where_somebody_looks_for_a_fault_of_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MELLEA_SC_TRACEBACKS", "full")
+    async with start_session(backend=ScriptedBackend(lambda _: "Some text.")) as m:
+        with pytest.raises(ZeroDivisionError) as caught:
+            await a_validation(m)
+    assert len(ours_in(caught.value)) > 5
+
+
+async def test_1_9_an_errors_own_story_stays() -> None:
+    async def wrong(_: Context) -> ValidationResult:
+        try:
+            {}["missing"]
+        except KeyError:
+            raise ValueError("in a handler")  # noqa: B904 - the context is what this is about
+
+    async with start_session(backend=ScriptedBackend(lambda _: "Some text.")) as m:
+        with pytest.raises(ValueError, match="in a handler") as caught:
+            await m.avalidate(Requirement("r", wrong), output="text")
+    assert [type(one) for one in chain_of(caught.value)] == [ValueError, KeyError]
+
+
+async def test_1_9_an_error_raised_again_has_no_context_of_the_time_before() -> None:
+    backend = ScriptedBackend(lambda _: Fail(ValueError("first")))
+    async with start_session(backend=backend) as m:
+        thunk = await m.ainstruct("?")
+        try:
+            {}["missing"]
+        except KeyError:
+            with pytest.raises(ValueError, match="first"):
+                await thunk
+        with pytest.raises(ValueError, match="first") as caught:
+            await thunk
+    assert chain_of(caught.value) == [caught.value]
+
+
+async def test_1_9_a_group_that_is_left_in_a_session_has_no_context_either() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        async with start_session(
+            backend=ScriptedBackend(lambda _: Fail(ValueError())), on_error="cancel"
+        ) as m:
+            await m.ainstruct("?")
+            await anyio.sleep_forever()
+    assert chain_of(caught.value) == [caught.value]
+
+
+async def test_sole_error_leaves_no_group_behind() -> None:
+    async def fail() -> None:
+        raise ValueError("a")
+
+    with pytest.raises(ValueError, match="a") as caught, sole_error():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fail)
+    assert chain_of(caught.value) == [caught.value]
+
+
+async def test_a_cycle_of_groups_is_cut() -> None:
+    error = ValueError("a")
+    error.__context__ = ExceptionGroup("of a task group", [error])
+    assert chain_of(tidied(error)) == [error]
+
+
+async def test_what_is_suppressed_is_forgotten_and_a_cause_is_not() -> None:
+    hidden, shown = ValueError("hidden"), ValueError("shown")
+    hidden.__context__, hidden.__suppress_context__ = KeyError(), True
+    shown.__cause__ = cause = KeyError()
+    assert chain_of(tidied(hidden)) == [hidden]
+    assert chain_of(tidied(shown)) == [shown, cause]
+
+
+async def test_a_cancellation_is_kept_in_no_error() -> None:
+    errors: list[Exception] = []
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await anyio.sleep(1)
+        finally:
+            with suppress(ValueError):
+                errors.append(ValueError("in a cleanup"))
+                raise errors[0]
+    (error,) = errors
+    assert error.__context__ is not None
+    assert chain_of(tidied(error)) == [error]
+
+
+async def test_a_group_with_cancellations_fails_by_its_errors() -> None:
+    kept: list[BaseException] = []
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await anyio.sleep(1)
+        except BaseException as error:
+            kept.append(error)
+            raise
+    group = BaseExceptionGroup("both", [kept.pop(), ValueError("a")])
+    failure = failure_of(group, "it", running_task())
+    assert isinstance(failure, ExceptionGroup)
+    assert [str(one) for one in leaves_of(failure)] == ["a"]
+
+
+async def test_who_is_closed_from_outside_does_not_fail() -> None:
+    assert failure_of(GeneratorExit(), "it", object()) is None
+    assert isinstance(failure_of(GeneratorExit(), "it", running_task()), RunError)
+    assert failure_of(KeyboardInterrupt(), "it", running_task()) is None
+
+
+async def test_4_9_a_second_iteration_is_a_runtime_error_too() -> None:
+    async with start_session(backend=ScriptedBackend("Some text.")) as m:
+        result = await m.stream("?")
+        assert [event async for event in result.events()]
+        with pytest.raises(RuntimeError) as caught:
+            await anext(result.events())
+        assert isinstance(caught.value, StreamConsumed)
+        assert isinstance(caught.value, anyio.BusyResourceError)
+        assert isinstance(caught.value, MelleaError)

@@ -1,0 +1,41 @@
+"""The README's programs, as they are printed, on servers that nobody here wrote."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from running import KEY, Running
+
+README = (Path(__file__).parent.parent.parent / "README.md").read_text()
+PROGRAMS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+ASKING = [text for text in PROGRAMS if "backend=" not in text]
+"""The others bring a backend of their own."""
+
+
+@pytest.mark.parametrize("program", ASKING, ids=range(len(ASKING)))
+def test_a_program_of_the_readme_runs(program: str, server: Running) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        env={
+            **os.environ,
+            "MELLEA_SC_BACKEND": "openai",
+            "MELLEA_SC_MODEL": server.model,
+            "OPENAI_BASE_URL": server.url,
+            "OPENAI_API_KEY": KEY,
+        },
+        capture_output=True,
+        text=True,
+        timeout=600 if server.server.slow else 100,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip()
+
+
+def test_the_readme_has_programs_that_ask() -> None:
+    assert len(ASKING) >= 6

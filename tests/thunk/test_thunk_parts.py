@@ -1,0 +1,378 @@
+"""What a model says besides its text is on the thunk, and no answer is an error and not an empty text."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import pickle
+
+import anyio
+import pydantic
+import pytest
+
+from mellea_sc import (
+    BackendError,
+    CBlock,
+    ChatContext,
+    Delta,
+    EmptyAnswer,
+    GenerationInfo,
+    GenerationRequest,
+    LLMJudge,
+    ModelOption,
+    RepairTemplateStrategy,
+    ToolCall,
+    ToolCallDelta,
+    UnclearJudgement,
+    UnexpectedToolCalls,
+    Usage,
+    ValidationResult,
+    check,
+    limits,
+    simple_validate,
+    start_session,
+)
+from mellea_sc.core.backend import ChatMessage
+from mellea_sc.testing import Pause, Script, ScriptedBackend, Stall, Step
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
+
+STREAM: dict[str, object] = {ModelOption.STREAM: True}
+GOOD = check("good", simple_validate(bool))
+BOTH = pytest.mark.parametrize("options", [{}, STREAM], ids=["whole", "streamed"])
+TOOLS: dict[str, object] = {
+    "tools": [{"type": "function", "function": {"name": "look", "parameters": {}}}]
+}
+CALL = (
+    Delta(tool_calls=(ToolCallDelta("c1", "look", "", 0),)),
+    Delta(tool_calls=(ToolCallDelta("", "", '{"x":', 0), ToolCallDelta("c2", "find", "{", 1))),
+    Delta(tool_calls=(ToolCallDelta("", "", " 1}", 0), ToolCallDelta("", "", "}", 1))),
+)
+CALLS = (ToolCall("c1", "look", '{"x": 1}'), ToolCall("c2", "find", "{}"))
+
+
+def thought(*texts: str) -> list[Step]:
+    return [Delta(reasoning=text) for text in texts]
+
+
+# --- reasoning and calls ----------------------------------------------------------------------------
+
+
+@BOTH
+async def test_reasoning_is_on_the_thunk_and_not_in_its_text(options: dict[str, object]) -> None:
+    backend = ScriptedBackend([*thought("Two ", "and two."), Delta("Four", reasoning=" So."), "."])
+    async with start_session(backend=backend) as m:
+        thunk = await m.ainstruct("?", model_options=options)
+        assert "".join([delta async for delta in thunk]) == "Four."
+        assert await thunk == "Four."
+        assert thunk.reasoning == "Two and two. So."
+        assert thunk.generation.reasoning == thunk.reasoning
+        assert thunk.tool_calls == ()
+
+
+async def test_reasoning_and_calls_can_be_read_while_they_come() -> None:
+    backend = ScriptedBackend(
+        [*thought("Hm"), Pause(1), *thought("m."), CALL[0], Pause(1), *CALL[1:], "x"]
+    )
+    async with start_session(backend=backend) as m:
+        thunk = await m.ainstruct("?", model_options=TOOLS)
+        assert (thunk.reasoning, thunk.tool_calls) == ("", ())
+        for seconds, reasoning, calls in (
+            (0.5, "Hm", ()),
+            (1, "Hmm.", (ToolCall("c1", "look", ""),)),
+        ):
+            await anyio.sleep(seconds)
+            assert (thunk.reasoning, thunk.tool_calls) == (reasoning, calls)
+            assert thunk.generation.reasoning == ""
+        assert await thunk == "x"
+        assert thunk.tool_calls == CALLS
+
+
+@BOTH
+async def test_calls_that_were_asked_for_are_on_the_thunk(options: dict[str, object]) -> None:
+    backend = ScriptedBackend(Script(CALL, finish_reason="tool_calls"))
+    async with start_session(backend=backend) as m:
+        thunk = await m.ainstruct("?", model_options={**TOOLS, **options})
+        assert [delta async for delta in thunk] == [] or not options
+        assert await thunk == ""
+        assert thunk.tool_calls == thunk.generation.tool_calls == CALLS
+        assert thunk.generation.finish_reason == "tool_calls"
+
+
+async def test_reasoning_and_calls_go_with_copies_pickles_and_samples() -> None:
+    backend = ScriptedBackend(lambda _: [*thought("Hm."), *CALL, "Well."])
+    async with start_session(backend=backend, model_options=TOOLS) as m:
+        plain = await m.ainstruct("?", await_result=True)
+        sampled = await m.ainstruct("?", requirements=[GOOD], await_result=True)
+    for thunk in (plain, sampled, copy.copy(plain), copy.deepcopy(plain)):
+        assert (thunk.reasoning, thunk.tool_calls) == ("Hm.", CALLS)
+    assert pickle.loads(pickle.dumps(plain)).tool_calls == CALLS
+
+
+async def test_a_message_of_a_chat_has_them() -> None:
+    backend = ScriptedBackend([*thought("Hm."), *CALL])
+    async with start_session(backend=backend) as m:
+        message = await m.achat("?", model_options=TOOLS)
+    assert (message.content, message.reasoning, message.tool_calls) == ("", "Hm.", CALLS)
+
+
+async def test_reasoning_goes_into_no_prompt() -> None:
+    backend = ScriptedBackend([*thought("Secret."), "One."], "Two.")
+    async with start_session(backend=backend, ctx=ChatContext()) as m:
+        await m.achat("1")
+        await m.achat("2")
+    assert backend.calls[1].request.messages == (
+        ChatMessage("user", "1"),
+        ChatMessage("assistant", "One."),
+        ChatMessage("user", "2"),
+    )
+
+
+async def test_the_first_token_may_be_one_of_reasoning_or_of_a_call() -> None:
+    for first in (Delta(reasoning="hm"), CALL[0], "text"):
+        backend = ScriptedBackend([Delta(), Pause(1), first, Pause(2), "text"])
+        async with start_session(backend=backend, model_options=TOOLS) as m:
+            thunk = await m.ainstruct("?", await_result=True)
+            assert thunk.generation.time_to_first_token == pytest.approx(1)
+            assert thunk.generation.total_time == pytest.approx(3)
+
+
+async def test_reasoning_is_known_of_a_generation_that_is_cancelled() -> None:
+    backend = ScriptedBackend([*thought("Hm."), Stall()])
+    async with start_session(backend=backend) as m:
+        thunk = await m.ainstruct("?")
+        await anyio.sleep(1)
+        thunk.cancel()
+        await thunk.wait_finished()
+        assert (thunk.reasoning, thunk.generation.reasoning) == ("Hm.", "Hm.")
+
+
+async def test_usage_is_added_up_with_its_parts() -> None:
+    assert Usage(1, 2, 3, 4) + Usage(10, 20, 30, 40) == Usage(11, 22, 33, 44)
+    assert Usage(1, 2, 3, 4).total_tokens == 3
+
+
+# --- no answer --------------------------------------------------------------------------------------
+
+
+async def asked(answer: Script, options: dict[str, object] | None = None) -> BackendError | str:
+    async with start_session(backend=ScriptedBackend(answer)) as m:
+        thunk = await m.ainstruct("?", model_options=options)
+        try:
+            return await thunk
+        except BackendError as error:
+            return error
+
+
+@pytest.mark.parametrize("reason", ["stop", "length", "tool_calls"])
+async def test_reasoning_alone_is_an_error_that_has_it(reason: str) -> None:
+    error = await asked(
+        Script(thought("Let me ", "see."), finish_reason=reason, usage=Usage(5, 40, 0, 39))
+    )
+    assert isinstance(error, EmptyAnswer)
+    assert (error.finish_reason, error.reasoning) == (reason, "Let me see.")
+    assert error.usage == Usage(5, 40, 0, 39)
+    assert "reasoning, 39 tokens" in str(error)
+    assert ("MAX_NEW_TOKENS" in str(error)) is (reason == "length")
+
+
+async def test_reasoning_that_the_server_keeps_to_itself_is_told_of_too() -> None:
+    error = await asked(Script([], usage=Usage(5, 300, 0, 300)))
+    assert isinstance(error, EmptyAnswer)
+    assert "reasoning, 300 tokens" in str(error)
+
+
+@pytest.mark.parametrize(
+    "reason", ["length", "max_tokens", "content_filter", "tool_calls", "function_call", "weather"]
+)
+async def test_nothing_at_all_is_an_error_unless_the_model_has_ended_by_itself(reason: str) -> None:
+    error = await asked(Script([], finish_reason=reason))
+    assert isinstance(error, EmptyAnswer)
+    assert error.finish_reason == reason
+    assert repr(reason) in str(error)
+
+
+@pytest.mark.parametrize("reason", ["stop", "eos", "end_turn"])
+async def test_a_model_may_have_nothing_to_say(reason: str) -> None:
+    assert await asked(Script([], finish_reason=reason)) == ""
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+async def test_a_text_that_is_broken_off_is_a_text_and_says_so(reason: str) -> None:
+    backend = ScriptedBackend(Script([*thought("hm"), "Once upo"], finish_reason=reason))
+    async with start_session(backend=backend) as m:
+        thunk = await m.ainstruct("?", await_result=True)
+    assert thunk.value == "Once upo"
+    assert thunk.generation.is_broken_off
+    assert not GenerationInfo(finish_reason="stop").is_broken_off
+
+
+@pytest.mark.parametrize("text", [[], ["I will look. "]])
+@pytest.mark.parametrize("options", [None, {"tools": []}, {"tools": None}])
+async def test_calls_that_nobody_asked_for_are_an_error_that_names_them(
+    text: list[Step], options: dict[str, object] | None
+) -> None:
+    error = await asked(Script([*text, *CALL], usage=Usage(5, 9)), options)
+    assert isinstance(error, UnexpectedToolCalls)
+    assert (error.tool_calls, error.usage) == (CALLS, Usage(5, 9))
+    assert "look(), find()" in str(error)
+
+
+async def test_an_empty_answer_does_not_fail_its_siblings() -> None:
+    backend = ScriptedBackend(
+        lambda request: thought("hm") if "empty" in request.messages[-1].content else "good"
+    )
+    async with start_session(backend=backend) as m:
+        thunks = [await m.ainstruct(which) for which in ("one", "empty", "three")]
+        assert await thunks[0] == "good"
+        with pytest.raises(EmptyAnswer):
+            await thunks[1]
+        assert await thunks[2] == "good"
+
+
+async def test_a_judge_that_only_thinks_is_unclear() -> None:
+    judge = ScriptedBackend(lambda _: Script(thought("Hm. "), finish_reason="length"))
+    async with start_session(backend=judge) as m:
+        with pytest.raises(UnclearJudgement, match="all that it generated is reasoning"):
+            await m.avalidate([LLMJudge("How kind?")], output="Hello.")
+    assert len(judge.calls) == 2
+
+
+async def test_a_judge_is_offered_no_functions() -> None:
+    backend = ScriptedBackend("Hello.", judge=lambda _: True)
+    async with start_session(backend=backend, model_options=TOOLS) as m:
+        await m.ainstruct("?", requirements=["be kind"], await_result=True)
+    assert [bool(call.request.options.get("tools")) for call in backend.calls] == [True, False]
+
+
+# --- formats ----------------------------------------------------------------------------------------
+
+
+class City(pydantic.BaseModel):
+    """What is asked for."""
+
+    name: str
+    people: int
+
+
+LIMA = '{"name": "Lima", "people": 10}'
+SCHEMA = City.model_json_schema()
+
+
+async def test_a_text_that_fits_is_the_instance(caplog: pytest.LogCaptureFixture) -> None:
+    async with start_session(backend=ScriptedBackend(LIMA)) as m:
+        thunk = await m.ainstruct("A city.", format=City, await_result=True)
+    assert thunk.parsed_repr == City(name="Lima", people=10)
+    assert thunk.format_error is None
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            Script('{"name": "Lima", "peo', finish_reason="length"),
+            "broken off (finish reason 'length')",
+        ),
+        (Script("I cannot."), "Invalid JSON"),
+        (Script('{"name": "Lima"}'), "people: Field required"),
+        (Script('{"name": "Lima", "people": "many"}'), "people: Input should be a valid integer"),
+        (Script("[]"), "Input should be an object"),
+    ],
+)
+async def test_a_text_that_does_not_fit_is_told_and_is_no_instance(
+    answer: Script, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with start_session(backend=ScriptedBackend(answer)) as m:
+        thunk = await m.ainstruct("A city.", format=City, await_result=True)
+    assert (thunk.value, thunk.parsed_repr) == (answer.steps, None)
+    assert thunk.format_error is not None
+    assert "no City" in thunk.format_error
+    [record] = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "A city." in record.getMessage()
+    assert said in record.getMessage()
+    assert (
+        "input_value" not in record.getMessage()
+    )  # the text is on the thunk, and need not be in a log
+    assert copy.deepcopy(thunk).format_error == thunk.format_error
+
+
+async def test_of_a_schema_the_text_is_kept_and_what_is_no_json_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with start_session(backend=ScriptedBackend(LIMA, '{"name": "Li')) as m:
+        whole = await m.ainstruct("?", format=SCHEMA, await_result=True)
+        assert (whole.parsed_repr, whole.format_error) == (LIMA, None)
+        assert not caplog.records
+        cut = await m.ainstruct("?", format=SCHEMA, await_result=True)
+    assert cut.parsed_repr == cut.value
+    assert cut.format_error is not None
+    assert len(caplog.records) == 1
+
+
+async def test_calls_are_no_misfit(caplog: pytest.LogCaptureFixture) -> None:
+    async with start_session(backend=ScriptedBackend(CALL)) as m:
+        thunk = await m.ainstruct("?", format=City, model_options=TOOLS, await_result=True)
+    assert (thunk.tool_calls, thunk.parsed_repr, thunk.format_error) == (CALLS, None, None)
+    assert not caplog.records
+
+
+async def test_a_strategy_asks_again_for_an_answer_that_does_not_fit(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    backend = ScriptedBackend('{"name": "Lima"}', LIMA)
+    async with start_session(backend=backend) as m:
+        sampled = await m.ainstruct(
+            "A city.",
+            format=City,
+            requirements=[GOOD],
+            strategy=RepairTemplateStrategy(loop_budget=3),
+            return_sampling_results=True,
+        )
+    assert sampled.success
+    assert sampled.value == LIMA
+    assert [one.parsed_repr for one in sampled.sample_generations] == [  # type: ignore[attr-defined]
+        None,
+        City(name="Lima", people=10),
+    ]
+    assert "people: Field required" in backend.calls[1].prompt
+    assert not caplog.records  # the answer that was kept is good
+
+
+async def test_where_no_answer_fits_the_kept_one_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async with start_session(backend=ScriptedBackend(lambda _: "no city")) as m:
+        thunk = await m.ainstruct("A city.", format=City, requirements=[GOOD], await_result=True)
+    assert thunk.sampling is not None
+    assert not thunk.sampling.success
+    assert (thunk.value, thunk.parsed_repr) == ("no city", None)
+    assert len(caplog.records) == 1
+
+
+async def test_what_a_validator_generates_is_told_of_as_well(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with start_session(backend=ScriptedBackend("no city")) as m:
+        thunk, _ = await m.backend.generate_from_context(CBlock("?"), m.ctx, format=City)
+        assert await thunk == "no city"
+        assert thunk.parsed_repr is None
+    assert len(caplog.records) == 1
+
+
+async def test_limits_count_what_is_thought_and_called() -> None:
+    def answer(_: GenerationRequest) -> Script:
+        return Script([*thought(*["word"] * 20), *CALL, Delta("x", "stop")])
+
+    async with start_session(backend=ScriptedBackend(answer), model_options=TOOLS) as m:
+        with limits(tokens=1000) as spent:
+            await m.aact(CBlock("hi"), strategy=None, await_result=True)
+        assert (spent.completion_tokens, spent.estimated) == (24, True)
+
+
+async def test_a_strategy_does_not_ask_again_for_calls() -> None:
+    backend = ScriptedBackend(CALL)
+    async with start_session(backend=backend, model_options=TOOLS) as m:
+        anything = check("anything", lambda _: ValidationResult(True))
+        thunk = await m.ainstruct("?", format=City, requirements=[anything], await_result=True)
+    assert (thunk.tool_calls, thunk.format_error) == (CALLS, None)
+    assert thunk.generation.attempts == len(backend.calls) == 1
