@@ -57,6 +57,9 @@ async def _converse(
     statuses = {VALID}
     was_interrupted = False
     while True:
+        await _forget_late(interruption)
+        if interruption.signal is not None:
+            return 128 + interruption.signal
         try:
             line = prompt.read()
         except Interrupted as interrupted:
@@ -81,14 +84,12 @@ async def _converse(
                 statuses.add(outcome.status)
         finally:
             interruption.stop = nothing
-        if interruption.signal not in (None, signal.SIGINT):
-            return 128 + interruption.signal
         was_interrupted = interruption.signal is not None
 
 
 async def _forget_late(interruption: Interruption) -> None:
-    """A Ctrl-C that came when the answer before had just ended is not for the next one."""
-    for _ in range(5):  # so many steps a loop takes at most from the signal to who waits for it
+    """A Ctrl-C that came when an answer had just ended is for nobody; SIGTERM is for all."""
+    for _ in range(5):  # so many steps a loop takes at most from a signal to who waits for it
         await anyio.lowlevel.checkpoint()
-    if interruption.signal != signal.SIGTERM:
+    if interruption.signal == signal.SIGINT:
         interruption.signal = None

@@ -25,19 +25,21 @@ Exit status:
   1    a check failed, while the text streamed or at the end
   2    wrong usage
   3    the backend failed, or whatever else
-  4    the checks passed, but the answer was cut off: by --max-tokens, by another limit of the
-       model or its server, or by a content filter
+  4    the checks passed, but the answer was cut off:
+       by --max-tokens, by a limit of the model or its
+       server, or by a content filter
   130  interrupted (Ctrl-C)
 """
 CHAT_STATUS = """\b
 Exit status:
-  0    the conversation was ended by /quit, Ctrl-D or the end of the input
+  0    ended by /quit, Ctrl-D or the end of the input
   2    wrong usage
   3    whatever else went wrong
-  130  interrupted (a second Ctrl-C)
+  130  ended by Ctrl-C
+\b
 Where the lines come from a file or a pipe, also:
   1    a check of an answer failed
-  3    the backend failed; the lines after that are not read
+  3    the backend failed; what follows is not read
   4    no check failed, but an answer was cut off
 """
 

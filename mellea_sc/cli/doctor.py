@@ -28,7 +28,7 @@ from mellea_sc.backends.local import LocalBackend
 from mellea_sc.backends.ollama import OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
 from mellea_sc.backends.select import BACKEND_NAMES, DEFAULT_OLLAMA_MODEL, make_backend
-from mellea_sc.cli.ending import BACKEND, VALID
+from mellea_sc.cli.ending import BACKEND, VALID, said_of
 from mellea_sc.cli.headers import headers_from
 from mellea_sc.cli.lines import console_on, hanging
 from mellea_sc.core.errors import (
@@ -77,12 +77,11 @@ class Finding:
 
 @attrs.frozen
 class Choice:
-    """The backend that a session gets when nothing is said, and why; see :class:`Finding`."""
+    """The backend that a session gets when nothing is said, and why."""
 
     name: str
     why: str
     usable: bool
-    reached: bool = False
 
 
 async def doctor(as_json: bool, headers_file: str | None = None) -> int:
@@ -118,7 +117,7 @@ async def _look(name: str, headers: Mapping[str, str] | None, findings: dict[str
     try:
         findings[name] = await _PROBES[name](headers)
     except MelleaError as error:
-        findings[name] = Finding(name, False, str(error), problem=_problem(error))
+        findings[name] = Finding(name, False, said_of(error), problem=_problem(error))
 
 
 def _problem(error: MelleaError) -> str:
@@ -253,14 +252,14 @@ def _choice(findings: Mapping[str, Finding]) -> Choice:
     try:
         name = make_backend().provider
     except MelleaError as error:
-        return Choice(named or "local", str(error), False)
+        return Choice(named or "local", said_of(error), False)
     if named:
         why = "MELLEA_SC_BACKEND says so"
     elif name == "local":
         why = "its extra is installed"
     else:
         why = "MELLEA_SC_BACKEND is not set, and local is not installed"
-    return Choice(name, why, findings[name].usable, findings[name].reached)
+    return Choice(name, why, findings[name].usable)
 
 
 def _versions() -> dict[str, str]:
@@ -277,9 +276,8 @@ def _tell(findings: Sequence[Finding], choice: Choice) -> None:
     lines = [*hanging(console, "", "", Text(versions, "dim")), Text()]
     for finding in findings:
         mark, style = _mark(finding, ascii_only=console.options.ascii_only)
-        first, *more = hanging(
-            console, f"{mark} {finding.name:<8}", INDENT, Text(harmless(finding.says))
-        )
+        name, says = f"{mark} {finding.name:<8}", Text(harmless(finding.says))
+        first, *more = hanging(console, name, INDENT, says)
         first.stylize(style, 0, 1)
         first.stylize("bold", 2, len(INDENT))
         lines += [first, *more]
@@ -287,7 +285,8 @@ def _tell(findings: Sequence[Finding], choice: Choice) -> None:
             rest = len(finding.models) - NAMED
             named = ", ".join(finding.models[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
             lines += hanging(console, INDENT, INDENT, Text(f"it has {harmless(named)}", "dim"))
-    state = "" if choice.usable else ", which cannot be used" + (" yet" if choice.reached else "")
+    reached = any(one.reached for one in findings if one.name == choice.name)
+    state = "" if choice.usable else ", which cannot be used" + (" yet" if reached else "")
     chosen = Text(f"A session gets {choice.name}{state}: {harmless(choice.why)}.")
     for line in [*lines, Text(), *hanging(console, "", "", chosen)]:
         console.print(line, soft_wrap=True, highlight=False)

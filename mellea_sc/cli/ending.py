@@ -17,7 +17,17 @@ from mellea_sc.core.errors import MelleaError, MissingExtra, UsageError
 from mellea_sc.core.plain_text import harmless
 from mellea_sc.runtime.loops import loop_options
 
-__all__ = ["BACKEND", "CUT_OFF", "INTERRUPTED", "INVALID", "USAGE", "VALID", "end_with", "tell"]
+__all__ = [
+    "BACKEND",
+    "CUT_OFF",
+    "INTERRUPTED",
+    "INVALID",
+    "USAGE",
+    "VALID",
+    "end_with",
+    "said_of",
+    "tell",
+]
 
 VALID: Final = 0
 INVALID: Final = 1
@@ -83,7 +93,7 @@ def tell(error: BaseException) -> None:
     """Print an error as a line, in the words of the command."""
     from mellea_sc.cli.lines import say
 
-    say(f"mellea-sc: {harmless(_in_a_line(error))}")
+    say(f"mellea-sc: {harmless(said_of(error))}")
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -94,7 +104,8 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def _in_a_line(error: BaseException) -> str:
+def said_of(error: BaseException) -> str:
+    """An error in the words of the command."""
     if isinstance(error, MelleaError):
         return _OPTIONS.sub(lambda found: _OPTION_OF[found[0]], str(error))
     return f"unexpected {type(error).__name__}: {error} (--debug shows where)"

@@ -109,7 +109,7 @@ class WordWrap:
             self._column, self._gap = 0, ""
             return token
         if token.isspace():
-            self._gap = token
+            self._gap = token.replace("\t", " ")  # of no width to rich
             return ""
         gap, self._gap = self._gap, ""
         if self._column and self._column + cell_len(gap + token) > self._width:

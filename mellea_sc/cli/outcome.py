@@ -10,7 +10,6 @@ from typing import Final
 import attrs
 
 from mellea_sc.cli.ending import BACKEND, CUT_OFF, INTERRUPTED, INVALID, VALID
-from mellea_sc.core.backend import BROKEN_OFF
 from mellea_sc.core.plain_text import harmless
 from mellea_sc.stdlib.stream_result import StreamChunkingResult
 
@@ -38,7 +37,6 @@ STOPPED: Final = Outcome("interrupted", "bold yellow", INTERRUPTED)
 
 def outcome_of(result: StreamChunkingResult, max_tokens: int | None) -> Outcome:
     """How a run has ended that was given so many tokens, if it was given a number."""
-    reason = result.generation.finish_reason or ""
     if result.error is not None:
         return Outcome("ended by an error", "bold red", BACKEND)
     if result.cancelled:
@@ -47,12 +45,13 @@ def outcome_of(result: StreamChunkingResult, max_tokens: int | None) -> Outcome:
         return Outcome("stopped by a failed check", "bold red", INVALID)
     if not all(result.final_validations):
         return Outcome("failed at the end", "bold red", INVALID)
-    if reason.lower() in BROKEN_OFF:
-        return Outcome(_cut_off_by(reason.lower(), max_tokens), "bold yellow", CUT_OFF)
+    if result.generation.is_broken_off:
+        words = _cut_off_by(result.finish_reason, max_tokens)
+        return Outcome(words, "bold yellow", CUT_OFF)
     return Outcome("valid" if result.final_validations else "complete", "bold green", VALID)
 
 
-def _cut_off_by(reason: str, max_tokens: int | None) -> str:
+def _cut_off_by(reason: str | None, max_tokens: int | None) -> str:
     if reason == "content_filter":
         return "cut off by the server's content filter"
     if max_tokens is None:

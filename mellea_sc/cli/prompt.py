@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from types import FrameType
-from typing import Final, TextIO
+from typing import Final, TextIO, TypeVar
 
 __all__ = ["Interrupted", "Prompt"]
 
+T = TypeVar("T")
+
 PROMPT: Final = "> "
+TICK: Final = 0.1
+"""Seconds between two interruptions of the reading: a signal that came just before the system call began would
+otherwise be noticed at the next key, for Python looks for signals only when a call ends."""
 
 
 class Interrupted(Exception):
@@ -39,7 +45,7 @@ class Prompt:
         self.is_terminal: bool = self._file.isatty()
         if self.is_terminal:
             with suppress(ImportError):
-                pass  # input() has history and editing then
+                import_module("readline")  # input() has history and editing then
         elif callable(reconfigure := getattr(self._file, "reconfigure", None)):
             reconfigure(errors="replace")
 
@@ -49,22 +55,27 @@ class Prompt:
         Raises:
             Interrupted: SIGINT or SIGTERM came.
         """
-        with _signals_raise():
-            if self.is_terminal and sys.stdout.isatty():
-                try:
-                    return input(PROMPT)
-                except EOFError:
-                    print()
-                    return None
-            if self.is_terminal:
-                print(PROMPT, end="", file=sys.stderr, flush=True)
-            return self._file.readline() or None
+        return _interruptible(self._read)
+
+    def _read(self) -> str | None:
+        if self.is_terminal and sys.stdout.isatty():
+            try:
+                return input(PROMPT)
+            except EOFError:
+                print()
+                return None
+        if self.is_terminal:
+            print(PROMPT, end="", file=sys.stderr, flush=True)
+        return self._file.readline() or None
 
 
-@contextmanager
-def _signals_raise() -> Generator[None]:
-    """In this block the first SIGINT or SIGTERM raises Interrupted, and the event loop hears of none."""
-    waits = True
+def _nothing(_: int, __: FrameType | None) -> None:
+    pass
+
+
+def _interruptible(read: Callable[[], T]) -> T:
+    """Call it so that the first SIGINT or SIGTERM raises Interrupted, and the event loop hears of none."""
+    waits = False
     came: int | None = None
 
     def interrupt(number: int, _: FrameType | None) -> None:
@@ -74,17 +85,31 @@ def _signals_raise() -> Generator[None]:
             waits = False
             raise Interrupted(number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, interrupt) for number in numbers]
+    handlers: dict[int, Callable[[int, FrameType | None], None]] = {
+        signal.SIGINT: interrupt,
+        signal.SIGTERM: interrupt,
+    }
+    ticks = sys.platform != "win32"
+    if ticks:
+        handlers[signal.SIGALRM] = _nothing
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     wakeup = signal.set_wakeup_fd(-1)  # by which asyncio's loop would hear of it later
     try:
         try:
-            yield
+            if ticks:
+                signal.setitimer(signal.ITIMER_REAL, TICK, TICK)
+            waits = True
+            if came is not None:
+                raise Interrupted(came)
+            line = read()
         finally:
             waits = False  # from here on nothing can be raised, so all of the rest is done
     finally:
+        if ticks:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         signal.set_wakeup_fd(wakeup)
-        for number, handler in zip(numbers, before, strict=True):
+        for number, handler in before.items():
             signal.signal(number, handler)
     if came is not None:  # with the line
         raise Interrupted(came)
+    return line

@@ -83,7 +83,11 @@ class MustNotMatch(Watched):
         if isinstance(window, bool) or not isinstance(window, int) or window < 1:
             raise InvalidOption(f"window must be a whole number of at least 1, not {window!r}")
         # What matched is not quoted: whoever reads the reason may be who must not read the match.
-        reason = f"there is a match of {quoted(compiled.pattern)}" if description is None else description
+        reason = (
+            f"there is a match of {quoted(compiled.pattern)}"
+            if description is None
+            else description
+        )
         verdict = PartialValidationResult("fail", reason=reason, replacement=replacement)
         super().__init__(
             f"no match of {quoted(compiled.pattern)}" if description is None else description,
