@@ -107,7 +107,8 @@ def _interruptible(read: Callable[[], T]) -> T:
     finally:
         if ticks:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.set_wakeup_fd(wakeup)
+        # as both loops set it: many signals fill it, and one that is in it wakes the loop
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         for number, handler in before.items():
             signal.signal(number, handler)
     if came is not None:  # with the line
