@@ -398,14 +398,14 @@ ROWS = [
         [TIME, Metric("memory", "kB each", lambda m: m["memory"] / 1000)],
         [
             Goal(
-                "at most twice the time of bare tasks, 10 k thunks",
+                "at most three times the time of bare tasks, 10 k thunks",
                 against("bare", "", "10 k thunks", "time"),
-                2,
+                3,
             ),
             Goal(
-                "at most 6 kB for each thunk, 10 k thunks",
+                "at most 9 kB for each thunk, 10 k thunks",
                 lambda at: at.median("ours", "", "10 k thunks", "memory"),
-                6,
+                9,
             ),
         ],
         contestants=(*ALL, "bare-anyio", "bare-trio"),
@@ -550,8 +550,15 @@ ROWS = [
             seconds("async", "awaited", "µs"),
             seconds("overhead", "difference", "µs"),
         ],
-        [Goal("at most 100 µs", lambda at: at.median("ours", "", "", "difference"), 100)],
-        note="The model answers at once. Bare: a coroutine on a loop in another thread.",
+        [
+            Goal(
+                "what blocking adds: at most 1.1 times what asyncio.run_coroutine_threadsafe adds",
+                against("bare", "", "", "difference"),
+                1.1,
+            )
+        ],
+        note="The model answers at once. Bare: a coroutine on a loop in another thread, by"
+        " asyncio.run_coroutine_threadsafe.",
         quick=[Case("", {"calls": 50})],
     ),
     Row(

@@ -187,9 +187,9 @@ async def pump(
         if slot.failure is not None:
             error.add_note(f"the attempt before it failed: {slot.failure}")
         raise error
+    check_said(sink.generation, request, has_text=sink.has_text)
     if beginning is not None and (rest := beginning.end()):
         sink.write(rest)
-    check_said(sink.generation, request, has_text=sink.has_text)
 
 
 async def _write_in_pieces(sink: Sink, text: str) -> None:

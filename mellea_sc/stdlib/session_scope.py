@@ -205,10 +205,11 @@ class SessionScope:
                 self._cancel_here(cancel)
             await self._end_here()
 
+        if self._portal.is_running:
+            refuse_in_event_loop("m.close()", "await m.aclose()")
+        self._ended = self._ended or "it was closed"
         if not self._portal.is_running:
-            self._ended = self._ended or "it was closed"
             return
-        refuse_in_event_loop("m.close()", "await m.aclose()")
         try:
             self._portal.call(close)
         finally:

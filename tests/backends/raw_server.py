@@ -24,6 +24,7 @@ class RawServer:
         self.connections: list[int] = []
         """For each request, which connection it came on."""
         self.open = 0
+        self.heads: list[bytes] = []
 
     async def serve(self, stream: anyio.abc.SocketStream) -> None:
         number = self.open = self.open + 1
@@ -41,6 +42,7 @@ class RawServer:
             while b"\r\n\r\n" not in received:
                 received += await stream.receive()
             head, _, body = received.partition(b"\r\n\r\n")
+            self.heads.append(head)
             [size] = [
                 int(line.split(b":")[1])
                 for line in head.lower().split(b"\r\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from typing import cast
 
 import anyio
 import anyio.abc
@@ -20,7 +21,7 @@ from raw_server import (
     sends,
 )
 
-from mellea_sc.backends.http.client import AnyClient
+from mellea_sc.backends.http.client import AnyClient, has_aiohttp
 from mellea_sc.backends.openai import OpenAIBackend
 from mellea_sc.core.backend import Backend, ChatMessage, GenerationRequest
 from mellea_sc.core.errors import BackendError, BackendProtocolError, StreamInterrupted
@@ -225,3 +226,41 @@ async def test_an_idle_connection_is_not_kept_for_long(
     ):
         assert [await ask(backend) for _ in range(2)] == ["good", "good"]
     assert server.connections == [1, 2]
+
+
+async def test_aiohttp_is_used_by_itself_under_asyncio_where_it_is_installed(
+    anyio_backend_name: str,
+) -> None:
+    assert has_aiohttp()
+    async with OpenAIBackend("m", base_url="http://127.0.0.1:9").connected() as backend:
+        transport = type(cast("httpx.AsyncClient", backend._client)._transport).__name__
+    assert (
+        transport == {"asyncio": "AiohttpTransport", "trio": "DirectTransport"}[anyio_backend_name]
+    )
+
+
+async def test_a_proxy_is_left_to_httpx() -> None:
+    backend = OpenAIBackend("m", base_url="http://192.0.2.1", proxy="http://127.0.0.1:9")
+    async with backend.connected() as connected:
+        client = cast("httpx.AsyncClient", connected._client)
+        assert isinstance(client._transport, httpx.AsyncHTTPTransport)
+
+
+@pytest.mark.parametrize("found", ["3.11.18", "2.3", "unknown"])
+def test_an_old_aiohttp_is_not_used(monkeypatch: pytest.MonkeyPatch, found: str) -> None:
+    monkeypatch.setattr("mellea_sc.backends.http.client.version", lambda _: found)
+    assert not has_aiohttp.__wrapped__()
+
+
+async def test_no_cookie_of_an_answer_goes_into_the_next_request(own: str) -> None:
+    async def sets_a_cookie(stream: anyio.abc.SocketStream) -> bool:
+        await stream.send(answer("good").replace(b"\r\n", b"\r\nset-cookie: a=b\r\n", 1))
+        return True
+
+    async with (
+        raw_server(sets_a_cookie, GOOD) as server,
+        backend_for(server, None).connected() as backend,
+    ):
+        assert [await ask(backend) for _ in range(2)] == ["good", "good"]
+    assert len(server.heads) == 2
+    assert not any(b"\r\ncookie:" in head.lower() for head in server.heads)

@@ -160,12 +160,25 @@ def body_of(sent: bytes) -> bytes:
     return bytes(body)
 
 
-def texts_of(good: Good, sent: bytes) -> list[str]:
-    """The texts that these bytes may be said to be: by the letter, or with what followed their end."""
+def lenient_body_of(sent: bytes) -> bytes:
+    """The same, where a line feed alone ends the lines around chunks, as it does for aiohttp."""
+    head, _, rest = sent.partition(b"\r\n\r\n")
+    if b"chunked" not in head:
+        return b""
+    body = b""
+    while size := re.match(rb"\r?\n?([0-9a-fA-F]+)[^\n]*\n", rest):
+        start, length = size.end(), int(size[1], 16)
+        body += rest[start : start + length]
+        rest = rest[start + length :]
+    return body
+
+
+def texts_of(good: Good, body: bytes) -> list[str]:
+    """The texts that this body may be said to be: by the letter, or with what followed their end."""
     found: list[str] = []
     text = ""
     try:
-        for part in parts_of(good, body_of(sent)):
+        for part in parts_of(good, body):
             if part == "[DONE]":
                 found.append(text)
                 break
@@ -221,9 +234,11 @@ class Trial:
     def sent(self) -> bytes:
         return b"".join(step for step in self.steps if isinstance(step, bytes))
 
-    def judge(self, came: str | BackendError) -> None:
+    def judge(self, came: str | BackendError, own: str) -> None:
         told = f"{self.good.name}, {self.fault.__name__} at {self.at}: {came!r}"
-        if self.fault in HARMLESS:
+        if self.fault is more and own == "fast":  # aiohttp may refuse all that came in one read
+            assert came == TEXT or isinstance(came, BackendError), told
+        elif self.fault in HARMLESS:
             assert came == TEXT, told
         elif self.fault in (cut, reset, stall):
             missing = self.good.whole_at - len(self.sent)
@@ -232,7 +247,10 @@ class Trial:
             elif self.fault is not stall or missing <= -4:  # the end of the line has come, too
                 assert came == TEXT, told
         elif isinstance(came, str):
-            assert came in [TEXT, *texts_of(self.good, self.sent)], told
+            right = [TEXT, *texts_of(self.good, body_of(self.sent))]
+            if own == "fast":
+                right += texts_of(self.good, lenient_body_of(self.sent))
+            assert came in right, told
 
 
 def trials(seed: int) -> list[Trial]:
@@ -262,7 +280,7 @@ async def ask(backend: Backend, seconds: float = 20) -> str | BackendError:
         return BackendTimeout("as a session would say")
 
 
-async def try_all(mine: Sequence[Trial], good: Good) -> None:
+async def try_all(mine: Sequence[Trial], good: Good, own: str) -> None:
     """Try one after the other, with a good request behind each."""
     as_it_is: Sequence[Step] = [good.data, "close"] if good.closes else [good.data]
     steps = as_it_is
@@ -273,17 +291,17 @@ async def try_all(mine: Sequence[Trial], good: Good) -> None:
                 may_stall = trial.fault not in (cut, reset, *HARMLESS)  # a length too long, …
                 came = await ask(backend, 1 if may_stall else 20)
                 assert may_stall or not isinstance(came, BackendTimeout), f"{trial} hung"
-                trial.judge(came)
+                trial.judge(came, own)
                 steps = as_it_is
                 assert await ask(backend) == TEXT, f"after {trial}"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-async def test_a_fault_at_any_byte_is_the_right_value_or_a_typed_error() -> None:
+async def test_a_fault_at_any_byte_is_the_right_value_or_a_typed_error(own: str) -> None:
     seed = random.randrange(2**32) if NIGHTLY else 20
     async with assert_no_leaks(), anyio.create_task_group() as tasks:
         for good in ANSWERS:
             of_it = [trial for trial in trials(seed) if trial.good is good]
             for first in range(3):
-                tasks.start_soon(try_all, of_it[first::3], good)
+                tasks.start_soon(try_all, of_it[first::3], good, own)

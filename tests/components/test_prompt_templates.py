@@ -63,6 +63,11 @@ def test_blocks_and_grounding_are_data() -> None:
         ("Hello {{ nobody }}", "nobody"),
         ("Hello {{ x", "line 1"),
         ("{{ x.__class__.__mro__ }}", "unsafe|not|attribute"),
+        ("{{ x.index('q') }}", "substring not found"),
+        ("{{ 1 // 0 }}", "zero"),
+        ("{{ x + 1 }}", "str"),
+        ("{{ 'a' * 10**11 }}", "MemoryError"),
+        ("{{ " + "(" * 5000 + "x" + ")" * 5000 + " }}", "recursion"),
     ],
 )
 def test_a_wrong_template_says_what_is_wrong(template: str, message: str) -> None:

@@ -390,7 +390,7 @@ async def test_a_component_reads_its_answer_itself() -> None:
 class Table(MObject):
     """Lends its sum."""
 
-    lends = ("total", "rows")
+    lends = ("total", "rows", "keep")
 
     def total(self, factor: int = 1) -> int:
         """The sum."""
@@ -398,6 +398,9 @@ class Table(MObject):
 
     async def rows(self) -> CBlock:
         return CBlock("1, 2, 3")
+
+    def keep(self, **words: object) -> str:
+        return str(words)
 
     def __str__(self) -> str:
         return "1 2 3"
@@ -425,7 +428,7 @@ async def test_a_model_may_call_the_methods_that_an_object_lends() -> None:
     "answer",
     [
         *("no json", "3", "[" * 200_000, call("drop"), call("total", {"factr": 1})),
-        *('{"method": "total"}', call("total", {"self": 1}), call("total", ["factor"])),  # type: ignore[arg-type]
+        *('{"method": "total"}', call("keep", {"self": 1}), call("total", ["factor"])),  # type: ignore[arg-type]
         *(
             f'{{"method": {method}, "arguments": {{}}, "text": ""}}'
             for method in ('["total"]', '{"total": 1}', "1" * 5000)

@@ -173,7 +173,7 @@ async def test_what_is_held_back_comes_before_the_end(held: str, ends: list[Step
 async def test_an_answer_that_goes_on_does_not_begin_to_think() -> None:
     backend = ScriptedBackend(lambda _: " and so on.")
     async with start_session(backend=backend, model_options=INSIDE) as m:
-        assert await (await m.ainstruct("?", output_prefix="Once")) == " and so on."
+        assert await (await m.ainstruct("?", output_prefix="Once")) == "Once and so on."
         backend.prefills = False  # asked to go on, it thinks first
         with pytest.raises(EmptyAnswer):
             await m.ainstruct("?", output_prefix="Once", await_result=True)

@@ -156,8 +156,13 @@ class _Body(httpx.AsyncByteStream):
         self._response = response
         self._content = response.content
         self._kept = kept
-        # None where all has come with the head; aiohttp has then seen for itself whether there is more.
-        self._protocol = response.connection and response.connection.protocol
+        # Where all has come with the head, aiohttp has let go of the connection, and more may come on it.
+        connection = response.connection
+        self._protocol: ResponseHandler | None = (
+            getattr(response.content, "_protocol", None)
+            if connection is None
+            else connection.protocol
+        )
         if self._protocol is not None:
             kept.discard(self._protocol)
 
