@@ -117,6 +117,33 @@ def test_an_hour_passes_at_once_under_pytest_trio(pytester: pytest.Pytester) -> 
     pytester.runpytest_subprocess(IN_TIME).assert_outcomes(passed=1, skipped=1)
 
 
+def test_fixtures_of_pytest_trio_run_in_virtual_time_and_their_tasks_are_no_leaks(
+    pytester: pytest.Pytester,
+) -> None:
+    code = """
+        import trio
+
+        @pytest.fixture
+        async def hours(nursery):
+            nursery.start_soon(trio.sleep_forever)
+            await trio.sleep(3600)
+
+        async def test_hours(hours, virtual_time, no_leaks):
+            assert trio.current_time() == 3600
+
+        async def test_one_left(nursery, no_leaks):
+            nursery.start_soon(trio.sleep_forever)
+
+        async def test_two_clocks(autojump_clock, virtual_time):
+            pass
+    """
+    only(pytester, "trio")
+    module(pytester, "trio", code)
+    result = pytester.runpytest_subprocess(IN_TIME)
+    result.assert_outcomes(passed=1, failed=2, skipped=2)
+    result.stdout.fnmatch_lines(["*task 'trio.sleep_forever'*", "*has a clock of its own*"])
+
+
 def test_an_hour_passes_at_once_under_anyios_plugin_beside_the_others(
     pytester: pytest.Pytester,
 ) -> None:
