@@ -94,6 +94,7 @@ def wheel(session: nox.Session) -> None:
     away = Path(session.create_tmp()) / "away"
     shutil.rmtree(away, ignore_errors=True)
     shutil.copytree(HERE / "tests", away / "tests")
+    shutil.copytree(HERE / "docs", away / "docs")
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(HERE / name, away / name)
     session.chdir(away)

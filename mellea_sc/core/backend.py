@@ -11,7 +11,7 @@ import abc
 import copy
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from typing import Self
 
 __all__ = [
-    "BROKEN_OFF",
     "Backend",
     "BackendWrapper",
     "ChatMessage",
@@ -98,10 +97,6 @@ class GenerationRequest:
     messages: tuple[ChatMessage, ...]
     options: ModelOptions = attrs.field(factory=dict[str, object])
     json_schema: JsonSchema | None = None
-
-
-BROKEN_OFF: Final = frozenset({"length", "max_tokens", "content_filter"})
-"""Why an answer ended that had not come to its end."""
 
 
 @attrs.define

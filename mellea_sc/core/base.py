@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, SupportsIndex, TypeAlias
 
 import attrs
 
+from mellea_sc.core.generation_info import NOTHING_KNOWN, GenerationInfo
+from mellea_sc.core.tool_calls import ToolCall
+
 if TYPE_CHECKING:
     from typing import Self
 
@@ -54,6 +57,13 @@ class Thunk(abc.ABC):
 
     __slots__ = ()
 
+    parsed_repr: object = None
+    """What the text means, as whoever asked for it reads it."""
+    format_error: str | None = None
+    """Why the text does not fit the ``format`` that was asked for, if it does not."""
+    generation: GenerationInfo = NOTHING_KNOWN
+    """What is known about the generation so far."""
+
     @abc.abstractmethod
     def is_computed(self) -> bool:
         """Whether the text is there: :attr:`value` can be read."""
@@ -74,6 +84,16 @@ class Thunk(abc.ABC):
         Raises:
             ThunkNotComputed: it is not there yet.
         """
+
+    @property
+    def reasoning(self) -> str:
+        """What the model thought before it answered."""
+        return self.generation.reasoning
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls that the model wants to have made."""
+        return self.generation.tool_calls
 
 
 class Component(abc.ABC):

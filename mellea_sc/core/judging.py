@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final, TypeVar
 
-from mellea_sc.core.backend import BROKEN_OFF, Backend, JsonSchema
+from mellea_sc.core.backend import Backend, JsonSchema
 from mellea_sc.core.base import Component, Context, Thunk
 from mellea_sc.core.errors import EmptyAnswer, InvalidOption, UnclearJudgement
 from mellea_sc.core.model_options import ModelOption, ModelOptions
@@ -127,15 +127,11 @@ async def ask_judge(
             said = str(error)
             continue
         said = repr(answer[:200])
-        if (why := _finish_reason(thunk)) in BROKEN_OFF:
-            said += f", broken off (finish reason {why!r})"
+        if thunk.generation.is_broken_off:
+            said += f", broken off (finish reason {thunk.generation.finish_reason!r})"
             continue
         try:
             return read(answer), answer, thunk
         except ValueError:
             continue
     raise UnclearJudgement(f"{unclear}, the last time: {said}")
-
-
-def _finish_reason(thunk: Thunk) -> object:
-    return getattr(getattr(thunk, "generation", None), "finish_reason", None)

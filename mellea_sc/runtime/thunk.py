@@ -12,22 +12,22 @@ a prompt, waits for a free request or leaves the session lets the producer go.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
-import attrs
 
-from mellea_sc.core.backend import BROKEN_OFF, Delta, Usage
+from mellea_sc.core.backend import Delta
 from mellea_sc.core.base import Thunk
 from mellea_sc.core.errors import (
     BudgetExceeded,
     GenerationCancelled,
     ThunkNotComputed,
 )
+from mellea_sc.core.generation_info import NOTHING_KNOWN, GenerationInfo
 from mellea_sc.core.picture import text_of_answer
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.core.tool_calls import ToolCall
@@ -43,61 +43,6 @@ __all__ = ["GenerationInfo", "ModelOutputThunk", "Work"]
 
 MAX_UNREAD: Final = 64
 """How many deltas a producer may be ahead of its reader."""
-
-
-@attrs.frozen(kw_only=True)
-class GenerationInfo:
-    """What is known about a generation.
-
-    Args:
-        model: The model's name.
-        provider: The kind of server.
-        finish_reason: Why the model stopped (``"stop"``, ``"length"``, …).
-        usage: Tokens over all attempts, as far as the server has said.
-        time_to_first_token: Seconds from sending the request to the first that came of an answer: text, reasoning
-            or a call.
-        total_time: Seconds from sending the first request to the end.
-        attempts: How many answers were generated.
-        reasoning: What the model thought before it answered, when it has ended.
-        tool_calls: The calls that it wants to have made, when it has ended.
-    """
-
-    model: str = ""
-    provider: str = ""
-    finish_reason: str | None = None
-    usage: Usage | None = None
-    time_to_first_token: float | None = None
-    total_time: float | None = None
-    attempts: int = 1
-    reasoning: str = attrs.field(default="", repr=False)
-    tool_calls: tuple[ToolCall, ...] = ()
-
-    @property
-    def is_broken_off(self) -> bool:
-        """Whether the server has broken the answer off, so that its text may end anywhere."""
-        return self.finish_reason in BROKEN_OFF
-
-    def told(self) -> str:
-        """Model, tokens and time, as far as they are known, to follow something in a line for people."""
-        said = [self.model] if self.model else []
-        if self.usage is not None:
-            said.append(f"{self.usage.completion_tokens} tokens")
-        if self.total_time is not None:
-            said.append(f"{self.total_time:.1f} s")
-        return "".join(f", {one}" for one in said)
-
-    def summed_over(self, attempts: Sequence[GenerationInfo]) -> GenerationInfo:
-        """The same, with the usage and the total time of several attempts, of which this is one."""
-        usages = [one.usage for one in attempts if one.usage is not None]
-        return attrs.evolve(
-            self,
-            attempts=len(attempts),
-            usage=sum(usages, Usage()) if usages else None,
-            total_time=sum(one.total_time or 0.0 for one in attempts),
-        )
-
-
-NOTHING_KNOWN: Final = GenerationInfo()
 
 
 _State: TypeAlias = Literal["generating", "computed", "failed", "cancelled"]

@@ -217,6 +217,21 @@ class MelleaSession(SessionScope):
         model_options: ModelOptions | None = ...,
         await_result: bool = ...,
     ) -> SamplingResult: ...
+    @overload
+    async def aact(
+        self,
+        action: Component | Span,
+        *,
+        requirements: Sequence[Requirement | str] | None = ...,
+        preconditions: Sequence[Requirement | str] | None = ...,
+        strategy: SamplingStrategy | None = ...,
+        return_sampling_results: bool,
+        limits: Limits | None = ...,
+        retries: int | Retries | None = ...,
+        format: Format | None = ...,
+        model_options: ModelOptions | None = ...,
+        await_result: bool = ...,
+    ) -> ModelOutputThunk | SamplingResult: ...
     async def aact(
         self,
         action: Component | Span,
@@ -327,6 +342,26 @@ class MelleaSession(SessionScope):
         model_options: ModelOptions | None = ...,
         await_result: bool = ...,
     ) -> SamplingResult: ...
+    @overload
+    async def ainstruct(
+        self,
+        description: str | CBlock,
+        *,
+        requirements: Sequence[Requirement | str] | None = ...,
+        icl_examples: Sequence[str | CBlock] | None = ...,
+        grounding_context: Mapping[str, Span] | None = ...,
+        user_variables: Mapping[str, Span] | None = ...,
+        prefix: str | CBlock | None = ...,
+        output_prefix: str | CBlock | None = ...,
+        preconditions: Sequence[Requirement | str] | None = ...,
+        strategy: SamplingStrategy | None = ...,
+        return_sampling_results: bool,
+        limits: Limits | None = ...,
+        retries: int | Retries | None = ...,
+        format: Format | None = ...,
+        model_options: ModelOptions | None = ...,
+        await_result: bool = ...,
+    ) -> ModelOutputThunk | SamplingResult: ...
     async def ainstruct(
         self,
         description: str | CBlock,
@@ -390,21 +425,11 @@ class MelleaSession(SessionScope):
             prefix,
             output_prefix,
         )
-        if return_sampling_results:
-            return await self.aact(
-                instruction,
-                preconditions=preconditions,
-                strategy=strategy,
-                return_sampling_results=True,
-                limits=limits,
-                retries=retries,
-                format=format,
-                model_options=model_options,
-            )
         return await self.aact(
             instruction,
             preconditions=preconditions,
             strategy=strategy,
+            return_sampling_results=return_sampling_results,
             limits=limits,
             retries=retries,
             format=format,

@@ -30,12 +30,12 @@ from mellea_sc.testing.interrupting import interrupt_everywhere
 from mellea_sc.testing.leaks import Leak, Leaked, LeakKind, assert_no_leaks
 from mellea_sc.testing.requirement_conformance import check_requirement
 from mellea_sc.testing.scripted import (
-    Answer,
     Call,
     Fail,
     Outcome,
     Pause,
     Script,
+    ScriptedAnswer,
     ScriptedBackend,
     ScriptExhausted,
     Stall,
@@ -45,7 +45,6 @@ from mellea_sc.testing.scripted import (
 from mellea_sc.testing.wrapper_conformance import check_wrapper
 
 __all__ = [
-    "Answer",
     "Call",
     "Cassette",
     "CassetteMismatch",
@@ -63,6 +62,7 @@ __all__ = [
     "Recording",
     "Script",
     "ScriptExhausted",
+    "ScriptedAnswer",
     "ScriptedBackend",
     "Stall",
     "Step",

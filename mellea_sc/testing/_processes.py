@@ -6,6 +6,7 @@ Where it does not tell (there is no ``/proc`` or ``/dev/fd``), there are none.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import stat
@@ -22,6 +23,7 @@ def open_descriptors() -> dict[int, str]:
     """The open file descriptors, and what each leads to."""
     folder = Path("/proc/self/fd" if sys.platform == "linux" else "/dev/fd")
     found: dict[int, str] = {}
+    _have_uvloop_open_its_pipe()
     with contextlib.suppress(OSError):
         for entry in os.listdir(folder):  # noqa: PTH208 # a list, whose own descriptor is closed by now
             with contextlib.suppress(OSError):
@@ -31,6 +33,15 @@ def open_descriptors() -> dict[int, str]:
                 if sys.platform == "linux":
                     found[descriptor] = str((folder / entry).readlink())
     return found
+
+
+@functools.cache
+def _have_uvloop_open_its_pipe() -> None:
+    # The first event loop of libuv's opens a pipe for the life of the process.
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        uvloop.new_event_loop().close()
 
 
 def describe_descriptor(descriptor: int, leads_to: str) -> str:

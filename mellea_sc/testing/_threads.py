@@ -1,7 +1,7 @@
 """The threads of this process, and which of them only wait for work.
 
-Pools keep their threads for later: such a thread is neither a leak nor somebody who may yet wake an
-event loop.
+Pools keep their threads for later, and tqdm the one that looks after its bars: such a thread is neither
+a leak nor somebody who may yet wake an event loop.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from mellea_sc.testing._tasks import code_place
 
 __all__ = ["innermost_place", "is_idle", "pool_of"]
 
-# Where a pool's threads sit between two jobs; the calls below that are those of the waiting itself.
+# Where such threads sit between two jobs; the calls below that are those of the waiting itself.
 _POOLS = {
     ("anyio._backends._asyncio", "run"): "anyio",
     ("concurrent.futures.thread", "_worker"): "executor",
     ("trio._core._thread_cache", "_work"): "trio",
+    ("tqdm._monitor", "run"): "tqdm",
 }
 _WAITING = {"queue", "threading"}
 
 
 def pool_of(thread: threading.Thread) -> str | None:
-    """Whose pool it belongs to: ``"anyio"``, ``"executor"``, ``"trio"``; ``None``: to nobody's."""
+    """Whose pool it belongs to: ``"anyio"``, ``"executor"``, ``"trio"``, ``"tqdm"``; ``None``: to nobody's."""
     frame = _innermost(thread)
     while frame is not None:
         if pool := _POOLS.get((_module(frame), frame.f_code.co_name)):
@@ -35,7 +36,7 @@ def pool_of(thread: threading.Thread) -> str | None:
 
 
 def is_idle(thread: threading.Thread) -> bool:
-    """Whether it belongs to a pool and waits for a job, or has one that it has not begun."""
+    """Whether it belongs to a pool (or to tqdm) and waits for a job, or has one that it has not begun."""
     frame = _innermost(thread)
     while frame is not None and _module(frame) in _WAITING:
         frame = frame.f_back

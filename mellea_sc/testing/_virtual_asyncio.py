@@ -26,7 +26,7 @@ from mellea_sc.testing._deadlock import (
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
-__all__ = ["VirtualEventLoop"]
+__all__ = ["VirtualEventLoop", "is_running"]
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -95,6 +95,11 @@ class VirtualEventLoop(asyncio.SelectorEventLoop):
     sock_connect = create_connection
     subprocess_exec = create_connection
     subprocess_shell = create_connection
+
+
+def is_running() -> bool:
+    """Whether the running event loop is one in virtual time."""
+    return isinstance(asyncio._get_running_loop(), VirtualEventLoop)
 
 
 def shuffle_tasks(handles: list[asyncio.Handle], rng: random.Random) -> list[asyncio.Handle]:

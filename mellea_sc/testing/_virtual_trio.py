@@ -20,7 +20,7 @@ from mellea_sc.testing._deadlock import (
     standstill,
 )
 
-__all__ = ["trio_options"]
+__all__ = ["is_running", "trio_options"]
 
 _SLICE = 0.02  # real seconds between two looks at whether another thread has woken the run
 _CERTAIN = 3  # idle rounds without a step after which nothing will come by itself
@@ -30,6 +30,11 @@ def trio_options(seed: int | None) -> dict[str, object]:
     """Options for one run, which trio's ``run`` takes as they are."""
     clock = MockClock(autojump_threshold=0)
     return {"clock": clock, "instruments": [_Conductor(clock, seed)]}
+
+
+def is_running(options: dict[str, object]) -> bool:
+    """Whether trio runs, and with these options."""
+    return trio.lowlevel.in_trio_run() and trio.lowlevel.current_clock() is options["clock"]
 
 
 class _Conductor(Instrument):

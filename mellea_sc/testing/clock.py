@@ -19,7 +19,7 @@ import anyio
 
 from mellea_sc.testing._deadlock import Deadlock
 
-__all__ = ["Deadlock", "LoopName", "run_virtual", "virtual_backend"]
+__all__ = ["Deadlock", "LoopName", "run_virtual", "runs_in", "virtual_backend"]
 
 LoopName: TypeAlias = Literal["asyncio", "trio"]
 
@@ -43,6 +43,18 @@ def virtual_backend(name: LoopName, *, seed: int | None = None) -> tuple[str, di
     from mellea_sc.testing._virtual_asyncio import VirtualEventLoop
 
     return name, {"loop_factory": partial(VirtualEventLoop, seed)}
+
+
+def runs_in(backend: tuple[str, dict[str, object]]) -> bool:
+    """Whether the running event loop is one of that kind: a value of :func:`virtual_backend`."""
+    name, options = backend
+    if name == "trio":
+        from mellea_sc.testing._virtual_trio import is_running
+
+        return is_running(options)
+    from mellea_sc.testing._virtual_asyncio import is_running as is_running_virtually
+
+    return is_running_virtually()
 
 
 def run_virtual(

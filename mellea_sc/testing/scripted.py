@@ -20,13 +20,13 @@ import attrs
 from mellea_sc.core.backend import Backend, Delta, GenerationRequest, Usage
 
 __all__ = [
-    "Answer",
     "Call",
     "Fail",
     "Outcome",
     "Pause",
     "Script",
     "ScriptExhausted",
+    "ScriptedAnswer",
     "ScriptedBackend",
     "Stall",
     "Step",
@@ -84,7 +84,7 @@ class Script:
     finish_reason: str = attrs.field(default="stop", kw_only=True)
 
 
-Answer: TypeAlias = str | Iterable[Step] | Script | Fail
+ScriptedAnswer: TypeAlias = str | Iterable[Step] | Script | Fail
 Outcome: TypeAlias = Literal["running", "ended", "cancelled", "closed", "error"]
 
 
@@ -166,13 +166,13 @@ class ScriptedBackend(Backend):
 
     def __init__(
         self,
-        *answers: Answer | Callable[[GenerationRequest], Answer],
-        judge: Callable[[GenerationRequest], bool | Answer] | None = None,
+        *answers: ScriptedAnswer | Callable[[GenerationRequest], ScriptedAnswer],
+        judge: Callable[[GenerationRequest], bool | ScriptedAnswer] | None = None,
         is_judge: Callable[[GenerationRequest], bool] = is_judge_request,
     ) -> None:
         self.calls: list[Call] = []
         """Every request so far, oldest first."""
-        self._choose: Callable[[GenerationRequest], Answer] | None = None
+        self._choose: Callable[[GenerationRequest], ScriptedAnswer] | None = None
         self._left: deque[_Prepared] = deque()
         self._unanswered = 0
         self._judge = judge
@@ -266,7 +266,7 @@ _Prepared: TypeAlias = _Ready | Fail
 _WORD: Final = re.compile(r"\s*\S+|\s+")
 
 
-def _prepare(answer: Answer) -> _Prepared:
+def _prepare(answer: ScriptedAnswer) -> _Prepared:
     if isinstance(answer, Fail):
         return answer
     script = answer if isinstance(answer, Script) else Script(answer)

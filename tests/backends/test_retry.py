@@ -32,7 +32,7 @@ from mellea_sc.backends import Retrying
 from mellea_sc.backends.retry import retrying
 from mellea_sc.core.backend import BackendWrapper
 from mellea_sc.testing import Fail, Pause, Script, ScriptedBackend, Stall, check_wrapper
-from mellea_sc.testing.scripted import Answer
+from mellea_sc.testing.scripted import ScriptedAnswer
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +60,7 @@ def passing(kind: type[BackendError] = StreamInterrupted) -> BackendError:
 class Server(ScriptedBackend):
     """Gives these answers, then good ones."""
 
-    def __init__(self, *answers: Answer) -> None:
+    def __init__(self, *answers: ScriptedAnswer) -> None:
         first = iter(answers)
         super().__init__(lambda _: next(first, TEXT))
 
@@ -90,7 +90,9 @@ async def read(backend: Backend) -> str:
         [Delta(usage=Usage(1, 0)), Fail(passing())],
     ],
 )
-async def test_what_may_pass_is_tried_again_until_the_answer_has_begun(answer: Answer) -> None:
+async def test_what_may_pass_is_tried_again_until_the_answer_has_begun(
+    answer: ScriptedAnswer,
+) -> None:
     server = Server(answer)
     assert await read(Retrying(server)) == TEXT
     assert len(server.calls) == 2

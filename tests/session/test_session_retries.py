@@ -32,7 +32,7 @@ from mellea_sc import (
 )
 from mellea_sc.backends import Retrying
 from mellea_sc.testing import Fail, Pause, Script, ScriptedBackend, Stall, cancel_everywhere
-from mellea_sc.testing.scripted import Answer
+from mellea_sc.testing.scripted import ScriptedAnswer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
 
@@ -47,7 +47,7 @@ def busy(after: float | None = None) -> Fail:
 class Server(ScriptedBackend):
     """Gives these answers, then good ones."""
 
-    def __init__(self, *answers: Answer, always: Answer = "fine") -> None:
+    def __init__(self, *answers: ScriptedAnswer, always: ScriptedAnswer = "fine") -> None:
         first = iter(answers)
         super().__init__(lambda _: next(first, always))
 
@@ -146,7 +146,7 @@ async def test_a_blocking_call_says_it_too() -> None:
 async def test_what_a_call_says_holds_for_its_judges_and_for_nobody_else() -> None:
     judged = 0
 
-    def answer(request: GenerationRequest) -> Answer:
+    def answer(request: GenerationRequest) -> ScriptedAnswer:
         nonlocal judged
         if request.json_schema is None:
             return "fine"

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -18,6 +19,7 @@ import anyio.to_thread
 import pytest
 from anyio.streams.memory import MemoryObjectSendStream
 
+from mellea_sc import InvalidOption
 from mellea_sc.testing.clock import LoopName, run_virtual
 from mellea_sc.testing.leaks import Leak, Leaked, LeakKind, assert_no_leaks
 
@@ -293,3 +295,53 @@ async def test_a_system_task_of_trio_that_a_user_spawned_is_found(anyio_backend:
         trio.lowlevel.spawn_system_task(adopted)
     scope.cancel()
     assert "adopted (testing/test_leaks.py:" in leaks[0].what
+
+
+async def test_what_is_ignored_is_named_as_the_report_names_it(cleanup: ExitStack) -> None:
+    release = threading.Event()
+    cleanup.callback(release.set)
+    async with assert_no_leaks(ignore=["thread 'kept'", "nothing like this"]):
+        threading.Thread(target=release.wait, name="kept").start()
+    with pytest.raises(Leaked, match="1 left behind") as caught:
+        async with assert_no_leaks(ignore=["thread 'kept'"]):
+            threading.Thread(target=release.wait, name="kept").start()
+            threading.Thread(target=release.wait, name="forgotten").start()
+    assert "'forgotten'" in caught.value.leaks[0].what
+
+
+async def test_one_text_is_no_list_of_letters_to_ignore() -> None:
+    with pytest.raises(InvalidOption, match="takes a list"):
+        async with assert_no_leaks(ignore="kept"):
+            raise AssertionError("not reached")
+
+
+MONITOR = """
+def run():
+    while not killed.wait(10):
+        pass
+"""
+
+
+async def test_the_monitor_of_tqdm_is_not_a_leak(cleanup: ExitStack) -> None:
+    killed = threading.Event()
+    cleanup.callback(killed.set)
+    module: dict[str, object] = {"__name__": "tqdm._monitor", "killed": killed}
+    exec(MONITOR, module)
+    async with assert_no_leaks():
+        threading.Thread(target=module["run"], name="tqdm_monitor", daemon=True).start()  # type: ignore[arg-type]
+
+
+def test_the_pipe_that_uvloop_keeps_is_not_a_leak() -> None:
+    pytest.importorskip("uvloop")
+    program = """
+        import anyio
+        from mellea_sc.testing import assert_no_leaks
+
+        async def main():
+            async with assert_no_leaks():
+                import uvloop
+                uvloop.new_event_loop().close()
+
+        anyio.run(main)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)

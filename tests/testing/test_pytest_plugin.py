@@ -13,7 +13,7 @@ pytest_plugins = ["pytester"]
 @pytest.fixture(autouse=True)
 def _like_a_users_project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MELLEA_SC_SEED", raising=False)
-    pytester.makeini("[pytest]\nfilterwarnings = error\n")
+    pytester.makeini("[pytest]\naddopts = -p no:asyncio -p no:trio\nfilterwarnings = error\n")
 
 
 VIRTUAL = """

@@ -11,10 +11,10 @@ import pytest
 from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest, Usage
 from mellea_sc.core.judging import YES_OR_NO
 from mellea_sc.testing.scripted import (
-    Answer,
     Fail,
     Pause,
     Script,
+    ScriptedAnswer,
     ScriptedBackend,
     ScriptExhausted,
     Stall,
@@ -148,7 +148,7 @@ async def test_a_failure_as_the_answer_comes_on_entering() -> None:
 
 
 async def test_a_rule_with_a_bug_is_recorded_as_an_error() -> None:
-    def broken(request: GenerationRequest) -> Answer:
+    def broken(request: GenerationRequest) -> ScriptedAnswer:
         raise LookupError(request)
 
     backend = ScriptedBackend(broken)

@@ -105,9 +105,15 @@ from mellea_sc import (
 from mellea_sc.backends import Retrying
 from mellea_sc.core.base import Thunk
 from mellea_sc.testing import (
+    Call,
     Cassette,
+    Fail,
+    Pause,
     Recording,
+    Script,
+    ScriptedAnswer,
     ScriptedBackend,
+    Stall,
     assert_no_leaks,
     cancel_everywhere,
     check_backend,
@@ -116,6 +122,7 @@ from mellea_sc.testing import (
     interrupt_everywhere,
     run_virtual,
 )
+from mellea_sc.testing.server import Answer, ModelServer, RecordedRequest
 
 
 class Poem:
@@ -178,6 +185,9 @@ async def instruct(m: MelleaSession, flag: bool, first: ModelOutputThunk) -> Non
     assert_type(await m.ainstruct("Write.", await_result=True), ModelOutputThunk)
     assert_type(await m.ainstruct("Write.", return_sampling_results=False), ModelOutputThunk)
     assert_type(await m.ainstruct("Write.", return_sampling_results=True), SamplingResult)
+    either = await m.ainstruct("Write.", return_sampling_results=flag)
+    assert_type(either, ModelOutputThunk | SamplingResult)
+    assert_type(either.value, str)
     assert_type(
         await m.ainstruct(
             CBlock("Write about {{ topic }}."),
@@ -198,6 +208,9 @@ async def instruct(m: MelleaSession, flag: bool, first: ModelOutputThunk) -> Non
     assert_type(m.instruct("Write."), ModelOutputThunk)
     assert_type(m.instruct("Write.", return_sampling_results=False), ModelOutputThunk)
     assert_type(m.instruct("Write.", return_sampling_results=True), SamplingResult)
+    assert_type(
+        m.instruct("Write.", return_sampling_results=flag), ModelOutputThunk | SamplingResult
+    )
 
     m.instruct()  # type: ignore[call-overload]
     m.instruct("Write.", requirements=[1])  # type: ignore[list-item]
@@ -206,7 +219,11 @@ async def instruct(m: MelleaSession, flag: bool, first: ModelOutputThunk) -> Non
     _ = m.ainstruct("Write.").value  # type: ignore[attr-defined]
 
 
-async def act(m: MelleaSession, thunk: ModelOutputThunk, action: Component) -> None:
+async def act(m: MelleaSession, thunk: ModelOutputThunk, action: Component, flag: bool) -> None:
+    assert_type(
+        await m.aact(action, return_sampling_results=flag), ModelOutputThunk | SamplingResult
+    )
+    assert_type(m.act(action, return_sampling_results=flag), ModelOutputThunk | SamplingResult)
     assert_type(await m.aact(action), ModelOutputThunk)
     assert_type(await m.aact(thunk, requirements=[check("short")]), ModelOutputThunk)
     assert_type(await m.aact("Go on.", return_sampling_results=True), SamplingResult)
@@ -272,6 +289,13 @@ def samples(result: SamplingResult) -> None:
     assert_type(result.success, bool)
     assert_type(result.value, str)
     assert_type(result.result, Thunk)
+    assert_type(result.result.parsed_repr, object)
+    if isinstance(result.result.parsed_repr, Poem):
+        assert_type(result.result.parsed_repr, Poem)
+    assert_type(result.result.format_error, str | None)
+    assert_type(result.result.generation, GenerationInfo)
+    assert_type(result.result.reasoning, str)
+    assert_type(result.result.tool_calls, tuple[ToolCall, ...])
     assert_type(result.sample_generations, Sequence[Thunk])
     for requirement, verdict in result.result_validations:
         assert_type(requirement, Requirement)
@@ -643,10 +667,19 @@ async def kit() -> None:
     async def number() -> int:
         return 1
 
-    async with assert_no_leaks():
+    async with assert_no_leaks(ignore=["thread 'one that stays'"]):
         assert_type(await cancel_everywhere(program, max_points=3), int)
     assert_type(interrupt_everywhere(list, after_each=print, max_points=3), int)
     backend = ScriptedBackend("one", ["two ", "words"], judge=lambda _: True)
+    assert_type(backend.calls, list[Call])
+    answer: ScriptedAnswer = ["One ", Pause(3.0), "two", Stall()]
+    ScriptedBackend(lambda request: Script(request.messages[-1].content, delay=0.1))
+    ScriptedBackend(answer, Script("Three.", finish_reason="length"), Fail(ValueError("no")))
+    async with ModelServer([Answer("Yes."), Answer(status=503)]) as server:
+        assert_type(server.requests, list[RecordedRequest])
+        start_session("openai", "m", base_url=server.openai_url, api_key="none")
+    with ModelServer.in_thread(lambda request: Answer(request.prompt)) as served:
+        assert_type(served, ModelServer)
     assert_type(
         await fail_everywhere(with_errors, backend=lambda: backend, requirements=[AtMost(3)]), int
     )

@@ -1,0 +1,71 @@
+"""What is known about a generation besides its text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from mellea_sc.core.tool_calls import ToolCall
+from mellea_sc.core.usage import Usage
+
+__all__ = ["BROKEN_OFF", "NOTHING_KNOWN", "GenerationInfo"]
+
+BROKEN_OFF: Final = frozenset({"length", "max_tokens", "content_filter"})
+"""Why an answer ended that had not come to its end."""
+
+
+@attrs.frozen(kw_only=True)
+class GenerationInfo:
+    """What is known about a generation.
+
+    Args:
+        model: The model's name.
+        provider: The kind of server.
+        finish_reason: Why the model stopped (``"stop"``, ``"length"``, …).
+        usage: Tokens over all attempts, as far as the server has said.
+        time_to_first_token: Seconds from sending the request to the first that came of an answer: text, reasoning
+            or a call.
+        total_time: Seconds from sending the first request to the end.
+        attempts: How many answers were generated.
+        reasoning: What the model thought before it answered, when it has ended.
+        tool_calls: The calls that it wants to have made, when it has ended.
+    """
+
+    model: str = ""
+    provider: str = ""
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    time_to_first_token: float | None = None
+    total_time: float | None = None
+    attempts: int = 1
+    reasoning: str = attrs.field(default="", repr=False)
+    tool_calls: tuple[ToolCall, ...] = ()
+
+    @property
+    def is_broken_off(self) -> bool:
+        """Whether the server has broken the answer off, so that its text may end anywhere."""
+        return self.finish_reason in BROKEN_OFF
+
+    def told(self) -> str:
+        """Model, tokens and time, as far as they are known, to follow something in a line for people."""
+        said = [self.model] if self.model else []
+        if self.usage is not None:
+            said.append(f"{self.usage.completion_tokens} tokens")
+        if self.total_time is not None:
+            said.append(f"{self.total_time:.1f} s")
+        return "".join(f", {one}" for one in said)
+
+    def summed_over(self, attempts: Sequence[GenerationInfo]) -> GenerationInfo:
+        """The same, with the usage and the total time of several attempts, of which this is one."""
+        usages = [one.usage for one in attempts if one.usage is not None]
+        return attrs.evolve(
+            self,
+            attempts=len(attempts),
+            usage=sum(usages, Usage()) if usages else None,
+            total_time=sum(one.total_time or 0.0 for one in attempts),
+        )
+
+
+NOTHING_KNOWN: Final = GenerationInfo()
