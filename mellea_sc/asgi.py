@@ -305,7 +305,7 @@ class _Body:
             raise
         except BaseException as error:
             self._ended = True
-            await self._block.__aexit__(type(error), error, error.__traceback__)
+            await self._block.__aexit__(type(error), error, error.__traceback__)  # noqa: ASYNC102 - it is theirs
             raise
 
     async def aclose(self) -> None:
