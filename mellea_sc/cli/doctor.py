@@ -18,7 +18,6 @@ from typing import Final
 
 import anyio
 import attrs
-from rich.console import Console
 from rich.text import Text
 
 from mellea_sc.backends._weights import SMOLLM2, cache_directory, pip_command
@@ -29,8 +28,9 @@ from mellea_sc.backends.local import LocalBackend
 from mellea_sc.backends.ollama import OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
 from mellea_sc.backends.select import BACKEND_NAMES, DEFAULT_OLLAMA_MODEL, make_backend
-from mellea_sc.cli.ending import BACKEND, VALID
+from mellea_sc.cli.ending import BACKEND, VALID, said_of
 from mellea_sc.cli.headers import headers_from
+from mellea_sc.cli.lines import console_on, hanging
 from mellea_sc.core.errors import (
     BackendProtocolError,
     BackendRejected,
@@ -50,6 +50,7 @@ PROBE: Final = 5.0
 """Seconds that looking at one backend may take."""
 NAMED: Final = 5
 """How many of a server's models are named to people."""
+INDENT: Final = " " * 10
 
 
 @attrs.frozen
@@ -63,6 +64,7 @@ class Finding:
         models: What its server has.
         problem: Where to look, if it is not usable: ``"setting"``, ``"server"``, ``"certificate"``, ``"proxy"``,
             ``"key"``, ``"path"``, ``"model"`` or ``"engine"``.
+        reached: Whether its server has answered, and only the name of a model that it has is missing.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Finding:
     says: str
     models: Sequence[str] = ()
     problem: str | None = None
+    reached: bool = False
 
 
 @attrs.frozen
@@ -114,7 +117,7 @@ async def _look(name: str, headers: Mapping[str, str] | None, findings: dict[str
     try:
         findings[name] = await _PROBES[name](headers)
     except MelleaError as error:
-        findings[name] = Finding(name, False, str(error), problem=_problem(error))
+        findings[name] = Finding(name, False, said_of(error), problem=_problem(error))
 
 
 def _problem(error: MelleaError) -> str:
@@ -178,7 +181,7 @@ async def _look_at_ollama(headers: Mapping[str, str] | None) -> Finding:
     if model in models or f"{model}:latest" in models:
         return Finding("ollama", True, f"{at}, {model}", models)
     says = f"{at}, without {model}: ollama pull {model}"
-    return Finding("ollama", False, says, models, "model")
+    return Finding("ollama", False, says, models, "model", reached=True)
 
 
 async def _look_at_openai(headers: Mapping[str, str] | None) -> Finding:
@@ -197,10 +200,10 @@ async def _look_at_openai(headers: Mapping[str, str] | None) -> Finding:
     at = f"at {backend._address}, {key}"
     if model is None:
         says = f"{at}: set MELLEA_SC_MODEL to one of its models"
-        return Finding("openai", False, says, models, "setting")
+        return Finding("openai", False, says, models, "setting", reached=True)
     if models and model not in models:
         says = f"{at}, without {model} (MELLEA_SC_MODEL)"
-        return Finding("openai", False, says, models, "model")
+        return Finding("openai", False, says, models, "model", reached=True)
     return Finding("openai", True, f"{at}, {model}", models)
 
 
@@ -249,7 +252,7 @@ def _choice(findings: Mapping[str, Finding]) -> Choice:
     try:
         name = make_backend().provider
     except MelleaError as error:
-        return Choice(named or "local", str(error), False)
+        return Choice(named or "local", said_of(error), False)
     if named:
         why = "MELLEA_SC_BACKEND says so"
     elif name == "local":
@@ -268,19 +271,30 @@ def _versions() -> dict[str, str]:
 
 
 def _tell(findings: Sequence[Finding], choice: Choice) -> None:
-    console = Console()
-    good, bad = ("+", "x") if console.options.ascii_only else ("✓", "✗")
-    lines = [Text(", ".join(f"{name} {it}" for name, it in _versions().items()), "dim"), Text()]
+    console = console_on(sys.stdout)
+    versions = ", ".join(f"{name} {it}" for name, it in _versions().items())
+    lines = [*hanging(console, "", "", Text(versions, "dim")), Text()]
     for finding in findings:
-        line = Text(f"{good} " if finding.usable else f"{bad} ")
-        line.stylize("bold green" if finding.usable else "bold red")
-        line.append(f"{finding.name:<8}", "bold").append(harmless(finding.says))
-        lines.append(line)
+        mark, style = _mark(finding, ascii_only=console.options.ascii_only)
+        name, says = f"{mark} {finding.name:<8}", Text(harmless(finding.says))
+        first, *more = hanging(console, name, INDENT, says)
+        first.stylize(style, 0, 1)
+        first.stylize("bold", 2, len(INDENT))
+        lines += [first, *more]
         if finding.models:
-            more = len(finding.models) - NAMED
-            named = ", ".join(finding.models[:NAMED]) + (f" and {more} more" if more > 0 else "")
-            lines.append(Text(f"{'':<10}it has {harmless(named)}", "dim"))
-    state = "" if choice.usable else ", which cannot be used"
-    lines += [Text(), Text(f"A session gets {choice.name}{state}: {harmless(choice.why)}.")]
-    for line in lines:
+            rest = len(finding.models) - NAMED
+            named = ", ".join(finding.models[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
+            lines += hanging(console, INDENT, INDENT, Text(f"it has {harmless(named)}", "dim"))
+    reached = any(one.reached for one in findings if one.name == choice.name)
+    state = "" if choice.usable else ", which cannot be used" + (" yet" if reached else "")
+    chosen = Text(f"A session gets {choice.name}{state}: {harmless(choice.why)}.")
+    for line in [*lines, Text(), *hanging(console, "", "", chosen)]:
         console.print(line, soft_wrap=True, highlight=False)
+
+
+def _mark(finding: Finding, *, ascii_only: bool) -> tuple[str, str]:
+    if finding.usable:
+        return ("+" if ascii_only else "✓"), "bold green"
+    if finding.reached:  # the server is well, and a word is all that is missing
+        return "!", "bold yellow"
+    return ("x" if ascii_only else "✗"), "bold red"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
@@ -16,16 +17,44 @@ from mellea_sc.core.errors import MelleaError, MissingExtra, UsageError
 from mellea_sc.core.plain_text import harmless
 from mellea_sc.runtime.loops import loop_options
 
-__all__ = ["BACKEND", "INVALID", "USAGE", "VALID", "end_with"]
+__all__ = [
+    "BACKEND",
+    "CUT_OFF",
+    "INTERRUPTED",
+    "INVALID",
+    "USAGE",
+    "VALID",
+    "end_with",
+    "said_of",
+    "tell",
+]
 
 VALID: Final = 0
 INVALID: Final = 1
 USAGE: Final = 2
 BACKEND: Final = 3
+CUT_OFF: Final = 4
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 NOBODY_READS: Final = 141  # 128 + SIGPIPE
 
 Args = TypeVarTuple("Args")
+
+_OPTION_OF: Final = {
+    "model_id": "--model",
+    "base_url": "--base-url",
+    "as api_key (or in OPENAI_API_KEY)": "in OPENAI_API_KEY",
+    "the key as api_key, the header that it wants as headers=,": "the header that it wants with --headers-from,",
+    "as verify=, or in SSL_CERT_FILE": "in SSL_CERT_FILE",
+    "headers=": "--headers-from",
+    "retries=": "--retries",
+    "ModelOption.STREAM_TIMEOUT": "--timeout",
+    "ModelOption.MAX_NEW_TOKENS": "--max-tokens",
+    "ModelOption.TEMPERATURE": "--temperature",
+    "ModelOption.SEED": "--seed",
+    "ModelOption.SYSTEM_PROMPT": "--system",
+}
+"""What the library's errors call an argument, and which option gives it."""
+_OPTIONS: Final = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in _OPTION_OF))
 
 
 def end_with(
@@ -56,8 +85,15 @@ def _told(error: BaseException, *, debug: bool) -> int:
         return INTERRUPTED
     print(harmless(trace), end="", file=sys.stderr)
     for one in errors:
-        print(f"mellea-sc: {harmless(_in_a_line(one))}", file=sys.stderr)
+        tell(one)
     return USAGE if all(isinstance(one, UsageError) for one in errors) else BACKEND
+
+
+def tell(error: BaseException) -> None:
+    """Print an error as a line, in the words of the command."""
+    from mellea_sc.cli.lines import say
+
+    say(f"mellea-sc: {harmless(said_of(error))}")
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -68,9 +104,10 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def _in_a_line(error: BaseException) -> str:
+def said_of(error: BaseException) -> str:
+    """An error in the words of the command."""
     if isinstance(error, MelleaError):
-        return str(error)
+        return _OPTIONS.sub(lambda found: _OPTION_OF[found[0]], str(error))
     return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
 
 

@@ -5,26 +5,34 @@ Imports rich; imported when a run is shown.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import attrs
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
+from rich.console import Console
 from rich.text import Text
 
+from mellea_sc.cli.lines import hanging
 from mellea_sc.core.plain_text import harmless
-from mellea_sc.runtime.thunk import GenerationInfo
 from mellea_sc.stdlib.events import FullValidationEvent, QuickCheckEvent, RetryEvent, StreamEvent
-from mellea_sc.stdlib.stream_result import StreamChunkingResult
 
-__all__ = ["LaneView", "outcome_of", "told_of"]
+__all__ = ["LaneView"]
 
 LABEL: Final = 36
 """Columns of a requirement's name."""
 VERDICTS: Final = 24
-"""How many of the last verdicts are shown."""
+"""How many of the last verdicts are shown; on a narrow terminal fewer."""
+FEW: Final = 8
+"""Verdicts that a narrow terminal keeps room for."""
 MARKS: Final = {"unknown": "·", "pass": "✓", "fail": "✗", "again": "↻"}
 ASCII_MARKS: Final = {"unknown": ".", "pass": "+", "fail": "x", "again": "|"}
+MEANINGS: Final = {
+    "unknown": "open",
+    "pass": "passed",
+    "fail": "failed",
+    "again": "another attempt",
+}
 STYLES: Final = {"unknown": "dim", "pass": "green", "fail": "bold red", "again": "yellow"}
 
 
@@ -73,53 +81,46 @@ class LaneView:
             case _:
                 pass
 
-    def lines(self, *, ascii_only: bool) -> list[Text]:
-        """One line for each requirement."""
-        marks = ASCII_MARKS if ascii_only else MARKS
-        width = min(LABEL, max((cell_len(lane.label) for lane in self._lanes), default=0))
-        return [_line(lane, width, marks) for lane in self._lanes]
+    def lines(self, console: Console) -> Iterator[Text]:
+        """What was judged and how: a line for each requirement, more where its reason needs them, and a legend."""
+        if not self._lanes:
+            return
+        marks = ASCII_MARKS if console.options.ascii_only else MARKS
+        labels = max(cell_len(_in_a_line(lane.label)) for lane in self._lanes)
+        room = console.width - len("  ✓   ") if console.is_terminal else LABEL + VERDICTS
+        width = max(min(LABEL, labels, room - FEW), 1)
+        verdicts = max(min(VERDICTS, room - width), 1)
+        for lane in self._lanes:
+            yield from _lines_of(lane, console, marks, width, verdicts)
+        if any(lane.verdicts for lane in self._lanes):
+            yield from hanging(console, "  ", "  ", self._legend(marks))
+
+    def _legend(self, marks: dict[str, str]) -> Text:
+        seen = {mark for lane in self._lanes for mark in [lane.state, *lane.verdicts]}
+        said = [f"{marks[mark]} {meaning}" for mark, meaning in MEANINGS.items() if mark in seen]
+        return Text(f"one mark for each chunk: {', '.join(said)}", "dim")
 
 
 def _because(where: str, reason: str | None) -> str:
     return where if reason is None else f"{where}: {reason}"
 
 
-def _line(lane: _Lane, width: int, marks: dict[str, str]) -> Text:
-    line = Text("  ", no_wrap=True, overflow="ellipsis")
-    line.append(f"{marks[lane.state]} ", STYLES[lane.state])
-    line.append(set_cell_size(" ".join(harmless(lane.label).split()), width))
-    line.append("  ")
-    for verdict in lane.verdicts[-VERDICTS:]:
+def _in_a_line(text: str) -> str:
+    return " ".join(harmless(text).split())
+
+
+def _lines_of(
+    lane: _Lane, console: Console, marks: dict[str, str], width: int, verdicts: int
+) -> Iterator[Text]:
+    line = Text("  ").append(f"{marks[lane.state]} ", STYLES[lane.state])
+    label = Text(_in_a_line(lane.label))
+    label.truncate(width, overflow="ellipsis", pad=True)
+    line.append_text(label).append("  ")
+    for verdict in lane.verdicts[-verdicts:]:
         line.append(marks[verdict], STYLES[verdict])
-    if lane.why is not None:
-        line.append(f"  {' '.join(harmless(lane.why).split())}", "red")
-    return line
-
-
-def outcome_of(result: StreamChunkingResult) -> tuple[str, str]:
-    """How a run has ended, in words, and the style of the words."""
-    if result.error is not None:
-        return "ended by an error", "bold red"
-    if result.cancelled:
-        return "interrupted", "bold yellow"
-    if not result.completed:
-        return "stopped by a failed check", "bold red"
-    if not all(result.final_validations):
-        return "failed at the end", "bold red"
-    return "valid" if result.final_validations else "complete", "bold green"
-
-
-def told_of(generation: GenerationInfo) -> list[str]:
-    """Tokens, times and the rest, as far as they are known."""
-    said: list[str] = []
-    if (usage := generation.usage) is not None:
-        said.append(f"{usage.prompt_tokens} prompt + {usage.completion_tokens} answer tokens")
-    if generation.time_to_first_token is not None:
-        said.append(f"first after {generation.time_to_first_token:.2f} s")
-    if generation.total_time is not None:
-        said.append(f"{generation.total_time:.2f} s in all")
-    if generation.finish_reason is not None:
-        said.append(f"finish reason {harmless(generation.finish_reason)}")
-    if generation.model:
-        said.append(f"{harmless(generation.model)} ({generation.provider})")
-    return said
+    why = Text("" if lane.why is None else _in_a_line(lane.why), "red")
+    if not console.is_terminal or line.cell_len + 2 + why.cell_len <= console.width:
+        yield line.append_text(Text("  ").append_text(why)) if why else line
+        return
+    yield line
+    yield from hanging(console, "      ", "      ", why)

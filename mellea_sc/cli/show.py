@@ -15,18 +15,22 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Final, Protocol, Self, TextIO, cast
+from typing import Final, Protocol, Self, cast
 
 import anyio
 import attrs
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.text import Text
 
 from mellea_sc.backends.local import Progress
-from mellea_sc.cli.lanes import LaneView, outcome_of, told_of
+from mellea_sc.cli.ending import VALID
+from mellea_sc.cli.lanes import LaneView
+from mellea_sc.cli.lines import console_on, hanging, story
+from mellea_sc.cli.outcome import outcome_of, told_of
+from mellea_sc.cli.text_out import TextOut
 from mellea_sc.core.plain_text import harmless
 from mellea_sc.stdlib.events import (
     CompletedEvent,
@@ -84,13 +88,24 @@ class TerminalShow:
     Args:
         labels: The requirements' names, in their order.
         explain: Whether to tell the run's story at the end.
+        max_tokens: How long the answer may be, if that was said.
+        brief: Whether there is nothing to tell of an answer that is valid but its time.
     """
 
-    def __init__(self, labels: Sequence[str], *, explain: bool = False) -> None:
+    def __init__(
+        self,
+        labels: Sequence[str],
+        *,
+        explain: bool = False,
+        max_tokens: int | None = None,
+        brief: bool = False,
+    ) -> None:
         self._explain = explain
+        self._max_tokens = max_tokens
+        self._brief = brief
         self._lanes = LaneView(labels)
-        self._console = Console(stderr=True)
-        self._out = _TextOut()
+        self._console = console_on(sys.stderr)
+        self._out = TextOut()
         self._live: Live | None = None
         self._text = ""
         self._result: StreamChunkingResult | None = None
@@ -128,11 +143,8 @@ class TerminalShow:
     ) -> None:
         if self._live is not None:
             self._live.stop()
-        if self._live is not None and self._out.is_terminal:
-            self._out.show_whole(self._text)
-        else:
-            self._out.show(self._text)
-            self._out.end()
+        self._out.show(self._text)
+        self._out.end()
         if self._result is not None:
             self._summarise(self._result)
 
@@ -157,8 +169,7 @@ class TerminalShow:
             await anyio.sleep(FRAME)
 
     def _picture(self) -> RenderableType:
-        lines = self._lanes.lines(ascii_only=self._console.options.ascii_only)
-        below: list[RenderableType] = [*lines, self._activity()]
+        below: list[RenderableType] = [*self._lanes.lines(self._console), self._activity()]
         if not self._out.is_terminal:
             return Group(*below)
         room = max(1, self._console.height - len(below) - 2)
@@ -184,19 +195,24 @@ class TerminalShow:
         return Group(self._spinner, *bar)
 
     def _summarise(self, result: StreamChunkingResult) -> None:
-        outcome, style = outcome_of(result)
-        last = Text("  ").append(outcome, style)
-        for said in told_of(result.generation):
-            last.append(f", {said}", "dim")
-        lines = [*self._lanes.lines(ascii_only=self._console.options.ascii_only), last]
-        if self._out.is_terminal and self._console.is_terminal:
+        outcome, told = outcome_of(result, self._max_tokens), told_of(result)
+        lines: list[Text] = []
+        if self._brief and outcome.status == VALID and not self._explain:
+            told = [one for one in told if one.endswith("in all")]
+        else:
+            lines += self._lanes.lines(self._console)
+        last = (
+            Text()
+            .append(outcome.words, outcome.style)
+            .append("".join(f", {one}" for one in told), "dim")
+        )
+        lines += hanging(self._console, "  ", "  ", last)
+        if self._explain:
+            lines += story(self._console, harmless(str(result.trace)))
+        if self._out.is_terminal and self._console.is_terminal and not self._brief:
             lines.insert(0, Text())
         for line in lines:
-            line.no_wrap, line.overflow = None, None
-            self._console.print(line, soft_wrap=not self._console.is_terminal, highlight=False)
-        if self._explain:
-            story = Text(harmless(str(result.trace)), "dim")
-            self._console.print(story, soft_wrap=True, highlight=False)
+            self._console.print(line, soft_wrap=True, highlight=False)
 
 
 class JsonShow:
@@ -205,12 +221,16 @@ class JsonShow:
     Args:
         labels: The requirements' names, in their order.
         explain: Whether the last line tells the run's story.
+        max_tokens: How long the answer may be, if that was said.
     """
 
     is_final = False
 
-    def __init__(self, labels: Sequence[str], *, explain: bool = False) -> None:
+    def __init__(
+        self, labels: Sequence[str], *, explain: bool = False, max_tokens: int | None = None
+    ) -> None:
         self._explain = explain
+        self._max_tokens = max_tokens
         self._labels = labels
         self._announced: set[str] = set()
 
@@ -238,7 +258,8 @@ class JsonShow:
                 for label, verdict in zip(self._labels, event.results, strict=True)
             ]
         if isinstance(event, CompletedEvent):
-            line["valid"] = result.completed and all(result.final_validations)
+            outcome = outcome_of(result, self._max_tokens)
+            line["valid"], line["outcome"] = outcome.status == VALID, outcome.words
             line["generation"] = attrs.asdict(result.generation)
             if self._explain:
                 line["trace"] = result.trace.to_dict()
@@ -247,37 +268,6 @@ class JsonShow:
 
     async def draw(self) -> None:
         """There is no picture."""
-
-
-class _TextOut:
-    """Standard output, for the text alone."""
-
-    def __init__(self) -> None:
-        self._file: TextIO = sys.stdout
-        self.is_terminal = self._file.isatty()
-        self._shown = 0
-        self._last = ""
-        if callable(reconfigure := getattr(self._file, "reconfigure", None)):
-            reconfigure(errors="replace")  # a model can say what the file's encoding cannot
-
-    def show(self, text: str) -> None:
-        """Write what is new in a text that grows."""
-        if new := text[self._shown :]:
-            self._shown = len(text)
-            self._last = new[-1]
-            self._file.write(harmless(new) if self.is_terminal else new)
-            self._file.flush()
-
-    def show_whole(self, text: str) -> None:
-        """Write a text as the picture had it: broken between words."""
-        if text:
-            Console(file=self._file).print(Text(harmless(text.rstrip("\n"))), highlight=False)
-
-    def end(self) -> None:
-        """End the last line, where there is text."""
-        if self._last not in ("", "\n"):
-            self._file.write("\n")
-            self._file.flush()
 
 
 def _announce(progress: Progress, announced: set[str]) -> None:

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final, TypeVar
 
 from mellea_sc.core.backend import Backend, JsonSchema
-from mellea_sc.core.base import CBlock, Context, Thunk
+from mellea_sc.core.base import Component, Context, Thunk
 from mellea_sc.core.errors import EmptyAnswer, InvalidOption, UnclearJudgement
 from mellea_sc.core.model_options import ModelOption, ModelOptions
 
@@ -63,11 +63,26 @@ def check_can_judge(judge: Backend) -> None:
         )
 
 
+class _Question(Component):
+    """All that a judge is told; for people it is what it judges."""
+
+    def __init__(self, question: str, about: str) -> None:
+        self._question = question
+        self._about = about
+
+    def format_for_llm(self) -> str:
+        return self._question
+
+    def summary(self) -> str:
+        return self._about
+
+
 async def ask_judge(
     question: str,
     backend: Backend,
     ctx: Context,
     *,
+    about: str,
     read: Callable[[str], T],
     unclear: str,
     schema: JsonSchema = YES_OR_NO,
@@ -79,6 +94,7 @@ async def ask_judge(
         question: All that the judge is told.
         backend: The judge, bound to a scope.
         ctx: Only its kind matters; nothing that was said is shown to the judge.
+        about: What is judged, in words: the name of the judge's generations.
         read: Reads the answer; raises ``ValueError`` for an unclear one.
         unclear: What was asked and should have come, for the error.
         schema: What the answer has to fit.
@@ -99,7 +115,7 @@ async def ask_judge(
     said = ""
     for _ in range(2):
         thunk, _ = await backend.generate_from_context(
-            CBlock(question),
+            _Question(question, about),
             ctx.without_items(),
             format=schema,
             model_options={**options, **(model_options or {})},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["harmless"]
+__all__ = ["harmless", "quoted"]
 
 # C0 but for tabs and line breaks, DEL and C1: escape sequences above all, which can write the clipboard.
 # Then the characters that change the direction of what follows them.
@@ -16,3 +16,9 @@ _HALF: Final = re.compile("[\ud800-\udfff]")
 def harmless(text: str) -> str:
     """The text without the characters that a terminal would obey, and with none that cannot be printed."""
     return _HALF.sub("\ufffd", _CONTROL.sub("", text))
+
+
+def quoted(text: str) -> str:
+    """The text in quotes and on one line, and otherwise as it is: ``repr`` would double a backslash."""
+    quote = '"' if "'" in text and '"' not in text else "'"
+    return f"{quote}{' '.join(harmless(text).splitlines())}{quote}"

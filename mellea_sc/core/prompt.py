@@ -85,11 +85,11 @@ def _read(ctx: Context) -> tuple[ChatMessage, ...]:
 
 def _known_of(ctx: Context, shown: list[Span]) -> _Read:
     """What is known of the beginning of the items that a context shows."""
-    node: Context | None = ctx
-    while node is not None and node._rendered is None:
+    node = ctx
+    while node._rendered is None:
+        if node._previous is None:
+            return _NOTHING_READ
         node = node._previous
-    if node is None:
-        return _NOTHING_READ
     known = cast("_Read", node._rendered)
     if node is not ctx:
         node._rendered = None  # one copy for a conversation: its newest turn has it

@@ -280,6 +280,7 @@ class Requirement(Component):
             yes_or_no_prompt(requirement, await output.avalue()),
             backend,
             ctx,
+            about=requirement,
             read=self.output_to_bool,
             unclear=f"asked whether the text meets {requirement!r}, the judge twice answered neither "
             "yes nor no",

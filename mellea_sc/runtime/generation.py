@@ -39,7 +39,7 @@ from mellea_sc.core.backend import (
     GenerationRequest,
     schema_of,
 )
-from mellea_sc.core.base import Component, Context, Span, pending_thunks
+from mellea_sc.core.base import CBlock, Component, Context, Span, pending_thunks
 from mellea_sc.core.beginnings import Beginning
 from mellea_sc.core.errors import (
     BackendError,
@@ -383,6 +383,8 @@ def describe(action: Component | Span) -> str:
     match action:
         case str():
             said = action
+        case CBlock():
+            said = action.value
         case Component():
             said = action.summary()
         case _:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -249,3 +250,23 @@ def answering(answer: bytes) -> Iterator[int]:
         yield listener.getsockname()[1]
         listener.shutdown(socket.SHUT_RDWR)
         thread.join()
+
+
+@pytest.mark.parametrize(("model", "usable"), [(None, False), ("gone", False), ("there", True)])
+def test_a_server_that_answers_is_not_crossed_out_where_a_models_name_is_missing(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, model: str | None, usable: bool
+) -> None:
+    monkeypatch.setenv("MELLEA_SC_BACKEND", "openai")
+    if model is not None:
+        monkeypatch.setenv("MELLEA_SC_MODEL", model)
+    with ModelServer.in_thread(Answer("x"), models=["there"]) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.openai_url)
+        monkeypatch.setenv("OLLAMA_HOST", server.ollama_url)
+        done = invoke("doctor")
+        found = json.loads(invoke("doctor", "--json").stdout)
+    mark = "✓" if usable else "!"
+    assert re.findall(r"^(\S) (?:ollama|openai)\b", done.stdout, re.MULTILINE) == [mark, mark]
+    assert ("which cannot be used yet" in done.stdout) is not usable
+    assert "model_id" not in done.stdout
+    assert done.exit_code == (0 if usable else 3)
+    assert [one["reached"] for one in found["backends"][1:]] == [not usable] * 2

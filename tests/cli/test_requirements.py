@@ -174,7 +174,7 @@ def test_a_reason_does_not_quote_what_must_not_be_shown() -> None:
         )
         return verdict.reason
 
-    assert run_virtual(reason) == "there is a match of '\\\\d{4}'"
+    assert run_virtual(reason) == "there is a match of '\\d{4}'"
 
 
 @pytest.mark.parametrize("bad", ["(", "*", "(?P<a", "a{2,1}"])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import pty
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 from click.testing import Result
@@ -21,8 +21,11 @@ from mellea_sc.backends.local import Progress
 from mellea_sc.backends.select import BACKEND_NAMES
 from mellea_sc.cli.commands import BACKENDS
 from mellea_sc.core.backend import GenerationRequest
-from mellea_sc.testing import Fail, ScriptedBackend
+from mellea_sc.testing import Fail, Script, ScriptedBackend
 from mellea_sc.testing.server import Answer, ModelServer
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Terminal
 
 Invoke: TypeAlias = Callable[..., Result]
 Spawn: TypeAlias = Callable[..., "subprocess.Popen[str]"]
@@ -34,7 +37,7 @@ TEXT = "".join(WATER)
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> ScriptedBackend:
     backend = ScriptedBackend(_answer, judge=lambda request: "rain" in _last(request))
-    monkeypatch.setattr("mellea_sc.cli.run.make_backend", lambda *_, **__: backend)
+    monkeypatch.setattr("mellea_sc.cli.asking.make_backend", lambda *_, **__: backend)
     return backend
 
 
@@ -154,6 +157,77 @@ def test_json_lines_say_what_has_failed(scripted: ScriptedBackend, invoke: Invok
     assert (completed["success"], completed["valid"], done.exit_code) == (False, False, 1)
 
 
+def test_a_pattern_is_shown_as_the_user_gave_it(scripted: ScriptedBackend, invoke: Invoke) -> None:
+    done = invoke("run", "x", "--must-not", r"\bfalls\b", "--explain", "--trace", os.devnull)
+    assert r"no match of '\bfalls\b'" in done.stderr
+    assert r"there is a match of '\bfalls\b'" in done.stderr
+    assert r"\\b" not in done.stderr
+    assert (
+        r"mellea-sc: '\bga(' is not a regular" in invoke("run", "x", "--must-not", r"\bga(").stderr
+    )
+
+
+def test_a_judge_is_named_by_what_it_judges(scripted: ScriptedBackend, invoke: Invoke) -> None:
+    done = invoke("run", "x", "--require", "speaks of rain", "--explain")
+    assert "judge 'speaks of rain': answered" in done.stderr
+    assert "CBlock" not in done.stderr
+
+
+def test_there_is_one_total_of_time(
+    scripted: ScriptedBackend, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = Script(['{"answer": "yes", ', '"reason": "it does"}'], delay=0.05)
+    backend = ScriptedBackend(WATER, judge)
+    monkeypatch.setattr("mellea_sc.cli.asking.make_backend", lambda *_, **__: backend)
+    done = invoke("run", "x", "--require", "speaks of rain", "--explain")
+    total = re.findall(r"([0-9.]+) s in all", done.stderr)
+    traced = re.findall(r"^x: accepted, ([0-9.]+) s", done.stderr, re.MULTILINE)
+    assert total == traced
+    assert float(total[0]) >= 0.05  # the judge's time is a part of it
+
+
+def test_the_marks_of_the_picture_have_a_legend(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = ScriptedBackend(WATER, WATER)
+    monkeypatch.setattr("mellea_sc.cli.asking.make_backend", lambda *_, **__: backend)
+    args = ["--max-sentences", "2", "--strategy", "reject", "--attempts", "2"]
+    done = invoke("run", "x", *args)
+    assert "✗ at most 2 sentences  ✗↻✗" in done.stderr
+    legend = next(line for line in done.stderr.splitlines() if "one mark for each chunk" in line)
+    assert legend.strip() == "one mark for each chunk: ✗ failed, ↻ another attempt"
+
+
+@pytest.mark.parametrize(
+    ("reason", "given", "says"),
+    [
+        ("length", ["--max-tokens", "9"], "cut off by --max-tokens 9, "),
+        ("length", [], "cut off by a limit of the model or its server, "),
+        ("content_filter", ["--max-tokens", "9"], "cut off by the server's content filter, "),
+    ],
+)
+def test_an_answer_that_was_cut_off_has_a_word_and_a_status(
+    invoke: Invoke,
+    monkeypatch: pytest.MonkeyPatch,
+    loop: str,
+    reason: str,
+    given: list[str],
+    says: str,
+) -> None:
+    backend = ScriptedBackend(lambda _: Script("It rains and", finish_reason=reason))
+    monkeypatch.setattr("mellea_sc.cli.asking.make_backend", lambda *_, **__: backend)
+    done = invoke("run", "x", *given, "--loop", loop)
+    assert (done.exit_code, done.stdout) == (4, "It rains and\n")
+    assert says in done.stderr
+    assert "complete" not in done.stderr
+    checked = invoke("run", "x", *given, "--max-words", "9", "--json")
+    last = json.loads(checked.stdout.splitlines()[-1])
+    assert (checked.exit_code, last["valid"]) == (4, False)
+    assert last["outcome"] == says.removesuffix(", ")
+    failed = invoke("run", "x", *given, "--require", "a", "--max-words", "2")
+    assert failed.exit_code == 1  # a failed check says more
+
+
 # --- wrong usage, wrong servers ----------------------------------------------------------------
 
 
@@ -183,7 +257,8 @@ def test_a_trace_that_cannot_be_written_is_wrong_usage(
         (["--chunking", "line"], "--chunking"),
         (["--timeout", "0"], "--timeout"),
         (["--api-key", "s3cret"], "No such option"),
-        (["--backend", "openai"], "MELLEA_SC_MODEL"),
+        (["--backend", "openai"], "give --model, or set MELLEA_SC_MODEL"),
+        (["--backend", "local", "--base-url", "http://x"], "no use for --base-url"),
         (["--backend", "ollama", "--base-url", "nonsense://x"], "base URL"),
     ],
 )
@@ -256,11 +331,28 @@ def test_an_error_in_the_middle_keeps_the_text_before_it(invoke: Invoke, loop: s
     assert "out of memory" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize("status", [400, 401, 404, 413, 500])
+@pytest.mark.parametrize("backend", ["ollama", "openai"])
+def test_errors_name_options_and_no_arguments_of_the_library(
+    invoke: Invoke, backend: str, status: int
+) -> None:
+    with ModelServer.in_thread(Answer(status=status, error="no")) as server:
+        url = server.ollama_url if backend == "ollama" else server.openai_url
+        args = ["--backend", backend, "--base-url", url, "--model", "m", "--retries", "0"]
+        refused = invoke("run", "x", *args)
+    gone = invoke("run", "x", *args)
+    assert (refused.exit_code, gone.exit_code) == (3, 3)
+    for done in (refused, gone):
+        words = r"model_id|base_url|api_key|headers=|verify=|retries=|ModelOption"
+        assert re.findall(words, done.stderr) == []
+
+
 def test_a_stalled_server_is_given_up_after_the_timeout(invoke: Invoke) -> None:
     with ModelServer.in_thread(Answer(["It rains. ", "It"], stall_after=1)) as server:
         args = ["--backend", "ollama", "--base-url", server.ollama_url, "--timeout", "0.2"]
         done = invoke("run", "x", *args)
     assert (done.exit_code, done.stdout) == (3, "It rains.\n")
+    assert "raise --timeout if" in done.stderr
 
 
 @pytest.mark.parametrize("debug", [True, False])
@@ -268,7 +360,7 @@ def test_a_traceback_is_for_those_who_ask(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, debug: bool
 ) -> None:
     backend = ScriptedBackend(Fail(ModelError("broken")), Fail(ZeroDivisionError("oh")))
-    monkeypatch.setattr("mellea_sc.cli.run.make_backend", lambda *_, **__: backend)
+    monkeypatch.setattr("mellea_sc.cli.asking.make_backend", lambda *_, **__: backend)
     for says in ("mellea-sc: broken", "mellea-sc: unexpected ZeroDivisionError: oh"):
         done = invoke("run", "x", *["--debug"] * debug)
         assert done.exit_code == 3
@@ -277,7 +369,7 @@ def test_a_traceback_is_for_those_who_ask(
 
 
 def test_several_errors_are_a_line_each(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def two(_: object) -> int:
+    async def two(*_: object) -> int:
         raise ExceptionGroup("both", [BackendError("one"), BackendError("two")])
 
     monkeypatch.setattr("mellea_sc.cli.run.run", two)
@@ -368,35 +460,61 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(spawn: Spawn, loop: st
     assert "Exception ignored" not in err
 
 
-def test_on_a_terminal_the_picture_goes_and_the_text_stays(loop: str) -> None:
+def test_on_a_terminal_the_picture_goes_and_the_text_stays(
+    terminal: Callable[..., Terminal], loop: str
+) -> None:
     evil = ["It rains. ", "\x1b[2J\x07It ", "pours."]
     with ModelServer.in_thread(Answer(evil, delay=0.1)) as server:
         args = ["--backend", "ollama", "--base-url", server.ollama_url, "--max-words", "9"]
-        command = [sys.executable, "-m", "mellea_sc", "run", "x", *args, "--loop", loop]
-        seen, status = _on_a_terminal(command)
-    assert status == 0
-    assert b"generating" in seen
-    assert b"\x1b[2J" not in seen
-    assert b"\x07" not in seen
-    after_the_picture = seen.rpartition(b"\x1b[?25h")[2]  # the cursor is shown again
-    assert b"It rains. [2JIt pours." in after_the_picture
-    assert b"at most 9 words" in after_the_picture
+        shown = terminal("run", "x", *args, "--loop", loop)
+        seen = shown.read_until(None)
+    assert shown.process.wait(30) == 0
+    assert "generating" in seen
+    assert "\x1b[2J" not in seen
+    assert "\x07" not in seen
+    after_the_picture = seen.rpartition("\x1b[?25h")[2]  # the cursor is shown again
+    assert "It rains. [2JIt pours." in after_the_picture
+    assert "at most 9 words" in after_the_picture
+    assert "one mark for each chunk: · open, ✓ passed" in after_the_picture
 
 
-def _on_a_terminal(command: list[str]) -> tuple[bytes, int]:
-    ours, theirs = pty.openpty()
-    env = {**os.environ, "TERM": "xterm", "PYTHONIOENCODING": "utf-8", "COLUMNS": "80"}
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
-    os.close(theirs)
-    seen = bytearray()
-    try:
-        while more := os.read(ours, 65536):
-            seen += more
-    except OSError:  # so Linux says that nobody has the other end any more
-        pass
-    finally:
-        os.close(ours)
-    return bytes(seen), process.wait(30)
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+@pytest.mark.parametrize("width", [40, 80])
+def test_no_line_on_a_terminal_breaks_inside_a_word(
+    terminal: Callable[..., Terminal], width: int, term: str
+) -> None:
+    text = [f"{'Rain' * (1 + number % 3)} falls on plain number {number}. " for number in range(9)]
+    with ModelServer.in_thread(Answer(text)) as server:
+        args = ["--backend", "ollama", "--base-url", server.ollama_url, "--max-sentences", "7"]
+        shown = terminal(
+            *["run", "Tell me of the rain.", *args, "--must-not", r"\bgas\b", "--explain"],
+            width=width,
+            env={"TERM": term},
+        )
+        seen = shown.read_until(None).rpartition("\x1b[?25h")[2]
+    assert shown.process.wait(30) == 1
+    lines = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", seen).splitlines()
+    assert [line for line in lines if len(line.rstrip()) > width] == []
+    words = set(re.findall(r"\w+", " ".join(lines)))
+    assert {"sentences", "requirement", "tokens", "released", "RainRainRain"} <= words
+
+
+def test_an_error_on_a_terminal_breaks_between_words(terminal: Callable[..., Terminal]) -> None:
+    shown = terminal("run", "x", "--backend", "local", "--model", "nope", width=40)
+    seen = shown.read_until(None)
+    assert shown.process.wait(30) == 2
+    assert max(map(len, seen.splitlines())) <= 40
+    assert {"SmolLM2-135M-Instruct", "'nope'", "ending"} <= set(seen.split())
+
+
+def test_ctrl_c_while_the_library_is_imported_is_an_interruption(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mellea_sc.cli.ending.end_with", interrupt)
+    assert invoke("run", "x").exit_code == 130
 
 
 def test_help_and_version_need_neither_the_library_nor_rich() -> None:

@@ -21,7 +21,7 @@ GOOD = "Water rises. It falls as rain. It flows."
 def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScriptedBackend]:
     def give(*texts: str) -> ScriptedBackend:
         backend = ScriptedBackend(*texts)
-        monkeypatch.setattr("mellea_sc.cli.run.make_backend", lambda *_, **__: backend)
+        monkeypatch.setattr("mellea_sc.cli.asking.make_backend", lambda *_, **__: backend)
         return backend
 
     return give

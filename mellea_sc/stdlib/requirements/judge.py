@@ -198,6 +198,7 @@ class LLMJudge(Requirement):
                 question,
                 judge,
                 ctx,
+                about=self.description or self.prompt,
                 read=_read_score,
                 unclear=f"asked {self.prompt!r}, the judge twice gave no score from 0 to 1",
                 schema=_SCORE,

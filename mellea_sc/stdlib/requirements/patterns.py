@@ -7,6 +7,7 @@ from functools import partial
 from typing import Final, get_args
 
 from mellea_sc.core.errors import InvalidOption
+from mellea_sc.core.plain_text import quoted
 from mellea_sc.core.requirement import OnFail, PartialValidationResult, ValidationResult
 from mellea_sc.stdlib.requirements.expressions.expression import (
     Allowance,
@@ -82,10 +83,14 @@ class MustNotMatch(Watched):
         if isinstance(window, bool) or not isinstance(window, int) or window < 1:
             raise InvalidOption(f"window must be a whole number of at least 1, not {window!r}")
         # What matched is not quoted: whoever reads the reason may be who must not read the match.
-        reason = f"there is a match of {compiled.pattern!r}" if description is None else description
+        reason = (
+            f"there is a match of {quoted(compiled.pattern)}"
+            if description is None
+            else description
+        )
         verdict = PartialValidationResult("fail", reason=reason, replacement=replacement)
         super().__init__(
-            f"no match of {compiled.pattern!r}" if description is None else description,
+            f"no match of {quoted(compiled.pattern)}" if description is None else description,
             simple_validate(partial(_has_no_match, expression, normalize, reason)),
             _watch(expression, window, verdict, normalize),
             check_only=description is None if check_only is None else check_only,
@@ -133,7 +138,7 @@ class MustMatch(Watched):
         compiled, expression = _read(pattern, normalize)
         which = "the whole text" if full else "a part of the text"
         super().__init__(
-            f"{which} matches {compiled.pattern!r}" if description is None else description,
+            f"{which} matches {quoted(compiled.pattern)}" if description is None else description,
             simple_validate(partial(_matches, expression, full, normalize, description)),
             _full_watch(expression, normalize, description) if full else None,
             check_only=check_only,
@@ -176,7 +181,7 @@ def _watch(
 def _full_watch(expression: Expression, form: Form | None, description: str | None) -> Watch | None:
     if expression.open_whole is None:
         return None
-    cannot = f"whatever follows, the whole text cannot match {expression.said!r} any more"
+    cannot = f"whatever follows, the whole text cannot match {quoted(expression.said)} any more"
     watch = FullWatch(expression, cannot if description is None else description)
     return watch if form is None else NormalWatch(watch, form)
 
@@ -209,5 +214,5 @@ def _matches(
         return ValidationResult(True)
     what = "the whole text does not match" if full else "there is no match of"
     return ValidationResult(
-        False, reason=f"{what} {expression.said!r}" if description is None else description
+        False, reason=f"{what} {quoted(expression.said)}" if description is None else description
     )

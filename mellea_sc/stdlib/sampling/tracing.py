@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mellea_sc.core.errors import GenerationCancelled
+from mellea_sc.core.plain_text import quoted
 from mellea_sc.core.requirement import Requirement, label_of
 from mellea_sc.core.trace import Cause, CauseKind, TokenCount, Trace
 from mellea_sc.runtime.attempt import Attempt
@@ -135,7 +136,7 @@ def _judge(thunk: ModelOutputThunk, began_at: float, began: float, now: float) -
     error = thunk.error
     outcome = "failed" if error else "stopped" if thunk.cancelled else "answered"
     return Trace(
-        what=f"judge {thunk.name!r}",
+        what=f"judge {quoted(thunk.name)}",
         outcome=outcome,
         began=began_at - began,
         ended=(now if seconds is None else began_at + seconds) - began,
@@ -186,4 +187,4 @@ def cause_of_error(error: Exception, at: float | None) -> Cause:
 
 def named(requirement: Requirement) -> str:
     """A requirement, for people: its description, or else its kind."""
-    return repr(label_of(requirement))
+    return quoted(label_of(requirement))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import attrs
 
 from mellea_sc.core.errors import InvalidOption, PatternTooSlow
+from mellea_sc.core.plain_text import quoted
 from mellea_sc.stdlib.requirements.expressions.open_ended import MARK, is_certain, write, write_open
 from mellea_sc.stdlib.requirements.expressions.size import Size, first_chars, nodes, size_of, ways
 from mellea_sc.stdlib.requirements.expressions.tree import (
@@ -161,7 +162,7 @@ class Expression:
             return ask(text, at, end, timeout=max(allowance.seconds, 1e-6))
         except TimeoutError:
             raise PatternTooSlow(
-                f"the pattern {self.said!r} took too long on {end - at} characters: where a repetition "
+                f"the pattern {quoted(self.said)} took too long on {end - at} characters: where a repetition "
                 "stands in a repetition, as in (a+)+, write it without, or make the inner one "
                 "possessive (a++)"
             ) from None
@@ -178,10 +179,14 @@ def compile_pattern(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except (re.error, TypeError, RecursionError, OverflowError) as error:
-        raise InvalidOption(f"{pattern!r} is not a regular expression: {error}") from error
+        raise InvalidOption(f"{_as_given(pattern)} is not a regular expression: {error}") from error
     if not isinstance(compiled.pattern, str):
         raise InvalidOption(f"{pattern!r} is an expression for bytes, and answers are text")
     return compiled
+
+
+def _as_given(pattern: object) -> str:
+    return quoted(pattern) if isinstance(pattern, str) else repr(pattern)
 
 
 @lru_cache(maxsize=256)

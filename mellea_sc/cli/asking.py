@@ -1,0 +1,194 @@
+"""From settings to one answer: backend, requirements, strategy, and the stream that is shown.
+
+Imports the library.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+import anyio
+
+from mellea_sc.backends._weights import SMOLLM2
+from mellea_sc.backends.local import LocalBackend, Progress
+from mellea_sc.backends.select import make_backend
+from mellea_sc.cli.headers import headers_from
+from mellea_sc.cli.interruption import Interruption
+from mellea_sc.cli.outcome import STOPPED, Outcome, outcome_of
+from mellea_sc.cli.settings import Settings
+from mellea_sc.cli.show import JsonShow, Show, TerminalShow
+from mellea_sc.core.backend import Backend
+from mellea_sc.core.base import CBlock
+from mellea_sc.core.errors import InvalidOption
+from mellea_sc.core.model_options import ModelOption, ModelOptions
+from mellea_sc.core.requirement import Requirement, label_of
+from mellea_sc.runtime.failures import sole_error
+from mellea_sc.stdlib.components import Instruction
+from mellea_sc.stdlib.context import ChatContext
+from mellea_sc.stdlib.requirements import MaxSentences, MaxWords, MustNotMatch
+from mellea_sc.stdlib.sampling import (
+    BacktrackStrategy,
+    PlannedStrategy,
+    RacingStrategy,
+    RejectionSamplingStrategy,
+    RepairTemplateStrategy,
+)
+from mellea_sc.stdlib.session import MelleaSession, start_session
+
+__all__ = ["Asking"]
+
+
+class Asking:
+    """Asks as the command line says, once or more often.
+
+    Args:
+        settings: What it says.
+        in_chat: Whether the answers are those of a conversation.
+
+    Raises:
+        InvalidOption: a setting is not usable.
+    """
+
+    def __init__(self, settings: Settings, *, in_chat: bool = False) -> None:
+        self._settings = settings
+        self._in_chat = in_chat
+        self._requirements = _requirements(settings)
+        self._strategy = _strategy(settings)
+        self._show = self._new_show()
+        self.backend: Backend = _backend(settings, lambda progress: self._show.progress(progress))
+        if settings["require"] and not self.backend.judges:
+            raise InvalidOption(
+                f"--require needs a model that can judge, and {self.backend.model_id} cannot: it says yes to "
+                "everything. Name another with --backend ollama, --backend openai or --model FILE.gguf, or use "
+                "--max-words, --max-sentences and --must-not, which need none"
+            )
+
+    def session(self) -> MelleaSession:
+        """A session that it can ask in."""
+        ctx = ChatContext() if self._in_chat else None
+        return start_session(backend=self.backend, ctx=ctx, retries=self._settings["retries"])
+
+    async def answer(
+        self, m: MelleaSession, prompt: str, interruption: Interruption, trace: str | None = None
+    ) -> Outcome:
+        """Ask, and show the answer as it comes.
+
+        Args:
+            m: The session.
+            prompt: What to ask; never a template.
+            interruption: Told how to stop the answer. What was released by then is still shown.
+            trace: A file, for the page that shows what ran when.
+
+        Raises:
+            MelleaError: the answer ended with an error.
+
+        Cancellation: the answer is cancelled.
+        """
+        settings, show = self._settings, self._show
+        outcome = STOPPED
+        try:
+            with sole_error(), show:
+                async with anyio.create_task_group() as tasks:
+                    interruption.stop = tasks.cancel_scope.cancel
+                    tasks.start_soon(show.draw)
+                    async with m.stream(
+                        Instruction(CBlock(prompt), self._requirements),
+                        requirements=self._requirements,
+                        chunking=None if settings["chunking"] == "none" else settings["chunking"],
+                        model_options=_model_options(settings, self.backend),
+                        strategy=self._strategy,
+                        hold_back=self._strategy is not None
+                        and self._strategy.asks_anew
+                        and show.is_final,
+                    ) as result:
+                        # The events go on to the last one, which a cancelled reader would miss.
+                        interruption.stop = result.cancel
+                        try:
+                            async for event in result.events():
+                                show.event(event, result)
+                        finally:
+                            if trace is not None:
+                                _write(trace, result.trace.to_html())
+                        await result.acomplete()
+                        outcome = outcome_of(result, settings["max_tokens"])
+                    tasks.cancel_scope.cancel()
+        finally:
+            self._show = self._new_show()
+        return outcome
+
+    def _new_show(self) -> Show:
+        labels = [label_of(requirement) for requirement in self._requirements]
+        explain, most = self._settings["explain"], self._settings["max_tokens"]
+        if self._settings["as_json"]:
+            return JsonShow(labels, explain=explain, max_tokens=most)
+        return TerminalShow(labels, explain=explain, max_tokens=most, brief=self._in_chat)
+
+
+def _write(file: str, page: str) -> None:
+    try:
+        Path(file).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InvalidOption(f"the trace cannot be written to {file}: {error.strerror}") from error
+
+
+def _requirements(settings: Settings) -> list[Requirement]:
+    requirements: list[Requirement] = []
+    if settings["max_sentences"] is not None:
+        requirements.append(MaxSentences(settings["max_sentences"]))
+    if settings["max_words"] is not None:
+        requirements.append(MaxWords(settings["max_words"]))
+    requirements += [MustNotMatch(pattern) for pattern in settings["must_not"]]
+    requirements += [Requirement(text) for text in settings["require"]]
+    return requirements
+
+
+def _strategy(settings: Settings) -> PlannedStrategy | None:
+    attempts = settings["attempts"]
+    match settings["strategy"]:
+        case "reject":
+            return RejectionSamplingStrategy(loop_budget=attempts or 3)
+        case "repair":
+            return RepairTemplateStrategy(loop_budget=attempts or 3)
+        case "backtrack":
+            return BacktrackStrategy(budget=attempts or 8)
+        case "race":
+            return RacingStrategy(min(3, attempts or 3), budget=attempts)
+        case "none":
+            if attempts is not None:
+                raise InvalidOption("--attempts goes with a --strategy")
+            return None
+
+
+def _backend(settings: Settings, progress: Callable[[Progress], None]) -> Backend:
+    backend = make_backend(
+        settings["backend"],
+        settings["model"],
+        base_url=settings["base_url"],
+        headers=headers_from(settings["headers_from"]),
+    )
+    if isinstance(backend, LocalBackend):
+        model = settings["model"] or os.environ.get("MELLEA_SC_MODEL") or None
+        return LocalBackend(model, progress=progress)
+    return backend
+
+
+_OptionName: TypeAlias = Literal["system", "max_tokens", "temperature", "seed", "timeout"]
+_OPTIONS: Final[Mapping[_OptionName, str]] = {
+    "system": ModelOption.SYSTEM_PROMPT,
+    "max_tokens": ModelOption.MAX_NEW_TOKENS,
+    "temperature": ModelOption.TEMPERATURE,
+    "seed": ModelOption.SEED,
+    "timeout": ModelOption.STREAM_TIMEOUT,
+}
+
+
+def _model_options(settings: Settings, backend: Backend) -> ModelOptions:
+    given = {option: settings[name] for name, option in _OPTIONS.items()}
+    options = {option: value for option, value in given.items() if value is not None}
+    if settings["strategy"] == "none" and backend.model_id == SMOLLM2.name:
+        # its likeliest answer is its best one; further attempts would all be the same
+        options.setdefault(ModelOption.TEMPERATURE, 0.0)
+    return options
