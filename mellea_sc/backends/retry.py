@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Final, Self
 
@@ -88,7 +88,9 @@ def retrying(backend: Backend, retries: int | Retries | None = None) -> Backend:
 class _Opening:
     """One generation: asked for on entering, as often as it takes."""
 
-    _opened: AsyncExitStack
+    __slots__ = ("_made", "_opened", "_owner", "_request", "_retries", "_wait")
+
+    _opened: AbstractAsyncContextManager[AsyncIterator[Delta]]
 
     def __init__(self, owner: Retrying, request: GenerationRequest) -> None:
         self._owner = owner
@@ -133,11 +135,15 @@ class _Opening:
 
     async def _attempt(self) -> AsyncIterator[Delta]:
         self._made += 1
-        async with AsyncExitStack() as stack:
-            deltas = aiter(await stack.enter_async_context(self._owner.inner.open(self._request)))
-            self._owner.has_answered = True
+        opened = self._owner.inner.open(self._request)
+        deltas = aiter(await opened.__aenter__())
+        self._owner.has_answered = True
+        try:
             first = await _first_of(deltas)
-            self._opened = stack.pop_all()
+        except BaseException as error:
+            await opened.__aexit__(type(error), error, error.__traceback__)  # noqa: ASYNC102, ASYNC120 - bounds itself
+            raise
+        self._opened = opened
         return deltas if first is None else _Deltas(first, deltas)
 
     def _seconds_to_wait(self, failure: BackendError, elapsed: float) -> float | None:

@@ -8,10 +8,10 @@ two are the context variables here.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
-from typing import Final, Protocol, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Final, Generic, Protocol, TypeVar
 
 import attrs
 
@@ -82,7 +82,7 @@ def retried(retries: int | Retries | None) -> AbstractContextManager[None]:
         InvalidOption: it is neither a number of times nor :class:`Retries`.
     """
     wanted = retries_of(retries)
-    return nullcontext() if wanted is None else _set(of_call, wanted)
+    return nullcontext() if wanted is None else _Setting(of_call, wanted)
 
 
 # --- what a request holds ------------------------------------------------------------------------
@@ -116,13 +116,26 @@ def untimed() -> AbstractContextManager[None]:
 
 def sent(request: InFlight) -> AbstractContextManager[None]:
     """A block in which the running task makes this request."""
-    return _set(in_flight, request)
+    return _Setting(in_flight, request)
 
 
-@contextmanager
-def _set(variable: ContextVar[T | None], value: T) -> Generator[None]:
-    token = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(token)
+class _Setting(Generic[T]):
+    """A block in which a variable has a value. A plain object: one is made for each request."""
+
+    __slots__ = ("_token", "_value", "_variable")
+
+    def __init__(self, variable: ContextVar[T | None], value: T) -> None:
+        self._variable = variable
+        self._value = value
+        self._token: Token[T | None]
+
+    def __enter__(self) -> None:
+        self._token = self._variable.set(self._value)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._variable.reset(self._token)

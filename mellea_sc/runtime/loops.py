@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from importlib.util import find_spec
@@ -76,9 +77,16 @@ def current_loop() -> object:
 def loop_options() -> dict[str, bool]:
     """What anyio is told for a loop of asyncio's that we start: uvloop, where it is installed.
 
-    A loop that somebody else starts is theirs to choose.
+    A loop that somebody else starts is theirs to choose. When the interpreter is ending, uvloop cannot be imported
+    any more.
     """
-    return {"use_uvloop": sys.platform != "win32" and find_spec("uvloop") is not None}
+    is_ending = not threading.main_thread().is_alive()
+    is_here = sys.platform != "win32" and find_spec("uvloop") is not None
+    return {"use_uvloop": prefers_uvloop and is_here and not is_ending}
+
+
+prefers_uvloop: bool = True
+"""Whether to; whoever looks into asyncio's own loops (``mellea_sc.testing``) does not want it meanwhile."""
 
 
 def check_loop(loop: object, what: str) -> None:

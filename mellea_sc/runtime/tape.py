@@ -90,8 +90,8 @@ class Tape(Generic[T]):
 
     async def next(self, reader: object, pick: Callable[[T], R] | None = None) -> T | R:
         """The next item, or what is picked of it, for the one reader: the first who asks."""
-        self.check_loop()
         if self._reader is None:
+            self.check_loop()
             self._reader = reader
         if self._reader is not reader or self._wake is not None:
             raise StreamConsumed(self._name)
@@ -101,6 +101,7 @@ class Tape(Generic[T]):
                     if self._error is not None and (error := self._error()) is not None:
                         raise error
                     raise StopAsyncIteration
+                self.check_loop()  # here and at the first step: for each item it would be half of the work
                 self._wake = anyio.Event()
                 try:
                     await self._wake.wait()

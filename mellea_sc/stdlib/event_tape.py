@@ -84,9 +84,7 @@ class _EventReader:
         return self
 
     async def __anext__(self) -> StreamEvent:
-        if self._made:
-            self._tape.check_loop()
-        else:
+        if not self._made:
             entry = await self._tape.next(self)
             if isinstance(entry, StreamEvent):
                 return entry

@@ -13,6 +13,8 @@ from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from mellea_sc.runtime import loops as loops_of_ours
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -96,6 +98,7 @@ def watch_steps_elsewhere(
     tasks: list[asyncio.Task[object]] = []
     Loop = asyncio.BaseEventLoop  # noqa: N806 # it is a class
     make, start = Loop.__init__, Loop.create_task
+    preferred = loops_of_ours.prefers_uvloop
 
     @functools.wraps(make)
     def init(self: asyncio.BaseEventLoop) -> None:
@@ -112,6 +115,7 @@ def watch_steps_elsewhere(
         tasks.append(task)
         return task
 
+    loops_of_ours.prefers_uvloop = False
     setattr(Loop, "__init__", init)  # noqa: B010 # a plain assignment is an error to type checkers
     setattr(Loop, "create_task", create_task)  # noqa: B010
     try:
@@ -119,6 +123,7 @@ def watch_steps_elsewhere(
     finally:
         setattr(Loop, "__init__", make)  # noqa: B010
         setattr(Loop, "create_task", start)  # noqa: B010
+        loops_of_ours.prefers_uvloop = preferred
 
 
 class _Counted(Coroutine[object, object, object]):

@@ -293,18 +293,21 @@ def test_with_a_pace_a_delta_takes_one_step_of_each_task_and_two_of_a_lane(
 @pytest.mark.parametrize(
     ("program", "limit"),
     [
-        pytest.param(awaited_thunk, 1.05, id="awaited thunk"),
-        pytest.param(streamed_thunk, 1.65, id="streamed thunk"),
-        pytest.param(checked_stream(0, "sentence"), 6.3, id="sentences, 0 requirements"),
-        pytest.param(checked_stream(1, "sentence"), 7.2, id="sentences, 1 requirement"),
-        pytest.param(checked_stream(4, "sentence"), 9.1, id="sentences, 4 requirements"),
-        pytest.param(checked_stream(0, "word"), 19.1, id="words, 0 requirements"),
-        pytest.param(checked_stream(1, "word"), 32.3, id="words, 1 requirement"),
+        pytest.param(awaited_thunk, 2.05, id="awaited thunk"),
+        pytest.param(streamed_thunk, 2.65, id="streamed thunk"),
+        pytest.param(checked_stream(0, "sentence"), 7.3, id="sentences, 0 requirements"),
+        pytest.param(checked_stream(1, "sentence"), 8.2, id="sentences, 1 requirement"),
+        pytest.param(checked_stream(4, "sentence"), 9.9, id="sentences, 4 requirements"),
+        pytest.param(checked_stream(0, "word"), 19.2, id="words, 0 requirements"),
+        pytest.param(checked_stream(1, "word"), 32.5, id="words, 1 requirement"),
         pytest.param(checked_stream(4, "word"), 54.5, id="words, 4 requirements"),
     ],
 )
 def test_a_delta_takes_few_calls(program: Program, limit: float, loop: str) -> None:
-    """Calls of this library's own functions, the requirements' and the source's not among them."""
+    """Calls of this library's own functions, the requirements' and the source's not among them.
+
+    One of them hands out the deltas behind the first, which was read to see whether to ask once more.
+    """
     assert calls(program, loop) / MORE <= limit * (1.05 if loop == "trio" else 1)
 
 
@@ -387,4 +390,4 @@ def test_a_running_thunk_holds_little_more_than_its_task(loop: str) -> None:
         return after - before
 
     thunks, bare = (run_virtual(program, MANY, backend=loop) for program in (of_thunks, of_tasks))
-    assert (thunks - bare) / MANY <= (66 if loop == "trio" else 60)
+    assert (thunks - bare) / MANY <= (79 if loop == "trio" else 72)

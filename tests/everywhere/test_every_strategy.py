@@ -23,6 +23,7 @@ from mellea_sc import (
     MultiTurnStrategy,
     PartialValidationResult,
     PlannedStrategy,
+    PreconditionFailed,
     RacingStrategy,
     RejectionSamplingStrategy,
     RepairTemplateStrategy,
@@ -176,7 +177,10 @@ async def preconditions(watched: Watched, met: bool) -> None:
         )
         async with request as result:
             watched.results.append(result)
-            await result.acomplete()
+            try:
+                await result.acomplete()
+            except PreconditionFailed:
+                assert not met
         assert result.completed is met
 
 
