@@ -186,7 +186,7 @@ class BackendUnreachable(BackendError, ConnectionError):
     ) -> None:
         super().__init__(message)
         self.fault: Literal["server", "proxy", "certificate"] = fault
-        self.retryable = fault != "certificate"  # it will be the same one
+        self.retryable: bool = fault != "certificate"  # it will be the same one
 
 
 class BackendTimeout(BackendError, TimeoutError):
@@ -292,7 +292,7 @@ class UnexpectedToolCalls(BackendError):
         usage: Usage | None = None,
     ) -> None:
         super().__init__(message)
-        self.tool_calls = tuple(tool_calls)
+        self.tool_calls: tuple[ToolCall, ...] = tuple(tool_calls)
         self.usage = usage
 
 

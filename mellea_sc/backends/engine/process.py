@@ -90,7 +90,7 @@ class Engine:
         self.spec = spec
         self.users = 0
         self.key: Final = secrets.token_urlsafe(24)
-        self.url = "http://localhost"
+        self.url: str = "http://localhost"
         self._is_ready = False
         self._failure: str | None = None
         if not sys.executable:
