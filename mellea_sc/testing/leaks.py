@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from functools import cache
 from typing import Final, Literal, TypeAlias
 
 import anyio
@@ -15,7 +14,6 @@ import anyio.lowlevel
 import attrs
 
 from mellea_sc.core.arguments import several
-from mellea_sc.runtime.loops import loop_options
 from mellea_sc.testing._origins import Origins, suspended_in, watch_origins
 from mellea_sc.testing._processes import child_processes, describe_descriptor, open_descriptors
 from mellea_sc.testing._tasks import TaskView, all_tasks
@@ -125,7 +123,6 @@ class _Inventory:
         all_tasks: Callable[[], Sequence[TaskView]] = all_tasks,
         ignore: Sequence[str] = (),
     ) -> None:
-        _warm_up()
         self._origins = origins
         self._ignore = tuple(ignore)
         self._all_tasks = all_tasks
@@ -195,12 +192,3 @@ class _Inventory:
 
 
 _SLOW: Final = {"thread", "child process", "file descriptor"}
-
-
-@cache
-def _warm_up() -> None:
-    """Have uvloop open the pipe that it opens once, with its first loop, and keeps: blocking calls may use it."""
-    if loop_options()["use_uvloop"]:
-        import uvloop
-
-        uvloop.new_event_loop().close()
