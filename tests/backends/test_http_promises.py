@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import traceback
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
 
@@ -17,6 +18,7 @@ from mellea_sc.backends.ollama import OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
 from mellea_sc.backends.retry import Retrying
 from mellea_sc.core.backend import Backend, ChatMessage, GenerationRequest, Usage
+from mellea_sc.core.errors import BackendError
 from mellea_sc.testing import cancel_everywhere, check_backend
 from mellea_sc.testing.server import Answer, ModelServer
 
@@ -140,3 +142,18 @@ async def test_nor_where_a_task_of_asyncio_is_cancelled_twice(
         )  # httpx's pool loses count there, its successor's does not
     await ask()
     gc.collect()
+
+
+async def test_no_frame_of_an_error_has_the_key_in_a_variable() -> None:
+    key = "sk-very-secret-0123456789"
+    async with ModelServer(Answer(status=400)) as server:
+        backend = OpenAIBackend("m", base_url=server.openai_url, api_key=key)
+        async with backend.connected() as connected:
+            with pytest.raises(BackendError) as caught:
+                async with connected.open(GenerationRequest((ChatMessage("user", "hi"),))):
+                    pass
+    frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    ours = [frame for frame in frames if "mellea_sc" in frame.f_code.co_filename]
+    assert ours
+    shown = [repr(value) for frame in ours for value in frame.f_locals.values()]
+    assert not [text for text in shown if key in text]

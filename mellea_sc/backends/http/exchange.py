@@ -51,13 +51,6 @@ async def respond(
     Raises:
         BackendError: no connection, an error status, or something else than a stream.
     """
-    headers: dict[str, str] = {
-        "accept": ", ".join(media_types),
-        # A compressor would hold deltas back until it has a block of them.
-        "accept-encoding": "identity",
-        "content-type": "application/json",
-        **address.sent_headers(),
-    }
     try:
         # httpx2 has the same methods.
         client = cast("httpx.AsyncClient", client)
@@ -65,7 +58,14 @@ async def respond(
             "POST",
             address.at(path),
             content=content,
-            headers=headers,
+            # In no variable: what shows the variables of a traceback's frames would show the key.
+            headers={
+                "accept": ", ".join(media_types),
+                # A compressor would hold deltas back until it has a block of them.
+                "accept-encoding": "identity",
+                "content-type": "application/json",
+                **address.sent_headers(),
+            },
             timeout=(connect_timeout, None, None, None),
         )
         request.stream = _in_one_piece(cast("Hashable", type(request.stream)))(content)
