@@ -112,8 +112,8 @@ class WordWrap:
             self._gap = token.replace("\t", " ")  # of no width to rich
             return ""
         gap, self._gap = self._gap, ""
-        if self._column and self._column + cell_len(gap + token) > self._width:
-            gap, self._column = "\n", 0
+        if self._column + cell_len(gap + token) > self._width:
+            gap, self._column = "\n" if self._column else "", 0
         parts = chop_cells(token, self._width)
         before = 0 if gap == "\n" else self._column + cell_len(gap)
         self._column = cell_len(parts[-1]) + (before if len(parts) == 1 else 0)

@@ -84,7 +84,9 @@ class _EventReader:
         return self
 
     async def __anext__(self) -> StreamEvent:
-        if not self._made:
+        if self._made:
+            self._tape.check_loop()
+        else:
             entry = await self._tape.next(self)
             if isinstance(entry, StreamEvent):
                 return entry
