@@ -6,6 +6,7 @@ backends/   how to talk to a model: OpenAI's protocol, Ollama's, an embedded eng
 stdlib/     what users compose: sessions, streams, components, requirements, strategies
 helpers/    waiting for several thunks
 testing/    what users test their own programs with
+asgi.py     checked streams as responses of web servers
 cli/        the command mellea-sc
 
 Every public name can be imported from here; its module is imported when the name is first used.
