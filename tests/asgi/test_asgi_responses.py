@@ -78,6 +78,8 @@ class Client:
             raise self._broken
         self.messages.append(message)
         await anyio.sleep(self._seconds)
+        if message.get("more_body") is False:
+            self._gone.set()  # ASGI: after a response, a request is disconnected
         if len(self.messages) >= self._leaves_after and not self._gone.is_set():
             self.left_at = anyio.current_time()
             self._gone.set()
