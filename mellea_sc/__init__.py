@@ -72,6 +72,7 @@ if TYPE_CHECKING:
         ValidatorTimeout,
         WrongEventLoop,
     )
+    from mellea_sc.core.generation_info import GenerationInfo
     from mellea_sc.core.model_options import ModelOption
     from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
     from mellea_sc.core.retries import Retries
@@ -81,7 +82,7 @@ if TYPE_CHECKING:
     from mellea_sc.helpers.async_helpers import wait_for_all_mots
     from mellea_sc.runtime.generation import BoundBackend
     from mellea_sc.runtime.limits import LimitedBlock, limits
-    from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
+    from mellea_sc.runtime.thunk import ModelOutputThunk
     from mellea_sc.stdlib.chunking import (
         ParagraphChunker,
         RawChunker,
@@ -333,6 +334,7 @@ _ROOMS = {
         "ValidatorTimeout",
         "WrongEventLoop",
     ),
+    "mellea_sc.core.generation_info": ("GenerationInfo",),
     "mellea_sc.core.model_options": ("ModelOption",),
     "mellea_sc.core.requirement": (
         "PartialValidationResult",
@@ -360,10 +362,7 @@ _ROOMS = {
         "LimitedBlock",
         "limits",
     ),
-    "mellea_sc.runtime.thunk": (
-        "GenerationInfo",
-        "ModelOutputThunk",
-    ),
+    "mellea_sc.runtime.thunk": ("ModelOutputThunk",),
     "mellea_sc.stdlib.chunking": (
         "ParagraphChunker",
         "RawChunker",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from mellea_sc.backends.http.address import parse_address
-from mellea_sc.backends.http.backend import HttpBackend
+from mellea_sc.backends.http.backend import HttpBackend, messages_in
 from mellea_sc.backends.http.environment import CONNECT_TIMEOUT, ClientSettings, Verify
 from mellea_sc.backends.http.failures import Advice
 from mellea_sc.backends.http.json_values import (
@@ -100,9 +100,7 @@ class OllamaBackend(HttpBackend):
         payload = {**self._extra_body, **extra}
         payload |= {name: parameters.pop(name) for name in _BESIDE_OPTIONS if name in parameters}
         payload["model"] = self.model_id
-        payload["messages"] = [
-            {"role": message.role, "content": message.content} for message in request.messages
-        ]
+        payload["messages"] = messages_in(request)
         payload["stream"] = True
         if parameters:
             payload["options"] = parameters

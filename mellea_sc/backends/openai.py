@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from mellea_sc.backends.http.address import Address, parse_address
-from mellea_sc.backends.http.backend import HttpBackend
+from mellea_sc.backends.http.backend import HttpBackend, messages_in
 from mellea_sc.backends.http.dialect import Dialect, describe, has_schema
 from mellea_sc.backends.http.environment import CONNECT_TIMEOUT, ClientSettings, Verify
 from mellea_sc.backends.http.events import EventSplitter
@@ -127,9 +127,7 @@ class OpenAIBackend(HttpBackend):
         extra = checked_extra_body(parameters.pop("extra_body", None), wire)
         payload = {**self._extra_body, **extra, **parameters}
         payload["model"] = self.model_id
-        messages: list[dict[str, object]] = [
-            {"role": message.role, "content": message.content} for message in request.messages
-        ]
+        messages = messages_in(request)
         payload["messages"] = messages
         payload["stream"] = True
         if dialect.stream_options and request.options.get("stream_options", True) is not None:

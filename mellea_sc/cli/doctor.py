@@ -220,7 +220,7 @@ async def _get(backend: HttpBackend, path: str) -> Mapping[str, object]:
     Raises:
         MelleaError: there is none.
     """
-    from mellea_sc.backends.http.translation import ERRORS, translated
+    from mellea_sc.backends.http.translation import client_errors, translated
 
     address = backend._address
     async with backend.connected() as connected:
@@ -233,7 +233,7 @@ async def _get(backend: HttpBackend, path: str) -> Mapping[str, object]:
                 )
         except TimeoutError:
             raise failures.unreachable(f"no answer within {PROBE:g} s") from None
-        except ERRORS as error:
+        except client_errors() as error:
             raise translated(error, failures) from error
     if not response.is_success:
         raise failures.status(response.status_code, response.headers, response.text)

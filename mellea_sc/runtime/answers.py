@@ -10,8 +10,9 @@ from typing import Final, cast
 from mellea_sc.core.backend import Format, GenerationRequest
 from mellea_sc.core.base import Component, Span
 from mellea_sc.core.errors import EmptyAnswer, UnexpectedToolCalls
+from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.tool_calls import asks_for_calls
-from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
+from mellea_sc.runtime.thunk import ModelOutputThunk
 
 __all__ = ["check_said", "misfit_of", "read_meaning", "warn_of_misfit"]
 

@@ -39,6 +39,7 @@ import attrs
 from mellea_sc.core.backend import Backend, Delta, Format
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.beginnings import Beginning
+from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
 from mellea_sc.core.prompt import beginning_of
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
@@ -54,7 +55,7 @@ from mellea_sc.runtime.ledger import Chunk, Failure, Ledger
 from mellea_sc.runtime.loops import clock, running_task
 from mellea_sc.runtime.nursery import Nursery, cancellation_first, parked
 from mellea_sc.runtime.parts import OtherParts
-from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
+from mellea_sc.runtime.thunk import ModelOutputThunk
 from mellea_sc.runtime.validation import validate_all
 
 __all__ = ["Asking", "Attempt", "AttemptEnd", "Audience", "Judging", "Kept"]

@@ -24,6 +24,7 @@ from mellea_sc.runtime.loops import is_stray_cancellation, running_task
 __all__ = [
     "failure_of",
     "leaves_of",
+    "raise_if_stray",
     "raise_unchanged",
     "short_traceback",
     "sole_error",
@@ -134,12 +135,21 @@ class _StrayCancellation:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        if (
-            exc is not None
-            and isinstance(exc, anyio.get_cancelled_exc_class())
-            and is_stray_cancellation()
-        ):
-            raise self._kind(f"{self._what} raised a cancellation that nobody asked for") from None
+        if exc is not None and isinstance(exc, anyio.get_cancelled_exc_class()):
+            raise_if_stray(self._what, self._kind)
+
+
+def raise_if_stray(what: str, kind: type[MelleaError]) -> None:
+    """While a cancellation is handled: raise an error in its place if nobody has asked for it.
+
+    Where one block a request is too much, this does in an ``except`` what :func:`stray_cancellation_as` does.
+    """
+    if is_stray_cancellation():
+        raise kind(_stray(what)) from None
+
+
+def _stray(what: str) -> str:
+    return f"{what} raised a cancellation that nobody asked for"
 
 
 def failure_of(error: BaseException, what: str, task: object) -> Exception | None:
@@ -156,7 +166,7 @@ def failure_of(error: BaseException, what: str, task: object) -> Exception | Non
         return tidied(error)
     if isinstance(error, anyio.get_cancelled_exc_class()):
         if is_stray_cancellation():
-            return RunError(f"{what} raised a cancellation that nobody asked for")
+            return RunError(_stray(what))
         return None
     if (failure := _without_cancellations(error)) is not None:
         return tidied(failure)

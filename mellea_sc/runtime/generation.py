@@ -48,17 +48,18 @@ from mellea_sc.core.errors import (
     SessionClosed,
     WrongEventLoop,
 )
+from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout, wants_stream
 from mellea_sc.core.prompt import beginning_of, messages_for, not_yet_read
 from mellea_sc.core.retries import sent
 from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.runtime.answers import check_said, read_meaning, warn_of_misfit
-from mellea_sc.runtime.failures import sole_error, stray_cancellation_as
-from mellea_sc.runtime.loops import clock, is_stray_cancellation
+from mellea_sc.runtime.failures import raise_if_stray, sole_error, stray_cancellation_as
+from mellea_sc.runtime.loops import clock
 from mellea_sc.runtime.metering import metered
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.think_tags import without_think_tags
-from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
+from mellea_sc.runtime.thunk import ModelOutputThunk
 
 __all__ = ["LONGEST", "BoundBackend", "Place", "Sink", "opened_scope", "pump", "settle"]
 
@@ -128,7 +129,7 @@ async def pump(
     Cancellation: the connection is closed at once, and with it the generation.
     """
     timeout = stream_timeout(request.options)
-    backend = metered(without_think_tags(await nursery.connection(), request))
+    backend = await _backend_for(nursery, request)
     limit = nursery.limit(timeout)
     async with nursery.slot(limit) as slot:
         now = clock()
@@ -165,11 +166,8 @@ async def pump(
                             await anyio.lowlevel.checkpoint()
                         limit.since = now()
         except anyio.get_cancelled_exc_class():
-            if not is_stray_cancellation():
-                raise
-            raise BackendError(  # noqa: ASYNC104 - nobody has asked for it
-                f"{backend.provider} ({backend.model_id}) raised a cancellation that nobody asked for"
-            ) from None
+            raise_if_stray(f"{backend.provider} ({backend.model_id})", BackendError)
+            raise
         finally:
             total = now() - started
             sink.generation = attrs.evolve(
@@ -190,6 +188,11 @@ async def pump(
     check_said(sink.generation, request, has_text=sink.has_text)
     if beginning is not None and (rest := beginning.end()):
         sink.write(rest)
+
+
+async def _backend_for(nursery: Nursery, request: GenerationRequest) -> Backend:
+    """The nursery's connections, with what is done to the deltas of every request."""
+    return metered(without_think_tags(await nursery.connection(), request))
 
 
 async def _write_in_pieces(sink: Sink, text: str) -> None:
@@ -289,7 +292,7 @@ class BoundBackend(BackendWrapper):
     @asynccontextmanager
     async def _opened(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
         nursery = (await self._place()).nursery
-        backend = metered(without_think_tags(await nursery.connection(), request))
+        backend = await _backend_for(nursery, request)
         async with nursery.slot() as slot, AsyncExitStack() as stack:
             with sent(slot):
                 deltas = await stack.enter_async_context(backend.open(request))

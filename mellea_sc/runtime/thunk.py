@@ -39,7 +39,7 @@ from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.parts import OtherParts
 from mellea_sc.runtime.unobserved import Held
 
-__all__ = ["GenerationInfo", "ModelOutputThunk", "Work"]
+__all__ = ["ModelOutputThunk", "Work"]
 
 MAX_UNREAD: Final = 64
 """How many deltas a producer may be ahead of its reader."""

@@ -10,6 +10,7 @@ import anyio
 import anyio.lowlevel
 
 from mellea_sc.core.errors import ThunkNotComputed
+from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.picture import table_of, text_of_answer
 from mellea_sc.core.requirement import (
     PartialValidationResult,
@@ -21,7 +22,7 @@ from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.core.trace import Trace
 from mellea_sc.runtime.ledger import Chunk
 from mellea_sc.runtime.loops import check_loop, current_loop
-from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
+from mellea_sc.runtime.thunk import ModelOutputThunk
 from mellea_sc.stdlib.events import StreamEvent
 from mellea_sc.stdlib.gate import Gate
 from mellea_sc.stdlib.sampling.plan import AttemptResult

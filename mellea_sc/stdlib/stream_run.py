@@ -24,6 +24,7 @@ import attrs
 
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import BudgetExceeded, PreconditionFailed
+from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.requirement import PartialValidationResult, Requirement
 from mellea_sc.core.retries import Retries, retried
 from mellea_sc.core.spending import Limits
@@ -42,7 +43,7 @@ from mellea_sc.runtime.generation import describe, opened_scope
 from mellea_sc.runtime.limits import limited
 from mellea_sc.runtime.loops import call_in, clock, current_loop, running_task
 from mellea_sc.runtime.nursery import Nursery, parked
-from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
+from mellea_sc.runtime.thunk import ModelOutputThunk
 from mellea_sc.runtime.unobserved import Held, log_unobserved
 from mellea_sc.runtime.validation import check_input
 from mellea_sc.stdlib.events import CompletedEvent, ErrorEvent, InputCheckEvent

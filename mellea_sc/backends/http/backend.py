@@ -36,7 +36,12 @@ if TYPE_CHECKING:
     from mellea_sc.backends.http.client import AnyClient
     from mellea_sc.backends.http.response import Response
 
-__all__ = ["HttpBackend"]
+__all__ = ["HttpBackend", "messages_in"]
+
+
+def messages_in(request: GenerationRequest) -> list[dict[str, object]]:
+    """The conversation of a request, as both protocols have it; the caller's to change."""
+    return [{"role": message.role, "content": message.content} for message in request.messages]
 
 
 @attrs.define(eq=False)

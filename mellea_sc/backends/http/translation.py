@@ -18,9 +18,9 @@ import httpx
 from mellea_sc.backends.http.failures import Failures
 from mellea_sc.core.errors import MelleaError
 
-__all__ = ["ERRORS", "client_errors", "is_one_of", "reason_of", "translated"]
+__all__ = ["client_errors", "is_one_of", "reason_of", "translated"]
 
-ERRORS: Final = (
+_OF_HTTPX: Final = (
     httpx.HTTPError,
     httpx.InvalidURL,
     httpx.StreamError,
@@ -39,7 +39,7 @@ _ELSEWHERE: Final = (
 
 def client_errors() -> tuple[type[Exception], ...]:
     """All that any client, and the sockets below it, raise."""
-    return ERRORS + tuple(
+    return _OF_HTTPX + tuple(
         getattr(module, name)
         for library, names in _ELSEWHERE
         if (module := sys.modules.get(library)) is not None

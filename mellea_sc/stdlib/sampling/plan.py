@@ -16,9 +16,10 @@ import attrs
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import InvalidOption, PreconditionFailed
+from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.runtime.attempt import AttemptEnd
-from mellea_sc.runtime.thunk import GenerationInfo, ModelOutputThunk
+from mellea_sc.runtime.thunk import ModelOutputThunk
 
 __all__ = [
     "Ask",
