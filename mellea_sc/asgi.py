@@ -113,13 +113,14 @@ class _Response:
         """
         with sole_error():
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_wait_for_disconnect, receive, tasks.cancel_scope)
-                await self._answer(send)
+                watching = anyio.CancelScope()
+                tasks.start_soon(_wait_for_disconnect, receive, watching, tasks.cancel_scope)
+                await self._answer(send, watching)
                 tasks.cancel_scope.cancel("the response is complete")
         if self.background is not None:
             await self.background()
 
-    async def _answer(self, send: Send) -> None:
+    async def _answer(self, send: Send, watching: anyio.CancelScope) -> None:
         begun = False
         async with self._start() as result:
             async for piece in _Pieces(result, self.written, self.heartbeat):
@@ -132,6 +133,8 @@ class _Response:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
                 except OSError:
                     return  # what servers raise where nobody listens any more (ASGI 2.4)
+            # A request is disconnected once its response is complete: that must not cancel what is still to be raised.
+            watching.cancel()
             if result.error is None or (begun and self.tells_errors):
                 if not begun:
                     await send(self._head())
@@ -237,10 +240,13 @@ def _event(name: str | None, data: Mapping[str, object]) -> bytes:
     return (line if name is None else f"event: {name}\n{line}").encode(errors="replace")
 
 
-async def _wait_for_disconnect(receive: Receive, response: anyio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass  # the body of the request, if nobody has read it
-    response.cancel("the client has gone")
+async def _wait_for_disconnect(
+    receive: Receive, watching: anyio.CancelScope, response: anyio.CancelScope
+) -> None:
+    with watching:
+        while (await receive())["type"] != "http.disconnect":
+            pass  # the body of the request, if nobody has read it
+        response.cancel("the client has gone")
 
 
 class _Pieces:

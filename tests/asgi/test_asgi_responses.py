@@ -80,6 +80,7 @@ class Client:
         await anyio.sleep(self._seconds)
         if message.get("more_body") is False:
             self._gone.set()  # ASGI: after a response, a request is disconnected
+            await anyio.sleep(0.001)  # and that may be seen before sending has returned
         if len(self.messages) >= self._leaves_after and not self._gone.is_set():
             self.left_at = anyio.current_time()
             self._gone.set()
