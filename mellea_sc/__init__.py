@@ -81,7 +81,7 @@ if TYPE_CHECKING:
     from mellea_sc.core.trace import Cause, TokenCount, Trace
     from mellea_sc.helpers.async_helpers import wait_for_all_mots
     from mellea_sc.runtime.budgets.limits import LimitedBlock, limits
-    from mellea_sc.runtime.generation.producer import BoundBackend
+    from mellea_sc.runtime.generation.bound import BoundBackend
     from mellea_sc.runtime.generation.thunk import ModelOutputThunk
     from mellea_sc.stdlib.chunking import (
         ParagraphChunker,
@@ -357,7 +357,7 @@ _ROOMS = {
         "Trace",
     ),
     "mellea_sc.helpers.async_helpers": ("wait_for_all_mots",),
-    "mellea_sc.runtime.generation.producer": ("BoundBackend",),
+    "mellea_sc.runtime.generation.bound": ("BoundBackend",),
     "mellea_sc.runtime.budgets.limits": (
         "LimitedBlock",
         "limits",

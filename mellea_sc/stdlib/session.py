@@ -25,7 +25,7 @@ from mellea_sc.core.retries import Retries, retried
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.spending import Limits
 from mellea_sc.runtime.failures import short_traceback
-from mellea_sc.runtime.generation.producer import describe
+from mellea_sc.runtime.generation.prompt import describe
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.portal import refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError
@@ -716,6 +716,8 @@ class MelleaSession(SessionScope):
     async def _start(self, asked: Asked) -> ModelOutputThunk:
         nursery = await self._nursery()
         thunk = asked.thunk(nursery)
-        turn = self._conversation.take_turn(thunk.stop_throttling, runs_code=asked.runs_code)
+        producer = thunk.producer
+        assert producer is not None
+        turn = self._conversation.take_turn(producer.stop_throttling, runs_code=asked.runs_code)
         thunk.start(work_for(asked, nursery, turn), nursery.tasks, on_never_started=turn.give_up)
         return thunk

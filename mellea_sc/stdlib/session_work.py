@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from functools import partial
 
 import anyio
 import attrs
@@ -11,7 +12,7 @@ from mellea_sc.core.backend import Format, schema_of
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
-from mellea_sc.core.prompt import not_yet_read
+from mellea_sc.core.prompt import beginning_of, not_yet_read
 from mellea_sc.core.requirement import Requirement, ValidationResult, check_judges
 from mellea_sc.core.retries import Retries, retried, retries_of
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
@@ -20,9 +21,12 @@ from mellea_sc.core.trace import TokenCount, Trace
 from mellea_sc.runtime.budgets.limits import limited
 from mellea_sc.runtime.checks.validation import check_input, validate_all
 from mellea_sc.runtime.failures import sole_error, stray_cancellation_as
-from mellea_sc.runtime.generation.answers import warn_of_misfit
-from mellea_sc.runtime.generation.producer import describe, generate_into, opened_scope, settle
-from mellea_sc.runtime.generation.thunk import ModelOutputThunk, Work
+from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
+from mellea_sc.runtime.generation.bound import opened_scope
+from mellea_sc.runtime.generation.generation import Generation, Work
+from mellea_sc.runtime.generation.prompt import describe, request_for, settle
+from mellea_sc.runtime.generation.pump import pump
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.components import Query, Transform
 from mellea_sc.stdlib.conversation import Turn
@@ -92,41 +96,49 @@ def has_code(requirement: Requirement) -> bool:
 
 def work_for(asked: Asked, nursery: Nursery, turn: Turn) -> Work:
     """The work of a thunk's task: the answer to what was asked, in its turn of the conversation."""
-
-    async def work(thunk: ModelOutputThunk) -> None:
-        async with turn as ctx:
-            await settle(asked.action, *not_yet_read(ctx))
-            with limited(asked.limits), retried(asked.retries):
-                if asked.preconditions:
-                    await _answer_if_met(asked, nursery, ctx, thunk)
-                else:
-                    await _answer(asked, nursery, ctx, thunk)
-            warn_of_misfit(thunk, asked.format)
-            turn.commit(ctx.add(asked.action).add(thunk))
-
-    return work
+    return partial(_work, asked, nursery, turn)
 
 
-async def _answer(asked: Asked, nursery: Nursery, ctx: Context, thunk: ModelOutputThunk) -> None:
+async def _work(
+    asked: Asked, nursery: Nursery, turn: Turn, thunk: ModelOutputThunk, sink: Generation
+) -> None:
+    async with turn as ctx:
+        await settle(asked.action, *not_yet_read(ctx))
+        with limited(asked.limits), retried(asked.retries):
+            if asked.preconditions:
+                await _answer_if_met(asked, nursery, ctx, thunk, sink)
+            else:
+                await _answer(asked, nursery, ctx, thunk, sink)
+        warn_of_misfit(thunk, asked.format)
+        turn.commit(ctx.add(asked.action).add(thunk))
+
+
+def _answer(
+    asked: Asked, nursery: Nursery, ctx: Context, thunk: ModelOutputThunk, sink: Generation
+) -> Coroutine[object, object, None]:
+    """What answers, to be awaited: no coroutine of its own, through which each delta would have to go."""
     action = asked.action
     if (strategy := asked.sampled_by) is not None:
-        await _sample(asked, strategy, nursery, ctx, thunk)
-    elif isinstance(action, Query | Transform) and action.methods and asked.format is None:
-        await _carry_out(action, asked, nursery, ctx, thunk)
-    else:
-        await generate_into(
-            thunk,
-            nursery,
-            action,
-            ctx,
-            format=asked.format,
-            model_options=asked.model_options,
-        )
-        thunk.sampling = _single(asked, ctx, thunk)
+        return _sample(asked, strategy, nursery, ctx, thunk, sink)
+    if isinstance(action, Query | Transform) and action.methods and asked.format is None:
+        return _carry_out(action, asked, nursery, ctx, thunk, sink)
+    return _ask(asked, nursery, ctx, thunk, sink)
+
+
+async def _ask(
+    asked: Asked, nursery: Nursery, ctx: Context, thunk: ModelOutputThunk, sink: Generation
+) -> None:
+    """Ask once."""
+    action, format = asked.action, asked.format
+    request = await request_for(nursery, action, ctx, format, asked.model_options)
+    beginning = beginning_of(action, prefills=nursery.backend.prefills)
+    thunk.generation = await pump(nursery, request, sink, beginning)
+    read_meaning(thunk, sink.text, action, format)
+    thunk.sampling = _single(asked, ctx, thunk)
 
 
 async def _answer_if_met(
-    asked: Asked, nursery: Nursery, ctx: Context, thunk: ModelOutputThunk
+    asked: Asked, nursery: Nursery, ctx: Context, thunk: ModelOutputThunk, sink: Generation
 ) -> None:
     """Answer, and check the input beside that; nothing is handed out before it is found good."""
 
@@ -135,14 +147,14 @@ async def _answer_if_met(
             async with opened_scope(nursery) as backend:
                 verdicts = await check_input(asked.preconditions, asked.action, backend, ctx)
             raise_if_unmet(list(zip(asked.preconditions, verdicts, strict=True)))
-        thunk.release_output()
+        sink.release_output()
 
-    thunk.hold_output()
+    sink.hold_output()
     with sole_error():
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(check, name="preconditions")
             with stray_cancellation_as("an answer"):
-                await _answer(asked, nursery, ctx, thunk)
+                await _answer(asked, nursery, ctx, thunk, sink)
 
 
 async def _sample(
@@ -151,6 +163,7 @@ async def _sample(
     nursery: Nursery,
     ctx: Context,
     thunk: ModelOutputThunk,
+    sink: Generation,
 ) -> None:
     async with opened_scope(nursery) as backend:
         result = await strategy.sample(
@@ -172,7 +185,7 @@ async def _sample(
             ]
         )
     thunk.sampling = result
-    thunk.write(kept.value)
+    sink.write(kept.value)
 
 
 async def _carry_out(
@@ -181,6 +194,7 @@ async def _carry_out(
     nursery: Nursery,
     ctx: Context,
     thunk: ModelOutputThunk,
+    sink: Generation,
 ) -> None:
     async with opened_scope(nursery) as backend:
         answer, _ = await backend.generate_from_context(
@@ -190,7 +204,7 @@ async def _carry_out(
         thunk.generation = answer.generation
         given = await action.carry_out(text)
     thunk.parsed_repr = given
-    thunk.write(
+    sink.write(
         text_of(given) if isinstance(given, str | CBlock | Component | Thunk) else str(given)
     )
 

@@ -37,9 +37,11 @@ from mellea_sc.core.requirement import Requirement, check_judges
 from mellea_sc.core.retries import Retries, retries_of
 from mellea_sc.core.spending import Limits
 from mellea_sc.runtime.budgets.limits import limited
-from mellea_sc.runtime.generation.producer import BoundBackend, SpawnTarget, describe
+from mellea_sc.runtime.generation.bound import BoundBackend, SpawnTarget
+from mellea_sc.runtime.generation.prompt import describe
 from mellea_sc.runtime.loops.current import spawn_root, tell_if_never_started
 from mellea_sc.runtime.nursery import Nursery, current_nursery
+from mellea_sc.runtime.unobserved import OwnError
 from mellea_sc.stdlib.conversation import Conversation, Turn
 from mellea_sc.stdlib.requirements.making import as_requirement
 from mellea_sc.stdlib.sampling.engine.judges import DEFAULT_LANE_BUFFER, AttemptSettings
@@ -305,7 +307,7 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         # from here on nothing waits: the run takes its turn in the conversation and is started
         run = self._prepare()
         if place is not None:
-            run.started_at = place.nursery.line_that_starts()
+            run.own_error = OwnError(place.nursery.unobserved)
             place.nursery.start(
                 run.run,
                 backend,

@@ -11,7 +11,7 @@ from mellea_sc.core.errors import BackendNotBound
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
-from mellea_sc.runtime.generation.producer import BoundBackend
+from mellea_sc.runtime.generation.bound import BoundBackend
 from mellea_sc.stdlib.requirements.making import as_requirement
 from mellea_sc.stdlib.sampling.engine.runner import sample
 from mellea_sc.stdlib.sampling.plan import Plan

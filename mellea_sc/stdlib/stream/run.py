@@ -41,11 +41,12 @@ from mellea_sc.runtime.failures import (
     stray_cancellation_as,
 )
 from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
-from mellea_sc.runtime.generation.producer import describe, opened_scope
+from mellea_sc.runtime.generation.bound import opened_scope
+from mellea_sc.runtime.generation.prompt import describe
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.loops.current import call_in, clock, current_loop, running_task
 from mellea_sc.runtime.nursery import Nursery
-from mellea_sc.runtime.unobserved import Held, log_unobserved
+from mellea_sc.runtime.unobserved import OwnError, Unobserved
 from mellea_sc.stdlib.conversation import Turn
 from mellea_sc.stdlib.sampling.by_requirement import ByRequirement
 from mellea_sc.stdlib.sampling.engine.judges import AttemptSettings
@@ -111,10 +112,7 @@ class StreamRun:
         self._input_timeout = settings.attempt.validator_timeout
         self._unmet: list[tuple[Requirement, PartialValidationResult]] = []
         self._input_judges: list[tuple[ModelOutputThunk, float]] = []
-        self._keeper: Nursery | None = None
-        self._held: Held | None = None
-        self._dismissed = False
-        self.started_at: str = ""
+        self.own_error: OwnError = OwnError(Unobserved("a stream without a session", "log"))
         self._chosen: AttemptResult | None = None
         self._answered: ModelOutputThunk | None = None
         self._format = settings.attempt.format
@@ -149,7 +147,6 @@ class StreamRun:
             validation_backend: The one that validators generate with, if it is another.
             keeper: Keeps the error if nobody observes it.
         """
-        self._keeper = keeper
         result = self.result
         task = running_task()
         try:
@@ -171,8 +168,7 @@ class StreamRun:
             result.error is not None
             and keeper is not None
             and keeper.on_error == "cancel"
-            and self._held is not None
-            and not self._dismissed
+            and self.own_error.is_pending
         ):
             raise_unchanged(result.error)
 
@@ -222,7 +218,7 @@ class StreamRun:
             await self._gate.accept(chosen.number, nursery.valves)
             answer = chosen.thunk()
             answer.name = describe(self._action)
-            read_meaning(answer, self._action, self._format)
+            read_meaning(answer, answer.value, self._action, self._format)
             warn_of_misfit(answer, self._format)
             self._answered = answer
             self.result.completed = True
@@ -236,10 +232,9 @@ class StreamRun:
         result, conductor = self.result, self._conductor
         attempt = self._shown_attempt()
         if result.error is not None:
-            if self._keeper is not None:
-                self._held = self._keeper.hold(result.error, self.started_at)
-            if self._dismissed:
-                self._let_go()
+            self.own_error.fail(result.error)
+            if not self.own_error.is_pending:
+                self.observed.set()
         result.streaming_failures = self._unmet
         if attempt is not None and not self._unmet:
             result.streaming_failures = attempt.failures
@@ -281,7 +276,7 @@ class StreamRun:
             thunk.parsed_repr = self._answered.parsed_repr
             thunk.format_error = self._answered.format_error
         elif self._format is not None:
-            read_meaning(thunk, self._action, self._format)
+            read_meaning(thunk, thunk.value, self._action, self._format)
         return thunk
 
     def reasoning(self) -> str:
@@ -332,22 +327,14 @@ class StreamRun:
 
     def was_observed(self) -> None:
         """Somebody has been told of the error."""
+        self.own_error.mark_raised()
         call_in(self._loop, self.observed.set)
-        if self._held is not None:
-            self._held.observed()
 
     def dismiss(self) -> None:
         """Nobody will ask for an error: one that nobody was told of is logged."""
-        self._dismissed = True
-        if self.result.ended.is_set():
-            self._let_go()
-
-    def _let_go(self) -> None:
-        if self._held is not None:
-            self._held.let_go()
-        elif self._keeper is None and self.result.error is not None and not self.observed.is_set():
-            self.observed.set()
-            log_unobserved("a stream without a session", [self.result.error])
+        self.own_error.dismiss()
+        if self.own_error.error is not None:
+            call_in(self._loop, self.observed.set)
 
     def _shown_attempt(self) -> Attempt | None:
         """The attempt that was chosen, or is shown, or began last."""

@@ -37,7 +37,8 @@ from mellea_sc.runtime.checks.lanes import LaneCheckpoint
 from mellea_sc.runtime.checks.ledger import Chunk, Ledger
 from mellea_sc.runtime.failures import raise_unchanged, sole_error, stray_cancellation_as, tidied
 from mellea_sc.runtime.generation.answers import misfit_of, read_meaning
-from mellea_sc.runtime.generation.producer import BoundBackend, describe, opened_scope
+from mellea_sc.runtime.generation.bound import BoundBackend, opened_scope
+from mellea_sc.runtime.generation.prompt import describe
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.pacing import Valves
@@ -408,7 +409,7 @@ async def sample(
     tried = sorted(conductor.results, key=lambda one: one.number)
     answers = [one.thunk() for one in tried]
     for one, answer in zip(tried, answers, strict=True):
-        read_meaning(answer, one.ask.action, format)
+        read_meaning(answer, answer.value, one.ask.action, format)
     return SamplingResult(
         result_index=next(i for i, one in enumerate(tried) if one.number == choice.number),
         success=choice.success,
