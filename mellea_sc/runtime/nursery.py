@@ -60,6 +60,7 @@ from mellea_sc.runtime.loops import (
     running_task,
     spawn_root,
 )
+from mellea_sc.runtime.notebook import hear_interrupts
 from mellea_sc.runtime.slots import Slot, Slots
 from mellea_sc.runtime.unobserved import Held, OnError, Unobserved, log_unobserved
 from mellea_sc.runtime.watch import Limit, Watch
@@ -171,6 +172,7 @@ class Nursery:
                 self._close_link()
 
     async def __aenter__(self) -> Self:
+        hear_interrupts()
         self._context = copy_context()
         self._groups = self._task_groups()
         await self._groups.__aenter__()

@@ -191,9 +191,10 @@ class ModelOutputThunk(Thunk):
         return f"<ModelOutputThunk {self._state}: {self.name}>"
 
     def _repr_html_(self) -> str:
-        """For notebooks: the answer when it is there, and never a wait."""
-        text = self._value or ""
-        return text_of_answer(text, f"{self.name}: {self._state}{self.generation.told()}")
+        """For notebooks: the answer as far as it may be shown, and never a wait."""
+        text = "" if self._unchecked else self.text_so_far
+        error = "" if self._error is None else f": {type(self._error).__name__}: {self._error}"
+        return text_of_answer(text, f"{self.name}: {self._state}{error}{self.generation.told()}")
 
     def __copy__(self) -> ModelOutputThunk:
         """The same text, free of the session.
