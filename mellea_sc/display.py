@@ -21,6 +21,7 @@ import attrs
 from mellea_sc.core.picture import aside, table_of, text_of_answer
 from mellea_sc.core.plain_text import harmless
 from mellea_sc.core.requirement import label_of
+from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.thunk import ModelOutputThunk
 from mellea_sc.stdlib.events import (
     ChunkEvent,
@@ -41,6 +42,7 @@ SHOWN: Final = 20_000
 """Characters of the text's end that are shown while it grows: the front end is sent all of them each time."""
 
 
+@raises_briefly
 async def live(shown: StreamChunkingResult | ModelOutputThunk) -> None:
     """Show a stream or a thunk as it comes, and at the end what is known of it.
 

@@ -79,7 +79,7 @@ def _ticks(end: float) -> Sequence[float]:
 
 
 def _x(second: float, end: float) -> float:
-    return round(NAMES + (WIDTH - NAMES - 20) * second / end, 1)
+    return round(NAMES + (WIDTH - NAMES - 30) * second / end, 1)
 
 
 def _bar(row: _Row, number: int, end: float) -> Iterator[str]:

@@ -195,6 +195,8 @@ class Nursery:
             swallowed = await self._groups.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it joins
         except BaseExceptionGroup as group:
             errors = leaves_of(group)
+            if exc is not None:
+                exc.__traceback__ = tb  # without the frames through which it came into the group
         except anyio.get_cancelled_exc_class():  # noqa: ASYNC103 - errors go before, as in a task group
             errors.extend(self._unobserved.take())
             if not errors and not own:

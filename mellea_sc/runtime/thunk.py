@@ -32,7 +32,7 @@ from mellea_sc.core.picture import text_of_answer
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.runtime.budget import covered
-from mellea_sc.runtime.failures import failure_of, raise_unchanged
+from mellea_sc.runtime.failures import failure_of, raise_unchanged, short_traceback, shortened
 from mellea_sc.runtime.loops import after_first_steps, check_loop, running_task
 from mellea_sc.runtime.notebook import is_interrupt
 from mellea_sc.runtime.nursery import Nursery
@@ -262,10 +262,11 @@ class ModelOutputThunk(Thunk):
 
         Cancellation: only the waiting ends; the generation goes on and no text is lost.
         """
-        await self.wait_for_value()
-        if self._value is None:
-            raise self.failure()
-        return self._value
+        with shortened():
+            await self.wait_for_value()
+            if self._value is None:
+                raise self.failure()
+            return self._value
 
     async def wait_for_value(self) -> None:
         """Like :meth:`avalue`, and says neither the value nor the failure.
@@ -343,7 +344,8 @@ class ModelOutputThunk(Thunk):
         if self._state == "computed":
             self._handed_out = True
         elif self.has_no_value and not text:
-            raise self.failure()
+            with shortened():
+                raise self.failure()
         return text
 
     def __aiter__(self) -> AsyncIterator[str]:
@@ -586,7 +588,11 @@ class _Deltas:
 
     async def __anext__(self) -> str:
         while not self._done:
-            text = await self._thunk.astream()
+            try:
+                text = await self._thunk.astream()
+            except Exception as error:  # as shortened() does, at no cost for a delta
+                error.__traceback__ = short_traceback(error.__traceback__)
+                raise
             self._done = self._thunk.is_computed()
             if text:
                 return text

@@ -20,6 +20,7 @@ from mellea_sc.core.requirement import (
 )
 from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.core.trace import Trace
+from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.ledger import Chunk
 from mellea_sc.runtime.loops import check_loop, current_loop
 from mellea_sc.runtime.thunk import ModelOutputThunk
@@ -215,6 +216,7 @@ class StreamChunkingResult:
         if self._gate.lookahead is None:
             self._gate.lookahead = chunks
 
+    @raises_briefly
     async def acomplete(self) -> None:
         """Wait for the end of the run; a ``lookahead`` does not hold it up any more.
 

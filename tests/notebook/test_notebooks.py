@@ -2,91 +2,14 @@
 
 from __future__ import annotations
 
-import queue
 import subprocess
 import sys
-import time
 from collections.abc import Generator
-from contextlib import contextmanager
-from typing import Any
 
 import pytest
+from kernels import BEGIN, PATIENCE, Kernel, started
 
 nbformat = pytest.importorskip("nbformat")
-jupyter_client = pytest.importorskip("jupyter_client")
-
-PATIENCE = 60.0
-"""Seconds, for hangs only."""
-AGAIN = 3.0
-"""Seconds without a word, after which a cell is interrupted once more."""
-
-BEGIN = """
-from mellea_sc import *
-from mellea_sc.testing import Script, ScriptedBackend, Stall
-def answer(request):
-    if "wait" not in request.messages[-1].content:
-        return "Hello <there>."
-    print("go", flush=True)
-    return [Stall()]
-backend = ScriptedBackend(answer)
-def outcomes(): return [call.outcome for call in backend.calls]
-m = start_session(backend=backend)
-"""
-
-
-class Kernel:
-    """A running kernel; cells are run as a notebook runs them."""
-
-    def __init__(self, manager: Any, client: Any) -> None:
-        self._manager = manager
-        self._client = client
-
-    def run(self, code: str, *, interrupt_at: str | None = None) -> dict[str, str]:
-        """Run a cell; gives what it prints, its result as text and as HTML, and the name of its error."""
-        request = self._client.execute(code)
-        told: dict[str, str] = {"stream": ""}
-        is_interrupted = False
-        last_change = time.monotonic()
-        while True:
-            try:
-                message = self._client.get_iopub_msg(timeout=AGAIN)
-            except queue.Empty:
-                if time.monotonic() - last_change > PATIENCE:
-                    pytest.fail(f"the cell hangs: {code}")
-                if is_interrupted:  # the kernel loses one that comes while it is printing
-                    self._manager.interrupt_kernel()
-                continue
-            last_change = time.monotonic()
-            if message["parent_header"].get("msg_id") != request:
-                continue
-            content = message["content"]
-            match message["msg_type"]:
-                case "stream":
-                    told["stream"] += content["text"]
-                    if not is_interrupted and interrupt_at and interrupt_at in told["stream"]:
-                        is_interrupted = True
-                        self._manager.interrupt_kernel()
-                case "execute_result":
-                    told |= content["data"]
-                case "error":
-                    told["error"] = content["ename"]
-                    told["message"] = content["evalue"]
-                case "status" if content["execution_state"] == "idle":
-                    return told
-
-
-@contextmanager
-def started() -> Generator[Kernel]:
-    manager = jupyter_client.KernelManager(kernel_name="python3")
-    manager.start_kernel(stderr=subprocess.DEVNULL)
-    client = manager.blocking_client()
-    client.start_channels()
-    try:
-        client.wait_for_ready(timeout=PATIENCE)
-        yield Kernel(manager, client)
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
 
 
 @pytest.fixture(scope="module")
@@ -147,21 +70,34 @@ def test_1_6_interrupting_a_cell_cancels_its_blocking_call(interrupted: Kernel) 
     assert kernel.run("m.instruct('hi').value")["text/plain"] == "'Hello <there>.'"
 
 
-@pytest.mark.parametrize("waiting", ["await t", "async for _ in t: pass"])
-def test_interrupting_a_cell_cancels_the_thunk_that_it_awaits(kernel: Kernel, waiting: str) -> None:
-    # what ipykernel does then; it loses some of the signals themselves
-    interrupt = "asyncio.get_running_loop().call_later(0.1, asyncio.current_task().cancel)"
-    told = kernel.run(f"import asyncio\nt = await m.ainstruct('wait')\n{interrupt}\n{waiting}")
-    assert "error" in told
+@pytest.mark.parametrize(
+    "waiting",
+    [
+        "await t",
+        "await t.avalue()",
+        "async for _ in t: pass",
+        "async with m.stream('wait') as r: await r.acomplete()",
+        "async with m.stream('wait') as r:\n    async for _ in r.astream(): pass",
+    ],
+)
+def test_interrupting_a_cell_cancels_what_it_awaits(kernel: Kernel, waiting: str) -> None:
+    told = kernel.run(f"t = await m.ainstruct('wait')\n{waiting}", interrupt_at="go")
+    assert told["error"] == "CancelledError"
+    assert kernel.interrupts == 1
+    assert (
+        kernel.run("await anyio.wait_all_tasks_blocked(); outcomes()[-1]")["text/plain"]
+        == "'cancelled'"
+    )
+
+
+def test_a_thunk_whose_waiting_cell_was_interrupted_says_so(kernel: Kernel) -> None:
+    kernel.run("t = await m.ainstruct('wait')\nawait t", interrupt_at="go")
     told = kernel.run("try: await t\nexcept GenerationCancelled as error: print(error)")
     assert "the cell that waited for it was interrupted" in told["stream"]
-    assert kernel.run("outcomes()")["text/plain"] == "['cancelled']"
 
 
 def test_2_3_a_scope_in_a_cell_that_ends_a_wait_does_not_cancel_the_thunk(kernel: Kernel) -> None:
-    kernel.run(
-        "import anyio\nt = await m.ainstruct('wait')\nwith anyio.move_on_after(0.05): await t"
-    )
+    kernel.run("t = await m.ainstruct('wait')\nwith anyio.move_on_after(0.05): await t")
     assert kernel.run("outcomes()")["text/plain"] == "['running']"
 
 
