@@ -10,9 +10,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import IO, Any
 
+import jupyter_client
 import pytest
-
-jupyter_client = pytest.importorskip("jupyter_client")
 
 PATIENCE = 60.0
 """Seconds, for hangs only."""

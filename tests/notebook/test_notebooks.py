@@ -4,35 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Generator
 
 import pytest
-from kernels import BEGIN, PATIENCE, Kernel, started
+from kernels import BEGIN, PATIENCE, Kernel
 
 nbformat = pytest.importorskip("nbformat")
-
-
-@pytest.fixture(scope="module")
-def shared() -> Generator[Kernel]:
-    """One kernel for most tests: to start it takes seconds."""
-    with started() as kernel:
-        yield kernel
-
-
-@pytest.fixture
-def kernel(shared: Kernel) -> Generator[Kernel]:
-    """The kernel, with a session of its own for each test."""
-    assert shared.run(BEGIN).get("error") is None
-    yield shared
-    shared.run("m.cancel(); m.close(); await m.aclose()")
-
-
-@pytest.fixture
-def interrupted() -> Generator[Kernel]:
-    """A kernel of its own, which may die of it."""
-    with started() as kernel:
-        assert kernel.run(BEGIN).get("error") is None
-        yield kernel
 
 
 def test_1_6_a_blocking_call_works_in_a_cell(kernel: Kernel) -> None:
