@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from kernels import BEGIN, PATIENCE, Kernel
+from kernels import BEGIN, PATIENCE, Kernel, started
 
 nbformat = pytest.importorskip("nbformat")
 
@@ -89,6 +90,52 @@ def test_a_stream_in_a_cell_shows_its_text_and_what_ran_when(kernel: Kernel) -> 
     )
     assert "Hello &lt;there&gt;." in told["text/html"]
     assert "<svg" in told["text/html"]
+
+
+@pytest.mark.parametrize(
+    ("asking", "error", "lines"),
+    [
+        ("m.instruct('hi', requirements=[failing])", "ValueError", 9),
+        ("await m.ainstruct('hi', requirements=[failing], await_result=True)", "ValueError", 9),
+        ("await (await m.ainstruct('hi', requirements=[failing]))", "ValueError", 9),
+        ("await m.avalidate([failing], output='text')", "ValueError", 9),
+        ("await m.ainstruct('hi', requirements='be nice')", "InvalidOption", 12),
+        ("t = await m.ainstruct('wait'); t.cancel(); await t", "GenerationCancelled", 14),
+        (
+            "async with m.stream('hi', requirements=[LLMJudge('?', backend=backend)]) as r:\n    await r.acomplete()",
+            "UnclearJudgement",
+            13,
+        ),
+    ],
+)
+def test_an_error_in_a_cell_is_a_few_lines(
+    kernel: Kernel, asking: str, error: str, lines: int
+) -> None:
+    kernel.run("def fails(ctx): raise ValueError('a validator of mine')\nfailing = req('x', fails)")
+    told = kernel.run(asking)
+    assert told["error"] == error
+    assert told["traceback"].count("\n") <= lines
+    assert asking.splitlines()[-1] in told["traceback"]
+    if error == "ValueError":
+        assert "/mellea_sc/" not in told["traceback"]
+
+
+def test_a_kernel_whose_cells_fail_writes_nothing_to_its_standard_error(tmp_path: Path) -> None:
+    with (tmp_path / "stderr").open("w+") as stderr:
+        with started(stderr) as kernel:
+            kernel.run(BEGIN)
+            for cell in (
+                "m.instruct('hi', requirements=[req('x', lambda ctx: 1 / 0)])",
+                "await m.ainstruct('hi', requirements=[req('x', lambda ctx: 1 / 0)], await_result=True)",
+                "t = await m.ainstruct('wait'); t.cancel(); await t",
+                "async with start_session(backend=backend) as n: await n.ainstruct('hi', requirements=[req('x', lambda ctx: 1 / 0)])",
+            ):
+                kernel.run(cell)
+            assert kernel.run("m.cancel(); m.close(); await m.aclose(); 1")["text/plain"] == "1"
+        stderr.seek(0)
+        written = stderr.read().splitlines()
+    # what ipykernel always says
+    assert [line for line in written if "without encryption" not in line] == []
 
 
 def test_a_notebook_runs_from_its_first_cell_to_its_last() -> None:
