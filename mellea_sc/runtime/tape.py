@@ -14,7 +14,7 @@ import anyio
 
 from mellea_sc.core.errors import StreamConsumed
 from mellea_sc.runtime.failures import shortened
-from mellea_sc.runtime.loops import check_loop, current_loop
+from mellea_sc.runtime.loops.current import check_loop, current_loop
 
 __all__ = ["Tape"]
 
