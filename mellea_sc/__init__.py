@@ -144,7 +144,7 @@ if TYPE_CHECKING:
         RejectionSamplingStrategy,
         RepairTemplateStrategy,
     )
-    from mellea_sc.stdlib.session import MelleaSession, start_session
+    from mellea_sc.stdlib.session import Conversation, MelleaSession, start_session
     from mellea_sc.stdlib.stream_result import StreamChunkingResult
     from mellea_sc.stdlib.streaming import StreamRequest, stream_with_chunking
 
@@ -178,6 +178,7 @@ __all__ = [
     "Component",
     "Context",
     "ContextTooLong",
+    "Conversation",
     "Delta",
     "DependencyFailed",
     "EditEvent",
@@ -428,6 +429,7 @@ _ROOMS = {
         "RepairTemplateStrategy",
     ),
     "mellea_sc.stdlib.session": (
+        "Conversation",
         "MelleaSession",
         "start_session",
     ),

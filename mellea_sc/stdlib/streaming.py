@@ -60,7 +60,7 @@ from mellea_sc.stdlib.sampling.judges import DEFAULT_LANE_BUFFER, AttemptSetting
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 from mellea_sc.stdlib.stream_result import StreamChunkingResult
 from mellea_sc.stdlib.stream_run import StreamRun, StreamSettings
-from mellea_sc.stdlib.turns import Conversation, Turn
+from mellea_sc.stdlib.turns import Turn, Turns
 
 __all__ = [
     "ChunkEvent",
@@ -149,7 +149,7 @@ def stream_with_chunking(
     def prepare() -> StreamRun:
         return prepare_run(
             action,
-            partial(Conversation(ctx, in_order=False).take_turn, runs_code=True),
+            partial(Turns(ctx, in_order=False).take_turn, runs_code=True),
             judge=validation_backend or backend,
             requirements=requirements,
             chunking=chunking,

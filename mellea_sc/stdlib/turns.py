@@ -28,7 +28,7 @@ from mellea_sc.runtime.forks import tell_of_forks
 from mellea_sc.runtime.loops import current_loop
 from mellea_sc.runtime.portal import is_blocking_call
 
-__all__ = ["Conversation", "Turn"]
+__all__ = ["Turn", "Turns"]
 
 log: Final = logging.getLogger("mellea_sc")
 
@@ -63,8 +63,8 @@ class Turn(Protocol):
         ...
 
 
-class Conversation:
-    """The conversation of a session, and the line of requests that want to go on with it.
+class Turns:
+    """What was said in a conversation, and the line of requests that want to go on with it.
 
     Args:
         ctx: What was said so far.
@@ -90,12 +90,12 @@ class Conversation:
             if turn in around:
                 raise UsageError(
                     "a turn of this conversation cannot wait for another one, which would come after it: "
-                    "in a validator use the backend that it is given, or another session"
+                    "in a validator use the backend that it is given, or another conversation"
                 )
             if turn.loop is not here or (blocking and turn.runs_code):
                 raise UsageError(
                     "another thread is in a turn of this conversation, which may itself be waiting for this "
-                    "one: take turns after one another, or use another session"
+                    "one: take turns after one another, or use another conversation"
                 )
 
     def take_turn(self, relieve: Callable[[], None], *, runs_code: bool) -> Turn:
@@ -159,10 +159,10 @@ class Conversation:
 class _FreeTurn:
     """A turn that waits for no other, and that no other waits for."""
 
-    _conversation: Conversation
+    _turns: Turns
 
     async def __aenter__(self) -> Context:
-        return self._conversation.ctx
+        return self._turns.ctx
 
     async def __aexit__(
         self,
@@ -173,7 +173,7 @@ class _FreeTurn:
         return
 
     def commit(self, ctx: Context) -> None:
-        self._conversation.ctx = ctx
+        self._turns.ctx = ctx
 
     def give_up(self) -> None:
         """Nobody waits for it."""
@@ -181,7 +181,7 @@ class _FreeTurn:
 
 @attrs.define(eq=False)
 class _QueuedTurn:
-    _conversation: Conversation
+    _turns: Turns
     relieve: Callable[[], None]
     runs_code: bool
     loop: object = attrs.field(factory=current_loop, init=False)
@@ -193,10 +193,10 @@ class _QueuedTurn:
         try:
             await self.head.wait()
         except BaseException:
-            self._conversation.leave(self)
+            self._turns.leave(self)
             raise
         self._token = _around.set((*_around.get(), self))
-        return self._conversation.ctx
+        return self._turns.ctx
 
     async def __aexit__(
         self,
@@ -205,13 +205,13 @@ class _QueuedTurn:
         tb: TracebackType | None,
     ) -> None:
         _around.reset(self._token)
-        self._conversation.leave(self)
+        self._turns.leave(self)
 
     def commit(self, ctx: Context) -> None:
-        self._conversation.ctx = ctx
+        self._turns.ctx = ctx
 
     def give_up(self) -> None:
-        self._conversation.leave(self)
+        self._turns.leave(self)
 
 
 _around: Final[ContextVar[tuple[_QueuedTurn, ...]]] = ContextVar("mellea_sc_turns", default=())
