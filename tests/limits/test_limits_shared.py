@@ -32,10 +32,10 @@ from mellea_sc import (
     wait_for_all_mots,
 )
 from mellea_sc.core.requirement import PartialValidationResult
-from mellea_sc.runtime.budget import one_for_all
-from mellea_sc.runtime.generation import Place, start_generation
-from mellea_sc.runtime.limits import limited
-from mellea_sc.runtime.thunk import ModelOutputThunk
+from mellea_sc.runtime.budgets.budget import collapse_budget_errors
+from mellea_sc.runtime.budgets.limits import limited
+from mellea_sc.runtime.generation.producer import SpawnTarget, start_generation
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.testing import Fail, Script, ScriptedBackend, Stall
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
@@ -372,7 +372,7 @@ async def test_a_stream_under_a_limit_is_cut_with_its_judges() -> None:
         with anyio.fail_after(1):
             await result.ended.wait()
         assert result.error is not None
-        error = one_for_all(result.error)
+        error = collapse_budget_errors(result.error)
         assert isinstance(error, BudgetExceeded)
         assert error.raised_elsewhere
     assert caught.value.spent.tokens >= 30, "a judge that was not asked costs nothing"
@@ -561,10 +561,10 @@ async def test_a_group_of_what_one_limit_has_cut_is_one_error() -> None:
 
     spent = limits().spent
     one, other, third = error(1), error(1), error(2)
-    assert one_for_all(ExceptionGroup("", [one, ExceptionGroup("", [other])])) is one
-    assert one_for_all(one) is one
+    assert collapse_budget_errors(ExceptionGroup("", [one, ExceptionGroup("", [other])])) is one
+    assert collapse_budget_errors(one) is one
     for group in (ExceptionGroup("", [one, third]), ExceptionGroup("", [one, ValueError()])):
-        assert one_for_all(group) is group
+        assert collapse_budget_errors(group) is group
 
 
 # --- the limits of one call ----------------------------------------------------------------------------
@@ -572,7 +572,7 @@ async def test_a_group_of_what_one_limit_has_cut_is_one_error() -> None:
 
 async def started(m: object, backend_steps: int, allowed: Limits | None) -> ModelOutputThunk:
     """A thunk whose work has limits of its own, as a call's."""
-    place: Place = await m.backend.place()  # type: ignore[attr-defined]
+    place: SpawnTarget = await m.backend.place()  # type: ignore[attr-defined]
     thunk = ModelOutputThunk(place.nursery)
 
     async def work(sink: ModelOutputThunk) -> None:

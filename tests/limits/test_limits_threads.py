@@ -18,7 +18,7 @@ from mellea_sc import (
     limits,
     start_session,
 )
-from mellea_sc.runtime.loops import call_soon_in, current_loop
+from mellea_sc.runtime.loops.current import call_soon_in, current_loop
 from mellea_sc.testing import ScriptedBackend, Stall
 
 

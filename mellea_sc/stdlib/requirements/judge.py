@@ -22,7 +22,7 @@ from mellea_sc.core.requirement import (
     Requirement,
     ValidationResult,
 )
-from mellea_sc.runtime.generation import BoundBackend, opened_scope
+from mellea_sc.runtime.generation.producer import BoundBackend, opened_scope
 from mellea_sc.runtime.nursery import Nursery
 
 __all__ = ["LLMJudge"]
