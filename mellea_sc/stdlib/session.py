@@ -19,7 +19,7 @@ from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
 from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.core.retries import Retries, retried
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
@@ -279,6 +279,7 @@ class Conversation:
         judged = [*own, *map(as_requirement, several("requirements", requirements))]
         if return_sampling_results and strategy is None:
             raise InvalidOption("return_sampling_results needs a strategy")
+        options = merge_options(self._session._options, model_options)
         thunk = await self._start(
             Asked(
                 action,
@@ -291,6 +292,8 @@ class Conversation:
                 ],
                 strategy=strategy,
                 format=format,
+                # what was asked for live is not held back by a strategy that nobody has asked for
+                repairs_format=strategy is not DEFAULT_STRATEGY or not wants_stream(options),
                 model_options=model_options,
             )
         )

@@ -28,7 +28,7 @@ import attrs
 
 from mellea_sc.backends.retry import retrying
 from mellea_sc.core.arguments import several
-from mellea_sc.core.backend import Backend, Format, schema_of
+from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
@@ -41,6 +41,7 @@ from mellea_sc.runtime.generation.producer import BoundBackend, SpawnTarget, des
 from mellea_sc.runtime.loops.current import spawn_root, tell_if_never_started
 from mellea_sc.runtime.nursery import Nursery, current_nursery
 from mellea_sc.stdlib.conversation import Turn, Turns
+from mellea_sc.stdlib.formats import checked
 from mellea_sc.stdlib.requirements.making import as_requirement
 from mellea_sc.stdlib.sampling.engine.judges import DEFAULT_LANE_BUFFER, AttemptSettings
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
@@ -206,7 +207,7 @@ def prepare_run(
         raise InvalidOption(
             f"a stream's strategy must be a PlannedStrategy, which judges while it streams, not {strategy!r}"
         )
-    schema_of(format)
+    format = checked(format)
     merge_options(model_options)
     limited(limits)
     own = () if strategy is None else strategy.requirements

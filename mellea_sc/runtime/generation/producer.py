@@ -340,7 +340,7 @@ def start_generation(
     async def work(sink: ModelOutputThunk) -> None:
         await generate_into(sink, nursery, action, ctx, format=format, model_options=model_options)
         if isinstance(format, type):  # judges have schemas, and read more than JSON
-            warn_of_misfit(sink, format)
+            warn_of_misfit(sink)
 
     thunk.start(work, place.tasks)
     return thunk
