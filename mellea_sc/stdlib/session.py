@@ -258,7 +258,9 @@ class Conversation:
             limits: What the call may use, all its attempts and judges together; see :func:`limits`.
             retries: How often a request of the call, its judges' included, is made again when it failed
                 before its answer began, or :class:`Retries`; 0: never; ``None``: as the session says.
-            format: A pydantic model class or a JSON schema that the model is constrained to.
+            format: A pydantic model class or a JSON schema that the model is constrained to. An answer that does
+                not fit it is a failed attempt of the strategy. For that alone the default strategy does not hold
+                back an answer that is streamed.
             model_options: See :class:`~mellea_sc.ModelOption`.
             await_result: Return only when the thunk is computed.
 
@@ -267,6 +269,7 @@ class Conversation:
 
         Raises:
             InvalidOption: an argument is not usable.
+            MissingExtra: for a JSON schema, if a package of the extra ``json`` is not installed.
             SessionClosed: the session has ended.
             BudgetExceeded: from awaiting the thunk: the call has used more than its limits.
             PreconditionFailed: from awaiting the thunk: the input does not meet a precondition.
@@ -402,7 +405,9 @@ class Conversation:
             limits: What the call may use, all its attempts and judges together; see :func:`limits`.
             retries: How often a request of the call, its judges' included, is made again when it failed
                 before its answer began, or :class:`Retries`; 0: never; ``None``: as the session says.
-            format: A pydantic model class or a JSON schema that the model is constrained to.
+            format: A pydantic model class or a JSON schema that the model is constrained to. An answer that does
+                not fit it is a failed attempt of the strategy. For that alone the default strategy does not hold
+                back an answer that is streamed.
             model_options: See :class:`~mellea_sc.ModelOption`.
             await_result: Return only when the thunk is computed.
 
@@ -411,6 +416,7 @@ class Conversation:
 
         Raises:
             InvalidOption: an argument is not usable.
+            MissingExtra: for a JSON schema, if a package of the extra ``json`` is not installed.
             PromptTemplateError: a template is not valid, or uses a variable that is not given.
             SessionClosed: the session has ended.
             BudgetExceeded: from awaiting the thunk: the call has used more than its limits.
