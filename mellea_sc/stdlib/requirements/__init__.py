@@ -28,8 +28,8 @@ if TYPE_CHECKING:
         default_output_to_bool,
     )
     from mellea_sc.stdlib.requirements.code_blocks import CodeBlocks
-    from mellea_sc.stdlib.requirements.judge import LLMJudge
     from mellea_sc.stdlib.requirements.length import MaxCharacters, MaxSentences, MaxWords
+    from mellea_sc.stdlib.requirements.llm_judge import LLMJudge
     from mellea_sc.stdlib.requirements.making import (
         as_requirement,
         check,
@@ -75,7 +75,7 @@ __getattr__: Callable[[str], object] = importing(
             "default_output_to_bool",
         ),
         "mellea_sc.stdlib.requirements.code_blocks": ("CodeBlocks",),
-        "mellea_sc.stdlib.requirements.judge": ("LLMJudge",),
+        "mellea_sc.stdlib.requirements.llm_judge": ("LLMJudge",),
         "mellea_sc.stdlib.requirements.length": (
             "MaxCharacters",
             "MaxSentences",

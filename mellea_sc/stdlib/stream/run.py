@@ -30,8 +30,8 @@ from mellea_sc.core.retries import Retries, retried
 from mellea_sc.core.spending import Limits
 from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.core.trace import Cause, Trace
-from mellea_sc.runtime.budgets.budget import budget_scope, collapse_budget_errors
 from mellea_sc.runtime.budgets.limits import limited
+from mellea_sc.runtime.budgets.scope import budget_scope
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.checks.validation import check_input
 from mellea_sc.runtime.failures import (
@@ -168,7 +168,7 @@ class StreamRun:
             failure = failure_of(error, "a stream", task)
             if failure is None:
                 raise
-            result.error = collapse_budget_errors(failure)
+            result.error = failure
         finally:
             self._end()
         if (
