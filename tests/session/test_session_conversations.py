@@ -158,6 +158,59 @@ async def test_a_validator_may_ask_another_conversation_and_not_its_own() -> Non
     assert "another conversation" in str(refused[0])
 
 
+@pytest.mark.parametrize("first", ["achat", "ainstruct", "avalidate", "stream"])
+@pytest.mark.parametrize("second", ["achat", "avalidate", "stream"])
+async def test_conversations_whose_validators_ask_each_other_get_an_error_and_no_deadlock(
+    first: str, second: str
+) -> None:
+    async def asks(other: Conversation, how: str) -> None:
+        if how == "stream":
+            await (await other.stream("inner")).acomplete()
+        elif how == "ainstruct":
+            await (await other.ainstruct("inner"))
+        else:
+            await getattr(other, how)("inner" if how == "achat" else good)
+
+    def asking(other: Conversation, how: str, delay: float) -> Requirement:
+        async def validate(_: object) -> ValidationResult:
+            await anyio.sleep(delay)
+            await asks(other, how)
+            return ValidationResult(True)
+
+        return Requirement("r", validate, check_only=True)
+
+    good = Requirement("good", lambda _: ValidationResult(True))
+    before = ChatContext.from_messages(
+        [{"role": "user", "content": "0"}, {"role": "assistant", "content": "0"}]
+    )
+    async with start_session(backend=backend(), on_error="log") as m:
+        ann, bob = m.conversation(before), m.conversation(before)
+        of_ann = await ann.ainstruct("a", requirements=[asking(bob, first, 1)])
+        of_bob = await bob.ainstruct("b", requirements=[asking(ann, second, 2)])
+        with anyio.fail_after(60):
+            with pytest.raises(UsageError, match="of its own"):
+                await of_bob
+            assert await of_ann == "0+a"
+            assert str(await ann.achat("c")) == "0+a+c"
+        assert not ann._turns._line
+        assert not bob._turns._line
+
+
+async def test_a_validator_may_ask_a_conversation_that_others_wait_for() -> None:
+    async with start_session(backend=backend()) as m:
+        shared = m.conversation()
+
+        async def validate(_: object) -> ValidationResult:
+            return ValidationResult("s" in str(await shared.achat("s")))
+
+        requirement = Requirement("r", validate, check_only=True)
+        thunks = [
+            await m.conversation().ainstruct("q", requirements=[requirement]) for _ in range(3)
+        ]
+        assert [await thunk for thunk in thunks] == ["q"] * 3
+    assert said(shared)[-1] == "s+s+s"
+
+
 # --- ends ----------------------------------------------------------------------------------------------
 
 
