@@ -66,7 +66,7 @@ class CheckedSchema(dict[str, object]):
 
     Args:
         schema: The schema.
-        misfit_of: Why a text does not fit it; ``None``: it does.
+        misfit_of: Why a text does not fit it, be it no JSON at all; ``None``: it does, or somebody else will see.
     """
 
     def __init__(self, schema: JsonSchema, misfit_of: Callable[[str], str | None]) -> None:

@@ -36,7 +36,7 @@ import anyio.abc
 import anyio.lowlevel
 import attrs
 
-from mellea_sc.core.backend import Backend
+from mellea_sc.core.backend import Backend, Format, schema_of
 from mellea_sc.core.errors import (
     BackendError,
     BudgetExceeded,
@@ -91,6 +91,11 @@ def current_nursery() -> Nursery | None:
     return nursery
 
 
+def _as_it_is(format: Format | None) -> Format | None:
+    schema_of(format)
+    return format
+
+
 class Parked(Protocol):
     """A producer that waits for a slow reader."""
 
@@ -120,6 +125,7 @@ class Nursery:
         on_error: ``"hold"``: a failure belongs to its thunk; ``"cancel"``: the first one cancels all;
             ``"log"``: as ``"hold"``, and what nobody observed is logged instead of kept and raised.
         max_concurrency: At most so many requests are in flight at the same time.
+        check_format: Makes of a ``format=`` one that answers are held against, or raises.
         name: For people.
     """
 
@@ -136,9 +142,11 @@ class Nursery:
         options: ModelOptions | None = None,
         on_error: OnError = "hold",
         max_concurrency: int | None = None,
+        check_format: Callable[[Format | None], Format | None] = _as_it_is,
         name: str = "a session",
     ) -> None:
         self.backend = backend
+        self.check_format: Callable[[Format | None], Format | None] = check_format
         self.options: ModelOptions = options or {}
         self.on_error: OnError = on_error
         self.name = name

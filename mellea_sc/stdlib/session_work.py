@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import anyio
 import attrs
 
-from mellea_sc.core.backend import Format
+from mellea_sc.core.backend import CheckedSchema, Format
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
@@ -189,9 +189,11 @@ async def _carry_out(
     ctx: Context,
     thunk: ModelOutputThunk,
 ) -> None:
+    schema = action.answer_schema()
+    format = schema and CheckedSchema(schema, lambda _: None)  # carrying it out will see
     async with opened_scope(nursery) as backend:
         answer, _ = await backend.generate_from_context(
-            action, ctx, format=action.answer_schema(), model_options=asked.model_options
+            action, ctx, format=format, model_options=asked.model_options
         )
         text = await answer.avalue()
         thunk.generation = answer.generation

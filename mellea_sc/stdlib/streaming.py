@@ -378,7 +378,10 @@ class _OwnNursery(AbstractAsyncContextManager[Nursery]):
 
     async def __aenter__(self) -> Nursery:
         self._nursery = Nursery(
-            retrying(self.backend), options=self.options, name="a stream of its own"
+            retrying(self.backend),
+            options=self.options,
+            check_format=checked,
+            name="a stream of its own",
         )
         return await self._nursery.__aenter__()
 

@@ -40,6 +40,7 @@ from mellea_sc import (
     limits,
     simple_validate,
     start_session,
+    stream_with_chunking,
     wait_for_all_mots,
 )
 from mellea_sc.core.backend import ChatMessage, Format
@@ -322,7 +323,7 @@ async def test_a_text_that_fits_its_schema_is_what_it_means(
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ('{"name": "Li', "the answer is no JSON: Unterminated string"),
+        ('{"name": "Li', "it cannot be read as JSON: Unterminated string"),
         ("[]", '$: wanted is {"type": "object"}'),
         ('{"name": "Lima"}', "$: 'people' is a required property"),
         ('{"name": "Lima", "people": "S3CRET"}', '$.people: wanted is {"type": "integer"}'),
@@ -331,7 +332,7 @@ async def test_a_text_that_fits_its_schema_is_what_it_means(
         ('{"name": "Lima", "people": 1, "is": ["x", "S3CRET"]}', '$.is[1]: wanted is {"enum"'),
     ],
 )
-@pytest.mark.parametrize("how", ["instruct", "sampled", "act", "stream"])
+@pytest.mark.parametrize("how", ["instruct", "sampled", "act", "stream", "backend", "bare"])
 async def test_a_text_that_does_not_fit_its_schema_is_told_with_the_place_and_means_nothing(
     how: str, answer: str, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -355,6 +356,14 @@ async def test_a_text_that_does_not_fit_its_schema_is_told_with_the_place_and_me
                 await thunk
             case "act":
                 thunk = await m.aact(CBlock("?"), format=schema, strategy=None, await_result=True)
+            case "backend":
+                thunk, _ = await m.backend.generate_from_context("?", m.ctx, format=schema)
+                await thunk
+            case "bare":
+                stream = stream_with_chunking("?", backend, m.ctx, format=schema, chunking=None)
+                async with stream as result:
+                    await result.acomplete()
+                thunk = result.as_thunk
             case _:
                 async with m.stream("?", format=schema, chunking=None) as result:
                     await result.acomplete()

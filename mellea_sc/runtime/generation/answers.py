@@ -112,9 +112,11 @@ def misfit_of(text: str, format: Format | None) -> str | None:
 def _read(text: str, format: Format) -> tuple[object, str | None]:
     """The value that a text stands for in a format, and why it does not fit it."""
     try:
+        if isinstance(format, CheckedSchema):
+            return None, format.misfit_of(text)
         if isinstance(format, Mapping):
             json.loads(text)
-            return None, format.misfit_of(text) if isinstance(format, CheckedSchema) else None
+            return None, None
         return format.model_validate_json(text), None
     except (ValueError, RecursionError) as error:
         wanted = "JSON" if isinstance(format, Mapping) else format.__name__

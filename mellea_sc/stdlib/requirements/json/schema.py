@@ -96,7 +96,7 @@ def _fits_schema(
     try:
         value: object = json.loads(text)
     except (ValueError, RecursionError) as error:  # Python can be told to read fewer digits
-        return f"it cannot be read: {error}"
+        return f"it cannot be read as JSON: {error}"
     exceptions = schema_package("jsonschema.exceptions")
     try:
         worst = cast("_Invalid | None", exceptions.best_match(validator.iter_errors(value)))
