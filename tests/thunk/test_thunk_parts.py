@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import pickle
+import sys
 from collections.abc import Sequence
 
 import anyio
@@ -24,7 +25,9 @@ from mellea_sc import (
     GenerationRequest,
     InvalidOption,
     LLMJudge,
+    MObject,
     ModelOption,
+    PatternTooSlow,
     RejectionSamplingStrategy,
     RepairTemplateStrategy,
     Requirement,
@@ -389,6 +392,35 @@ async def test_what_is_no_schema_that_can_be_checked_is_refused_before_anything_
         with pytest.raises(InvalidOption):
             await m.stream("?", format=schema)
     assert not backend.calls
+
+
+@pytest.mark.parametrize("strategy", [None, RejectionSamplingStrategy(loop_budget=2)])
+async def test_a_pattern_of_a_schema_that_takes_too_long_is_an_error(
+    strategy: RejectionSamplingStrategy | None,
+) -> None:
+    schema = {"type": "string", "pattern": "(?:a|aa)+[bc]"}
+    async with start_session(backend=ScriptedBackend(f'"{"a" * 60}! c"')) as m:
+        thunk = await m.ainstruct("?", format=schema, strategy=strategy)
+        with pytest.raises(PatternTooSlow):
+            await thunk
+
+
+async def test_judges_and_methods_of_objects_need_no_package_and_tell_of_no_misfit(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Shelf(MObject):
+        lends = ("count",)
+
+        def count(self) -> int:
+            return 3
+
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    answers = ["Yes, it is.", '{"method": "count", "arguments": {}, "text": ""}']
+    async with start_session(backend=ScriptedBackend(*answers)) as m:
+        [verdict] = await m.avalidate("be nice", output="Hello.")
+        assert verdict
+        assert await (await m.aquery(Shelf(), "How many?")) == "3"
+    assert not caplog.records
 
 
 async def test_a_schema_that_is_changed_meanwhile_is_the_one_that_was_given() -> None:
