@@ -43,7 +43,7 @@ async def wait_for_all_mots(mots: Iterable[ModelOutputThunk]) -> None:
 
     try:
         for thunk in thunks:
-            thunk.relieve()
+            thunk.stop_throttling()
             thunk.when_finished(ended)
         if thunks:
             await settled.wait()

@@ -104,11 +104,11 @@ class Turns:
                 "in a validator use the backend that it is given, or a conversation of its own"
             )
 
-    def take_turn(self, relieve: Callable[[], None], *, runs_code: bool) -> Turn:
+    def take_turn(self, stop_throttling: Callable[[], None], *, runs_code: bool) -> Turn:
         """Take the next place in the line.
 
         Args:
-            relieve: Called when another request waits for this one: it may be waiting for a reader.
+            stop_throttling: Called when another request waits for this one: it may be waiting for a reader.
             runs_code: Whether code of the user's runs in the turn, a validator's, say.
 
         Raises:
@@ -116,7 +116,7 @@ class Turns:
         """
         if not self._in_order:
             return _FreeTurn(self)
-        turn = _QueuedTurn(self, relieve, runs_code)
+        turn = _QueuedTurn(self, stop_throttling, runs_code)
         with self._lock:
             self.check_outside()
             earlier = tuple(self._line)
@@ -127,7 +127,7 @@ class Turns:
         if earlier:
             log.warning(OVERLAP)
             for one in earlier:
-                one.relieve()
+                one.stop_throttling()
         else:
             turn.head.set()
         return turn
@@ -142,7 +142,7 @@ class Turns:
             self.check_outside()
             line = tuple(self._line)
         for earlier in line:
-            earlier.relieve()
+            earlier.stop_throttling()
         if line:
             around = _around.get()
             for outer in around:
@@ -201,7 +201,7 @@ class _FreeTurn:
 @attrs.define(eq=False)
 class _QueuedTurn:
     _turns: Turns
-    relieve: Callable[[], None]
+    stop_throttling: Callable[[], None]
     runs_code: bool
     loop: object = attrs.field(factory=current_loop, init=False)
     around: tuple[_QueuedTurn, ...] = attrs.field(factory=lambda: _around.get(), init=False)

@@ -723,7 +723,7 @@ class Conversation:
     async def _start(self, asked: Asked) -> ModelOutputThunk:
         nursery = await self._session._nursery()
         thunk = asked.thunk(nursery)
-        turn = self._turns.take_turn(thunk.relieve, runs_code=asked.runs_code)
+        turn = self._turns.take_turn(thunk.stop_throttling, runs_code=asked.runs_code)
         thunk.start(work_for(asked, nursery, turn), nursery.tasks, on_never_started=turn.give_up)
         return thunk
 

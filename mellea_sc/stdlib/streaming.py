@@ -364,8 +364,7 @@ async def _nursery_of(
     """A block with the nursery that holds a backend's connections: a session's, or one made for it."""
     if isinstance(backend, BoundBackend):
         return nullcontext(known or (await backend.place()).nursery)
-    options = known.options if known is not None else None
-    return _OwnNursery(backend, options)
+    return _OwnNursery(backend, known)
 
 
 @attrs.define(eq=False)
@@ -373,13 +372,15 @@ class _OwnNursery(AbstractAsyncContextManager[Nursery]):
     """A nursery for one run with a bare backend; made only inside the run's task."""
 
     backend: Backend
-    options: ModelOptions | None
+    inside: Nursery | None
     _nursery: Nursery | None = attrs.field(default=None, init=False)
 
     async def __aenter__(self) -> Nursery:
+        inside = self.inside
         self._nursery = Nursery(
             retrying(self.backend),
-            options=self.options,
+            options=None if inside is None else inside.options,
+            inside=inside,
             check_format=checked,
             name="a stream of its own",
         )
