@@ -28,7 +28,7 @@ import attrs
 
 from mellea_sc.backends.retry import retrying
 from mellea_sc.core.arguments import several
-from mellea_sc.core.backend import Backend, Format, schema_of
+from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
@@ -37,12 +37,14 @@ from mellea_sc.core.requirement import Requirement, check_judges
 from mellea_sc.core.retries import Retries, retries_of
 from mellea_sc.core.spending import Limits
 from mellea_sc.runtime.budgets.limits import limited
+from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.bound import BoundBackend, SpawnTarget
 from mellea_sc.runtime.generation.prompt import describe
 from mellea_sc.runtime.loops.current import spawn_root, tell_if_never_started
 from mellea_sc.runtime.nursery import Nursery, current_nursery
 from mellea_sc.runtime.unobserved import OwnError
-from mellea_sc.stdlib.conversation import Conversation, Turn
+from mellea_sc.stdlib.conversation import Turn, Turns
+from mellea_sc.stdlib.formats import checked
 from mellea_sc.stdlib.requirements.making import as_requirement
 from mellea_sc.stdlib.sampling.engine.judges import DEFAULT_LANE_BUFFER, AttemptSettings
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
@@ -150,7 +152,7 @@ def stream_with_chunking(
     def prepare() -> StreamRun:
         return prepare_run(
             action,
-            partial(Conversation(ctx, in_order=False).take_turn, runs_code=True),
+            partial(Turns(ctx, in_order=False).take_turn, runs_code=True),
             judge=validation_backend or backend,
             requirements=requirements,
             chunking=chunking,
@@ -208,7 +210,7 @@ def prepare_run(
         raise InvalidOption(
             f"a stream's strategy must be a PlannedStrategy, which judges while it streams, not {strategy!r}"
         )
-    schema_of(format)
+    format = checked(format)
     merge_options(model_options)
     limited(limits)
     own = () if strategy is None else strategy.requirements
@@ -267,10 +269,12 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
     def __await__(self) -> Generator[object, None, StreamChunkingResult]:
         return self._start().__await__()
 
+    @raises_briefly
     async def __aenter__(self) -> StreamChunkingResult:
         self._result = await self._start()
         return self._result
 
+    @raises_briefly
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
@@ -293,6 +297,7 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         if exc is None and (error := result.error_to_raise()) is not None:
             raise error
 
+    @raises_briefly
     async def _start(self) -> StreamChunkingResult:
         if self._used:
             raise InvalidOption("a stream request can be awaited or entered once; make another one")
@@ -382,6 +387,7 @@ class _OwnNursery(AbstractAsyncContextManager[Nursery]):
             retrying(self.backend),
             options=None if inside is None else inside.options,
             inside=inside,
+            check_format=checked,
             name="a stream of its own",
         )
         return await self._nursery.__aenter__()

@@ -32,7 +32,7 @@ import anyio.lowlevel
 
 from mellea_sc.core.backend import Delta
 from mellea_sc.core.errors import BackendTimeout, BudgetExceeded, GenerationCancelled
-from mellea_sc.runtime.budgets.budget import budget_scope
+from mellea_sc.runtime.budgets.scope import budget_scope
 from mellea_sc.runtime.failures import failure_of, raise_unchanged
 from mellea_sc.runtime.generation.record import AnswerRecord
 from mellea_sc.runtime.loops.current import after_first_steps, check_loop, running_task

@@ -30,8 +30,8 @@ from mellea_sc.core.retries import Retries, retried
 from mellea_sc.core.spending import Limits
 from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.core.trace import Cause, Trace
-from mellea_sc.runtime.budgets.budget import budget_scope, collapse_budget_errors
 from mellea_sc.runtime.budgets.limits import limited
+from mellea_sc.runtime.budgets.scope import budget_scope
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.checks.validation import check_input
 from mellea_sc.runtime.failures import (
@@ -128,7 +128,9 @@ class StreamRun:
             error=self.error_to_raise,
         )
         self._conductor = AttemptRunner(strategy, requirements, settings.attempt, self._gate)
-        self.result: StreamChunkingResult = StreamChunkingResult(self, self._gate)
+        self.result: StreamChunkingResult = StreamChunkingResult(
+            self, self._gate, tuple(requirements)
+        )
         # the last step: whoever is in the line of a conversation has to come to run()
         self._turn = turn(self._gate.open)
 
@@ -161,7 +163,7 @@ class StreamRun:
             failure = failure_of(error, "a stream", task)
             if failure is None:
                 raise
-            result.error = collapse_budget_errors(failure)
+            result.error = failure
         finally:
             self._end()
         if (
@@ -219,7 +221,7 @@ class StreamRun:
             answer = chosen.thunk()
             answer.name = describe(self._action)
             read_meaning(answer, answer.value, self._action, self._format)
-            warn_of_misfit(answer, self._format)
+            warn_of_misfit(answer)
             self._answered = answer
             self.result.completed = True
             self._turn.commit(ctx.add(self._action).add(answer))
