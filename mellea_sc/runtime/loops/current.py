@@ -15,6 +15,7 @@ from importlib.util import find_spec
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 from mellea_sc.core.errors import UsageError, WrongEventLoop
 
@@ -23,8 +24,10 @@ __all__ = [
     "call_in",
     "call_soon_in",
     "check_loop",
+    "checkpoint_before_error",
     "clock",
     "current_loop",
+    "errors_collected_by",
     "has_ended",
     "is_being_cancelled",
     "is_stray_cancellation",
@@ -242,6 +245,29 @@ def after_first_steps(check: Callable[[], None]) -> None:
         from mellea_sc.runtime.loops import asyncio_loop
 
         asyncio_loop.call_after_first_steps(check)
+
+
+async def checkpoint_before_error() -> None:
+    """Give other tasks a turn before an error is raised.
+
+    A coroutine that a cancellation is being thrown into would put that into the context of the error.
+
+    Cancellation: none; not even asyncio's own, which goes through shields, takes the place of the error.
+    """
+    with suppress(anyio.get_cancelled_exc_class()):
+        await anyio.lowlevel.cancel_shielded_checkpoint()
+
+
+def errors_collected_by(tasks: anyio.abc.TaskGroup) -> list[BaseException]:
+    """The list in which a task group collects its errors under asyncio; an empty one under trio.
+
+    There, no cancellation takes the place of an error.
+    """
+    if _is_trio():
+        return []
+    from mellea_sc.runtime.loops import asyncio_loop
+
+    return asyncio_loop.errors_collected_by(tasks)
 
 
 def has_ended(tasks: anyio.abc.TaskGroup) -> bool:
