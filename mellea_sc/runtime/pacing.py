@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
@@ -46,15 +46,16 @@ class Slots:
         """
         if self._places is None:
             return
-        try:
+        with suppress(anyio.WouldBlock):
             self._places.acquire_nowait()
-        except anyio.WouldBlock:
-            self._waiting += 1
-            try:
-                self._relieve()
-                await self._places.acquire()
-            finally:
-                self._waiting -= 1
+            return
+        # not where that is handled: it would be in the context of what ends the wait
+        self._waiting += 1
+        try:
+            self._relieve()
+            await self._places.acquire()
+        finally:
+            self._waiting -= 1
 
     def give_back(self) -> None:
         """Leave the place to somebody else."""

@@ -26,6 +26,7 @@ from mellea_sc.core.base import Context
 from mellea_sc.core.requirement import ValidationResult
 from mellea_sc.runtime.failures import failure_of, leaves_of, sole_error, task_group, tidied
 from mellea_sc.runtime.loops.current import running_task
+from mellea_sc.runtime.pacing import Slots
 from mellea_sc.stdlib.session import MelleaSession
 from mellea_sc.testing import Fail, ScriptedBackend
 
@@ -302,3 +303,17 @@ async def test_a_task_group_raises_an_error_that_is_the_only_one_as_itself() -> 
             tasks.start_soon(fail, KeyError("b"))
             await anyio.sleep_forever()
     assert {type(one) for one in both.value.exceptions} == {ValueError, KeyError}
+
+
+async def test_who_is_cancelled_while_waiting_for_a_place_has_nothing_in_the_context() -> None:
+    slots = Slots(1, lambda: None)
+    await slots.take()
+    chain: list[BaseException] = []
+    with anyio.move_on_after(0):
+        try:
+            await slots.take()
+        except anyio.get_cancelled_exc_class() as error:
+            chain = chain_of(error)
+            raise
+    assert len(chain) == 1
+    assert not slots.is_short
