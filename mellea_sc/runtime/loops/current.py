@@ -29,6 +29,7 @@ __all__ = [
     "current_loop",
     "errors_collected_by",
     "has_ended",
+    "interpreter_is_ending",
     "is_being_cancelled",
     "is_stray_cancellation",
     "loop_options",
@@ -83,9 +84,15 @@ def loop_options() -> dict[str, bool]:
     A loop that somebody else starts is theirs to choose. When the interpreter is ending, uvloop cannot be imported
     any more.
     """
-    is_ending = not threading.main_thread().is_alive()
     is_here = sys.platform != "win32" and find_spec("uvloop") is not None
-    return {"use_uvloop": prefers_uvloop and is_here and not is_ending}
+    return {"use_uvloop": prefers_uvloop and is_here and not interpreter_is_ending()}
+
+
+def interpreter_is_ending() -> bool:
+    """Whether the interpreter is ending, and may refuse to import modules or to start threads."""
+    # the main thread counts as alive while it calls what is registered for its end, and imports fail by then
+    shutting_down: object = getattr(threading, "_SHUTTING_DOWN", False)
+    return bool(shutting_down) or not threading.main_thread().is_alive()
 
 
 prefers_uvloop: bool = True
