@@ -51,6 +51,7 @@ from mellea_sc.runtime.failures import (
 )
 from mellea_sc.runtime.loops.current import (
     check_loop,
+    checkpoint_before_error,
     current_loop,
     has_ended,
     pass_on_interrupt,
@@ -218,11 +219,7 @@ class Nursery:
             if own and exc is not None:
                 errors.insert(0, exc)
                 what = f"its block was left by an error, and there are {what}"
-            # a coroutine that a cancellation is being thrown into would put that into the group's context
-            with suppress(
-                anyio.get_cancelled_exc_class()
-            ):  # one of asyncio's own, that no shield stops
-                await anyio.lowlevel.cancel_shielded_checkpoint()
+            await checkpoint_before_error()  # noqa: ASYNC102 - one step
             raise_unchanged(BaseExceptionGroup(what, errors))
         return bool(swallowed)
 

@@ -7,11 +7,17 @@ is cancelled leaves the line and the conversation as if it had never been.
 A request that might wait for itself is refused: one that is made inside a turn, by a validator, say. In a
 thread nothing tells that it was such a validator that started it. So nobody waits for a turn of another
 event loop, and no blocking call for one in which code of the user's runs.
+
+One case is left, and can only be told of in the log, when it has taken long: a validator whose thread (of
+``loop.run_in_executor``, which copies no context variables) has the turn's own event loop ask, by
+``asyncio.run_coroutine_threadsafe``, and waits for that. It looks like a thread of the program's own, whose turn
+comes when the one before has ended. A requirement's ``timeout`` ends it.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -35,6 +41,15 @@ log: Final = logging.getLogger("mellea_sc")
 OVERLAP: Final = (
     "Not using a SimpleContext with asynchronous requests could cause unexpected results due to "
     "stale contexts. Ensure you await between requests."
+)
+
+LONG: Final = 30.0
+"""Seconds of waiting for a turn in which code of the user's runs, after which that is told of."""
+
+LONG_WAIT: Final = (
+    "a turn of a conversation has waited %g s for another one in which a validator, a strategy or a tool may run. "
+    "If that has a thread ask the same conversation and waits for it, both wait for ever: in a validator use the "
+    "backend that it is given, or another session, and give the requirement a timeout"
 )
 
 
@@ -124,6 +139,7 @@ class Turns:
             turn.waits_for.update(earlier[-1:])
         for outer in turn.around:
             outer.waits_for.add(turn)
+        turn.waits_for_code = any(one.runs_code for one in earlier)
         if earlier:
             log.warning(OVERLAP)
             for one in earlier:
@@ -148,7 +164,7 @@ class Turns:
             for outer in around:
                 outer.waits_for.add(line[-1])
             try:
-                await line[-1].left.wait()
+                await _wait(line[-1].left, for_code=any(one.runs_code for one in line))
             finally:
                 for outer in around:
                     outer.waits_for.discard(line[-1])
@@ -209,11 +225,12 @@ class _QueuedTurn:
     """The turn before it, and those that were asked for inside it."""
     head: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     left: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+    waits_for_code: bool = attrs.field(default=False, init=False)
     _token: Token[tuple[_QueuedTurn, ...]] = attrs.field(init=False)
 
     async def __aenter__(self) -> Context:
         try:
-            await self.head.wait()
+            await _wait(self.head, for_code=self.waits_for_code)
         except BaseException:
             self._turns.leave(self)
             raise
@@ -246,6 +263,14 @@ def _all_waited_for(turns: Iterable[_QueuedTurn]) -> set[_QueuedTurn]:
             found.add(turn)
             ahead.extend(tuple(turn.waits_for))
     return found
+
+
+async def _wait(turn: anyio.Event, *, for_code: bool) -> None:
+    with anyio.move_on_after(LONG if for_code else math.inf):
+        await turn.wait()
+        return
+    log.warning(LONG_WAIT, LONG)
+    await turn.wait()
 
 
 _around: Final[ContextVar[tuple[_QueuedTurn, ...]]] = ContextVar("mellea_sc_turns", default=())

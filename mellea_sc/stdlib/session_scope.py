@@ -255,8 +255,9 @@ class SessionScope:
         loops: list[object] = []
         if self._block is not None and self._block.is_open:
             loops.append(self._block.loop)
-        with self._lock:
-            loops += [loop for loop, adopted in self._adopted.items() if not adopted.has_ended]
+        # a copy and no lock: a signal's handler that calls would wait, with the lock, for a thread that wants it
+        adopted = self._adopted.copy()
+        loops += [loop for loop, nursery in adopted.items() if not nursery.has_ended]
         loops = [loop for loop in loops if loop is not own and (loop is here or may_run(loop))]
         if loops and all(loop is not here for loop in loops):
             raise WrongEventLoop("the session is running in another event loop: end it there")

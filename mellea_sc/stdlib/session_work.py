@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Coroutine, Sequence
 from functools import partial
 
-import anyio
 import attrs
 
 from mellea_sc.core.backend import CheckedSchema, Format
@@ -20,7 +19,7 @@ from mellea_sc.core.spending import Limits
 from mellea_sc.core.trace import TokenCount, Trace
 from mellea_sc.runtime.budgets.limits import limited
 from mellea_sc.runtime.checks.validation import check_input, validate_all
-from mellea_sc.runtime.failures import sole_error, stray_cancellation_as
+from mellea_sc.runtime.failures import stray_cancellation_as, task_group
 from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.bound import opened_scope
 from mellea_sc.runtime.generation.generation import Generation, Work
@@ -157,11 +156,10 @@ async def _answer_if_met(
         sink.release_output()
 
     sink.hold_output()
-    with sole_error():
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(check, name="preconditions")
-            with stray_cancellation_as("an answer"):
-                await _answer(asked, nursery, ctx, thunk, sink)
+    async with task_group() as tasks:
+        tasks.start_soon(check, name="preconditions")
+        with stray_cancellation_as("an answer"):
+            await _answer(asked, nursery, ctx, thunk, sink)
 
 
 async def _sample(
