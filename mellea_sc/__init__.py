@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from mellea_sc._lazy import importing
 
 if TYPE_CHECKING:
+    from mellea_sc.backends import model_ids
     from mellea_sc.backends.local import LocalBackend
     from mellea_sc.backends.ollama import OllamaBackend
     from mellea_sc.backends.openai import OpenAIBackend
@@ -269,6 +270,7 @@ __all__ = [
     "WrongEventLoop",
     "check",
     "limits",
+    "model_ids",
     "req",
     "resolve_chunking",
     "simple_validate",
@@ -278,6 +280,7 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "mellea_sc.backends": ("model_ids",),
     "mellea_sc.backends.local": ("LocalBackend",),
     "mellea_sc.backends.ollama": ("OllamaBackend",),
     "mellea_sc.backends.openai": ("OpenAIBackend",),

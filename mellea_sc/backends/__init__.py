@@ -1,6 +1,7 @@
 """How to talk to models: one module per protocol.
 
 model_options.py   ModelOption, and what each protocol calls the options
+model_ids.py       names of models that differ from server to server
 openai.py          any server with OpenAI's chat completions
 ollama.py          Ollama
 local.py           the embedded engine, a child process
@@ -20,7 +21,9 @@ from typing import TYPE_CHECKING
 from mellea_sc.core.model_options import ModelOption
 
 if TYPE_CHECKING:
+    from mellea_sc.backends import model_ids as model_ids
     from mellea_sc.backends.local import LocalBackend
+    from mellea_sc.backends.model_ids import ModelIdentifier
     from mellea_sc.backends.ollama import OllamaBackend
     from mellea_sc.backends.openai import OpenAIBackend
     from mellea_sc.backends.retry import Retrying
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Backend",
     "LocalBackend",
+    "ModelIdentifier",
     "ModelOption",
     "OllamaBackend",
     "OpenAIBackend",
@@ -37,11 +41,13 @@ __all__ = [
     "Retrying",
     "ServerSettings",
     "make_backend",
+    "model_ids",
 ]
 
 _HOMES = {
     "Backend": "mellea_sc.core.backend",
     "LocalBackend": "mellea_sc.backends.local",
+    "ModelIdentifier": "mellea_sc.backends.model_ids",
     "OllamaBackend": "mellea_sc.backends.ollama",
     "OpenAIBackend": "mellea_sc.backends.openai",
     "OpenAISettings": "mellea_sc.backends.select",
@@ -52,8 +58,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        from importlib import import_module
+    from importlib import import_module
 
+    if name == "model_ids":
+        return import_module("mellea_sc.backends.model_ids")
+    if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -283,7 +283,11 @@ class Context(abc.ABC):
         last = items[-1]
         if last is None:
             return None
-        return ContextTurn(items[-2], last) if role_of(last) == "assistant" else ContextTurn(last, None)
+        return (
+            ContextTurn(items[-2], last)
+            if role_of(last) == "assistant"
+            else ContextTurn(last, None)
+        )
 
     @property
     def node_data(self) -> Span | None:

@@ -43,7 +43,7 @@ from mellea_sc.core.errors import (
     GenerationCancelled,
     SessionClosed,
 )
-from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.runtime.failures import (
     failure_of,
     leaves_of,
@@ -116,7 +116,7 @@ class Nursery:
 
     Args:
         backend: What generations of this nursery are made with.
-        options: Model options that every generation starts from.
+        options: Model options that every generation starts from, on top of the backend's own.
         on_error: ``"hold"``: a failure belongs to its thunk; ``"cancel"``: the first one cancels all;
             ``"log"``: as ``"hold"``, and what nobody observed is logged instead of kept and raised.
         max_concurrency: At most so many requests are in flight at the same time.
@@ -139,7 +139,8 @@ class Nursery:
         name: str = "a session",
     ) -> None:
         self.backend = backend
-        self.options: ModelOptions = options or {}
+        self.own_options: ModelOptions = options or {}
+        self.options: ModelOptions = merge_options(backend.model_options, options)
         self.on_error: OnError = on_error
         self.name = name
         self.loop: object = current_loop()

@@ -12,6 +12,7 @@ import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Concatenate, Final, Literal, ParamSpec, TypeVar, Unpack, overload
 
+from mellea_sc.backends.model_ids import ModelIdentifier
 from mellea_sc.backends.retry import retrying
 from mellea_sc.backends.select import OpenAISettings, make_backend
 from mellea_sc.core.arguments import several
@@ -54,7 +55,7 @@ DEFAULT_STRATEGY: Final = RejectionSamplingStrategy(loop_budget=2)
 
 def start_session(
     backend_name: str | None = None,
-    model_id: str | None = None,
+    model_id: str | ModelIdentifier | None = None,
     ctx: Context | None = None,
     *,
     context_type: Literal["simple", "chat"] | None = None,
@@ -74,7 +75,8 @@ def start_session(
     Args:
         backend_name: ``"local"``, ``"ollama"`` or ``"openai"``; else ``MELLEA_SC_BACKEND``, else ``local``
             where the extra is installed, else ``ollama``.
-        model_id: The model's name; else ``MELLEA_SC_MODEL``, else one that the backend chooses.
+        model_id: The model's name, or one of ``model_ids``; else ``MELLEA_SC_MODEL``, else one that the
+            backend chooses.
         ctx: The conversation to go on with; a :class:`SimpleContext` if not given.
         context_type: ``"simple"`` or ``"chat"``, instead of ``ctx``.
         model_options: For every generation, see :class:`~mellea_sc.ModelOption`.

@@ -361,7 +361,7 @@ async def _nursery_of(
     """A block with the nursery that holds a backend's connections: a session's, or one made for it."""
     if isinstance(backend, BoundBackend):
         return nullcontext(known or (await backend.place()).nursery)
-    options = known.options if known is not None else None
+    options = known.own_options if known is not None else None
     return _OwnNursery(backend, options)
 
 
