@@ -150,6 +150,7 @@ class Nursery:
         self.outer: Nursery | None = None
         self._link: _Link | None = None
         self._parked: set[Parked] = set()
+        self._guests: set[AdoptedNursery] = set()
         self._unobserved = Unobserved(name, on_error)
         self._cancelled = False
         self._slots = Slots(max_concurrency, self.relieve)
@@ -355,9 +356,31 @@ class Nursery:
             producer.relieve()
 
     def drain(self) -> None:
-        """No producer waits for a reader any more."""
+        """No producer waits for a reader any more, and no guest for more tasks."""
         self.draining = True
         self.relieve()
+        for guest in list(self._guests):
+            guest.leave()
+
+    # --- nurseries of others that live in this one --------------------------------------------
+
+    def admit(self, guest: AdoptedNursery) -> None:
+        """Have a task of this nursery hold another nursery: this one joins or cancels it.
+
+        Raises:
+            SessionClosed: this one has been left or cancelled.
+            WrongEventLoop: it belongs to another event loop.
+        """
+        # in the nursery's own context: the guest outlives who asks for it
+        start = partial(self.start, guest.run, name=guest.name, never_began=guest.has_left)
+        self._context.run(start)
+        self._guests.add(guest)
+        if self.draining:
+            guest.leave()
+
+    def dismiss(self, guest: AdoptedNursery) -> None:
+        """A guest has ended."""
+        self._guests.discard(guest)
 
     # --- what generations need --------------------------------------------------------------
 
@@ -444,19 +467,28 @@ class Nursery:
 
 
 class AdoptedNursery:
-    """A nursery that the running event loop hosts: cancelled and joined when the loop ends.
+    """A nursery that the running event loop hosts, or another nursery: joined and ended with it.
+
+    The loop cancels it. A nursery that is left normally joins it, and takes over what nobody has observed.
 
     Args:
         nursery: A nursery that nobody has entered.
+        host: The nursery that hosts it.
     """
 
-    def __init__(self, nursery: Nursery) -> None:
+    def __init__(self, nursery: Nursery, host: Nursery | None = None) -> None:
         self.nursery = nursery
+        self.name: str = f"mellea_sc root of {nursery.name}"
+        self._host = host
+        self._is_closed = False
         self._entered = anyio.Event()
         self._leave = anyio.Event()
         self._left = anyio.Event()
         self._outcome: BaseException | None = None
-        spawn_root(or_else(self._root, self._has_left), f"mellea_sc root of {nursery.name}")
+        if host is not None:
+            host.admit(self)
+        else:
+            spawn_root(or_else(self.run, self.has_left), self.name)
 
     @property
     def has_ended(self) -> bool:
@@ -469,7 +501,8 @@ class AdoptedNursery:
             await self._entered.wait()
         return self.nursery
 
-    async def _root(self) -> None:
+    async def run(self) -> None:
+        """What the task of the host does."""
         try:
             async with self.nursery:
                 self._entered.set()
@@ -477,7 +510,13 @@ class AdoptedNursery:
         except (BaseExceptionGroup, KeyboardInterrupt) as raised:
             errors = leaves_of(raised)
             failures = [error for error in errors if not isinstance(error, KeyboardInterrupt)]
-            if failures:
+            if failures and self._host is not None and not self._is_closed:
+                held = [error for error in failures if isinstance(error, Exception)]
+                if self.nursery.on_error == "cancel" or len(held) < len(failures):
+                    raise
+                for error in held:
+                    self._host.hold(error)
+            elif failures:
                 what = f"errors in {self.nursery.name} that nobody observed"
                 self._outcome = BaseExceptionGroup(what, failures)
                 if not self._leave.is_set():
@@ -485,11 +524,18 @@ class AdoptedNursery:
             if len(failures) < len(errors):
                 pass_on_interrupt()
         finally:
-            self._has_left()
+            self.has_left()
 
-    def _has_left(self) -> None:
+    def has_left(self) -> None:
+        """Its tasks are gone."""
         self._entered.set()
         self._left.set()
+        if self._host is not None:
+            self._host.dismiss(self)
+
+    def leave(self) -> None:
+        """Join its tasks and end it, without waiting for that."""
+        self._leave.set()
 
     async def aclose(self) -> None:
         """Join its tasks and end it.
@@ -500,6 +546,7 @@ class AdoptedNursery:
         Cancellation: the tasks are cancelled, and their cleanup is waited for; errors go before, as in
         a task group.
         """
+        self._is_closed = True
         self._leave.set()
         try:
             await self._left.wait()

@@ -20,7 +20,8 @@ from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.core.model_options import ModelOptions, merge_options
+from mellea_sc.core.prompt import messages_for
 from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.core.retries import Retries, retried
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
@@ -151,6 +152,13 @@ def _blocking(
     return call
 
 
+def _is_in_order(ctx: object) -> bool:
+    """Whether requests that go on with a conversation wait for one another."""
+    if not isinstance(ctx, Context):
+        raise InvalidOption(f"a conversation is a Context, not {ctx!r}")
+    return not isinstance(ctx, SimpleContext)
+
+
 class MelleaSession(SessionScope):
     """A backend, a conversation, and every task that is started through it.
 
@@ -180,12 +188,74 @@ class MelleaSession(SessionScope):
             max_concurrency=max_concurrency,
         )
         ctx = SimpleContext() if ctx is None else ctx
-        self._conversation = Conversation(ctx, in_order=not isinstance(ctx, SimpleContext))
+        self._conversation = Conversation(ctx, in_order=_is_in_order(ctx))
+
+    # --- its conversation -----------------------------------------------------------------------
 
     @property
     def ctx(self) -> Context:
-        """The conversation so far: every turn that has succeeded."""
+        """The conversation so far: every turn that has succeeded. Assign another one to go on with that.
+
+        Raises:
+            UsageError: on assigning: requests that take turns in the conversation have not ended.
+            InvalidOption: on assigning: it is no context.
+        """
         return self._conversation.ctx
+
+    @ctx.setter
+    def ctx(self, ctx: Context) -> None:
+        self._conversation.replace(ctx, in_order=_is_in_order(ctx))
+
+    def reset(self) -> None:
+        """Forget what was said: the conversation is empty, of the same kind and settings.
+
+        Raises:
+            UsageError: requests that take turns in the conversation have not ended.
+        """
+        self.ctx = self.ctx.without_items()
+
+    def clone(self) -> MelleaSession:
+        """The same session with a conversation of its own, which goes on from where this one is.
+
+        Neither sees what the other says from now on. What the clone starts belongs to this session too: it is
+        joined or cancelled when this one ends. A clone may be ended before, or be a block of its own.
+
+        Raises:
+            SessionClosed: the session has ended.
+        """
+        self._check_open()
+        clone = copy.copy(self)
+        SessionScope.__init__(
+            clone,
+            self._raw,
+            model_options=self._options,
+            on_error=self._on_error,
+            max_concurrency=self._max_concurrency,
+            host=self,
+        )
+        clone._conversation = Conversation(self.ctx, in_order=_is_in_order(self.ctx))
+        return clone
+
+    def last_prompt(self) -> list[dict[str, str]] | None:
+        """The messages that the newest answer of the conversation was asked with, in OpenAI's form.
+
+        Of several attempts, those of the one that was kept. The system prompt is the session's or its
+        backend's. ``None`` where there is no answer.
+        """
+        answer = self.ctx.last_output()
+        ctx: Context | None = self.ctx
+        if isinstance(answer, ModelOutputThunk) and answer.sampling is not None:
+            ctx = answer.sampling.result_ctx
+        while ctx is not None and not isinstance(ctx.node_data, Thunk):
+            ctx = ctx.previous_node
+        asked = None if ctx is None else ctx.previous_node
+        if asked is None or asked.node_data is None or asked.previous_node is None:
+            return None
+        options = merge_options(self._raw.model_options, self._options)
+        messages = messages_for(
+            asked.node_data, asked.previous_node, options, prefills=self._raw.prefills
+        )
+        return [{"role": one.role, "content": one.content} for one in messages]
 
     # --- the a-methods -------------------------------------------------------------------------
 
