@@ -22,9 +22,8 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from types import TracebackType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import anyio
 import attrs
 
 from mellea_sc.backends.retry import retrying
@@ -62,6 +61,13 @@ from mellea_sc.stdlib.stream_result import StreamChunkingResult
 from mellea_sc.stdlib.stream_run import StreamRun, StreamSettings
 from mellea_sc.stdlib.turns import Conversation, Turn
 
+if TYPE_CHECKING:
+    from mellea_sc.stdlib.streamer import Streamer, stream
+else:
+    from mellea_sc._lazy import importing
+
+    __getattr__ = importing(__name__, {"mellea_sc.stdlib.streamer": ("Streamer", "stream")})
+
 __all__ = [
     "ChunkEvent",
     "CompletedEvent",
@@ -76,7 +82,9 @@ __all__ = [
     "StreamChunkingResult",
     "StreamEvent",
     "StreamRequest",
+    "Streamer",
     "StreamingDoneEvent",
+    "stream",
     "stream_with_chunking",
 ]
 
@@ -281,16 +289,8 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         Raises:
             Exception: the error that ended the run, if nobody has seen it and the block raised none.
         """
-        result = self._result
-        assert result is not None
-        if exc is not None:
-            result.cancel("its block was left")
-        elif not result.ended.is_set():
-            result.stop("its block was left")
-        with anyio.CancelScope(shield=True):
-            await result.ended.wait()
-        if exc is None and (error := result.error_to_raise()) is not None:
-            raise error
+        assert self._result is not None
+        await self._result.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it shields itself
 
     async def _start(self) -> StreamChunkingResult:
         if self._used:
