@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import subprocess
 import sys
@@ -192,8 +191,9 @@ def backends(**options: object) -> list[Callable[[ModelServer], Backend]]:
 
 def sent_options(request: RecordedRequest) -> dict[str, object]:
     """Ollama has them in an object of their own."""
-    body: dict[str, dict[str, object]] = json.loads(request.body)
-    return body.get("options", dict(body))
+    options = request.json.get("options", request.json)
+    assert isinstance(options, dict)
+    return options
 
 
 @pytest.mark.anyio
