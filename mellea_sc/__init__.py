@@ -81,9 +81,9 @@ if TYPE_CHECKING:
     from mellea_sc.core.spending import Limits, Prices, Spent
     from mellea_sc.core.trace import Cause, TokenCount, Trace
     from mellea_sc.helpers.async_helpers import wait_for_all_mots
-    from mellea_sc.runtime.generation import BoundBackend
-    from mellea_sc.runtime.limits import LimitedBlock, limits
-    from mellea_sc.runtime.thunk import ModelOutputThunk
+    from mellea_sc.runtime.budgets.limits import LimitedBlock, limits
+    from mellea_sc.runtime.generation.producer import BoundBackend
+    from mellea_sc.runtime.generation.thunk import ModelOutputThunk
     from mellea_sc.stdlib.chunking import (
         ParagraphChunker,
         RawChunker,
@@ -101,20 +101,6 @@ if TYPE_CHECKING:
         Transform,
     )
     from mellea_sc.stdlib.context import ChatContext, SimpleContext
-    from mellea_sc.stdlib.events import (
-        ChunkEvent,
-        CompletedEvent,
-        EditEvent,
-        ErrorEvent,
-        FullValidationEvent,
-        InputCheckEvent,
-        QuickCheckEvent,
-        ReasoningEvent,
-        RetractEvent,
-        RetryEvent,
-        StreamEvent,
-        StreamingDoneEvent,
-    )
     from mellea_sc.stdlib.requirements import (
         CodeBlocks,
         LLMJudge,
@@ -146,7 +132,21 @@ if TYPE_CHECKING:
         RepairTemplateStrategy,
     )
     from mellea_sc.stdlib.session import MelleaSession, start_session
-    from mellea_sc.stdlib.stream_result import StreamChunkingResult
+    from mellea_sc.stdlib.stream.events import (
+        ChunkEvent,
+        CompletedEvent,
+        EditEvent,
+        ErrorEvent,
+        FullValidationEvent,
+        InputCheckEvent,
+        QuickCheckEvent,
+        ReasoningEvent,
+        RetractEvent,
+        RetryEvent,
+        StreamEvent,
+        StreamingDoneEvent,
+    )
+    from mellea_sc.stdlib.stream.result import StreamChunkingResult
     from mellea_sc.stdlib.streaming import StreamRequest, stream_with_chunking
 
 __all__ = [
@@ -360,12 +360,12 @@ _ROOMS = {
         "Trace",
     ),
     "mellea_sc.helpers.async_helpers": ("wait_for_all_mots",),
-    "mellea_sc.runtime.generation": ("BoundBackend",),
-    "mellea_sc.runtime.limits": (
+    "mellea_sc.runtime.generation.producer": ("BoundBackend",),
+    "mellea_sc.runtime.budgets.limits": (
         "LimitedBlock",
         "limits",
     ),
-    "mellea_sc.runtime.thunk": ("ModelOutputThunk",),
+    "mellea_sc.runtime.generation.thunk": ("ModelOutputThunk",),
     "mellea_sc.stdlib.chunking": (
         "ParagraphChunker",
         "RawChunker",
@@ -386,7 +386,7 @@ _ROOMS = {
         "ChatContext",
         "SimpleContext",
     ),
-    "mellea_sc.stdlib.events": (
+    "mellea_sc.stdlib.stream.events": (
         "ChunkEvent",
         "CompletedEvent",
         "ErrorEvent",
@@ -434,7 +434,7 @@ _ROOMS = {
         "MelleaSession",
         "start_session",
     ),
-    "mellea_sc.stdlib.stream_result": ("StreamChunkingResult",),
+    "mellea_sc.stdlib.stream.result": ("StreamChunkingResult",),
     "mellea_sc.stdlib.streaming": (
         "StreamRequest",
         "stream_with_chunking",

@@ -134,7 +134,7 @@ def test_importing_the_core_imports_nothing_of_the_runtime_until_it_is_asked_for
     )
     assert not any(name.startswith("mellea_sc.runtime") for name in values)
     thunk = loaded_by("from mellea_sc.core.base import ModelOutputThunk")
-    assert "mellea_sc.runtime.thunk" in thunk
+    assert "mellea_sc.runtime.generation.thunk" in thunk
 
 
 def test_the_thunk_can_be_the_first_thing_that_is_imported() -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         default_output_to_bool,
     )
     from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
-    from mellea_sc.runtime.thunk import ModelOutputThunk
+    from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 else:
     from mellea_sc._lazy import importing
 
@@ -36,7 +36,7 @@ else:
                 "default_output_to_bool",
             ),
             "mellea_sc.core.sampling": ("SamplingResult", "SamplingStrategy"),
-            "mellea_sc.runtime.thunk": ("ModelOutputThunk",),
+            "mellea_sc.runtime.generation.thunk": ("ModelOutputThunk",),
         },
     )
 

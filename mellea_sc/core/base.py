@@ -19,12 +19,12 @@ from mellea_sc.core.tool_calls import ToolCall
 if TYPE_CHECKING:
     from typing import Self
 
-    from mellea_sc.runtime.thunk import ModelOutputThunk
+    from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 else:
     from mellea_sc._lazy import importing
 
     # Mellea has its thunk here; ours has a task, so it lives in the runtime, and is imported when asked for
-    __getattr__ = importing(__name__, {"mellea_sc.runtime.thunk": ("ModelOutputThunk",)})
+    __getattr__ = importing(__name__, {"mellea_sc.runtime.generation.thunk": ("ModelOutputThunk",)})
 
 __all__ = [
     "CBlock",

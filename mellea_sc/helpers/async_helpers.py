@@ -7,7 +7,7 @@ from typing import cast
 
 import anyio
 
-from mellea_sc.runtime.thunk import ModelOutputThunk
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 
 __all__ = ["wait_for_all_mots"]
 

@@ -44,34 +44,34 @@ from mellea_sc.core.errors import (
     SessionClosed,
 )
 from mellea_sc.core.model_options import ModelOptions, merge_options
+from mellea_sc.runtime.deadlines import DeadlineTimer, WaitTimeout
 from mellea_sc.runtime.failures import (
     failure_of,
     leaves_of,
     raise_unchanged,
     stray_cancellation_as,
 )
-from mellea_sc.runtime.loops import (
+from mellea_sc.runtime.loops.current import (
     check_loop,
     current_loop,
     has_ended,
-    or_else,
     pass_on_interrupt,
     running_loop,
     running_task,
     spawn_root,
+    tell_if_never_started,
 )
-from mellea_sc.runtime.slots import Slot, Slots
+from mellea_sc.runtime.pacing import Slot, Slots
 from mellea_sc.runtime.unobserved import Held, OnError, Unobserved, log_unobserved
-from mellea_sc.runtime.watch import Limit, Watch
 
 __all__ = [
     "CLEANUP_TIMEOUT",
     "AdoptedNursery",
     "Nursery",
     "Parked",
-    "cancellation_first",
     "current_nursery",
     "parked",
+    "reraise_if_cancelled",
 ]
 
 CLEANUP_TIMEOUT: Final = 5.0
@@ -154,7 +154,7 @@ class Nursery:
         self._unobserved = Unobserved(name, on_error)
         self._cancelled = False
         self._slots = Slots(max_concurrency, self.relieve)
-        self._watch = Watch()
+        self._watch = DeadlineTimer()
 
     # --- its life -------------------------------------------------------------------------
 
@@ -242,7 +242,7 @@ class Nursery:
         function: Callable[[*tuple[*PosArgs]], Coroutine[object, object, None]],
         *args: *PosArgs,
         name: str,
-        never_began: Callable[[], None],
+        on_never_started: Callable[[], None],
         tasks: anyio.abc.TaskGroup | None = None,
     ) -> None:
         """Start a task in this nursery.
@@ -251,7 +251,7 @@ class Nursery:
             function: What the task runs.
             args: Its arguments.
             name: For people.
-            never_began: Called if the task was dropped before its first step.
+            on_never_started: Called if the task was dropped before its first step.
             tasks: A task group inside this nursery, where the task goes instead.
 
         Raises:
@@ -259,7 +259,9 @@ class Nursery:
             WrongEventLoop: it belongs to another event loop.
         """
         self.check_usable()
-        (tasks or self.tasks).start_soon(or_else(partial(function, *args), never_began), name=name)
+        (tasks or self.tasks).start_soon(
+            tell_if_never_started(partial(function, *args), on_never_started), name=name
+        )
 
     async def call(
         self,
@@ -293,7 +295,7 @@ class Nursery:
             finally:
                 ended.set()
 
-        self.start(run, name=name, never_began=ended.set)
+        self.start(run, name=name, on_never_started=ended.set)
         try:
             await ended.wait()
         except BaseException:
@@ -372,7 +374,7 @@ class Nursery:
             WrongEventLoop: it belongs to another event loop.
         """
         # in the nursery's own context: the guest outlives who asks for it
-        start = partial(self.start, guest.run, name=guest.name, never_began=guest.has_left)
+        start = partial(self.start, guest.run, name=guest.name, on_never_started=guest.has_left)
         self._context.run(start)
         self._guests.add(guest)
         if self.draining:
@@ -384,7 +386,7 @@ class Nursery:
 
     # --- what generations need --------------------------------------------------------------
 
-    def slot(self, limit: Limit | None = None) -> Slot:
+    def slot(self, limit: WaitTimeout | None = None) -> Slot:
         """A place among the ``max_concurrency`` requests in flight, to be entered; see :class:`Slot`."""
         return Slot(self._slots, limit)
 
@@ -393,8 +395,8 @@ class Nursery:
         """Whether requests wait for a place among those in flight."""
         return self._slots.is_short
 
-    def limit(self, seconds: float) -> Limit:
-        """A bound on each of the waits within a block; see :class:`Limit`."""
+    def limit(self, seconds: float) -> WaitTimeout:
+        """A bound on each of the waits within a block; see :class:`WaitTimeout`."""
         self._start_watch()
         return self._watch.limit(seconds)
 
@@ -488,7 +490,7 @@ class AdoptedNursery:
         if host is not None:
             host.admit(self)
         else:
-            spawn_root(or_else(self.run, self.has_left), self.name)
+            spawn_root(tell_if_never_started(self.run, self.has_left), self.name)
 
     @property
     def has_ended(self) -> bool:
@@ -564,7 +566,7 @@ class AdoptedNursery:
             raise_unchanged(outcome)
 
 
-async def cancellation_first(error: Exception) -> None:
+async def reraise_if_cancelled(error: Exception) -> None:
     """Where an error is caught that may only tell of the caller's own cancellation: be cancelled, then.
 
     Who is cancelled together with its session, or by a limit, is cancelled and sees no error.

@@ -22,7 +22,7 @@ from mellea_sc import (
     start_session,
     wait_for_all_mots,
 )
-from mellea_sc.runtime.thunk import MAX_UNREAD
+from mellea_sc.runtime.generation.thunk import MAX_UNREAD
 from mellea_sc.testing import Fail, Pause, Script, ScriptedBackend, Stall, Step, cancel_everywhere
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]

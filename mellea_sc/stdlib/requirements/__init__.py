@@ -28,9 +28,15 @@ if TYPE_CHECKING:
         default_output_to_bool,
     )
     from mellea_sc.stdlib.requirements.code_blocks import CodeBlocks
-    from mellea_sc.stdlib.requirements.judge import LLMJudge
-    from mellea_sc.stdlib.requirements.limits import MaxCharacters, MaxSentences, MaxWords
-    from mellea_sc.stdlib.requirements.making import check, req, reqify, simple_validate
+    from mellea_sc.stdlib.requirements.length import MaxCharacters, MaxSentences, MaxWords
+    from mellea_sc.stdlib.requirements.llm_judge import LLMJudge
+    from mellea_sc.stdlib.requirements.making import (
+        as_requirement,
+        check,
+        req,
+        reqify,
+        simple_validate,
+    )
     from mellea_sc.stdlib.requirements.patterns import MustMatch, MustNotMatch
     from mellea_sc.stdlib.requirements.repetition import NoRepetition
     from mellea_sc.stdlib.requirements.sensitive import NoPII, NoSecrets
@@ -51,6 +57,7 @@ __all__ = [
     "Requirement",
     "ValidJSON",
     "ValidationResult",
+    "as_requirement",
     "check",
     "default_output_to_bool",
     "req",
@@ -68,8 +75,8 @@ __getattr__: Callable[[str], object] = importing(
             "default_output_to_bool",
         ),
         "mellea_sc.stdlib.requirements.code_blocks": ("CodeBlocks",),
-        "mellea_sc.stdlib.requirements.judge": ("LLMJudge",),
-        "mellea_sc.stdlib.requirements.limits": (
+        "mellea_sc.stdlib.requirements.llm_judge": ("LLMJudge",),
+        "mellea_sc.stdlib.requirements.length": (
             "MaxCharacters",
             "MaxSentences",
             "MaxWords",
@@ -77,6 +84,7 @@ __getattr__: Callable[[str], object] = importing(
         "mellea_sc.stdlib.requirements.making": (
             "check",
             "req",
+            "as_requirement",
             "reqify",
             "simple_validate",
         ),
