@@ -57,6 +57,10 @@ PATHS = {
     "mellea_sc.backends.model_options": "ModelOption",
     "mellea_sc.backends.openai": "OpenAIBackend",
     "mellea_sc.helpers.async_helpers": "wait_for_all_mots",
+    "mellea_sc.stdlib": (
+        "ChunkEvent ChunkingStrategy CompletedEvent ErrorEvent FullValidationEvent QuickCheckEvent StreamEvent "
+        "StreamingDoneEvent"
+    ),
     "mellea_sc.stdlib.components": (
         "CBlock Component Instruction MObject MObjectProtocol Message Query SimpleComponent Transform"
     ),
@@ -109,7 +113,14 @@ def test_another_name_of_mellea_is_ours(module: str, name: str, ours: type) -> N
 
 @pytest.mark.parametrize(
     "module",
-    ["core", "core.base", "stdlib.streaming", "stdlib.components.chat", "stdlib.sampling.base"],
+    [
+        "core",
+        "core.base",
+        "stdlib",
+        "stdlib.streaming",
+        "stdlib.components.chat",
+        "stdlib.sampling.base",
+    ],
 )
 def test_every_name_that_a_module_lists_can_be_imported_from_it(module: str) -> None:
     found = importlib.import_module(f"mellea_sc.{module}")

@@ -72,7 +72,7 @@ class Conversation:
     """
 
     def __init__(self, ctx: Context, *, in_order: bool) -> None:
-        self.ctx = ctx
+        self.ctx: Context = ctx
         self._in_order = in_order
         self._replaced = 0  # how often
         self._line: deque[_QueuedTurn] = deque()

@@ -97,7 +97,7 @@ class HttpBackend(Backend):
                 "give either a client or what one of our own needs (verify, proxy, uds), not both"
             )
         self.model_id = model_id
-        self.model_options = merge_options(model_options)
+        self.model_options: ModelOptions = merge_options(model_options)
         self._address = address
         self._client = client
         self._settings = settings
