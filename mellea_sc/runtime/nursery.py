@@ -11,6 +11,9 @@ then the connections are closed. Leaving it by an exception or a cancellation *c
 waits for their cleanup; the connections are closed after that, shielded and bounded in time, so that
 a task that is closing its response still has them.
 
+A nursery may have guests: nurseries of clones of its session, whose tasks are started in a task of its hosts. They
+are cancelled with its tasks, and joined after these, which may use them to the end.
+
 A task's error belongs to the thunk or run that the task computes. Those report here what nobody has
 observed yet, and what is left of that when the nursery is left is raised in one group.
 """
@@ -168,6 +171,9 @@ class Nursery:
                         self.tasks.cancel_scope.cancel(self.cancel_reason)
                     yield
                     self.drain()
+                # not before: until now, what runs here may start something there
+                for guest in list(self._guests):
+                    guest.leave()
             finally:
                 self.is_open = False
                 self._close_link()
@@ -234,6 +240,8 @@ class Nursery:
         self._cancelled = True
         if self.is_open:
             self.tasks.cancel_scope.cancel(reason)
+        for guest in list(self._guests):
+            guest.nursery.cancel(reason)
 
     # --- its tasks ------------------------------------------------------------------------
 
@@ -358,27 +366,22 @@ class Nursery:
             producer.relieve()
 
     def drain(self) -> None:
-        """No producer waits for a reader any more, and no guest for more tasks."""
+        """No producer waits for a reader any more."""
         self.draining = True
         self.relieve()
-        for guest in list(self._guests):
-            guest.leave()
 
     # --- nurseries of others that live in this one --------------------------------------------
 
     def admit(self, guest: AdoptedNursery) -> None:
-        """Have a task of this nursery hold another nursery: this one joins or cancels it.
+        """Hold another nursery: it is cancelled with this one, or joined after the tasks of this one.
 
         Raises:
             SessionClosed: this one has been left or cancelled.
             WrongEventLoop: it belongs to another event loop.
         """
-        # in the nursery's own context: the guest outlives who asks for it
-        start = partial(self.start, guest.run, name=guest.name, on_never_started=guest.has_left)
-        self._context.run(start)
+        self.check_usable()
+        self._start_host(tell_if_never_started(guest.run, guest.has_left), name=guest.name)
         self._guests.add(guest)
-        if self.draining:
-            guest.leave()
 
     def dismiss(self, guest: AdoptedNursery) -> None:
         """A guest has ended."""
@@ -514,10 +517,12 @@ class AdoptedNursery:
             failures = [error for error in errors if not isinstance(error, KeyboardInterrupt)]
             if failures and self._host is not None and not self._is_closed:
                 held = [error for error in failures if isinstance(error, Exception)]
-                if self.nursery.on_error == "cancel" or len(held) < len(failures):
+                if len(held) < len(failures):
                     raise
                 for error in held:
                     self._host.hold(error)
+                if self.nursery.on_error == "cancel":
+                    self._host.cancel()
             elif failures:
                 what = f"errors in {self.nursery.name} that nobody observed"
                 self._outcome = BaseExceptionGroup(what, failures)

@@ -237,6 +237,63 @@ async def test_the_failure_of_a_clone_cancels_a_strict_session() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.usefixtures("no_leaks")
+@pytest.mark.parametrize("used_before", [True, False])
+async def test_a_validator_may_use_a_clone_while_the_session_is_being_left(
+    used_before: bool,
+) -> None:
+    async def asks_the_clone(_: Context) -> ValidationResult:
+        await anyio.sleep(1)
+        return ValidationResult(str(await clone.achat("good?")) == "yes")
+
+    async with start_session(backend=ScriptedBackend(lambda _: "yes")) as m:
+        clone = m.clone()
+        if used_before:
+            await clone.achat("hello")
+        thunk = await m.ainstruct("Write.", requirements=[req("It is good.", asks_the_clone)])
+    assert thunk.value == "yes"
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("no_leaks")
+async def test_cancelling_reaches_clones_that_are_being_joined() -> None:
+    async with anyio.create_task_group() as tasks, chat(lambda _: ["some ", Stall()]) as m:
+        thunk = await m.clone().aact(CBlock("?"))
+
+        async def cancel() -> None:
+            await anyio.wait_all_tasks_blocked()
+            m.cancel("enough")
+
+        tasks.start_soon(cancel)
+    with pytest.raises(GenerationCancelled, match="enough"):
+        await thunk
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("no_leaks")
+async def test_a_cancellation_from_outside_reaches_clones() -> None:
+    with anyio.move_on_after(1) as scope:
+        async with chat(lambda _: ["some ", Stall()]) as m:
+            thunk = await m.clone().aact(CBlock("?"))
+    assert scope.cancelled_caught
+    assert thunk.cancelled
+
+
+def test_an_exit_in_a_clone_leaves_the_session_as_one_of_its_own_does() -> None:
+    def leaves(_: Context) -> ValidationResult:
+        raise SystemExit(3)
+
+    async def main() -> None:
+        async with chat(lambda _: "yes") as m:
+            await m.clone().ainstruct("Write.", requirements=[req("It is good.", leaves)])
+
+    # asyncio ends its loop by it
+    with pytest.raises(BaseExceptionGroup) as caught:
+        anyio.run(main, backend="trio")
+    assert [type(error) for error in caught.value.exceptions] == [SystemExit]
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("no_leaks")
 async def test_closing_a_clone_joins_what_it_has_started_and_leaves_the_session_open() -> None:
     async with chat([Pause(1), "done"], "still here") as m:
         clone = m.clone()
