@@ -53,7 +53,7 @@ PATHS = {
     "mellea_sc.core.base": "CBlock Component Context ModelOutputThunk",
     "mellea_sc.core.requirement": "PartialValidationResult Requirement ValidationResult",
     "mellea_sc.core.sampling": "SamplingResult SamplingStrategy",
-    "mellea_sc.backends": "Backend ModelOption model_ids",
+    "mellea_sc.backends": "Backend ModelOption",
     "mellea_sc.backends.model_options": "ModelOption",
     "mellea_sc.backends.openai": "OpenAIBackend",
     "mellea_sc.helpers.async_helpers": "wait_for_all_mots",

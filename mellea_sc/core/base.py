@@ -21,10 +21,15 @@ if TYPE_CHECKING:
 
     from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 else:
-    from mellea_sc._lazy import importing
 
-    # Mellea has its thunk here; ours has a task, so it lives in the runtime, and is imported when asked for
-    __getattr__ = importing(__name__, {"mellea_sc.runtime.generation.thunk": ("ModelOutputThunk",)})
+    def __getattr__(name):
+        # Mellea has its thunk here; ours has a task, so it lives in the runtime, and is imported when asked for
+        if name != "ModelOutputThunk":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from mellea_sc.runtime.generation.thunk import ModelOutputThunk
+
+        return ModelOutputThunk
+
 
 __all__ = [
     "CBlock",

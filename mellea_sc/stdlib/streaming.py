@@ -36,6 +36,7 @@ from mellea_sc.core.requirement import Requirement, check_judges
 from mellea_sc.core.retries import Retries, retries_of
 from mellea_sc.core.spending import Limits
 from mellea_sc.runtime.budgets.limits import limited
+from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.producer import BoundBackend, SpawnTarget, describe
 from mellea_sc.runtime.loops.current import spawn_root, tell_if_never_started
 from mellea_sc.runtime.nursery import Nursery, current_nursery
@@ -63,9 +64,14 @@ from mellea_sc.stdlib.stream.run import StreamRun, StreamSettings
 if TYPE_CHECKING:
     from mellea_sc.stdlib.stream.streamer import Streamer, stream
 else:
-    from mellea_sc._lazy import importing
 
-    __getattr__ = importing(__name__, {"mellea_sc.stdlib.stream.streamer": ("Streamer", "stream")})
+    def __getattr__(name):  # both are made with what is here
+        if name not in ("Streamer", "stream"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from mellea_sc.stdlib.stream import streamer
+
+        return getattr(streamer, name)
+
 
 __all__ = [
     "ChunkEvent",
@@ -273,10 +279,12 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
     def __await__(self) -> Generator[object, None, StreamChunkingResult]:
         return self._start().__await__()
 
+    @raises_briefly
     async def __aenter__(self) -> StreamChunkingResult:
         self._result = await self._start()
         return self._result
 
+    @raises_briefly
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
@@ -291,6 +299,7 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         assert self._result is not None
         await self._result.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it shields itself
 
+    @raises_briefly
     async def _start(self) -> StreamChunkingResult:
         if self._used:
             raise InvalidOption("a stream request can be awaited or entered once; make another one")
@@ -363,8 +372,7 @@ async def _nursery_of(
     """A block with the nursery that holds a backend's connections: a session's, or one made for it."""
     if isinstance(backend, BoundBackend):
         return nullcontext(known or (await backend.place()).nursery)
-    options = known.own_options if known is not None else None
-    return _OwnNursery(backend, options)
+    return _OwnNursery(backend, known)
 
 
 @attrs.define(eq=False)
@@ -372,12 +380,16 @@ class _OwnNursery(AbstractAsyncContextManager[Nursery]):
     """A nursery for one run with a bare backend; made only inside the run's task."""
 
     backend: Backend
-    options: ModelOptions | None
+    inside: Nursery | None
     _nursery: Nursery | None = attrs.field(default=None, init=False)
 
     async def __aenter__(self) -> Nursery:
+        inside = self.inside
         self._nursery = Nursery(
-            retrying(self.backend), options=self.options, name="a stream of its own"
+            retrying(self.backend),
+            options=None if inside is None else inside.own_options,
+            inside=inside,
+            name="a stream of its own",
         )
         return await self._nursery.__aenter__()
 
