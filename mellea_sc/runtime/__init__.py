@@ -1,7 +1,7 @@
 """The structured-concurrency kernel: who owns tasks, one generation, one text and its checks. No sockets, no prompts.
 
 nursery.py      one session's tasks in one event loop, and what is left of their errors
-adopted.py      a nursery that the event loop hosts
+adopted.py      a nursery that the event loop hosts, or another nursery
 generation/     one generation: its request, its deltas, the thunk that people wait for
 checks/         one text judged while it runs: cutting, editing, lanes, the ledger, the final validation
 budgets/        limits: what was used, and the work that ends when that is too much

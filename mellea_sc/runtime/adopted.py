@@ -1,4 +1,4 @@
-"""A nursery that nobody enters: the event loop hosts it, as sessions are that are used without ``async with``."""
+"""A nursery that nobody enters: the event loop hosts it, or another nursery, as those of a bare session and its clones."""
 
 from __future__ import annotations
 
@@ -7,27 +7,34 @@ import anyio
 from mellea_sc.runtime.failures import leaves_of, raise_unchanged
 from mellea_sc.runtime.loops.current import pass_on_interrupt, spawn_root, tell_if_never_started
 from mellea_sc.runtime.nursery import Nursery
-from mellea_sc.runtime.unobserved import log_unobserved
+from mellea_sc.runtime.unobserved import OwnError, log_unobserved
 
 __all__ = ["AdoptedNursery"]
 
 
 class AdoptedNursery:
-    """A nursery that the running event loop hosts: cancelled and joined when the loop ends.
+    """A nursery that the running event loop hosts, or another nursery: joined and ended with it.
+
+    The loop cancels it. A nursery that is left normally joins it, and takes over what nobody has observed.
 
     Args:
         nursery: A nursery that nobody has entered.
+        host: The nursery that hosts it.
     """
 
-    def __init__(self, nursery: Nursery) -> None:
+    def __init__(self, nursery: Nursery, host: Nursery | None = None) -> None:
         self.nursery = nursery
+        self.name: str = f"mellea_sc root of {nursery.name}"
+        self._host = host
+        self._is_closed = False
         self._entered = anyio.Event()
         self._leave = anyio.Event()
         self._left = anyio.Event()
         self._outcome: BaseException | None = None
-        spawn_root(
-            tell_if_never_started(self._root, self._has_left), f"mellea_sc root of {nursery.name}"
-        )
+        if host is not None:
+            host.admit(self)
+        else:
+            spawn_root(tell_if_never_started(self.run, self.has_left), self.name)
 
     @property
     def has_ended(self) -> bool:
@@ -40,7 +47,8 @@ class AdoptedNursery:
             await self._entered.wait()
         return self.nursery
 
-    async def _root(self) -> None:
+    async def run(self) -> None:
+        """What the task of the host does."""
         try:
             async with self.nursery:
                 self._entered.set()
@@ -48,7 +56,15 @@ class AdoptedNursery:
         except (BaseExceptionGroup, KeyboardInterrupt) as raised:
             errors = leaves_of(raised)
             failures = [error for error in errors if not isinstance(error, KeyboardInterrupt)]
-            if failures:
+            if failures and self._host is not None and not self._is_closed:
+                held = [error for error in failures if isinstance(error, Exception)]
+                if len(held) < len(failures):
+                    raise
+                for error in held:
+                    OwnError(self._host.unobserved).fail(error)
+                if self.nursery.on_error == "cancel":
+                    self._host.cancel()
+            elif failures:
                 what = f"errors in {self.nursery.name} that nobody observed"
                 self._outcome = BaseExceptionGroup(what, failures)
                 if not self._leave.is_set():
@@ -56,11 +72,18 @@ class AdoptedNursery:
             if len(failures) < len(errors):
                 pass_on_interrupt()
         finally:
-            self._has_left()
+            self.has_left()
 
-    def _has_left(self) -> None:
+    def has_left(self) -> None:
+        """Its tasks are gone."""
         self._entered.set()
         self._left.set()
+        if self._host is not None:
+            self._host.dismiss(self)
+
+    def leave(self) -> None:
+        """Join its tasks and end it, without waiting for that."""
+        self._leave.set()
 
     async def aclose(self) -> None:
         """Join its tasks and end it.
@@ -71,6 +94,7 @@ class AdoptedNursery:
         Cancellation: the tasks are cancelled, and their cleanup is waited for; errors go before, as in
         a task group.
         """
+        self._is_closed = True
         self._leave.set()
         try:
             await self._left.wait()

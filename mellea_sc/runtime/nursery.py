@@ -11,6 +11,9 @@ then the connections are closed. Leaving it by an exception or a cancellation *c
 waits for their cleanup; the connections are closed after that, shielded and bounded in time, so that
 a task that is closing its response still has them.
 
+A nursery may have guests: nurseries of clones of its session, whose tasks are started in a task of its hosts. They
+are cancelled with its tasks, and joined after these, which may use them to the end.
+
 A task's error belongs to the thunk or run that the task computes. Those report here what nobody has
 observed yet, and what is left of that when the nursery is left is raised in one group.
 """
@@ -27,7 +30,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from contextvars import Context, ContextVar, Token, copy_context
 from functools import partial
 from types import TracebackType
-from typing import Final, Self, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Final, Self, TypeVar, TypeVarTuple
 
 import anyio
 import anyio.abc
@@ -41,7 +44,7 @@ from mellea_sc.core.errors import (
     GenerationCancelled,
     SessionClosed,
 )
-from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.runtime.deadlines import DeadlineTimer, WaitTimeout
 from mellea_sc.runtime.failures import (
     failure_of,
@@ -61,6 +64,9 @@ from mellea_sc.runtime.loops.current import (
 from mellea_sc.runtime.loops.notebook import hear_interrupts
 from mellea_sc.runtime.pacing import Slot, Slots, Valves
 from mellea_sc.runtime.unobserved import OnError, OwnError, Unobserved, log_unobserved
+
+if TYPE_CHECKING:
+    from mellea_sc.runtime.adopted import AdoptedNursery
 
 __all__ = [
     "CLEANUP_TIMEOUT",
@@ -107,7 +113,7 @@ class Nursery:
 
     Args:
         backend: What generations of this nursery are made with.
-        options: Model options that every generation starts from.
+        options: Model options that every generation starts from, on top of the backend's own.
         on_error: ``"hold"``: a failure belongs to its thunk; ``"cancel"``: the first one cancels all;
             ``"log"``: as ``"hold"``, and what nobody observed is logged instead of kept and raised.
         max_concurrency: At most so many requests are in flight at the same time.
@@ -136,7 +142,8 @@ class Nursery:
     ) -> None:
         self.backend = backend
         self.check_format: Callable[[Format | None], Format | None] = check_format
-        self.options: ModelOptions = options or {}
+        self.own_options: ModelOptions = options or {}
+        self.options: ModelOptions = merge_options(backend.model_options, options)
         self.on_error: OnError = on_error
         self.name = name
         self.loop: object = current_loop()
@@ -144,6 +151,7 @@ class Nursery:
         self.is_open: bool = False
         self.outer: Nursery | None = None
         self._link: _Link | None = None
+        self._guests: set[AdoptedNursery] = set()
         self.unobserved: Unobserved = Unobserved(name, on_error)
         self._cancelled = False
         self._is_inside = inside is not None
@@ -166,6 +174,9 @@ class Nursery:
                     yield
                     if not self._is_inside:
                         self.valves.drain()
+                # not before: until now, what runs here may start something there
+                for guest in list(self._guests):
+                    guest.leave()
             finally:
                 self.is_open = False
                 self._close_link()
@@ -231,6 +242,8 @@ class Nursery:
         self._cancelled = True
         if self.is_open:
             self.tasks.cancel_scope.cancel(reason)
+        for guest in list(self._guests):
+            guest.nursery.cancel(reason)
 
     # --- its tasks ------------------------------------------------------------------------
 
@@ -319,6 +332,23 @@ class Nursery:
         if not self.is_open or self.is_cancelled or has_ended(self.tasks):
             why = f" ({self.cancel_reason})" if self.cancel_reason else ""
             raise SessionClosed(f"{self.name} has ended{why}: nothing can be started in it")
+
+    # --- nurseries of others that live in this one --------------------------------------------
+
+    def admit(self, guest: AdoptedNursery) -> None:
+        """Hold another nursery: it is cancelled with this one, or joined after the tasks of this one.
+
+        Raises:
+            SessionClosed: this one has been left or cancelled.
+            WrongEventLoop: it belongs to another event loop.
+        """
+        self.check_usable()
+        self._start_host(tell_if_never_started(guest.run, guest.has_left), name=guest.name)
+        self._guests.add(guest)
+
+    def dismiss(self, guest: AdoptedNursery) -> None:
+        """A guest has ended."""
+        self._guests.discard(guest)
 
     # --- what generations need --------------------------------------------------------------
 
