@@ -317,7 +317,7 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         # from here on nothing waits: the run takes its turn in the conversation and is started
         run = self._prepare()
         if place is not None:
-            run.own_error = OwnError(place.nursery.unobserved)
+            run.own_error = OwnError(place.nursery.unobserved, starts_here=True)
             place.nursery.start(
                 run.run,
                 backend,
