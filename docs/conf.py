@@ -7,12 +7,14 @@ other hosts).
 from __future__ import annotations
 
 import re
+import sys
 from importlib.metadata import version as version_of
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.pycode import ModuleAnalyzer
 
 project = "mellea_sc"
 author = "The mellea_sc founders"
@@ -27,15 +29,15 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 nitpicky = True
-suppress_warnings = ["myst.xref_missing"] if False else []
 
 myst_enable_extensions = ["attrs_inline", "deflist", "fieldlist"]
 myst_heading_anchors = 4
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 autodoc_class_signature = "mixed"
+autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
@@ -43,6 +45,39 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 add_module_names = False
 default_role = "py:obj"
+
+PUBLIC = [
+    "mellea_sc",
+    "mellea_sc.backends",
+    "mellea_sc.asgi",
+    "mellea_sc.testing",
+    "mellea_sc.testing.server",
+    "mellea_sc.core.backend",
+    "mellea_sc.core.base",
+    "mellea_sc.core.model_options",
+    "mellea_sc.core.requirement",
+    "mellea_sc.core.spending",
+]
+"""Where users import from, the shortest way first."""
+
+INTERNAL = {
+    "AnyClient",
+    "Args",
+    "EventSplitter",
+    "Gate",
+    "Inside",
+    "LineSplitter",
+    "Nursery",
+    "Place",
+    "Progress",
+    "StreamRun",
+    "T",
+    "Verify",
+}
+"""What stands in a public signature and has no page: nothing to import. The fewer the better."""
+
+OTHERS = {*sys.stdlib_module_names, "AbstractAsyncContextManager"}
+"""Names without a dot that are not ours."""
 
 html_theme = "furo"
 html_title = "mellea_sc"
@@ -53,6 +88,15 @@ html_css_files = ["site.css"]
 html_theme_options = {"navigation_with_keys": True}
 
 
+analyze = ModuleAnalyzer.analyze
+
+
+def one_signature(self: ModuleAnalyzer) -> None:
+    """Overloads tell types of results apart by repeating all parameters: one signature says them."""
+    analyze(self)
+    self.overloads.clear()
+
+
 def bold_cancellation(
     app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
@@ -60,25 +104,42 @@ def bold_cancellation(
     lines[:] = [re.sub(r"^(\s*)Cancellation: ", r"\1**Cancellation:** ", line) for line in lines]
 
 
-def by_its_last_name(
+def no_type_before_a_colon(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Napoleon takes "The end: …" of an attribute for a type, unless an empty one stands before."""
+    if what in {"attribute", "data", "property"} and lines:
+        lines[0] = f": {lines[0]}"
+
+
+def where_it_is_documented(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, shown: nodes.Element
 ) -> nodes.Node | None:
-    """A class is documented where users import it from, and named in signatures by its module."""
+    """A name is documented where users import it from, and stands in signatures with its module.
+
+    What is left over is a warning, and so an error: a public name that no page of the reference has.
+    """
     if node.get("refdomain") != "py":
         return None
-    objects = env.domains.python_domain.objects
-    name = node["reftarget"].rsplit(".", 1)[-1]
-    for documented in (f"mellea_sc.{name}", f"mellea_sc.backends.{name}", f"mellea_sc.testing.{name}"):
-        if documented in objects:
-            return env.domains.python_domain.resolve_xref(
-                env, node["refdoc"] if "refdoc" in node else env.docname, app.builder, "obj", documented, node, shown
-            )
-    # a single word in backticks need not be a name; and what is not public has no page
-    if node.get("reftype") == "obj" or "." not in node["reftarget"]:
+    domain = env.domains.python_domain
+    target: str = node["reftarget"]
+    parts = target.split(".")
+    for name in (".".join(parts[-2:]), parts[-1]):
+        for package in PUBLIC:
+            if (documented := f"{package}.{name}") in domain.objects:
+                return domain.resolve_xref(
+                    env, node.get("refdoc", ""), app.builder, "obj", documented, node, shown
+                )
+    if node.get("reftype") == "obj":  # words in single backticks need not be names
+        return shown
+    of_others = parts[0] != "mellea_sc" and ("." in target or target in OTHERS)
+    if of_others or parts[-1] in INTERNAL or parts[-1].startswith("_"):
         return shown
     return None
 
 
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", bold_cancellation)
-    app.connect("missing-reference", by_its_last_name)
+    app.connect("autodoc-process-docstring", no_type_before_a_colon, priority=400)
+    ModuleAnalyzer.analyze = one_signature
+    app.connect("missing-reference", where_it_is_documented)
