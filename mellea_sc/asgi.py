@@ -25,14 +25,14 @@ import anyio
 
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.runtime.failures import sole_error
-from mellea_sc.stdlib.events import (
+from mellea_sc.stdlib.stream.events import (
     ChunkEvent,
     CompletedEvent,
     ErrorEvent,
     RetractEvent,
     StreamEvent,
 )
-from mellea_sc.stdlib.stream_result import StreamChunkingResult
+from mellea_sc.stdlib.stream.result import StreamChunkingResult
 
 __all__ = ["SSEResponse", "Start", "TextResponse"]
 

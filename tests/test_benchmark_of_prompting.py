@@ -10,7 +10,7 @@ import pytest
 from mellea_sc import ChatContext, Instruction, SimpleContext
 from mellea_sc.core.backend import GenerationRequest
 from mellea_sc.core.prompt import messages_for
-from mellea_sc.runtime.thunk import ModelOutputThunk
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.components.feedback import WithFeedback, going_on
 from mellea_sc.stdlib.sampling.repairing import MultiTurnStrategy
 from mellea_sc.testing.scripted import ScriptedBackend

@@ -80,7 +80,7 @@ class Counts:
     def add(self, line: Line, spans: Sequence[tuple[int, int]]) -> None:
         """Count a line: a thing is found if all of it would be taken away."""
         self.things += len(line.things)
-        self.found += sum(_covered(thing, spans) for thing in line.things)
+        self.found += sum(_budget_scope(thing, spans) for thing in line.things)
         self.said += len(spans)
         self.right += sum(
             any(first < end and start < last for start, end, _ in line.things)
@@ -88,7 +88,7 @@ class Counts:
         )
 
 
-def _covered(thing: tuple[int, int, str], spans: Iterable[tuple[int, int]]) -> bool:
+def _budget_scope(thing: tuple[int, int, str], spans: Iterable[tuple[int, int]]) -> bool:
     hidden = {place for first, last in spans for place in range(first, last)}
     return hidden.issuperset(range(thing[0], thing[1]))
 

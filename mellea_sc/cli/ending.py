@@ -15,7 +15,7 @@ import anyio
 
 from mellea_sc.core.errors import MelleaError, MissingExtra, UsageError
 from mellea_sc.core.plain_text import harmless
-from mellea_sc.runtime.loops import loop_options
+from mellea_sc.runtime.loops.current import loop_options
 
 __all__ = [
     "BACKEND",

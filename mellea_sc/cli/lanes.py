@@ -15,7 +15,12 @@ from rich.text import Text
 
 from mellea_sc.cli.lines import hanging
 from mellea_sc.core.plain_text import harmless
-from mellea_sc.stdlib.events import FullValidationEvent, QuickCheckEvent, RetryEvent, StreamEvent
+from mellea_sc.stdlib.stream.events import (
+    FullValidationEvent,
+    QuickCheckEvent,
+    RetryEvent,
+    StreamEvent,
+)
 
 __all__ = ["LaneView"]
 

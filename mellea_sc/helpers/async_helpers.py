@@ -7,7 +7,7 @@ from typing import cast
 
 import anyio
 
-from mellea_sc.runtime.thunk import ModelOutputThunk
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 
 __all__ = ["wait_for_all_mots"]
 
@@ -43,7 +43,7 @@ async def wait_for_all_mots(mots: Iterable[ModelOutputThunk]) -> None:
 
     try:
         for thunk in thunks:
-            thunk.relieve()
+            thunk.stop_throttling()
             thunk.when_finished(ended)
         if thunks:
             await settled.wait()

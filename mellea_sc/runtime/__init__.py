@@ -1,5 +1,16 @@
-"""The structured-concurrency kernel: who owns tasks, one generation, one stream and its checks.
+"""The structured-concurrency kernel: who owns tasks, one generation, one text and its checks. No sockets, no prompts.
 
-Concurrency goes through anyio; what only one event loop can say is in ``_asyncio.py`` and ``_trio.py``,
-and ``loops.py`` chooses between them. Imports nothing of ours but ``core``.
+nursery.py      one session's tasks in one event loop, and what is left of their errors
+generation/     one generation: its request, its deltas, the thunk that people wait for
+checks/         one text judged while it runs: cutting, editing, lanes, the ledger, the final validation
+budgets/        limits: what was used, and the work that ends when that is too much
+deadlines.py    bounded waits
+pacing.py       at most so many requests at once
+failures.py     from where an error was raised to who is told of it
+unobserved.py   errors that nobody has observed yet
+tape.py         what a run has to say, kept for one reader
+portal.py       blocking calls, and loop_thread.py, the thread with the event loop that they run in
+loops/          which event loop is running, and what only that one can say
+
+Concurrency goes through anyio. Imports nothing of ours but ``core``.
 """

@@ -19,7 +19,7 @@ from typing import Final, NoReturn, cast
 import anyio
 
 from mellea_sc.core.errors import MelleaError, RunError
-from mellea_sc.runtime.loops import is_stray_cancellation, running_task
+from mellea_sc.runtime.loops.current import is_stray_cancellation, running_task
 
 __all__ = [
     "failure_of",

@@ -23,8 +23,8 @@ import anyio
 import anyio.abc
 
 from mellea_sc.core.errors import SessionClosed
-from mellea_sc.runtime.forks import tell_of_forks
-from mellea_sc.runtime.loops import call_soon_in, loop_options, running_loop
+from mellea_sc.runtime.loops.current import call_soon_in, loop_options, running_loop
+from mellea_sc.runtime.loops.forks import tell_of_forks
 from mellea_sc.runtime.nursery import CLEANUP_TIMEOUT
 
 __all__ = ["LOOK_AGAIN", "PATIENCE", "Job", "LoopThread", "Mark"]
@@ -78,9 +78,9 @@ class Job:
         """Run it, once, in a task of its own, in the context of the thread that asked for it."""
         context, self._context = self._context, None
         if context is not None:
-            from mellea_sc.runtime import _asyncio  # as late as everything of asyncio's
+            from mellea_sc.runtime.loops import asyncio_loop  # as late as everything of asyncio's
 
-            _asyncio.claim(context)
+            asyncio_loop.claim(context)
             running.add(self)
             context.run(tasks.start_soon, self._run, running)
 

@@ -21,15 +21,13 @@ from collections.abc import (
     AsyncGenerator,
     Awaitable,
     Callable,
-    Collection,
     Coroutine,
-    Generator,
 )
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import Context, ContextVar, Token, copy_context
 from functools import partial
 from types import TracebackType
-from typing import Final, Protocol, Self, TypeVar, TypeVarTuple
+from typing import Final, Self, TypeVar, TypeVarTuple
 
 import anyio
 import anyio.abc
@@ -44,34 +42,32 @@ from mellea_sc.core.errors import (
     SessionClosed,
 )
 from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.runtime.deadlines import DeadlineTimer, WaitTimeout
 from mellea_sc.runtime.failures import (
     failure_of,
     leaves_of,
     raise_unchanged,
     stray_cancellation_as,
 )
-from mellea_sc.runtime.loops import (
+from mellea_sc.runtime.loops.current import (
     check_loop,
     current_loop,
     has_ended,
-    or_else,
     pass_on_interrupt,
     running_loop,
     running_task,
     spawn_root,
+    tell_if_never_started,
 )
-from mellea_sc.runtime.slots import Slot, Slots
+from mellea_sc.runtime.pacing import Slot, Slots, Valves
 from mellea_sc.runtime.unobserved import Held, OnError, Unobserved, log_unobserved
-from mellea_sc.runtime.watch import Limit, Watch
 
 __all__ = [
     "CLEANUP_TIMEOUT",
     "AdoptedNursery",
     "Nursery",
-    "Parked",
-    "cancellation_first",
     "current_nursery",
-    "parked",
+    "reraise_if_cancelled",
 ]
 
 CLEANUP_TIMEOUT: Final = 5.0
@@ -89,14 +85,6 @@ def current_nursery() -> Nursery | None:
     while nursery is not None and not (nursery.is_open and nursery.loop is here):
         nursery = nursery.outer
     return nursery
-
-
-class Parked(Protocol):
-    """A producer that waits for a slow reader."""
-
-    def relieve(self) -> None:
-        """Go on without the reader: what it has not read is kept for it."""
-        ...
 
 
 @attrs.define(eq=False)
@@ -120,6 +108,8 @@ class Nursery:
         on_error: ``"hold"``: a failure belongs to its thunk; ``"cancel"``: the first one cancels all;
             ``"log"``: as ``"hold"``, and what nobody observed is logged instead of kept and raised.
         max_concurrency: At most so many requests are in flight at the same time.
+        inside: The nursery that has the task in which this one is entered, if any: when that one is left, the
+            producers of this one do not wait for readers any more.
         name: For people.
     """
 
@@ -136,6 +126,7 @@ class Nursery:
         options: ModelOptions | None = None,
         on_error: OnError = "hold",
         max_concurrency: int | None = None,
+        inside: Nursery | None = None,
         name: str = "a session",
     ) -> None:
         self.backend = backend
@@ -143,16 +134,16 @@ class Nursery:
         self.on_error: OnError = on_error
         self.name = name
         self.loop: object = current_loop()
-        self.draining: bool = False
         self.cancel_reason: str | None = None
         self.is_open: bool = False
         self.outer: Nursery | None = None
         self._link: _Link | None = None
-        self._parked: set[Parked] = set()
         self._unobserved = Unobserved(name, on_error)
         self._cancelled = False
-        self._slots = Slots(max_concurrency, self.relieve)
-        self._watch = Watch()
+        self._is_inside = inside is not None
+        self.valves: Valves = Valves() if inside is None else inside.valves
+        self._slots = Slots(max_concurrency, self.valves)
+        self._watch = DeadlineTimer()
 
     # --- its life -------------------------------------------------------------------------
 
@@ -165,7 +156,8 @@ class Nursery:
                     if self._cancelled:
                         self.tasks.cancel_scope.cancel(self.cancel_reason)
                     yield
-                    self.drain()
+                    if not self._is_inside:
+                        self.valves.drain()
             finally:
                 self.is_open = False
                 self._close_link()
@@ -240,7 +232,7 @@ class Nursery:
         function: Callable[[*tuple[*PosArgs]], Coroutine[object, object, None]],
         *args: *PosArgs,
         name: str,
-        never_began: Callable[[], None],
+        on_never_started: Callable[[], None],
         tasks: anyio.abc.TaskGroup | None = None,
     ) -> None:
         """Start a task in this nursery.
@@ -249,7 +241,7 @@ class Nursery:
             function: What the task runs.
             args: Its arguments.
             name: For people.
-            never_began: Called if the task was dropped before its first step.
+            on_never_started: Called if the task was dropped before its first step.
             tasks: A task group inside this nursery, where the task goes instead.
 
         Raises:
@@ -257,7 +249,9 @@ class Nursery:
             WrongEventLoop: it belongs to another event loop.
         """
         self.check_usable()
-        (tasks or self.tasks).start_soon(or_else(partial(function, *args), never_began), name=name)
+        (tasks or self.tasks).start_soon(
+            tell_if_never_started(partial(function, *args), on_never_started), name=name
+        )
 
     async def call(
         self,
@@ -291,7 +285,7 @@ class Nursery:
             finally:
                 ended.set()
 
-        self.start(run, name=name, never_began=ended.set)
+        self.start(run, name=name, on_never_started=ended.set)
         try:
             await ended.wait()
         except BaseException:
@@ -338,39 +332,14 @@ class Nursery:
         """The line of the program that is starting something, where that may be logged."""
         return self._unobserved.where()
 
-    # --- producers that wait for a slow reader ----------------------------------------------
-
-    def park(self, producer: Parked) -> None:
-        """A producer begins to wait for its reader."""
-        self._parked.add(producer)
-
-    def unpark(self, producer: Parked) -> None:
-        """A producer goes on."""
-        self._parked.discard(producer)
-
-    def relieve(self) -> None:
-        """Let the producers go that wait for a reader now: somebody else waits for what they hold."""
-        for producer in list(self._parked):
-            producer.relieve()
-
-    def drain(self) -> None:
-        """No producer waits for a reader any more."""
-        self.draining = True
-        self.relieve()
-
     # --- what generations need --------------------------------------------------------------
 
-    def slot(self, limit: Limit | None = None) -> Slot:
+    def slot(self, limit: WaitTimeout | None = None) -> Slot:
         """A place among the ``max_concurrency`` requests in flight, to be entered; see :class:`Slot`."""
         return Slot(self._slots, limit)
 
-    @property
-    def is_short_of_slots(self) -> bool:
-        """Whether requests wait for a place among those in flight."""
-        return self._slots.is_short
-
-    def limit(self, seconds: float) -> Limit:
-        """A bound on each of the waits within a block; see :class:`Limit`."""
+    def limit(self, seconds: float) -> WaitTimeout:
+        """A bound on each of the waits within a block; see :class:`WaitTimeout`."""
         self._start_watch()
         return self._watch.limit(seconds)
 
@@ -455,7 +424,9 @@ class AdoptedNursery:
         self._leave = anyio.Event()
         self._left = anyio.Event()
         self._outcome: BaseException | None = None
-        spawn_root(or_else(self._root, self._has_left), f"mellea_sc root of {nursery.name}")
+        spawn_root(
+            tell_if_never_started(self._root, self._has_left), f"mellea_sc root of {nursery.name}"
+        )
 
     @property
     def has_ended(self) -> bool:
@@ -516,24 +487,10 @@ class AdoptedNursery:
             raise_unchanged(outcome)
 
 
-async def cancellation_first(error: Exception) -> None:
+async def reraise_if_cancelled(error: Exception) -> None:
     """Where an error is caught that may only tell of the caller's own cancellation: be cancelled, then.
 
     Who is cancelled together with its session, or by a limit, is cancelled and sees no error.
     """
     if isinstance(error, SessionClosed | BudgetExceeded):
         await anyio.lowlevel.checkpoint_if_cancelled()
-
-
-@contextmanager
-def parked(producer: Parked, hosts: Collection[Nursery]) -> Generator[None]:
-    """Around waiting for a reader: whoever of the hosts must not wait with it lets the producer go."""
-    if any(host.draining or host.is_short_of_slots for host in hosts):
-        producer.relieve()
-    for host in hosts:
-        host.park(producer)
-    try:
-        yield
-    finally:
-        for host in hosts:
-            host.unpark(producer)

@@ -14,11 +14,11 @@ from contextvars import ContextVar
 from typing import Final, Generic, TypeVar
 
 from mellea_sc.core.errors import SessionClosed, SyncCallInEventLoop
-from mellea_sc.runtime.budget import covered
-from mellea_sc.runtime.forks import tell_of_forks
+from mellea_sc.runtime.budgets.scope import budget_scope
 from mellea_sc.runtime.loop_thread import LOOK_AGAIN, PATIENCE, Job, LoopThread, Mark
-from mellea_sc.runtime.loops import running_loop
-from mellea_sc.runtime.notebook import in_cell
+from mellea_sc.runtime.loops.current import running_loop
+from mellea_sc.runtime.loops.forks import tell_of_forks
+from mellea_sc.runtime.loops.notebook import in_cell
 from mellea_sc.runtime.unobserved import log_unobserved
 
 __all__ = ["SyncPortal", "is_blocking_call", "refuse_in_event_loop"]
@@ -144,7 +144,7 @@ class _Call(Generic[T]):
         del self._function  # who waits may forget the session at once: nothing may hold it
         _is_blocking_call.set(True)
         try:
-            with covered():
+            with budget_scope():
                 self._returned.append(await function())
         except Exception as error:  # noqa: BLE001 # raised in the thread that waits
             self.failure.append(error)

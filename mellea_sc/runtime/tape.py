@@ -13,7 +13,7 @@ from typing import Generic, TypeVar, overload
 import anyio
 
 from mellea_sc.core.errors import StreamConsumed
-from mellea_sc.runtime.loops import check_loop, current_loop
+from mellea_sc.runtime.loops.current import check_loop, current_loop
 
 __all__ = ["Tape"]
 

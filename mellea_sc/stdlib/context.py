@@ -8,7 +8,7 @@ from typing import ClassVar, Final, Self, cast
 from mellea_sc.core.base import Context, Role, Span, Thunk, role_of, text_of
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.usage import estimated_tokens
-from mellea_sc.runtime.thunk import ModelOutputThunk
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.components.message import Message
 
 __all__ = ["ChatContext", "Context", "SimpleContext"]

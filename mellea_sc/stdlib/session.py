@@ -25,24 +25,24 @@ from mellea_sc.core.retries import Retries, retried
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.spending import Limits
 from mellea_sc.runtime.failures import short_traceback
-from mellea_sc.runtime.generation import describe
+from mellea_sc.runtime.generation.producer import describe
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.portal import refuse_in_event_loop
-from mellea_sc.runtime.thunk import ModelOutputThunk
 from mellea_sc.runtime.unobserved import OnError
 from mellea_sc.stdlib.components import Instruction, Message, Query, Transform
 from mellea_sc.stdlib.context import ChatContext, SimpleContext
-from mellea_sc.stdlib.requirements.making import reqify
+from mellea_sc.stdlib.conversation import Conversation
+from mellea_sc.stdlib.requirements.making import as_requirement
 from mellea_sc.stdlib.sampling import PlannedStrategy, RejectionSamplingStrategy
-from mellea_sc.stdlib.sampling.judges import DEFAULT_LANE_BUFFER
+from mellea_sc.stdlib.sampling.engine.judges import DEFAULT_LANE_BUFFER
 from mellea_sc.stdlib.session_scope import SessionScope
 from mellea_sc.stdlib.session_work import Asked, judge, work_for
-from mellea_sc.stdlib.stream_run import StreamRun
+from mellea_sc.stdlib.stream.run import StreamRun
 from mellea_sc.stdlib.streaming import (
     DEFAULT_VALIDATOR_TIMEOUT,
     StreamRequest,
     prepare_run,
 )
-from mellea_sc.stdlib.turns import Conversation
 
 __all__ = ["MelleaSession", "start_session"]
 
@@ -277,7 +277,7 @@ class MelleaSession(SessionScope):
         else has the thunk, so the generation is cancelled too.
         """
         own = action.requirements if isinstance(action, Instruction) else []
-        judged = [*own, *map(reqify, several("requirements", requirements))]
+        judged = [*own, *map(as_requirement, several("requirements", requirements))]
         if return_sampling_results and strategy is None:
             raise InvalidOption("return_sampling_results needs a strategy")
         thunk = await self._start(
@@ -287,7 +287,8 @@ class MelleaSession(SessionScope):
                 limits=limits,
                 retries=retries,
                 preconditions=[
-                    copy.copy(reqify(one)) for one in several("preconditions", preconditions)
+                    copy.copy(as_requirement(one))
+                    for one in several("preconditions", preconditions)
                 ],
                 strategy=strategy,
                 format=format,
@@ -604,7 +605,7 @@ class MelleaSession(SessionScope):
                 judge,
                 nursery,
                 ctx,
-                [reqify(requirement) for requirement in given],
+                [as_requirement(requirement) for requirement in given],
                 output,
                 input,
                 format,
@@ -715,6 +716,6 @@ class MelleaSession(SessionScope):
     async def _start(self, asked: Asked) -> ModelOutputThunk:
         nursery = await self._nursery()
         thunk = asked.thunk(nursery)
-        turn = self._conversation.take_turn(thunk.relieve, runs_code=asked.runs_code)
-        thunk.start(work_for(asked, nursery, turn), nursery.tasks, never_began=turn.give_up)
+        turn = self._conversation.take_turn(thunk.stop_throttling, runs_code=asked.runs_code)
+        thunk.start(work_for(asked, nursery, turn), nursery.tasks, on_never_started=turn.give_up)
         return thunk

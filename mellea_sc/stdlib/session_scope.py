@@ -24,10 +24,10 @@ from mellea_sc.core.backend import Backend
 from mellea_sc.core.errors import InvalidOption, SessionClosed, WrongEventLoop
 from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.runtime.failures import raise_unchanged
-from mellea_sc.runtime.forks import tell_of_forks
-from mellea_sc.runtime.generation import BoundBackend, Place
+from mellea_sc.runtime.generation.producer import BoundBackend, SpawnTarget
 from mellea_sc.runtime.loop_thread import PATIENCE
-from mellea_sc.runtime.loops import current_loop, may_run, running_loop
+from mellea_sc.runtime.loops.current import current_loop, may_run, running_loop
+from mellea_sc.runtime.loops.forks import tell_of_forks
 from mellea_sc.runtime.nursery import AdoptedNursery, Nursery
 from mellea_sc.runtime.portal import SyncPortal, refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError, log_unobserved
@@ -302,9 +302,9 @@ class SessionScope:
                 adopted = self._adopted[loop] = AdoptedNursery(self._make_nursery())
         return await adopted.ready()
 
-    async def _place(self) -> Place:
+    async def _place(self) -> SpawnTarget:
         nursery = await self._nursery()
-        return Place(nursery, nursery.tasks)
+        return SpawnTarget(nursery, nursery.tasks)
 
     def run_blocking(self, function: Callable[[], Awaitable[T]]) -> T:
         """Run an async function in the session's own event-loop thread and wait for it.

@@ -17,18 +17,18 @@ from mellea_sc.core.retries import Retries, retried, retries_of
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.spending import Limits
 from mellea_sc.core.trace import TokenCount, Trace
-from mellea_sc.runtime.answers import warn_of_misfit
+from mellea_sc.runtime.budgets.limits import limited
+from mellea_sc.runtime.checks.validation import check_input, validate_all
 from mellea_sc.runtime.failures import sole_error, stray_cancellation_as
-from mellea_sc.runtime.generation import describe, generate_into, opened_scope, settle
-from mellea_sc.runtime.limits import limited
+from mellea_sc.runtime.generation.answers import warn_of_misfit
+from mellea_sc.runtime.generation.producer import describe, generate_into, opened_scope, settle
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk, Work
 from mellea_sc.runtime.nursery import Nursery
-from mellea_sc.runtime.thunk import ModelOutputThunk, Work
-from mellea_sc.runtime.validation import check_input, validate_all
 from mellea_sc.stdlib.components import Query, Transform
+from mellea_sc.stdlib.conversation import Turn
 from mellea_sc.stdlib.sampling.plan import raise_if_unmet
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 from mellea_sc.stdlib.sampling.repairing import RejectionSamplingStrategy
-from mellea_sc.stdlib.turns import Turn
 
 __all__ = ["Asked", "judge", "work_for"]
 
@@ -135,9 +135,9 @@ async def _answer_if_met(
             async with opened_scope(nursery) as backend:
                 verdicts = await check_input(asked.preconditions, asked.action, backend, ctx)
             raise_if_unmet(list(zip(asked.preconditions, verdicts, strict=True)))
-        thunk.hand_out()
+        thunk.release_output()
 
-    thunk.withhold()
+    thunk.hold_output()
     with sole_error():
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(check, name="preconditions")

@@ -9,9 +9,8 @@ One delta's way, from the socket to the user::
                                                                                  │
                                           the next Attempt <── a strategy's Ask ─┘
 
-``stream_run.py`` has the run, ``gate.py`` and ``stream_result.py`` what the user sees, ``sampling/`` the
-attempts, and the kernel's ``attempt.py``, ``editors.py``, ``lanes.py`` and ``ledger.py`` the checking. There are
-editors only where a requirement filters or fixes.
+``stream/`` has the run and what its user sees, ``sampling/engine/`` the attempts, and the kernel's
+``runtime/checks/`` the checking. There are editors only where a requirement filters or fixes.
 """
 
 from __future__ import annotations
@@ -37,11 +36,15 @@ from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.core.requirement import Requirement, check_judges
 from mellea_sc.core.retries import Retries, retries_of
 from mellea_sc.core.spending import Limits
-from mellea_sc.runtime.generation import BoundBackend, Place, describe
-from mellea_sc.runtime.limits import limited
-from mellea_sc.runtime.loops import or_else, spawn_root
+from mellea_sc.runtime.budgets.limits import limited
+from mellea_sc.runtime.generation.producer import BoundBackend, SpawnTarget, describe
+from mellea_sc.runtime.loops.current import spawn_root, tell_if_never_started
 from mellea_sc.runtime.nursery import Nursery, current_nursery
-from mellea_sc.stdlib.events import (
+from mellea_sc.stdlib.conversation import Conversation, Turn
+from mellea_sc.stdlib.requirements.making import as_requirement
+from mellea_sc.stdlib.sampling.engine.judges import DEFAULT_LANE_BUFFER, AttemptSettings
+from mellea_sc.stdlib.sampling.planned import PlannedStrategy
+from mellea_sc.stdlib.stream.events import (
     ChunkEvent,
     CompletedEvent,
     EditEvent,
@@ -55,12 +58,8 @@ from mellea_sc.stdlib.events import (
     StreamEvent,
     StreamingDoneEvent,
 )
-from mellea_sc.stdlib.requirements.making import reqify
-from mellea_sc.stdlib.sampling.judges import DEFAULT_LANE_BUFFER, AttemptSettings
-from mellea_sc.stdlib.sampling.planned import PlannedStrategy
-from mellea_sc.stdlib.stream_result import StreamChunkingResult
-from mellea_sc.stdlib.stream_run import StreamRun, StreamSettings
-from mellea_sc.stdlib.turns import Conversation, Turn
+from mellea_sc.stdlib.stream.result import StreamChunkingResult
+from mellea_sc.stdlib.stream.run import StreamRun, StreamSettings
 
 __all__ = [
     "ChunkEvent",
@@ -165,11 +164,11 @@ def stream_with_chunking(
             retries=retries,
         )
 
-    async def place() -> Place | None:
+    async def place() -> SpawnTarget | None:
         if isinstance(backend, BoundBackend):
             return await backend.place()
         nursery = current_nursery()
-        return None if nursery is None else Place(nursery, nursery.tasks)
+        return None if nursery is None else SpawnTarget(nursery, nursery.tasks)
 
     return StreamRequest(place, prepare, describe(action), backend, validation_backend)
 
@@ -211,8 +210,8 @@ def prepare_run(
     merge_options(model_options)
     limited(limits)
     own = () if strategy is None else strategy.requirements
-    all_of_them = [*own, *map(reqify, several("requirements", requirements))]
-    conditions = [reqify(one) for one in several("preconditions", preconditions)]
+    all_of_them = [*own, *map(as_requirement, several("requirements", requirements))]
+    conditions = [as_requirement(one) for one in several("preconditions", preconditions)]
     check_judges([*all_of_them, *conditions], judge)
     return StreamRun(
         action,
@@ -249,7 +248,7 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
 
     def __init__(
         self,
-        place: Callable[[], Awaitable[Place | None]],
+        place: Callable[[], Awaitable[SpawnTarget | None]],
         prepare: Callable[[], StreamRun],
         name: str,
         backend: Backend,
@@ -314,12 +313,15 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
                 place.nursery,
                 name=self._name,
                 tasks=place.tasks,
-                never_began=run.never_began,
+                on_never_started=run.on_never_started,
             )
         else:
             rooted = partial(_rooted, run, backend, validation_backend)
-            spawn_root(or_else(rooted, run.never_began), self._name)
-            spawn_root(or_else(partial(_kept, run), run.dismiss), f"what became of {self._name}")
+            spawn_root(tell_if_never_started(rooted, run.on_never_started), self._name)
+            spawn_root(
+                tell_if_never_started(partial(_kept, run), run.dismiss),
+                f"what became of {self._name}",
+            )
         return run.result
 
     def __del__(self) -> None:
@@ -361,8 +363,7 @@ async def _nursery_of(
     """A block with the nursery that holds a backend's connections: a session's, or one made for it."""
     if isinstance(backend, BoundBackend):
         return nullcontext(known or (await backend.place()).nursery)
-    options = known.options if known is not None else None
-    return _OwnNursery(backend, options)
+    return _OwnNursery(backend, known)
 
 
 @attrs.define(eq=False)
@@ -370,12 +371,16 @@ class _OwnNursery(AbstractAsyncContextManager[Nursery]):
     """A nursery for one run with a bare backend; made only inside the run's task."""
 
     backend: Backend
-    options: ModelOptions | None
+    inside: Nursery | None
     _nursery: Nursery | None = attrs.field(default=None, init=False)
 
     async def __aenter__(self) -> Nursery:
+        inside = self.inside
         self._nursery = Nursery(
-            retrying(self.backend), options=self.options, name="a stream of its own"
+            retrying(self.backend),
+            options=None if inside is None else inside.options,
+            inside=inside,
+            name="a stream of its own",
         )
         return await self._nursery.__aenter__()
 

@@ -15,10 +15,8 @@
     error_programs.py           random programs with errors in them, none of which may be lost
     pytest_plugin.py            the fixtures; nothing else here needs pytest
 
-Underneath, one room for each thing that has to look inside: _tasks.py and _steps.py (the event
-loops), _threads.py and _processes.py (the process), _origins.py (who made what), _deadlock.py,
-_virtual_asyncio.py and _virtual_trio.py (virtual time), _wall_time.py, _promises.py and _trails.py (the
-conformance checks), _cassette_file.py and _cassette_scrub.py, and _server_*.py.
+Underneath: _loops/ has what looks inside the event loops and the process, _errors/ the random programs,
+_server/ and _cassette/ the parts of those two, and _promises.py what the conformance checks share.
 """
 
 from mellea_sc.testing.cassette import Cassette, CassetteMismatch, Recording

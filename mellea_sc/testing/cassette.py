@@ -20,7 +20,7 @@ import anyio
 import anyio.lowlevel
 
 from mellea_sc.core.backend import Backend, BackendWrapper, Delta, GenerationRequest
-from mellea_sc.testing._cassette_file import (
+from mellea_sc.testing._cassette.file import (
     Exchange,
     Head,
     TimedDelta,
@@ -29,7 +29,7 @@ from mellea_sc.testing._cassette_file import (
     load,
     save,
 )
-from mellea_sc.testing._cassette_scrub import Scrub, described, scrubbed
+from mellea_sc.testing._cassette.scrub import Scrub, described, scrubbed
 
 __all__ = ["Cassette", "CassetteMismatch", "Recording"]
 

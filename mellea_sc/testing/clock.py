@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias, TypeVar, TypeVarTuple, Unpack, cast
 
 import anyio
 
-from mellea_sc.testing._deadlock import Deadlock
+from mellea_sc.testing._loops.deadlock import Deadlock
 
 __all__ = ["Deadlock", "LoopName", "run_virtual", "runs_in", "virtual_backend"]
 
@@ -37,10 +37,10 @@ def virtual_backend(name: LoopName, *, seed: int | None = None) -> tuple[str, di
         seed: Shuffles the order of tasks that are ready at the same moment.
     """
     if name == "trio":
-        from mellea_sc.testing._virtual_trio import trio_options
+        from mellea_sc.testing._loops.virtual_trio import trio_options
 
         return name, trio_options(seed)
-    from mellea_sc.testing._virtual_asyncio import VirtualEventLoop
+    from mellea_sc.testing._loops.virtual_asyncio import VirtualEventLoop
 
     return name, {"loop_factory": partial(VirtualEventLoop, seed)}
 
@@ -49,10 +49,10 @@ def runs_in(backend: tuple[str, dict[str, object]]) -> bool:
     """Whether the running event loop is one of that kind: a value of :func:`virtual_backend`."""
     name, options = backend
     if name == "trio":
-        from mellea_sc.testing._virtual_trio import is_running
+        from mellea_sc.testing._loops.virtual_trio import is_running
 
         return is_running(options)
-    from mellea_sc.testing._virtual_asyncio import is_running as is_running_virtually
+    from mellea_sc.testing._loops.virtual_asyncio import is_running as is_running_virtually
 
     return is_running_virtually()
 

@@ -24,8 +24,8 @@ from typing import Final
 from hypothesis import strategies as st
 
 from mellea_sc.runtime.unobserved import OnError
-from mellea_sc.testing._error_run import lost_errors
-from mellea_sc.testing._error_values import (
+from mellea_sc.testing._errors.run import lost_errors
+from mellea_sc.testing._errors.values import (
     Answering,
     Ending,
     ErrorKind,

@@ -12,7 +12,7 @@ import attrs
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.errors import GenerationCancelled
 from mellea_sc.core.requirement import Requirement
-from mellea_sc.testing._steps import watch_steps
+from mellea_sc.testing._loops.steps import watch_steps
 from mellea_sc.testing.failing import FailingBackend, FailingRequirement, InjectedError
 from mellea_sc.testing.leaks import assert_no_leaks
 

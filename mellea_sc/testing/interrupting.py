@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Final, cast
 
-from mellea_sc.testing._steps import watch_steps_elsewhere
-from mellea_sc.testing._tasks import TaskView
+from mellea_sc.testing._loops.steps import watch_steps_elsewhere
+from mellea_sc.testing._loops.tasks import TaskView
 from mellea_sc.testing.leaks import assert_no_leaks_of_threads
 
 if TYPE_CHECKING:

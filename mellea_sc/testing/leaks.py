@@ -14,10 +14,14 @@ import anyio.lowlevel
 import attrs
 
 from mellea_sc.core.arguments import several
-from mellea_sc.testing._origins import Origins, suspended_in, watch_origins
-from mellea_sc.testing._processes import child_processes, describe_descriptor, open_descriptors
-from mellea_sc.testing._tasks import TaskView, all_tasks
-from mellea_sc.testing._threads import innermost_place, is_idle
+from mellea_sc.testing._errors.origins import Origins, suspended_in, watch_origins
+from mellea_sc.testing._loops.processes import (
+    child_processes,
+    describe_descriptor,
+    open_descriptors,
+)
+from mellea_sc.testing._loops.tasks import TaskView, all_tasks
+from mellea_sc.testing._loops.threads import innermost_place, is_idle
 
 __all__ = ["Leak", "LeakKind", "Leaked", "assert_no_leaks", "assert_no_leaks_of_threads"]
 

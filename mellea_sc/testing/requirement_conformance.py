@@ -18,8 +18,7 @@ import attrs
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.stdlib.session import start_session
-from mellea_sc.testing._promises import check_promises
-from mellea_sc.testing._trails import (
+from mellea_sc.testing._errors.trails import (
     FEW,
     Trail,
     about,
@@ -32,7 +31,8 @@ from mellea_sc.testing._trails import (
     trail_of,
     validated,
 )
-from mellea_sc.testing._wall_time import adjustable_clocks
+from mellea_sc.testing._loops.wall_time import adjustable_clocks
+from mellea_sc.testing._promises import check_promises
 from mellea_sc.testing.everywhere import cancel_everywhere
 from mellea_sc.testing.scripted import ScriptedBackend, Stall
 

@@ -26,9 +26,9 @@ import anyio
 import anyio.abc
 import anyio.from_thread
 
-from mellea_sc.testing._server_connection import Connection, Reply
-from mellea_sc.testing._server_values import Answer, Ended, RecordedRequest
-from mellea_sc.testing._server_wire import OllamaWire, OpenAIWire, Wire
+from mellea_sc.testing._server.connection import Connection, Reply
+from mellea_sc.testing._server.values import Answer, Ended, RecordedRequest
+from mellea_sc.testing._server.wire import OllamaWire, OpenAIWire, Wire
 
 if TYPE_CHECKING:
     from typing import Self

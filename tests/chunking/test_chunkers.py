@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.stdlib import chunking
-from mellea_sc.stdlib import words as words_module
 from mellea_sc.stdlib.chunking import (
     ParagraphChunker,
     RawChunker,
@@ -24,8 +23,9 @@ from mellea_sc.stdlib.chunking import (
     WordChunker,
     resolve_chunking,
 )
-from mellea_sc.stdlib.sentence_marks import CLOSERS
-from mellea_sc.stdlib.sentence_marks import STOPS as STOPS_OF_OURS
+from mellea_sc.stdlib.chunking import words as words_module
+from mellea_sc.stdlib.chunking.sentence_marks import CLOSERS
+from mellea_sc.stdlib.chunking.sentence_marks import STOPS as STOPS_OF_OURS
 from mellea_sc.testing.strategies import cuts, texts
 
 NAMED = {"sentence": SentenceChunker, "word": WordChunker, "paragraph": ParagraphChunker}

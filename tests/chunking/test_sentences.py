@@ -16,7 +16,7 @@ from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Context
 from mellea_sc.core.requirement import PartialValidationResult
 from mellea_sc.stdlib.chunking import SentencesChunker, resolve_chunking
-from mellea_sc.stdlib.sentences import AHEAD, CONTEXT
+from mellea_sc.stdlib.chunking.sentences import AHEAD, CONTEXT
 from mellea_sc.testing import ScriptedBackend
 from mellea_sc.testing.strategies import cuts, texts
 

@@ -19,7 +19,7 @@ from mellea_sc import (
     start_session,
 )
 from mellea_sc.core.chunking import ChunkingStrategy
-from mellea_sc.runtime.thunk import ModelOutputThunk
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.chunking import resolve_chunking
 from mellea_sc.testing import ScriptedBackend, run_virtual
 

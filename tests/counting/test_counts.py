@@ -33,7 +33,7 @@ from mellea_sc import (
     wait_for_all_mots,
 )
 from mellea_sc.testing import Script, ScriptedBackend, Stall, run_virtual
-from mellea_sc.testing._steps import watch_steps
+from mellea_sc.testing._loops.steps import watch_steps
 
 SHORT, LONG = 768, 1536
 """Deltas; both are multiples of every size of a batch in the library, and of a sentence's length."""

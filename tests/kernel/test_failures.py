@@ -24,7 +24,7 @@ from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Context
 from mellea_sc.core.requirement import ValidationResult
 from mellea_sc.runtime.failures import failure_of, leaves_of, sole_error, tidied
-from mellea_sc.runtime.loops import running_task
+from mellea_sc.runtime.loops.current import running_task
 from mellea_sc.stdlib.session import MelleaSession
 from mellea_sc.testing import Fail, ScriptedBackend
 

@@ -19,7 +19,7 @@ from mellea_sc import (
     ValidatorTimeout,
     start_session,
 )
-from mellea_sc.runtime.validation import validate_all
+from mellea_sc.runtime.checks.validation import validate_all
 from mellea_sc.testing import ScriptedBackend
 
 pytestmark = pytest.mark.anyio

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable
 import anyio
 import pytest
 
-from mellea_sc.runtime.watch import Limit, Watch
+from mellea_sc.runtime.deadlines import DeadlineTimer, WaitTimeout
 from mellea_sc.testing import run_virtual
-from mellea_sc.testing._steps import watch_steps
+from mellea_sc.testing._loops.steps import watch_steps
 
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "trio"])
-Program = Callable[[Watch], Awaitable[None]]
+Program = Callable[[DeadlineTimer], Awaitable[None]]
 
 
 def watched(loop: str, program: Program) -> float:
@@ -31,7 +31,7 @@ def watched_and_counted(loop: str, program: Program) -> tuple[float, int]:
         steps += 1
 
     async def main() -> tuple[float, int]:
-        watch = Watch()
+        watch = DeadlineTimer()
         with watch_steps(stepped):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(watch.run)
@@ -51,14 +51,14 @@ def about(seconds: float) -> object:
 def test_a_wait_that_takes_too_long_is_cancelled_and_others_are_not(loop: str) -> None:
     ended: dict[float, float] = {}
 
-    async def wait(watch: Watch, seconds: float) -> None:
+    async def wait(watch: DeadlineTimer, seconds: float) -> None:
         begun = anyio.current_time()
         with watch.limit(seconds) as limit:
             await anyio.sleep(5)
         assert limit.was_exceeded is (seconds < 5)
         ended[seconds] = anyio.current_time() - begun
 
-    async def program(watch: Watch) -> None:
+    async def program(watch: DeadlineTimer) -> None:
         async with anyio.create_task_group() as tasks:
             for seconds in (3, math.inf, 1, 6, 2):  # also a limit before the one that is slept for
                 tasks.start_soon(wait, watch, seconds)
@@ -70,7 +70,7 @@ def test_a_wait_that_takes_too_long_is_cancelled_and_others_are_not(loop: str) -
 
 @LOOPS
 def test_a_wait_that_begins_anew_has_all_of_its_time_again(loop: str) -> None:
-    async def program(watch: Watch) -> None:
+    async def program(watch: DeadlineTimer) -> None:
         with watch.limit(1) as limit:
             for _ in range(10):
                 await anyio.sleep(0.9)
@@ -83,7 +83,7 @@ def test_a_wait_that_begins_anew_has_all_of_its_time_again(loop: str) -> None:
 
 @LOOPS
 def test_a_limit_that_pauses_is_not_exceeded(loop: str) -> None:
-    async def program(watch: Watch) -> None:
+    async def program(watch: DeadlineTimer) -> None:
         with watch.limit(1) as limit:
             limit.pause()
             await anyio.sleep(7)
@@ -96,7 +96,7 @@ def test_a_limit_that_pauses_is_not_exceeded(loop: str) -> None:
 
 @LOOPS
 def test_a_cleanup_after_a_limit_keeps_nobody_busy(loop: str) -> None:
-    async def clean_up(limit: Limit) -> None:
+    async def clean_up(limit: WaitTimeout) -> None:
         with limit:
             try:
                 await anyio.sleep(5)
@@ -104,7 +104,7 @@ def test_a_cleanup_after_a_limit_keeps_nobody_busy(loop: str) -> None:
                 with anyio.CancelScope(shield=True):
                     await anyio.sleep(5)
 
-    async def program(watch: Watch) -> None:
+    async def program(watch: DeadlineTimer) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(clean_up, watch.limit(1))
 
@@ -115,7 +115,7 @@ def test_a_cleanup_after_a_limit_keeps_nobody_busy(loop: str) -> None:
 
 @LOOPS
 def test_a_watch_without_limits_looks_once_more_and_sleeps_on(loop: str) -> None:
-    async def program(watch: Watch) -> None:
+    async def program(watch: DeadlineTimer) -> None:
         for _ in range(50):
             with watch.limit(100):
                 await anyio.sleep(1)
@@ -129,7 +129,7 @@ def test_a_watch_without_limits_looks_once_more_and_sleeps_on(loop: str) -> None
 @LOOPS
 def test_a_watch_that_was_closed_before_it_began_ends_at_once(loop: str) -> None:
     async def main() -> None:
-        watch = Watch()
+        watch = DeadlineTimer()
         watch.close()
         await watch.run()
 

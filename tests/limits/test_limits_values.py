@@ -19,7 +19,7 @@ from mellea_sc import (
     Usage,
     limits,
 )
-from mellea_sc.runtime.limits import limited
+from mellea_sc.runtime.budgets.limits import limited
 
 PRICES = Prices(prompt=1, completion=2.5)
 

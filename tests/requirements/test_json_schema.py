@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from requirement_help import marks, passes
 
 from mellea_sc import InvalidOption, MissingExtra, SimpleContext, ValidJSON
-from mellea_sc.runtime.thunk import ModelOutputThunk
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.testing import ScriptedBackend, run_virtual
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from mellea_sc import InvalidOption, LLMJudge, SimpleContext, UnclearJudgement, start_session
 from mellea_sc.core.base import Context
-from mellea_sc.runtime.thunk import ModelOutputThunk
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.testing import (
     Fail,
     ScriptedBackend,

@@ -23,7 +23,7 @@ from mellea_sc import (
     RunError,
     SimpleContext,
 )
-from mellea_sc.runtime.thunk import ModelOutputThunk
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.requirements import patterns
 from mellea_sc.stdlib.requirements.expressions.expression import (
     Allowance,

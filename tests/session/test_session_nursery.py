@@ -17,7 +17,7 @@ from mellea_sc import (
     stream_with_chunking,
 )
 from mellea_sc.runtime.failures import leaves_of, sole_error
-from mellea_sc.runtime.loops import clock, current_loop, running_loop
+from mellea_sc.runtime.loops.current import clock, current_loop, running_loop
 from mellea_sc.runtime.nursery import (
     AdoptedNursery,
     Nursery,
@@ -123,7 +123,7 @@ async def test_a_clumsy_start_is_refused_by_a_nursery_that_is_not_open() -> None
         raise AssertionError
 
     with pytest.raises(UsageError, match="this one has ended"):
-        nursery.start(nothing, name="nothing", never_began=lambda: None)
+        nursery.start(nothing, name="nothing", on_never_started=lambda: None)
 
 
 # --- Ctrl-C and exits ---------------------------------------------------------------------------------------------

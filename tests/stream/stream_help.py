@@ -11,8 +11,8 @@ from mellea_sc.core.base import CBlock, Context
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
-from mellea_sc.stdlib.events import StreamEvent
 from mellea_sc.stdlib.session import MelleaSession, start_session
+from mellea_sc.stdlib.stream.events import StreamEvent
 from mellea_sc.stdlib.streaming import StreamChunkingResult
 from mellea_sc.testing.scripted import ScriptedBackend, Step
 

@@ -51,7 +51,7 @@ from mellea_sc.core.requirement import (
     Requirement,
     ValidationResult,
 )
-from mellea_sc.runtime.editors import PASSES
+from mellea_sc.runtime.checks.editors import PASSES
 from mellea_sc.stdlib.sampling import AttemptResult
 from mellea_sc.testing.clock import LoopName, run_virtual
 from mellea_sc.testing.scripted import Pause, ScriptedBackend, Step

@@ -33,8 +33,8 @@ from mellea_sc.core.errors import (
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.runtime.failures import leaves_of
 from mellea_sc.stdlib.chunking import SentenceChunker, WordChunker
-from mellea_sc.stdlib.events import ErrorEvent
 from mellea_sc.stdlib.session import start_session
+from mellea_sc.stdlib.stream.events import ErrorEvent
 from mellea_sc.testing.leaks import assert_no_leaks
 from mellea_sc.testing.scripted import Fail, Pause, ScriptedBackend, Stall, Step
 

@@ -12,7 +12,8 @@ from mellea_sc.core.backend import Backend, Usage
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import GenerationCancelled, ModelError
 from mellea_sc.core.requirement import PartialValidationResult, ValidationResult
-from mellea_sc.stdlib.events import (
+from mellea_sc.stdlib.session import start_session
+from mellea_sc.stdlib.stream.events import (
     ChunkEvent,
     CompletedEvent,
     ErrorEvent,
@@ -21,7 +22,6 @@ from mellea_sc.stdlib.events import (
     StreamEvent,
     StreamingDoneEvent,
 )
-from mellea_sc.stdlib.session import start_session
 from mellea_sc.testing.scripted import Fail, Pause, Script, ScriptedBackend, Stall
 
 pytestmark = pytest.mark.anyio

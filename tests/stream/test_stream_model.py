@@ -22,8 +22,8 @@ from stream_help import kinds, read_events
 from mellea_sc.core.errors import ModelError, ValidatorTimeout
 from mellea_sc.core.model_options import ModelOption
 from mellea_sc.stdlib.chunking import resolve_chunking
-from mellea_sc.stdlib.events import ChunkEvent, FullValidationEvent, QuickCheckEvent
 from mellea_sc.stdlib.session import start_session
+from mellea_sc.stdlib.stream.events import ChunkEvent, FullValidationEvent, QuickCheckEvent
 from mellea_sc.stdlib.streaming import StreamChunkingResult
 from mellea_sc.testing.clock import LoopName, run_virtual
 from mellea_sc.testing.scripted import Fail, Pause, Script, ScriptedBackend, Step

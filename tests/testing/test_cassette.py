@@ -43,8 +43,8 @@ from mellea_sc.testing import (
     check_backend,
     run_virtual,
 )
-from mellea_sc.testing._cassette_file import Exchange, TimedDelta
-from mellea_sc.testing._cassette_scrub import scrubbed
+from mellea_sc.testing._cassette.file import Exchange, TimedDelta
+from mellea_sc.testing._cassette.scrub import scrubbed
 from mellea_sc.testing.server import Answer, ModelServer
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,7 @@ import pytest
 from mellea_sc import Backend, BackendWrapper, Delta, GenerationRequest, limits, start_session
 from mellea_sc.backends import Retrying
 from mellea_sc.core.errors import BackendError
-from mellea_sc.runtime.metering import metered
+from mellea_sc.runtime.budgets.metering import metered
 from mellea_sc.testing import (
     FailingBackend,
     Recording,

@@ -16,7 +16,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from mellea_sc.testing import _virtual_asyncio, _virtual_trio
+from mellea_sc.testing._loops import virtual_asyncio, virtual_trio
 from mellea_sc.testing.clock import Deadlock, LoopName, run_virtual, virtual_backend
 
 both = pytest.mark.parametrize("loop", ["asyncio", "trio"])
@@ -137,7 +137,7 @@ def test_time_passes_for_a_thread_that_waits_for_the_loop(loop: LoopName) -> Non
 @pytest.fixture
 def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker thread counts as silent after a twentieth of a second."""
-    for module in (_virtual_asyncio, _virtual_trio):
+    for module in (virtual_asyncio, virtual_trio):
         monkeypatch.setattr(module, "WORKER_PATIENCE", 0.05)
 
 

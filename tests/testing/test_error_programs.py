@@ -8,7 +8,7 @@ import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from mellea_sc.runtime.attempt import Attempt
+from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.unobserved import Unobserved
 from mellea_sc.testing.clock import LoopName

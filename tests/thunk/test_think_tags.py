@@ -24,7 +24,7 @@ from mellea_sc import (
     start_session,
 )
 from mellea_sc.core.backend import ChatMessage, GenerationRequest
-from mellea_sc.runtime.think_tags import TagSplitter
+from mellea_sc.runtime.generation.think_tags import TagSplitter
 from mellea_sc.testing import Fail, ScriptedBackend, Step, cancel_everywhere
 from mellea_sc.testing.strategies import cuts
 

@@ -9,7 +9,7 @@ from mellea_sc.core.base import CBlock, Component, Span, text_of
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.stdlib.components._template import check_template, fill
-from mellea_sc.stdlib.requirements.making import reqify
+from mellea_sc.stdlib.requirements.making import as_requirement
 
 __all__ = ["Instruction", "listed"]
 
@@ -50,7 +50,7 @@ class Instruction(Component):
             raise InvalidOption(f"a description is a str or a CBlock, not {description!r}")
         self.description = description
         self.requirements: list[Requirement] = [
-            reqify(requirement) for requirement in several("requirements", requirements)
+            as_requirement(requirement) for requirement in several("requirements", requirements)
         ]
         self.icl_examples: list[str | CBlock] = several("icl_examples", icl_examples)
         self.grounding_context: dict[str, Span] = dict(grounding_context or {})

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import InvalidOption, InvalidVerdict
 from mellea_sc.core.requirement import Requirement, ValidationFunction, ValidationResult
 
-__all__ = ["check", "req", "reqify", "simple_validate"]
+__all__ = ["as_requirement", "check", "req", "reqify", "simple_validate"]
 
 
 def req(
@@ -33,7 +34,7 @@ def check(
     return Requirement(description, validation_fn, check_only=True)
 
 
-def reqify(requirement: Requirement | str) -> Requirement:
+def as_requirement(requirement: Requirement | str) -> Requirement:
     """A requirement as it is, or of a description.
 
     Raises:
@@ -46,6 +47,10 @@ def reqify(requirement: Requirement | str) -> Requirement:
             return Requirement(requirement)
         case _:
             raise InvalidOption(f"a requirement is a Requirement or a str, not {requirement!r}")
+
+
+reqify: Final = as_requirement
+"""Mellea's name for it."""
 
 
 def simple_validate(

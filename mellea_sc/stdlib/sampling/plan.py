@@ -1,6 +1,6 @@
 """What to ask next: attempts in, what to ask or what to keep out. No tasks, no I/O.
 
-A plan decides and does nothing. ``conduct.py`` does: it asks, in tasks of its own, judges every attempt
+A plan decides and does nothing. ``engine/runner.py`` does: it asks, in tasks of its own, judges every attempt
 while it is generated, tells the plan of each that has ended, and stops those that a choice has made
 useless. So the same plan serves ``instruct`` and checked streams.
 """
@@ -18,8 +18,8 @@ from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import InvalidOption, PreconditionFailed
 from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
-from mellea_sc.runtime.attempt import AttemptEnd
-from mellea_sc.runtime.thunk import ModelOutputThunk
+from mellea_sc.runtime.checks.attempt import AttemptEnd
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 
 __all__ = [
     "Ask",

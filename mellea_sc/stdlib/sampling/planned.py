@@ -11,9 +11,9 @@ from mellea_sc.core.errors import BackendNotBound
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
-from mellea_sc.runtime.generation import BoundBackend
-from mellea_sc.stdlib.requirements.making import reqify
-from mellea_sc.stdlib.sampling.conduct import sample
+from mellea_sc.runtime.generation.producer import BoundBackend
+from mellea_sc.stdlib.requirements.making import as_requirement
+from mellea_sc.stdlib.sampling.engine.runner import sample
 from mellea_sc.stdlib.sampling.plan import Plan
 
 __all__ = ["PlannedStrategy"]
@@ -33,7 +33,7 @@ class PlannedStrategy(Plan, SamplingStrategy):
     """What must hold, besides what a call says."""
 
     def __init__(self, requirements: Sequence[Requirement | str] | None = None) -> None:
-        self.requirements = [reqify(one) for one in several("requirements", requirements)]
+        self.requirements = [as_requirement(one) for one in several("requirements", requirements)]
 
     def is_needed(self, requirements: Sequence[Requirement]) -> bool:
         """Whether there is anything to do beyond a single generation, which could stream its text."""

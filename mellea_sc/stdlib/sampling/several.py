@@ -17,7 +17,7 @@ from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import BackendError, InvalidOption, InvalidVerdict
 from mellea_sc.core.requirement import Requirement
-from mellea_sc.runtime.validation import validate_all
+from mellea_sc.runtime.checks.validation import validate_all
 from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, check_count
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 

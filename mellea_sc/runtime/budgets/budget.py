@@ -1,0 +1,299 @@
+"""What was used, against what may be used.
+
+::
+
+    with limits(tokens=…):         a Budget, added to the budgets of this task
+       ├─ tasks                    inherit them: those of a thunk, whoever runs it, and a blocking call's
+       ├─ each request             is debited to all of them, see ``metering.py``
+       └─ BudgetScope              the block, and what each thunk's and run's task does: cancelled when one of
+                                   its budgets is exceeded
+
+What was used exactly is not exceeded. When a budget is exceeded, everything under it is cancelled. Who then
+raises :class:`BudgetExceeded` is the block that has the limit, and each thunk and run to whoever awaits it; what
+these are doing inside, their requests and judges, is cancelled and says nothing.
+
+A budget may be debited from several threads at once: blocking calls run in one of their own.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final, Protocol
+
+from mellea_sc.core.errors import BudgetExceeded
+from mellea_sc.core.spending import LimitName, Limits, Spent
+from mellea_sc.core.usage import Usage
+from mellea_sc.runtime.loops.current import clock, running_loop
+
+if TYPE_CHECKING:
+    from mellea_sc.runtime.budgets.scope import BudgetScope
+
+__all__ = ["Budget", "Request", "open_budgets"]
+
+MILLION: Final = 1_000_000
+ROUNDING: Final = 1 + 1e-9
+"""Sums of money are sums of floats: they may be off by this factor."""
+
+open_budgets: Final[ContextVar[tuple[Budget, ...]]] = ContextVar("mellea_sc_budgets", default=())
+"""The budgets that the running task is under, the outermost first."""
+
+
+class Request(Protocol):
+    """A request to a model, as far as it has come."""
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        ...
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens that the server has told of so far."""
+        ...
+
+
+class Budget:
+    """What was used, against what may be used.
+
+    Args:
+        limits: How much may be used.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._lock = threading.Lock()
+        self._prompt = 0
+        self._completion = 0
+        self._requests = 0
+        self._cost = 0.0  # in millionths
+        self._estimates = 0
+        self._running = 0
+        self._scopes: set[BudgetScope] = set()
+        self._latest: Request | None = None
+        self._exceeded: _Excess | None = None
+        self._is_open = True
+        self._time = _Stopwatch()
+
+    @property
+    def spent(self) -> Spent:
+        """What was used so far."""
+        with self._lock:
+            return Spent(
+                prompt_tokens=self._prompt,
+                completion_tokens=self._completion,
+                requests=self._requests,
+                seconds=self._time.seconds,
+                cost=None if self.limits.prices is None else self._cost / MILLION,
+                estimated=self._estimates > 0,
+            )
+
+    @property
+    def is_exceeded(self) -> bool:
+        """Whether more was used, or asked for, than is allowed."""
+        return self._exceeded is not None
+
+    def close(self) -> None:
+        """Its block is left: it goes on for what is still running, and raises nothing more by itself."""
+        with self._lock:
+            self._is_open = False
+            if not self._running:
+                self._time.stop()
+
+    # --- what is debited ------------------------------------------------------------------------
+
+    def admit(self, prompt: int, cost: float) -> bool:
+        """Debit a request that is about to be sent, by an estimate; false: it is one too many."""
+        with self._lock:
+            if self._exceeded is not None:
+                return False
+            self._requests += 1
+            self._prompt += prompt
+            self._cost += cost
+            over = self._over()
+            if over is None and self._time.elapsed >= self._seconds:
+                over = "seconds"
+            if over is None:
+                self._estimates += 1
+                self._running += 1
+                self._time.go_on()
+                return True
+            self._requests -= 1
+            self._prompt -= prompt
+            self._cost -= cost
+        self.exceed(over)
+        return False
+
+    def dismiss(self, prompt: int, cost: float) -> None:
+        """Take back a request that was admitted: another budget has not admitted it."""
+        with self._lock:
+            self._requests -= 1
+            self._prompt -= prompt
+            self._cost -= cost
+            self._estimates -= 1
+            self._running -= 1
+
+    def began(self, request: Request) -> None:
+        """A request that every budget has admitted is sent."""
+        self._latest = request
+
+    def debit(
+        self, request: Request, prompt: int, completion: int, cost: float, estimates: int
+    ) -> bool:
+        """Debit what has become known of a request; true when the budget is exceeded."""
+        with self._lock:
+            self._prompt += prompt
+            self._completion += completion
+            self._cost += cost
+            self._estimates += estimates
+            over = self._over()
+        if over is not None:
+            self.exceed(over, request)
+        return over is not None
+
+    def ended(self) -> None:
+        """A request that was admitted has ended."""
+        with self._lock:
+            self._running -= 1
+            if not self._running and not self._is_open:
+                self._time.stop()
+
+    def _over(self) -> LimitName | None:
+        allowed = self.limits
+        if allowed.tokens is not None and self._prompt + self._completion > allowed.tokens:
+            return "tokens"
+        if allowed.requests is not None and self._requests > allowed.requests:
+            return "requests"
+        if allowed.cost is not None and self._cost > allowed.cost * MILLION * ROUNDING:
+            return "cost"
+        return None
+
+    @property
+    def _seconds(self) -> float:
+        return math.inf if self.limits.seconds is None else self.limits.seconds
+
+    @property
+    def deadline(self) -> float:
+        """When its time is over, by the clock of the running loop."""
+        return self._time.moment(self._seconds)
+
+    # --- what happens when it is exceeded ---------------------------------------------------------
+
+    def add(self, scope: BudgetScope) -> None:
+        """Cancel the scope when the budget is exceeded, or at once when it is."""
+        with self._lock:
+            self._scopes.add(scope)
+            exceeded = self._exceeded is not None
+        if exceeded:
+            scope.cancel()
+
+    def remove(self, scope: BudgetScope) -> None:
+        """The scope was left."""
+        with self._lock:
+            self._scopes.discard(scope)
+
+    def exceed(self, limit: LimitName, cut: Request | None = None) -> None:
+        """Cancel all that is under it; without effect when it was exceeded before.
+
+        Args:
+            limit: Which one.
+            cut: The request that was too much; the latest, when none was.
+        """
+        with self._lock:
+            if self._exceeded is not None:
+                return
+            self._exceeded = _Excess(limit, cut or self._latest, was_open=self._is_open)
+            scopes = list(self._scopes)
+        for scope in scopes:
+            scope.cancel()
+
+    def error_of_block(self) -> BudgetExceeded:
+        """That it was exceeded, to be raised by its block."""
+        assert self._exceeded is not None
+        return self._error(self._exceeded, self._exceeded.cut, raised_elsewhere=False)
+
+    def error(self, cut: Request | None, *, raised_elsewhere: bool = False) -> BudgetExceeded:
+        """That it was exceeded, to be raised by something else that it has cancelled.
+
+        Args:
+            cut: The request that was cut.
+            raised_elsewhere: Whether something around that raises it too. As long as its block is open, that does.
+        """
+        excess = self._exceeded
+        assert excess is not None
+        return self._error(excess, cut, raised_elsewhere=raised_elsewhere or excess.was_open)
+
+    def _error(
+        self, excess: _Excess, cut: Request | None, *, raised_elsewhere: bool
+    ) -> BudgetExceeded:
+        allowed = getattr(self.limits, excess.limit)
+        return BudgetExceeded(
+            f"more than {_REASONS[excess.limit].format(allowed)}",
+            limit=excess.limit,
+            allowed=allowed,
+            spent=self.spent,
+            partial_text="" if cut is None else cut.text,
+            usage=None if cut is None else cut.usage,
+            raised_elsewhere=raised_elsewhere,
+        )
+
+
+_REASONS: Final[Mapping[LimitName, str]] = {
+    "tokens": "{} tokens",
+    "requests": "{} requests",
+    "seconds": "{:g} s",
+    "cost": "a cost of {:g}",
+}
+
+
+class _Excess:
+    """That a budget was exceeded: by what, and whether its block was still open."""
+
+    __slots__ = ("cut", "limit", "was_open")
+
+    def __init__(self, limit: LimitName, cut: Request | None, *, was_open: bool) -> None:
+        self.limit: LimitName = limit
+        self.cut = cut
+        self.was_open = was_open
+
+
+class _Stopwatch:
+    """Goes by the clock of the loop that it was started in; for everybody else, by the wall's."""
+
+    __slots__ = ("_clock", "_loop", "_started", "_started_by_wall", "_stopped")
+
+    def __init__(self) -> None:
+        self._loop = running_loop()
+        self._clock = time.monotonic if self._loop is None else clock()
+        self._started = self._clock()
+        self._started_by_wall = time.monotonic()
+        self._stopped: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """What it shows."""
+        return self.elapsed if self._stopped is None else self._stopped
+
+    @property
+    def elapsed(self) -> float:
+        """Since it was started."""
+        if self._loop is running_loop():
+            return self._clock() - self._started
+        return time.monotonic() - self._started_by_wall
+
+    def moment(self, seconds: float) -> float:
+        """When so many have passed, by the clock of the running loop."""
+        if self._loop is running_loop():
+            return self._started + seconds
+        return clock()() + seconds - (time.monotonic() - self._started_by_wall)
+
+    def stop(self) -> None:
+        """Show this moment's time."""
+        self._stopped = self.seconds
+
+    def go_on(self) -> None:
+        """Show the time as it goes on."""
+        self._stopped = None

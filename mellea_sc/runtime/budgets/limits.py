@@ -1,0 +1,197 @@
+"""Blocks with limits: ``with limits(tokens=2000, seconds=10) as spent:``, see ``budget.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import Token
+from types import TracebackType
+from typing import Final, Self, cast
+
+from mellea_sc.core.errors import BudgetExceeded, InvalidOption
+from mellea_sc.core.spending import Limits, Prices, Spent
+from mellea_sc.runtime.budgets.budget import Budget, open_budgets
+from mellea_sc.runtime.budgets.scope import BudgetScope
+from mellea_sc.runtime.failures import raise_unchanged
+from mellea_sc.runtime.loops.current import running_loop
+
+__all__ = ["LimitedBlock", "limited", "limits"]
+
+
+def limits(
+    *,
+    tokens: int | None = None,
+    requests: int | None = None,
+    seconds: float | None = None,
+    cost: float | None = None,
+    prices: Prices | Mapping[str, Prices] | None = None,
+) -> LimitedBlock:
+    """Make a block that may use only so much, and says how much it did.
+
+    ::
+
+        with limits(tokens=2000, seconds=10) as spent:
+            answer = await m.ainstruct("…", requirements=["…"], await_result=True)
+        print(spent.tokens, spent.seconds)
+
+    Whatever is started inside is debited, in whichever task or thread it runs, also when it goes on
+    after the block. Blocks inside blocks debit all of them. A limit that is not given does not limit,
+    and is counted all the same: ``spent.tokens``.
+
+    Args:
+        tokens: Prompt and generated tokens together.
+        requests: Requests to a model.
+        seconds: Time from entering the block.
+        cost: Money; needs prices.
+        prices: The price of every model's tokens, or a price for each model by its name.
+
+    Raises:
+        InvalidOption: an argument is not usable.
+        BudgetExceeded: on leaving the block: more was used. What ran under it has been cancelled, the
+            block itself too; where no event loop runs, it is the blocking call that raises this.
+        ExceptionGroup: on leaving the block: it was exceeded, and the block has failed besides.
+
+    Cancellation: from outside it is never swallowed, and goes before a limit that was exceeded.
+    """
+    return LimitedBlock(
+        Limits(tokens=tokens, requests=requests, seconds=seconds, cost=cost, prices=prices)
+    )
+
+
+def limited(limits: Limits | None) -> AbstractContextManager[object]:
+    """The block around the work of one call, in its task; ``None``: no block.
+
+    Raises:
+        InvalidOption: these are no limits.
+    """
+    return _UNLIMITED if limits is None else LimitedBlock(limits)
+
+
+_UNLIMITED: Final = nullcontext()
+
+
+class LimitedBlock:
+    """A block with limits; it says what was spent in it. It is entered once.
+
+    Args:
+        limits: How much may be used.
+
+    Raises:
+        InvalidOption: these are no limits.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        if not isinstance(limits, Limits):
+            raise InvalidOption(f"limits must be Limits(…) or None, not {limits!r}")
+        self.limits: Limits = limits
+        self._budget: Budget | None = None
+        self._scope: BudgetScope | None = None
+        self._token: Token[tuple[Budget, ...]] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.spent}>"
+
+    # --- what was spent ------------------------------------------------------------------------
+
+    @property
+    def spent(self) -> Spent:
+        """What was used so far, as a value."""
+        return Spent() if self._budget is None else self._budget.spent
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompts so far."""
+        return self.spent.prompt_tokens
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens generated so far."""
+        return self.spent.completion_tokens
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and generated tokens so far, together."""
+        return self.spent.tokens
+
+    @property
+    def requests(self) -> int:
+        """Requests sent so far."""
+        return self.spent.requests
+
+    @property
+    def seconds(self) -> float:
+        """Time from entering the block until it was left and the last of its requests had ended."""
+        return self.spent.seconds
+
+    @property
+    def cost(self) -> float | None:
+        """Money so far; ``None`` without prices."""
+        return self.spent.cost
+
+    @property
+    def estimated(self) -> bool:
+        """Whether the tokens of any request are an estimate."""
+        return self.spent.estimated
+
+    # --- the block ----------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        if self._budget is not None:
+            raise InvalidOption("a block with limits is entered once: make another one")
+        self._budget = Budget(self.limits)
+        if running_loop() is not None:
+            self._scope = BudgetScope((self._budget,))
+            self._scope.__enter__()
+        self._token = open_budgets.set((*open_budgets.get(), self._budget))
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        budget = self._budget
+        assert budget is not None
+        assert self._token is not None
+        left: BaseException | None = exc
+        try:
+            if self._scope is not None and self._scope.__exit__(exc_type, exc, tb):
+                left = None
+        except BaseExceptionGroup as remaining:
+            left = remaining  # without the cancellations that were the block's own
+        budget.close()
+        open_budgets.reset(self._token)
+        if budget.is_exceeded and (left is None or isinstance(left, Exception)):
+            _raise_exceeded(budget, left)
+        if left is not None and left is not exc:
+            raise left
+
+
+def _raise_exceeded(budget: Budget, left: Exception | None) -> None:
+    """Raise that the budget was exceeded, and with it what else its block has raised.
+
+    An error that was raised because of it is left as it is: its chain says that the budget was exceeded.
+    """
+    exceeded = budget.error_of_block()
+    if isinstance(left, ExceptionGroup):
+        left = cast("ExceptionGroup[Exception]", left).split(_is_raised_elsewhere)[1]
+    if left is None or isinstance(left, BudgetExceeded):
+        raise exceeded from left
+    if not any(map(_is_raised_elsewhere, _chain_of(left))):
+        both = [left, exceeded]
+        raise_unchanged(ExceptionGroup("a block has failed, and has exceeded its limits", both))
+
+
+def _chain_of(error: BaseException) -> list[BaseException]:
+    """The error, what it was raised from, and so on."""
+    chain: list[BaseException] = []
+    above: BaseException | None = error
+    while above is not None and above not in chain:
+        chain.append(above)
+        above = above.__cause__ or above.__context__
+    return chain
+
+
+def _is_raised_elsewhere(error: BaseException) -> bool:
+    return isinstance(error, BudgetExceeded) and error.raised_elsewhere

@@ -1,0 +1,178 @@
+"""Requests that are debited while their text streams.
+
+The tokens of a request are what its server says. Until it says something, and where it never does,
+they are estimated: a message of the prompt as a quarter of its characters, and at least one; the
+generated text, the reasoning and the calls, as a quarter of their characters, and at least one for each delta.
+What the server says takes the estimate's place, so what was spent can become less.
+
+A request is debited before it is sent, and the one too many is not sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import anyio.lowlevel
+
+from mellea_sc.core.backend import Backend, BackendWrapper, Delta, GenerationRequest, Usage
+from mellea_sc.core.spending import Prices
+from mellea_sc.core.usage import CHARACTERS, estimated_tokens
+from mellea_sc.runtime.budgets.budget import (
+    Budget,
+    open_budgets,
+)
+from mellea_sc.runtime.budgets.scope import note_request
+from mellea_sc.runtime.generation.parts import other_characters
+
+__all__ = ["Account", "Metered", "metered"]
+
+
+class Account:
+    """What one request has used; debits every budget that it is under.
+
+    Args:
+        budgets: The outermost first.
+        model_id: What it asks, for the price.
+        request: What it asks for.
+
+    Raises:
+        InvalidOption: a budget has prices, but not for this model.
+    """
+
+    def __init__(
+        self, budgets: tuple[Budget, ...], model_id: str, request: GenerationRequest
+    ) -> None:
+        self.usage: Usage | None = None
+        self.over: Budget | None = None
+        """The budget that this request has exceeded, or would exceed if it were sent."""
+        self._shares = [(budget, budget.limits.prices_of(model_id)) for budget in budgets]
+        self._parts: list[str] = []
+        self._prompt = sum(estimated_tokens(message.content) for message in request.messages)
+        self._completion = 0
+        self._is_estimated = True
+        self._said = 0
+        self._deltas_since = 0
+        self._characters_since = 0
+        self._admit()
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self._parts)
+
+    def _admit(self) -> None:
+        for index, (budget, prices) in enumerate(self._shares):
+            if not budget.admit(self._prompt, _cost(prices, self._prompt, 0)):
+                for other, its in self._shares[:index]:
+                    other.dismiss(self._prompt, _cost(its, self._prompt, 0))
+                self.over = budget
+                return
+        for budget, _ in self._shares:
+            budget.began(self)
+        note_request(self)
+
+    async def check(self) -> None:
+        """Go no further when a budget is exceeded.
+
+        Raises:
+            BudgetExceeded: one is, and the task is shielded from the cancellation of all that is under it.
+        """
+        if self.over is not None:
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            raise self.over.error(self)
+
+    def take(self, delta: Delta) -> None:
+        """Debit a delta."""
+        characters = len(delta.text)
+        if characters:
+            self._parts.append(delta.text)
+        if delta.reasoning or delta.tool_calls:
+            characters += other_characters(delta)
+        if characters:
+            self._deltas_since += 1
+            self._characters_since += characters
+        prompt = self._prompt
+        completion = self._said + max(self._deltas_since, self._characters_since // CHARACTERS)
+        is_estimated = self._is_estimated or characters > 0
+        if (usage := delta.usage) is not None:
+            self.usage = usage
+            # a server that does not count says 0
+            prompt = usage.prompt_tokens or prompt
+            completion = usage.completion_tokens or completion
+            is_estimated = not usage.prompt_tokens or (completion != usage.completion_tokens)
+            self._said, self._deltas_since, self._characters_since = completion, 0, 0
+        more_prompt, more_completion = prompt - self._prompt, completion - self._completion
+        estimates = int(is_estimated) - int(self._is_estimated)
+        self._prompt, self._completion, self._is_estimated = prompt, completion, is_estimated
+        if more_prompt or more_completion or estimates:
+            for budget, prices in self._shares:
+                cost = _cost(prices, more_prompt, more_completion)
+                if budget.debit(self, more_prompt, more_completion, cost, estimates):
+                    self.over = self.over or budget
+
+    def close(self) -> None:
+        """The request has ended."""
+        for budget, _ in self._shares:
+            budget.ended()
+
+
+def _cost(prices: Prices | None, prompt: int, completion: int) -> float:
+    """In millionths."""
+    return 0.0 if prices is None else prices.prompt * prompt + prices.completion * completion
+
+
+def metered(backend: Backend) -> Backend:
+    """A backend whose requests are debited to the budgets of the calling task; itself if there are none."""
+    budgets = open_budgets.get()
+    return Metered(backend, budgets) if budgets else backend
+
+
+class Metered(BackendWrapper):
+    """A backend whose requests are debited, and cut when a budget is exceeded.
+
+    Args:
+        backend: What makes them.
+        budgets: The outermost first.
+    """
+
+    def __init__(self, backend: Backend, budgets: tuple[Budget, ...]) -> None:
+        super().__init__(backend)
+        self._budgets = budgets
+
+    def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
+        """Open a generation.
+
+        Cancellation: as of the backend's; a budget that is exceeded cancels the task that has the request.
+        """
+        return self._opened(request)
+
+    @asynccontextmanager
+    async def _opened(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
+        account = Account(self._budgets, self.model_id, request)
+        await account.check()
+        try:
+            async with self.inner.open(request) as deltas:
+                yield _Deltas(deltas, account)
+        finally:
+            account.close()
+
+
+class _Deltas:
+    """The deltas of a request, each debited; none after the one that was too much."""
+
+    __slots__ = ("_account", "_deltas")
+
+    def __init__(self, deltas: AsyncIterator[Delta], account: Account) -> None:
+        self._deltas = deltas
+        self._account = account
+
+    def __aiter__(self) -> _Deltas:
+        return self
+
+    async def __anext__(self) -> Delta:
+        if self._account.over is not None:
+            await self._account.check()
+        delta = await self._deltas.__anext__()
+        self._account.take(delta)
+        return delta

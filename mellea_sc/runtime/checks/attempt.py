@@ -1,0 +1,562 @@
+"""One attempt at an answer: a generation that is judged while it runs, in one cancel scope.
+
+::
+
+    backend ──delta──> pump ──> Attempt.write ──> editors ──> Judged: Lanes ──> ledger ──release──> audience
+                                   (none, or those of          │                  │
+                                    requirements that edit) validators            └──cancel──> the race's scope
+                                                                                               (connection, editors,
+                                                                                                lanes, their judges)
+
+The phases of :meth:`Attempt.run`:
+
+1. *the race*: the producer, the editors and the lanes, until the text has ended and is judged, or a
+   lane fails, or something raises. A backend's error ends the text where it happened; what came before
+   it is judged and released like any text, and then the error is the attempt's. Where an editor cuts
+   the text off, the producer is stopped, and the text has come to its end;
+2. after a natural end, *the final validation* of the whole text by every requirement.
+
+There are two texts, which are one where nothing is edited: what was generated, and what is shown. Chunks,
+verdicts and positions belong to the latter.
+
+An attempt may begin with text that another one has left: :class:`ResumePoint`. That text goes through the
+chunkings again, and not through validators that have judged it: each goes on with what it knew there.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import accumulate
+from typing import Literal, Protocol, TypeAlias
+
+import anyio
+import anyio.abc
+import attrs
+
+from mellea_sc.core.backend import Backend, Delta, Format
+from mellea_sc.core.base import Component, Context, Span
+from mellea_sc.core.beginnings import Beginning
+from mellea_sc.core.generation_info import GenerationInfo
+from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
+from mellea_sc.core.prompt import beginning_of
+from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
+from mellea_sc.core.tool_calls import ToolCall
+from mellea_sc.core.usage import estimated_tokens
+from mellea_sc.runtime.checks.cutter import Cutter
+from mellea_sc.runtime.checks.editors import Editor, TextSink
+from mellea_sc.runtime.checks.edits import Edits, Placed
+from mellea_sc.runtime.checks.lanes import Lane, LaneCheckpoint, Lanes
+from mellea_sc.runtime.checks.ledger import Chunk, Failure, Ledger
+from mellea_sc.runtime.checks.validation import validate_all
+from mellea_sc.runtime.failures import failure_of, raise_unchanged, sole_error
+from mellea_sc.runtime.generation.parts import OtherParts
+from mellea_sc.runtime.generation.producer import opened_scope, pump, request_for
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk
+from mellea_sc.runtime.loops.current import clock, running_task
+from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
+from mellea_sc.runtime.pacing import Valves
+
+__all__ = ["Asking", "Attempt", "AttemptEnd", "Audience", "Judging", "ResumePoint"]
+
+AttemptEnd: TypeAlias = Literal["running", "completed", "failed", "stopped", "error", "cancelled"]
+"""How an attempt ended: with its last token, by a failed check, because it was not needed any more, …"""
+
+
+@attrs.frozen(kw_only=True)
+class Asking:
+    """What one attempt asks.
+
+    Args:
+        action: What the model is asked.
+        ctx: The conversation before that.
+        asked: The conversation as validators see it, up to and with what the user asked.
+        format: What the answer has to fit.
+        model_options: For the generation.
+    """
+
+    action: Component | Span
+    ctx: Context
+    asked: Context
+    format: Format | None
+    model_options: ModelOptions | None
+
+
+@attrs.frozen(kw_only=True)
+class ResumePoint:
+    """The good beginning of a text as it is shown, for another attempt to go on from.
+
+    Args:
+        text: The beginning, with the white space after its last chunk.
+        chunks: Its chunks.
+        edits: What was edited in it.
+        noted: The fails in it that stopped nothing.
+        known: For each requirement, given a position: what it knew about the text up to there.
+        deltas: Where in the text each delta ends of which it was made.
+    """
+
+    text: str
+    chunks: Sequence[Chunk]
+    edits: Sequence[Placed]
+    noted: Sequence[Failure]
+    known: Sequence[Callable[[int], LaneCheckpoint]]
+    deltas: Sequence[int] = ()
+
+    def pieces(self) -> Iterator[str]:
+        """The text in pieces that end where its chunks do."""
+        at = 0
+        for end in [*(chunk.end for chunk in self.chunks), len(self.text)]:
+            yield self.text[at:end]
+            at = end
+
+
+@attrs.frozen(kw_only=True)
+class Judging:
+    """Who judges an attempt, and by what rules.
+
+    Args:
+        requirements: The copies that judge it, in order.
+        main: The chunking that the reader sees.
+        lanes: For those that judge while it runs.
+        editors: For those that edit it before, one after the other.
+        edits: What these do.
+        ledger: Made for all of them.
+        timeout: Seconds for one final validation, where the requirement does not say.
+    """
+
+    requirements: Sequence[Requirement]
+    main: Cutter
+    lanes: Sequence[Lane]
+    editors: Sequence[Editor]
+    edits: Edits
+    ledger: Ledger
+    timeout: float
+
+
+class Audience(Protocol):
+    """Who is shown an attempt while it runs."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the producer should wait for the reader."""
+        ...
+
+    def cut(self, chunk: Chunk) -> None:
+        """The main chunking has cut the next chunk."""
+        ...
+
+    def advance(self) -> None:
+        """The ledger lets more be shown."""
+        ...
+
+    async def room(self, valves: Valves) -> None:
+        """Wait for the reader."""
+        ...
+
+    def reasoned(self, text: str) -> None:
+        """The model has thought on."""
+        ...
+
+    def generated(self, text: str) -> None:
+        """The text has come to its natural end."""
+        ...
+
+    def validated(self, validations: Sequence[ValidationResult]) -> None:
+        """The whole text has been judged."""
+        ...
+
+
+class Judged:
+    """The end of the chain: the text that is shown, for its judges and its audience."""
+
+    def __init__(self, lanes: Lanes, audience: Audience) -> None:
+        self.parts: list[str] = []
+        self._lanes = lanes
+        self._audience = audience
+
+    def feed(self, text: str) -> bool:
+        """Take the text; true when a lane or the reader is behind."""
+        self.parts.append(text)
+        return self._lanes.feed(text) or self._audience.is_full
+
+    def end(self) -> None:
+        """The text has ended."""
+        self._lanes.end()
+
+    async def room(self, valves: Valves) -> None:
+        """Wait for the lanes and the reader."""
+        await self._lanes.room(valves)
+        await self._audience.room(valves)
+
+
+class Attempt:
+    """The tasks of one attempt. Its writes are the pump's.
+
+    Args:
+        asking: What is asked.
+        judging: Who judges.
+        audience: Who is shown it.
+        kept: What it begins with.
+        remembers: Whether another attempt may go on from inside this one.
+    """
+
+    def __init__(
+        self,
+        asking: Asking,
+        judging: Judging,
+        audience: Audience,
+        *,
+        kept: ResumePoint | None = None,
+        remembers: bool = False,
+    ) -> None:
+        self.asking = asking
+        self.ledger: Ledger = judging.ledger
+        self.edits: Edits = judging.edits
+        self.generation: GenerationInfo = GenerationInfo()
+        self.validations: list[ValidationResult] = []
+        self.end: AttemptEnd = "running"
+        self.stopped_by: str | None = None
+        self.stopped_at: float | None = None
+        self.token_limit: int | None = None
+        self.judges: list[tuple[ModelOutputThunk, float]] = []
+        self.kept_length: int = 0 if kept is None else len(kept.text)
+        self.started_at: float = 0.0
+        self.ended_at: float = 0.0
+        self._judging = judging
+        self._audience = audience
+        self._kept = kept
+        self._chunks: list[Chunk] = []
+        self._begins = False
+        self._errors: list[Exception] = []
+        self._race = anyio.CancelScope()
+        self._generating = anyio.CancelScope()
+        self._now: Callable[[], float] = clock()
+        self._lanes = Lanes(
+            judging.main,
+            judging.lanes,
+            judging.ledger,
+            cut=self._cut if remembers else audience.cut,
+            release=audience.advance,
+            cancel=self._check_failed,
+        )
+        self._judged = Judged(self._lanes, audience)
+        self._editors = judging.editors
+        self._parts: list[str] = [] if self._editors else self._judged.parts
+        self._other = OtherParts()
+        after: TextSink = self._judged
+        for editor in reversed(self._editors):
+            editor.connect(after, self._cut_off)
+            after = editor
+        self._head = after
+
+    # --- what became of it ---------------------------------------------------------------------
+
+    @property
+    def requirements(self) -> list[Requirement]:
+        """The copies that judge it, in order."""
+        requirements = list(self._judging.requirements)
+        for lane in self._judging.lanes:
+            requirements[lane.index] = lane.requirement
+        return requirements
+
+    @property
+    def generated(self) -> str:
+        """All that was generated, judged or not, after what it began with."""
+        return "".join(self._parts)
+
+    @property
+    def has_text(self) -> bool:
+        """Whether there is any text, what it began with included."""
+        return bool(self._parts)
+
+    @property
+    def reasoning(self) -> str:
+        """What the model thinks, as far as it has come."""
+        return self._other.reasoning
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls that the model wants to have made, as far as they have come."""
+        return self._other.tool_calls
+
+    @property
+    def edited(self) -> str:
+        """What the editors have made of that so far, judged or not."""
+        return "".join(self._judged.parts)
+
+    @property
+    def text(self) -> str:
+        """The text as far as it may be shown: all of it after a natural end."""
+        text = self.edited
+        return text if self.end == "completed" else text[: self.ledger.position]
+
+    def source(self, position: int | None = None) -> int:
+        """How much of what was generated the text up to a position was made of; ``None``: the whole text."""
+        if position is None and self.cut_off is None:
+            return len(self.generated)
+        return self.edits.source(len(self.edited) if position is None else position)
+
+    @property
+    def failures(self) -> list[tuple[Requirement, PartialValidationResult]]:
+        """The requirements that have stopped it, in order."""
+        requirements = self.requirements
+        return [(requirements[f.lane], f.verdict) for f in self.ledger.failures]
+
+    @property
+    def noted(self) -> list[tuple[Requirement, PartialValidationResult]]:
+        """The fails that have not stopped it: those that were only recorded, as they came, and what
+        was edited in the text that may be shown, in its order.
+        """
+        requirements = self.requirements
+        noted: list[Failure | Placed] = [*self.ledger.noted, *self.edited_spans]
+        return [(requirements[one.lane], one.verdict) for one in noted]
+
+    @property
+    def edited_spans(self) -> list[Placed]:
+        """What was edited in the text that may be shown, in its order."""
+        return self.edits.before(math.inf if self.end == "completed" else self.ledger.position)
+
+    @property
+    def cut_off(self) -> tuple[Requirement, PartialValidationResult] | None:
+        """The requirement after whose verdict nothing more could be shown, if that stopped the model."""
+        for editor in self._editors:
+            if editor.cut_off is not None:
+                return self.requirements[editor.lane.index], editor.cut_off
+        return None
+
+    @property
+    def estimate(self) -> int:
+        """About how many tokens it has received: one a delta, or one for four characters of it."""
+        kept = 0 if self._kept is None else len(self._kept.chunks) + 1
+        return sum(map(estimated_tokens, self._parts[kept:])) + self._other.estimate
+
+    @property
+    def share_of_reasoning(self) -> float:
+        """About how much of what it has received is reasoning, from 0 to 1."""
+        return self._other.reasoning_estimate / max(1, self.estimate)
+
+    @property
+    def share_of_other(self) -> float:
+        """About how much of what it has received is reasoning or calls, from 0 to 1."""
+        return self._other.estimate / max(1, self.estimate)
+
+    @property
+    def error(self) -> Exception | None:
+        """What ended it, where that was an error."""
+        if len(self._errors) > 1:
+            return ExceptionGroup("a stream failed in more than one way", self._errors)
+        return self._errors[0] if self._errors else None
+
+    def kept(self, count: int) -> ResumePoint:
+        """Its first chunks, for another attempt to go on from; of an attempt that remembers."""
+        text = self.edited
+        end = self._chunks[count - 1].end if count else 0
+        if count < len(self._chunks):
+            after = self._chunks[count].start
+        else:
+            after = len(text) - len(text[end:].lstrip())
+        lanes = {lane.index: lane for lane in self._judging.lanes}
+        return ResumePoint(
+            text=text[:after],
+            chunks=self._chunks[:count],
+            edits=self.edits.before(after),
+            noted=[failure for failure in self.ledger.noted if failure.end <= after],
+            known=[
+                lanes[index].known_at if index in lanes else partial(_as_it_is, requirement)
+                for index, requirement in enumerate(self.requirements)
+            ],
+            deltas=[end for end in self._delta_ends() if end <= after],
+        )
+
+    def _delta_ends(self) -> list[int]:
+        """Where each delta ends in the text that is shown."""
+        begun = 0 if self._kept is None else len(self._kept.text)
+        before = [] if self._kept is None else list(self._kept.deltas)
+        ends = [self.edits.place(end) for end in accumulate(map(len, self._parts)) if end > begun]
+        return before + [int(end) for end in ends if end < math.inf]
+
+    # --- its life ------------------------------------------------------------------------------
+
+    async def run(self, nursery: Nursery, judges: Nursery) -> None:
+        """Generate and judge.
+
+        Args:
+            nursery: Its backend generates.
+            judges: Its backend serves the validators.
+
+        Raises:
+            Exception: the error that ended it; two at once as an ``ExceptionGroup``.
+
+        Cancellation: the connection is closed and every validator cancelled, and they have ended. An
+            error of the backend's that waited for them is raised instead.
+        """
+        self._valves = nursery.valves
+        options = merge_options(nursery.options, self.asking.model_options)
+        limit = options.get(ModelOption.MAX_NEW_TOKENS)
+        self.token_limit = limit if isinstance(limit, int) else None
+        now, task = self._now, running_task()
+        self.started_at = now()
+        try:
+            self._begin()
+            with self._race:
+                async with opened_scope(judges, started=self.judge_began) as judging:
+                    with sole_error():
+                        async with anyio.create_task_group() as tasks:
+                            self._start(tasks, judging, nursery)
+                            await self._produce(nursery)
+                    is_whole = not self._errors and not self.ledger.failed
+                    if is_whole and not self._begins:
+                        self._lanes.finish()
+                    await self._judged.room(self._valves)
+                    if is_whole:
+                        await self._finish(judging)
+        except BaseException as error:  # noqa: ASYNC103 - what failure_of() does not know is raised
+            # errors go before a cancellation, as in a task group; some were waiting for the judges
+            if (failure := failure_of(error, "an attempt", task)) is not None:
+                self._errors.append(failure)
+            elif not self._errors or not isinstance(error, anyio.get_cancelled_exc_class()):
+                raise
+        finally:
+            self._lanes.close()
+            for editor in self._editors:
+                editor.lane.close()
+            self.ended_at = now()
+            if self.end == "running":
+                self.end = self._how_it_ended()
+        if self.error is not None:
+            raise_unchanged(self.error)
+
+    def _how_it_ended(self) -> AttemptEnd:
+        if self._errors:
+            return "error"
+        if self.ledger.failed:
+            return "failed"
+        return "stopped" if self._race.cancel_called else "cancelled"
+
+    def stop(self, reason: str) -> None:
+        """It is not needed any more: close its connection and cancel its validators."""
+        if self.end == "running" and not self._race.cancel_called:
+            self.stopped_by = reason
+            self._end_race(reason)
+
+    def _start(self, tasks: anyio.abc.TaskGroup, judging: Backend, nursery: Nursery) -> None:
+        asked, limit = self.asking.asked, nursery.limit
+        self._lanes.start(tasks, judging, asked, limit)
+        for number, editor in enumerate(self._editors):
+            name = f"editor {number}: {editor.lane.requirement!r}"
+            tasks.start_soon(editor.run, judging, asked, limit, self._valves, name=name)
+
+    def _begin(self) -> None:
+        kept = self._kept
+        lanes = {lane.index: lane for lane in self._judging.lanes}
+        for index in range(self.ledger.lanes):
+            if index in lanes:
+                self.ledger.passed(index, lanes[index].known.judged)
+            else:
+                self.ledger.ended(index)
+        if kept is None:
+            return
+        for piece in kept.pieces():
+            if self._editors:  # they have it already
+                self._parts.append(piece)
+            self._judged.feed(piece)
+        self._begins = kept.text[-1:].isspace()
+
+    async def _finish(self, judging: Backend) -> None:
+        if self._begins:  # nothing came after the white space at the end of what was kept
+            self._judged.parts[:] = [self.edited.rstrip()]
+            self._parts[:] = [self.generated.rstrip()]
+        text, requirements = self.edited, self.requirements
+        self._audience.generated(text)
+        if requirements:
+            answer = ModelOutputThunk.computed(text, generation=self.generation)
+            self.validations = await validate_all(
+                requirements,
+                judging,
+                self.asking.asked.add(answer),
+                timeout=self._judging.timeout,
+                format=self.asking.format,
+            )
+            self._audience.validated(self.validations)
+        self.end = "completed"
+
+    async def _produce(self, nursery: Nursery) -> None:
+        asking = self.asking
+        try:
+            request = await request_for(
+                nursery, asking.action, asking.ctx, asking.format, asking.model_options
+            )
+            with self._generating:
+                await pump(nursery, request, self, self._beginning(nursery.backend.prefills))
+        except Exception as error:  # noqa: BLE001 - it ends the text, and is raised after the text
+            await reraise_if_cancelled(error)  # noqa: ASYNC120 - that is the point
+            self._errors.append(error)
+        try:
+            self._head.end()
+        except Exception as error:  # noqa: BLE001 - so does a chunking that cannot end
+            self._errors.append(error)
+
+    def _beginning(self, prefills: bool) -> Beginning | None:
+        """What the text begins with before the model says anything, or has begun with already."""
+        if self._kept is None:
+            return beginning_of(self.asking.action, prefills=prefills)
+        return None if prefills else Beginning("", self._kept.text, asked=True)
+
+    def _cut(self, chunk: Chunk) -> None:
+        self._chunks.append(chunk)
+        self._audience.cut(chunk)
+
+    def _cut_off(self, by: Editor) -> None:
+        """Nothing more can be shown: stop the model, and whoever edits before that."""
+        reason = "nothing more can be shown"
+        if self.stopped_at is None:
+            self.stopped_at = self._now()
+        self._generating.cancel(reason)
+        for editor in self._editors:
+            if editor is by:
+                break
+            editor.scope.cancel(reason)
+
+    def _check_failed(self) -> None:
+        self._end_race("a check failed")
+
+    def _end_race(self, reason: str) -> None:
+        if self.stopped_at is None:
+            self.stopped_at = self._now()
+        self._race.cancel(reason)
+
+    def judge_began(self, thunk: ModelOutputThunk) -> None:
+        """Somebody who judges the attempt has asked a model."""
+        self.judges.append((thunk, self._now()))
+
+    # --- the pump's sink -------------------------------------------------------------------------
+
+    def write(self, text: str) -> bool:
+        """Take a delta; true when a lane or the reader is behind."""
+        if self._begins:
+            # the white space between what was kept and what comes is there already
+            text = text.lstrip()
+            if not text:
+                return False
+            self._begins = False
+        self._parts.append(text)
+        if self._editors:
+            return self._head.feed(text)
+        return self._lanes.feed(text) or self._audience.is_full
+
+    def write_other(self, delta: Delta) -> None:
+        """Take what a delta has besides its text: nobody judges it."""
+        self._other.take(delta)
+        if delta.reasoning:
+            self._audience.reasoned(delta.reasoning)
+
+    async def room(self) -> None:
+        """Wait for the first in the chain: an editor, or the lanes and the reader."""
+        await self._head.room(self._valves)
+
+
+def _as_it_is(requirement: Requirement, _: int) -> LaneCheckpoint:
+    """What a requirement knows that does not look at running text."""
+    return LaneCheckpoint(0, copy.copy(requirement))

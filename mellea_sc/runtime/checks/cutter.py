@@ -1,0 +1,141 @@
+"""From the deltas of a text to pieces that know where they stand in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mellea_sc.core.chunking import ChunkingStrategy
+from mellea_sc.core.errors import ChunkingError
+from mellea_sc.runtime.checks.ledger import Chunk
+
+__all__ = ["Cutter", "Grouped"]
+
+
+class Cutter:
+    """A chunking strategy that also says where in the text its chunks stand.
+
+    Args:
+        strategy: One that has seen no text.
+        window: How many characters of the text before it each chunk comes with.
+    """
+
+    __slots__ = ("_none_yet", "_pending", "_seen", "_space", "_start", "_strategy", "_window")
+
+    # _space: how much white space at the beginning of what is pending is known to belong to no chunk;
+    # negative where more of it will not be known
+
+    def __init__(self, strategy: ChunkingStrategy, window: int = 0) -> None:
+        self._strategy = strategy
+        self._window = window
+        self._seen = ""
+        self._space = self._none_yet = 0 if strategy.bare else -1
+        self._pending: list[str] = []
+        self._start = 0
+
+    def feed(self, delta: str) -> Sequence[Chunk]:
+        """The chunks that a delta finishes.
+
+        Raises:
+            ChunkingError: one of them does not stand in the text.
+        """
+        self._pending.append(delta)
+        texts = self._strategy.feed(delta)
+        return self._locate(texts) if texts else ()
+
+    def flush(self) -> Sequence[Chunk]:
+        """The trailing fragment, if there is one."""
+        texts = self._strategy.flush()
+        return self._locate(texts) if texts else ()
+
+    def space(self) -> str:
+        """The white space that is known to stand before the next chunk, as far as it is new.
+
+        So it can go ahead of that chunk, whose ``before`` has all of it. Empty where a chunk of the
+        strategy may begin with white space itself.
+        """
+        if self._space < 0:
+            return ""
+        pending = "".join(self._pending)
+        self._pending = [pending]
+        end = len(pending) - len(pending.lstrip())
+        space = pending[self._space : end]
+        self._space = end if end == len(pending) else -1
+        return space
+
+    def rest(self) -> Chunk | None:
+        """What no chunk holds at the end of the text, as an empty chunk that stands after it."""
+        rest = "".join(self._pending)
+        end = self._start + len(rest)
+        return Chunk("", end, end, rest) if rest else None
+
+    def _locate(self, texts: Sequence[str]) -> list[Chunk]:
+        pending = "".join(self._pending)
+        chunks: list[Chunk] = []
+        position = 0
+        for text in texts:
+            found = pending.find(text, position)
+            if found < 0:
+                raise ChunkingError(
+                    f"{type(self._strategy).__name__} returned the chunk {text!r}, which does not "
+                    "stand in the text after the chunk before it"
+                )
+            before, position = pending[position:found], found + len(text)
+            chunk = Chunk(text, self._start + found, self._start + position, before)
+            if self._window:
+                chunk.window = self._before(pending, found)
+            chunks.append(chunk)
+        self._pending = [pending[position:]]
+        self._start += position
+        self._space = self._none_yet
+        if self._window:
+            self._seen = self._before(pending, position)
+        return chunks
+
+    def _before(self, pending: str, position: int) -> str:
+        missing = self._window - position
+        if missing <= 0:
+            return pending[position - self._window : position]
+        return self._seen[-missing:] + pending[:position]
+
+
+class Grouped(ChunkingStrategy):
+    """So many chunks of another strategy as one, with what stands between them.
+
+    Args:
+        strategy: One that has seen no text.
+        size: How many; the last group may have fewer.
+    """
+
+    def __init__(self, strategy: ChunkingStrategy, size: int) -> None:
+        self.bare: bool = strategy.bare
+        self._cutter = Cutter(strategy)
+        self._size = size
+        self._text: list[str] = []
+        self._start = 0
+        self._group: list[Chunk] = []
+
+    def feed(self, delta: str) -> Sequence[str]:
+        """The groups that this delta makes full."""
+        self._text.append(delta)
+        return self._gather(self._cutter.feed(delta), self._size)
+
+    def flush(self) -> Sequence[str]:
+        """The last groups, whole or not."""
+        return [*self._gather(self._cutter.flush(), self._size), *self._gather((), 1)]
+
+    def _gather(self, chunks: Sequence[Chunk], least: int) -> list[str]:
+        self._group.extend(chunks)
+        if len(self._group) < least:
+            return []
+        text = "".join(self._text)
+        texts: list[str] = []
+        taken = end = 0
+        while len(self._group) - taken >= least:
+            group = self._group[taken : taken + self._size]
+            taken += len(group)
+            end = group[-1].end - self._start
+            texts.append(text[group[0].start - self._start : end])
+        self._group = self._group[taken:]
+        self._text = [text[end:]]
+        self._start += end
+        return texts

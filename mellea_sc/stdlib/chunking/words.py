@@ -1,0 +1,144 @@
+"""Words in every script, of a text that comes in deltas.
+
+Where a language puts spaces between its words, a word is what stands between white space. Chinese,
+Japanese, Thai, Lao, Khmer, Burmese and others put none. There a word ends where Unicode's word
+boundaries (UAX #29) say so without a dictionary: after each ideograph or syllable, with the marks on it,
+and after each run of katakana. What is no letter and no digit belongs to the word before it, what opens
+(brackets, quotes) to the word after it::
+
+    我说OK。「今天」  →  我  说  OK。  「今  天」
+
+The next character always decides, so nothing waits for more than that. A dictionary would find longer
+words, and would have to see a whole phrase first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from mellea_sc.stdlib.chunking.boundaries import BoundaryChunker
+from mellea_sc.stdlib.chunking.sentence_marks import STOPS
+
+if TYPE_CHECKING:
+    import regex
+
+__all__ = ["WordChunker"]
+
+
+_State: TypeAlias = Literal["empty", "spaced", "kana", "closed"]
+"""What the chunk is like that has not ended: without a letter or digit yet; a word of a script with spaces;
+katakana, of which more may come; a word that takes no more letters."""
+
+_AFTER: Final[dict[_State, dict[str, _State]]] = {
+    "empty": {
+        "letter": "spaced",
+        "kana": "kana",
+        "single": "closed",
+        "mark": "empty",
+        "wide": "empty",
+        "opens": "empty",
+        "wide_opens": "empty",
+    },
+    "spaced": {"letter": "spaced", "mark": "spaced", "opens": "spaced", "wide": "closed"},
+    "kana": {"kana": "kana", "mark": "closed", "wide": "closed"},
+    "closed": {"mark": "closed", "wide": "closed"},
+}
+"""What a chunk is like after one more token; where a token is not named, another chunk begins with it."""
+
+_SPACED_END: Final = re.compile(r"\S(?=\s)")
+_LETTER: Final = re.compile(r"[^\W_]")
+_UNUSUAL: Final = re.compile("[^\x00-\u0588\u1e00-\u203b\u20a0-\u218f]")
+"""Beyond the letters and marks of Latin, Greek, Cyrillic and Armenian."""
+
+
+@cache
+def _tokens() -> regex.Pattern[str]:
+    """What a text is made of; ``more`` belongs to the character before it, whatever that is.
+
+    Loaded when it is needed: the package takes some time to import.
+    """
+    import regex
+
+    kana = r"\p{WB=Katakana}"
+    unspaced = (
+        r"[[\p{Han}\p{Hiragana}\p{Bopomofo}\p{Yi}\p{Tangut}\p{Nushu}\p{Khitan_Small_Script}\p{LB=SA}]"
+        r"&&[\p{L}\p{Nl}]]"
+    )
+    east = (
+        r"[\u3001-\u303f\u30fb\ufe10-\ufe19\ufe30-\ufe6b\uff01-\uff65\uffe0-\uffe6"  # CJK
+        rf"\u0f04-\u0f14\u0e2f\u0e5a\u0e5b\u104a-\u104f\u17d4-\u17da{STOPS}]"
+    )
+    return regex.compile(
+        r"(?V1)(?P<space>[\s\x1c-\x1f]+)"
+        r"|(?P<more>[[\p{M}\p{Cf}\p{GCB=Extend}\p{GCB=SpacingMark}\u200d]--\u200b]+"
+        rf"|(?<=\p{{InCB=Linker}}){unspaced})"
+        rf"|(?P<kana>{kana}+)"
+        rf"|(?P<single>{unspaced})"
+        r"|(?P<letter>(?:"
+        rf"(?!{kana}|{unspaced})[\p{{L}}\p{{N}}])+)"
+        rf"|(?P<wide_opens>[{east}&&[\p{{Ps}}\p{{Pi}}]]+)"
+        rf"|(?P<wide>[{east}&&[\p{{P}}\p{{S}}]--[\p{{Ps}}\p{{Pi}}]]+)"
+        r"|(?P<opens>[\p{Ps}\p{Pi}]+)"
+        r"|(?P<mark>.)",
+        regex.DOTALL,
+    )
+
+
+class WordChunker(BoundaryChunker):
+    """Words: runs of what is not white space; where a script has no spaces, by Unicode's boundaries."""
+
+    def _forget(self) -> None:
+        self._last = ""
+        self._state: _State | None = "empty"  # None: as what is pending says
+
+    def feed(self, delta: str) -> Sequence[str]:
+        """The chunks that this delta finishes."""
+        if not delta:
+            return ()
+        state = self._state
+        is_plain = delta.isascii() or not _UNUSUAL.search(delta)
+        if is_plain and state != "kana" and state != "closed":
+            window = self._last + delta
+            self._pending.append(delta)
+            self._last = delta[-1]
+            boundary = _SPACED_END.search(window)
+            if boundary is None:
+                if state == "empty" and _LETTER.search(window):
+                    self._state = "spaced"
+                return ()
+            self._state = None
+            size = len(window)
+            found: list[int] = []
+            while boundary is not None:
+                end = boundary.end()
+                found.append(size - end)
+                boundary = _SPACED_END.search(window, end)
+            return self._cut(found)
+        if state is None:
+            state = "spaced" if _LETTER.search("".join(self._pending)) else "empty"
+        self._pending.append(delta)
+        return self._tokenized(delta, state)
+
+    def _tokenized(self, delta: str, state: _State) -> Sequence[str]:
+        window = self._last + delta
+        size = len(window)
+        found: list[int] = []
+        for token in _tokens().finditer(window, len(self._last)):
+            kind = token.lastgroup or "mark"
+            if kind == "more":
+                continue
+            if kind == "space":
+                found.append(size - token.start())
+                state = "empty"
+                continue
+            after = _AFTER[state].get(kind)
+            if after is None:
+                found.append(size - token.start())
+                after = _AFTER["empty"][kind]
+            state = after
+        self._state = state
+        self._last = delta[-1]
+        return self._cut(found) if found else ()

@@ -1,0 +1,218 @@
+"""Whose turn it is in a conversation.
+
+A conversation that remembers can only go on where the turn before has ended. Requests take their place
+in the line when they are made, in that order, and wait for it in their own task. A turn that fails or
+is cancelled leaves the line and the conversation as if it had never been.
+
+A request that might wait for itself is refused: one that is made inside a turn, by a validator, say. In a
+thread nothing tells that it was such a validator that started it. So nobody waits for a turn of another
+event loop, and no blocking call for one in which code of the user's runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Final, Protocol
+
+import anyio
+import attrs
+
+from mellea_sc.core.base import Context
+from mellea_sc.core.errors import UsageError
+from mellea_sc.runtime.loops.current import current_loop
+from mellea_sc.runtime.loops.forks import tell_of_forks
+from mellea_sc.runtime.portal import is_blocking_call
+
+__all__ = ["Conversation", "Turn"]
+
+log: Final = logging.getLogger("mellea_sc")
+
+OVERLAP: Final = (
+    "Not using a SimpleContext with asynchronous requests could cause unexpected results due to "
+    "stale contexts. Ensure you await between requests."
+)
+
+
+class Turn(Protocol):
+    """One request's part in a conversation: inside its block it has the conversation before it."""
+
+    async def __aenter__(self) -> Context:
+        """Wait for the turns before this one."""
+        ...
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Let the next turn begin."""
+        ...
+
+    def commit(self, ctx: Context) -> None:
+        """The turn has succeeded: this is the conversation now."""
+        ...
+
+    def give_up(self) -> None:
+        """Leave the line without having begun."""
+        ...
+
+
+class Conversation:
+    """The conversation of a session, and the line of requests that want to go on with it.
+
+    Args:
+        ctx: What was said so far.
+        in_order: Whether requests wait for one another; otherwise each starts from what is there.
+    """
+
+    def __init__(self, ctx: Context, *, in_order: bool) -> None:
+        self.ctx = ctx
+        self._in_order = in_order
+        self._line: deque[_QueuedTurn] = deque()
+        self._lock = threading.Lock()  # a session may be used in the event loops of several threads
+        tell_of_forks(self)
+
+    def check_outside(self) -> None:
+        """Raise where waiting for the turns in line might be waiting for the one that waits.
+
+        Raises:
+            UsageError: this is called from inside a turn of this conversation, by a validator, say, or
+                might be.
+        """
+        around, here, blocking = _around.get(), current_loop(), is_blocking_call()
+        for turn in tuple(self._line):
+            if turn in around:
+                raise UsageError(
+                    "a turn of this conversation cannot wait for another one, which would come after it: "
+                    "in a validator use the backend that it is given, or another session"
+                )
+            if turn.loop is not here or (blocking and turn.runs_code):
+                raise UsageError(
+                    "another thread is in a turn of this conversation, which may itself be waiting for this "
+                    "one: take turns after one another, or use another session"
+                )
+
+    def take_turn(self, stop_throttling: Callable[[], None], *, runs_code: bool) -> Turn:
+        """Take the next place in the line.
+
+        Args:
+            stop_throttling: Called when another request waits for this one: it may be waiting for a reader.
+            runs_code: Whether code of the user's runs in the turn, a validator's, say.
+
+        Raises:
+            UsageError: as of :meth:`check_outside`.
+        """
+        if not self._in_order:
+            return _FreeTurn(self)
+        turn = _QueuedTurn(self, stop_throttling, runs_code)
+        with self._lock:
+            self.check_outside()
+            earlier = tuple(self._line)
+            self._line.append(turn)
+        if earlier:
+            log.warning(OVERLAP)
+            for one in earlier:
+                one.stop_throttling()
+        else:
+            turn.head.set()
+        return turn
+
+    async def settled(self) -> Context:
+        """The conversation, when the turns that are in line now have ended.
+
+        Raises:
+            UsageError: as of :meth:`check_outside`.
+        """
+        with self._lock:
+            self.check_outside()
+            line = tuple(self._line)
+        for earlier in line:
+            earlier.stop_throttling()
+        if line:
+            await line[-1].left.wait()
+        return self.ctx
+
+    def leave(self, turn: _QueuedTurn) -> None:
+        """A turn has ended or was given up."""
+        with self._lock:
+            if turn in self._line:
+                self._line.remove(turn)
+            following = self._line[0] if self._line else None
+        # of the same event loop, as everybody in the line is
+        if following is not None and following.loop is turn.loop:
+            following.head.set()
+        turn.left.set()
+
+    def forked(self) -> None:
+        """The turns in line are the parent's."""
+        self._lock = threading.Lock()
+        self._line.clear()
+
+
+@attrs.frozen
+class _FreeTurn:
+    """A turn that waits for no other, and that no other waits for."""
+
+    _conversation: Conversation
+
+    async def __aenter__(self) -> Context:
+        return self._conversation.ctx
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        return
+
+    def commit(self, ctx: Context) -> None:
+        self._conversation.ctx = ctx
+
+    def give_up(self) -> None:
+        """Nobody waits for it."""
+
+
+@attrs.define(eq=False)
+class _QueuedTurn:
+    _conversation: Conversation
+    stop_throttling: Callable[[], None]
+    runs_code: bool
+    loop: object = attrs.field(factory=current_loop, init=False)
+    head: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+    left: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+    _token: Token[tuple[_QueuedTurn, ...]] = attrs.field(init=False)
+
+    async def __aenter__(self) -> Context:
+        try:
+            await self.head.wait()
+        except BaseException:
+            self._conversation.leave(self)
+            raise
+        self._token = _around.set((*_around.get(), self))
+        return self._conversation.ctx
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        _around.reset(self._token)
+        self._conversation.leave(self)
+
+    def commit(self, ctx: Context) -> None:
+        self._conversation.ctx = ctx
+
+    def give_up(self) -> None:
+        self._conversation.leave(self)
+
+
+_around: Final[ContextVar[tuple[_QueuedTurn, ...]]] = ContextVar("mellea_sc_turns", default=())
+"""The turns that the calling task is part of, outermost first."""

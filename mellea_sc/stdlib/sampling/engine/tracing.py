@@ -1,0 +1,190 @@
+"""From attempts to the story of a result: who stopped whom, and what that cost or saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mellea_sc.core.errors import GenerationCancelled
+from mellea_sc.core.plain_text import quoted
+from mellea_sc.core.requirement import Requirement, label_of
+from mellea_sc.core.trace import Cause, CauseKind, TokenCount, Trace
+from mellea_sc.runtime.checks.attempt import Attempt
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk
+from mellea_sc.stdlib.sampling.plan import Ask, reasons_in
+
+__all__ = ["cause_of_error", "trace_of", "useful_characters"]
+
+
+def trace_of(
+    what: str,
+    outcome: str,
+    attempts: Sequence[Attempt],
+    asks: Sequence[Ask],
+    *,
+    accepted: int | None,
+    released: Mapping[int, int],
+    now: float,
+    cause: Cause | None = None,
+    judges: Sequence[tuple[ModelOutputThunk, float]] = (),
+) -> Trace:
+    """The story of a call.
+
+    Args:
+        what: What was asked.
+        outcome: How it ended.
+        attempts: Its attempts.
+        asks: What each of them asked.
+        accepted: The number of the attempt whose text is the call's.
+        released: For each attempt's number, how many characters of its own a reader was shown.
+        now: When it ended, by the event loop's clock.
+        cause: What ended it, where that was none of its attempts.
+        judges: Who has judged what was asked, and since when.
+    """
+    starts = [*(one.started_at for one in attempts[:1]), *(since for _, since in judges)]
+    began = min(starts, default=now)
+    useful = useful_characters(attempts, asks, accepted)
+    children = [_judge(thunk, since, began, now) for thunk, since in judges] + [
+        _attempt(
+            number,
+            attempt,
+            began=began,
+            now=now,
+            useful=useful[number - 1],
+            released=released.get(number, 0),
+            is_accepted=number == accepted,
+        )
+        for number, attempt in enumerate(attempts, 1)
+    ]
+    return Trace(
+        what=what,
+        outcome=outcome,
+        began=0.0,
+        ended=now - began,
+        cause=cause,
+        tokens=sum((child.tokens for child in children[len(judges) :]), TokenCount()),
+        children=children,
+    )
+
+
+def useful_characters(
+    attempts: Sequence[Attempt], asks: Sequence[Ask], accepted: int | None
+) -> list[int]:
+    """How much of what each attempt generated itself is in the accepted text, in characters."""
+    useful = [0] * len(attempts)
+    number, end = accepted, None
+    while number:
+        attempt = attempts[number - 1]
+        begun_with = attempt.kept_length
+        until = attempt.source(end)
+        useful[number - 1] = max(0, until - begun_with)
+        end = begun_with if end is None else min(end, begun_with)
+        number = asks[number - 1].of
+    return useful
+
+
+def _attempt(
+    number: int,
+    attempt: Attempt,
+    *,
+    began: float,
+    now: float,
+    useful: int,
+    released: int,
+    is_accepted: bool,
+) -> Trace:
+    own = max(0, len(attempt.generated) - attempt.kept_length)
+    usage = attempt.generation.usage
+    counted = usage is not None and usage.completion_tokens > 0
+    generated = usage.completion_tokens if usage is not None and counted else attempt.estimate
+    said = usage.reasoning_tokens if usage is not None else 0
+    reasoning = min(generated, said or round(generated * attempt.share_of_reasoning))
+    text = generated - max(reasoning, round(generated * attempt.share_of_other))
+
+    def tokens(characters: int) -> int:
+        return round(text * min(characters, own) / own) if own else 0
+
+    is_of_use = is_accepted or useful > 0
+
+    limit = attempt.token_limit
+    stopped_early = attempt.end not in ("completed", "running") or attempt.cut_off is not None
+    outcome = {"completed": "rejected", "running": "running"}.get(attempt.end, attempt.end)
+    return Trace(
+        what=f"attempt {number}",
+        outcome="accepted" if is_accepted else outcome,
+        began=attempt.started_at - began,
+        ended=(attempt.ended_at or now) - began,
+        cause=_cut_off(attempt, began) if is_accepted else _cause(attempt, began),
+        tokens=TokenCount(
+            generated=generated,
+            reasoning=reasoning,
+            released=tokens(released),
+            wasted=text - tokens(useful) + (0 if is_of_use else generated - text),
+            limit=limit,
+            saved=max(0, limit - generated) if stopped_early and limit is not None else 0,
+            estimated=not counted and generated > 0,
+        ),
+        edits=len(attempt.edited_spans),
+        children=[_judge(thunk, began_at, began, now) for thunk, began_at in attempt.judges],
+    )
+
+
+def _judge(thunk: ModelOutputThunk, began_at: float, began: float, now: float) -> Trace:
+    usage = thunk.generation.usage
+    generated = usage.completion_tokens if usage else 0
+    reasoning = usage.reasoning_tokens if usage else 0
+    seconds = thunk.generation.total_time
+    error = thunk.error
+    outcome = "failed" if error else "stopped" if thunk.cancelled else "answered"
+    return Trace(
+        what=f"judge {quoted(thunk.name)}",
+        outcome=outcome,
+        began=began_at - began,
+        ended=(now if seconds is None else began_at + seconds) - began,
+        cause=cause_of_error(error, None) if error else None,
+        tokens=TokenCount(generated=generated, reasoning=reasoning),
+    )
+
+
+def _cut_off(attempt: Attempt, began: float) -> Cause | None:
+    """What stopped the model, where the text was cut off and is good as far as it goes."""
+    if attempt.cut_off is None:
+        return None
+    requirement, verdict = attempt.cut_off
+    at = None if attempt.stopped_at is None else attempt.stopped_at - began
+    return Cause(kind="requirement", who=named(requirement), reason=verdict.reason, at=at)
+
+
+def _cause(attempt: Attempt, began: float) -> Cause | None:
+    at = None if attempt.stopped_at is None else attempt.stopped_at - began
+    if attempt.error is not None:
+        return cause_of_error(attempt.error, at)
+    if attempt.stopped_by is not None:
+        return Cause(kind="choice", reason=attempt.stopped_by, at=at)
+    for failure in attempt.ledger.failures:
+        return Cause(
+            kind="requirement",
+            who=named(attempt.requirements[failure.lane]),
+            reason=failure.verdict.reason,
+            chunk_index=failure.chunk_index,
+            at=at,
+        )
+    for pair in zip(attempt.requirements, attempt.validations, strict=False):
+        if reasons := reasons_in([pair]):
+            return Cause(kind="requirement", who=named(pair[0]), reason=reasons[0])
+    return None
+
+
+def cause_of_error(error: Exception, at: float | None) -> Cause:
+    """What an error means for what it ended."""
+    who = type(error).__name__
+    if isinstance(error, TimeoutError):
+        return Cause(kind="timeout", who=who, reason=str(error), at=at)
+    if isinstance(error, GenerationCancelled):
+        kind: CauseKind = "cancel" if type(error) is GenerationCancelled else "limit"
+        return Cause(kind=kind, who=who, reason=str(error), at=at)
+    return Cause(kind="error", who=who, reason=str(error), at=at)
+
+
+def named(requirement: Requirement) -> str:
+    """A requirement, for people: its description, or else its kind."""
+    return quoted(label_of(requirement))

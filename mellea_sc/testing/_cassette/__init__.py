@@ -1,0 +1,1 @@
+"""The cassette's file, and what is scrubbed from it."""

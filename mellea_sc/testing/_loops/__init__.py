@@ -1,0 +1,1 @@
+"""What looks inside the event loops and the process."""
