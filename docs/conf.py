@@ -19,7 +19,7 @@ from sphinx.pycode import ModuleAnalyzer
 project = "mellea_sc"
 author = "The mellea_sc founders"
 version = release = version_of("mellea_sc")
-copyright = author  # noqa: A001 - Sphinx calls it so
+copyright = author
 
 extensions = [
     "myst_parser",
@@ -68,8 +68,8 @@ INTERNAL = {
     "Inside",
     "LineSplitter",
     "Nursery",
-    "Place",
     "Progress",
+    "SpawnTarget",
     "StreamRun",
     "T",
     "Verify",
@@ -141,6 +141,7 @@ def where_it_is_documented(
 
 
 def setup(app: Sphinx) -> None:
+    """Sphinx calls it, once."""
     app.connect("autodoc-process-docstring", bold_cancellation)
     app.connect("autodoc-process-docstring", no_type_before_a_colon, priority=400)
     ModuleAnalyzer.analyze = one_signature

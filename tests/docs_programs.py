@@ -121,7 +121,7 @@ class Page:
             part.text.rstrip() + "\n", where, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         )
         if not code.co_flags & inspect.CO_COROUTINE:
-            exec(code, self._names)  # noqa: S102 - it is what this is for
+            exec(code, self._names)
             return
         awaiting = FunctionType(code, self._names)
 

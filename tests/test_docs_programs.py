@@ -20,10 +20,10 @@ PAGES = sorted(
     and "```python\n" in (DOCS / page).read_text(encoding="utf-8")
 )
 
+
 def run(page: Path, where: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-W", "error", str(HERE / "docs_programs.py"), str(page)],
-
         cwd=where,
         capture_output=True,
         text=True,
@@ -31,11 +31,13 @@ def run(page: Path, where: Path) -> subprocess.CompletedProcess[str]:
         check=False,
     )
 
+
 @pytest.mark.parametrize("page", PAGES)
 def test_the_programs_of_a_page_run(page: str, tmp_path: Path) -> None:
     done = run(DOCS / page, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert int(done.stdout) > 0
+
 
 @pytest.mark.parametrize(
     ("page", "said"),
@@ -45,8 +47,15 @@ def test_the_programs_of_a_page_run(page: str, tmp_path: Path) -> None:
         ("```python\nprint(1)\n```\n\n<!-- output -->\n```text\n2\n```\n", "it prints\n1"),
         ("```python\nx = 1\n```\n\n<!-- check: assert x == 2 -->\n", "AssertionError"),
         (
-            '<!-- answers: ["No."] -->\n\n```python\nfrom mellea_sc import start_session\n'
-            'with start_session() as m:\n    assert str(m.chat("Say yes.")) == "Yes."\n```\n',
+            """<!-- answers: ["No."] -->
+
+```python
+from mellea_sc import start_session
+
+with start_session() as m:
+    assert str(m.chat("Say yes.")) == "Yes."
+```
+""",
             "AssertionError",
         ),
     ],

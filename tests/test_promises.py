@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ FILES = promise_links.tests_by_name()
 
 def test_the_promises_are_numbered_without_gaps() -> None:
     numbers = [tuple(map(int, number.split("."))) for number in PROMISES]
-    for before, after in zip(numbers, numbers[1:], strict=False):
+    for before, after in itertools.pairwise(numbers):
         assert after in {(before[0], before[1] + 1), (before[0] + 1, 1)}
     assert numbers[0] == (1, 1)
     assert numbers[-1][0] == 6
