@@ -10,8 +10,9 @@ import re
 import sys
 from importlib.metadata import version as version_of
 
+import attrs
 from docutils import nodes
-from sphinx.addnodes import pending_xref
+from sphinx.addnodes import desc, desc_annotation, desc_signature, pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.pycode import ModuleAnalyzer
@@ -87,7 +88,10 @@ html_copy_source = False
 html_show_sphinx = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_theme_options = {"navigation_with_keys": True}
+html_theme_options = {
+    "navigation_with_keys": True,
+    "light_css_variables": {"code-font-size": "0.75rem"},  # 96 columns fit
+}
 
 
 analyze = ModuleAnalyzer.analyze
@@ -112,6 +116,38 @@ def no_type_before_a_colon(
     """Napoleon takes "The end: …" of an attribute for a type, unless an empty one stands before."""
     if what in {"attribute", "data", "property"} and lines:
         lines[0] = f": {lines[0]}"
+
+
+def attrs_defaults(
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: object,
+    options: object,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str, str | None] | None:
+    """The defaults of an attrs class; what attrs generates has ``attr_dict['x'].default`` there."""
+    if what not in {"class", "exception"} or signature is None or not attrs.has(obj):
+        return None
+    fields = attrs.fields_dict(obj)
+
+    def default(found: re.Match[str]) -> str:
+        value = fields[found[1]].default
+        return "…" if isinstance(value, attrs.Factory) else repr(value)
+
+    said = re.sub(r"attr_dict\['(\w+)'\]\.default", default, signature)
+    return said.replace("NOTHING", "…"), returns
+
+
+def no_values_of_attributes(app: Sphinx, doctree: nodes.document) -> None:
+    """What an attribute begins with is of no interest, and often long."""
+    for described in doctree.findall(desc):
+        if described["objtype"] == "attribute":
+            for signature in described.findall(desc_signature):
+                for part in list(signature.findall(desc_annotation)):
+                    if part.astext().startswith(" = "):
+                        part.parent.remove(part)
 
 
 def where_it_is_documented(
@@ -144,5 +180,7 @@ def setup(app: Sphinx) -> None:
     """Sphinx calls it, once."""
     app.connect("autodoc-process-docstring", bold_cancellation)
     app.connect("autodoc-process-docstring", no_type_before_a_colon, priority=400)
+    app.connect("autodoc-process-signature", attrs_defaults)
+    app.connect("doctree-read", no_values_of_attributes)
     ModuleAnalyzer.analyze = one_signature
     app.connect("missing-reference", where_it_is_documented)

@@ -10,13 +10,13 @@ import pytest
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
-FILES_OF_TESTS = {"guide/testing.md"}  # test_guide.py runs it under pytest
+RUN_ELSEWHERE = {"guide/testing.md", "guide/notebooks.md"}  # under pytest, and in a kernel
 
 PAGES = sorted(
     page
     for page in (path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
     if not page.startswith("_build/")
-    and page not in FILES_OF_TESTS
+    and page not in RUN_ELSEWHERE
     and "```python\n" in (DOCS / page).read_text(encoding="utf-8")
 )
 

@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 JsonSchema: TypeAlias = Mapping[str, object]
+"""A JSON schema, as ``json.loads`` gives it."""
 
 
 @runtime_checkable
@@ -58,6 +59,7 @@ class SchemaModel(Protocol):
 
 
 Format: TypeAlias = type[SchemaModel] | JsonSchema
+"""What an answer is constrained to: a pydantic model class, or a JSON schema."""
 
 
 def schema_of(format: Format | None) -> JsonSchema | None:
