@@ -51,6 +51,7 @@ PUBLIC = [
     "mellea_sc",
     "mellea_sc.backends",
     "mellea_sc.asgi",
+    "mellea_sc.display",
     "mellea_sc.testing",
     "mellea_sc.testing.server",
     "mellea_sc.core.backend",

@@ -59,6 +59,7 @@ from mellea_sc.runtime.loops.current import (
     spawn_root,
     tell_if_never_started,
 )
+from mellea_sc.runtime.loops.notebook import hear_interrupts
 from mellea_sc.runtime.pacing import Slot, Slots, Valves
 from mellea_sc.runtime.unobserved import Held, OnError, Unobserved, log_unobserved
 
@@ -163,6 +164,7 @@ class Nursery:
                 self._close_link()
 
     async def __aenter__(self) -> Self:
+        hear_interrupts()
         self._context = copy_context()
         self._groups = self._task_groups()
         await self._groups.__aenter__()
@@ -185,6 +187,8 @@ class Nursery:
             swallowed = await self._groups.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it joins
         except BaseExceptionGroup as group:
             errors = leaves_of(group)
+            if exc is not None:
+                exc.__traceback__ = tb  # without the frames through which it came into the group
         except anyio.get_cancelled_exc_class():  # noqa: ASYNC103 - errors go before, as in a task group
             errors.extend(self._unobserved.take())
             if not errors and not own:

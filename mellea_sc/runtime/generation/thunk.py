@@ -32,7 +32,7 @@ from mellea_sc.core.picture import text_of_answer
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.runtime.budgets.scope import budget_scope
-from mellea_sc.runtime.failures import failure_of, raise_unchanged
+from mellea_sc.runtime.failures import failure_of, raise_unchanged, short_traceback, shortened
 from mellea_sc.runtime.generation.parts import OtherParts
 from mellea_sc.runtime.loops.current import after_first_steps, check_loop, running_task
 from mellea_sc.runtime.loops.notebook import is_interrupt
@@ -190,9 +190,10 @@ class ModelOutputThunk(Thunk):
         return f"<ModelOutputThunk {self._state}: {self.name}>"
 
     def _repr_html_(self) -> str:
-        """For notebooks: the answer when it is there, and never a wait."""
-        text = self._value or ""
-        return text_of_answer(text, f"{self.name}: {self._state}{self.generation.told()}")
+        """For notebooks: the answer as far as it may be shown, and never a wait."""
+        text = "" if self._unchecked else self.text_so_far
+        error = "" if self._error is None else f": {type(self._error).__name__}: {self._error}"
+        return text_of_answer(text, f"{self.name}: {self._state}{error}{self.generation.told()}")
 
     def __copy__(self) -> ModelOutputThunk:
         """The same text, free of the session.
@@ -260,10 +261,11 @@ class ModelOutputThunk(Thunk):
 
         Cancellation: only the waiting ends; the generation goes on and no text is lost.
         """
-        await self.wait_for_value()
-        if self._value is None:
-            raise self.failure()
-        return self._value
+        with shortened():
+            await self.wait_for_value()
+            if self._value is None:
+                raise self.failure()
+            return self._value
 
     async def wait_for_value(self) -> None:
         """Like :meth:`avalue`, and says neither the value nor the failure.
@@ -341,7 +343,8 @@ class ModelOutputThunk(Thunk):
         if self._state == "computed":
             self._handed_out = True
         elif self.has_no_value and not text:
-            raise self.failure()
+            with shortened():
+                raise self.failure()
         return text
 
     def __aiter__(self) -> AsyncIterator[str]:
@@ -576,7 +579,11 @@ class _Deltas:
 
     async def __anext__(self) -> str:
         while not self._done:
-            text = await self._thunk.astream()
+            try:
+                text = await self._thunk.astream()
+            except Exception as error:  # as shortened() does, at no cost for a delta
+                error.__traceback__ = short_traceback(error.__traceback__)
+                raise
             self._done = self._thunk.is_computed()
             if text:
                 return text

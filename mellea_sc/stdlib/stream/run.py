@@ -130,7 +130,9 @@ class StreamRun:
             error=self.error_to_raise,
         )
         self._conductor = AttemptRunner(strategy, requirements, settings.attempt, self._gate)
-        self.result: StreamChunkingResult = StreamChunkingResult(self, self._gate)
+        self.result: StreamChunkingResult = StreamChunkingResult(
+            self, self._gate, tuple(requirements)
+        )
         # the last step: whoever is in the line of a conversation has to come to run()
         self._turn = turn(self._gate.open)
 
