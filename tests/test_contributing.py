@@ -12,7 +12,13 @@ HERE = Path(__file__).parent.parent
 CONTRIBUTING = HERE / "CONTRIBUTING.md"
 REFERENCE = HERE / "docs" / "reference"
 
-PUBLIC = ["mellea_sc", "mellea_sc.backends", "mellea_sc.asgi", "mellea_sc.display", "mellea_sc.testing"]
+PUBLIC = [
+    "mellea_sc",
+    "mellea_sc.backends",
+    "mellea_sc.asgi",
+    "mellea_sc.display",
+    "mellea_sc.testing",
+]
 
 
 @pytest.mark.skipif(not CONTRIBUTING.exists(), reason="not in the source tree")

@@ -12,12 +12,17 @@ import pytest
 from running import KEY, Running
 
 HERE = Path(__file__).parent.parent.parent
-PAGES = ["README.md", *(f"docs/guide/{it}.md" for it in ("first-stream", "sessions", "conversations"))]
+PAGES = [
+    "README.md",
+    *(f"docs/guide/{it}.md" for it in ("first-stream", "sessions", "conversations")),
+]
 PROGRAMS = [
     program
     for page in PAGES
     for program in re.findall(
-        r"^```python\n(.*?)^```", (HERE / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+        r"^```python\n(.*?)^```",
+        (HERE / page).read_text(encoding="utf-8"),
+        re.DOTALL | re.MULTILINE,
     )
 ]
 ASKING = [text for text in PROGRAMS if "backend=" not in text]
