@@ -81,7 +81,6 @@ INTERNAL = {
 OTHERS = {*sys.stdlib_module_names, "AbstractAsyncContextManager"}
 """Names without a dot that are not ours."""
 
-pygments_style = "default"
 pygments_dark_style = "github-dark"
 html_theme = "furo"
 html_title = "mellea_sc"
