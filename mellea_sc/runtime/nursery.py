@@ -34,7 +34,7 @@ import anyio.abc
 import anyio.lowlevel
 import attrs
 
-from mellea_sc.core.backend import Backend
+from mellea_sc.core.backend import Backend, Format, schema_of
 from mellea_sc.core.errors import (
     BackendError,
     BudgetExceeded,
@@ -88,6 +88,11 @@ def current_nursery() -> Nursery | None:
     return nursery
 
 
+def _as_it_is(format: Format | None) -> Format | None:
+    schema_of(format)
+    return format
+
+
 @attrs.define(eq=False)
 class _Link:
     """A backend's connections: being opened, open, or failed."""
@@ -109,6 +114,7 @@ class Nursery:
         on_error: ``"hold"``: a failure belongs to its thunk; ``"cancel"``: the first one cancels all;
             ``"log"``: as ``"hold"``, and what nobody observed is logged instead of kept and raised.
         max_concurrency: At most so many requests are in flight at the same time.
+        check_format: Makes of a ``format=`` one that answers are held against, or raises.
         inside: The nursery that has the task in which this one is entered, if any: when that one is left, the
             producers of this one do not wait for readers any more.
         name: For people.
@@ -127,10 +133,12 @@ class Nursery:
         options: ModelOptions | None = None,
         on_error: OnError = "hold",
         max_concurrency: int | None = None,
+        check_format: Callable[[Format | None], Format | None] = _as_it_is,
         inside: Nursery | None = None,
         name: str = "a session",
     ) -> None:
         self.backend = backend
+        self.check_format: Callable[[Format | None], Format | None] = check_format
         self.options: ModelOptions = options or {}
         self.on_error: OnError = on_error
         self.name = name

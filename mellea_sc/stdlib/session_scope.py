@@ -31,6 +31,7 @@ from mellea_sc.runtime.loops.forks import tell_of_forks
 from mellea_sc.runtime.nursery import AdoptedNursery, Nursery
 from mellea_sc.runtime.portal import SyncPortal, refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError, log_unobserved
+from mellea_sc.stdlib.formats import checked
 
 __all__ = ["SessionScope"]
 
@@ -282,6 +283,7 @@ class SessionScope:
             options=self._options,
             on_error=self._on_error,
             max_concurrency=self._max_concurrency,
+            check_format=checked,
             name="the session",
         )
 

@@ -28,7 +28,7 @@ import attrs
 
 from mellea_sc.backends.retry import retrying
 from mellea_sc.core.arguments import several
-from mellea_sc.core.backend import Backend, Format, schema_of
+from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
@@ -41,7 +41,8 @@ from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.producer import BoundBackend, SpawnTarget, describe
 from mellea_sc.runtime.loops.current import spawn_root, tell_if_never_started
 from mellea_sc.runtime.nursery import Nursery, current_nursery
-from mellea_sc.stdlib.conversation import Conversation, Turn
+from mellea_sc.stdlib.conversation import Turn, Turns
+from mellea_sc.stdlib.formats import checked
 from mellea_sc.stdlib.requirements.making import as_requirement
 from mellea_sc.stdlib.sampling.engine.judges import DEFAULT_LANE_BUFFER, AttemptSettings
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
@@ -149,7 +150,7 @@ def stream_with_chunking(
     def prepare() -> StreamRun:
         return prepare_run(
             action,
-            partial(Conversation(ctx, in_order=False).take_turn, runs_code=True),
+            partial(Turns(ctx, in_order=False).take_turn, runs_code=True),
             judge=validation_backend or backend,
             requirements=requirements,
             chunking=chunking,
@@ -207,7 +208,7 @@ def prepare_run(
         raise InvalidOption(
             f"a stream's strategy must be a PlannedStrategy, which judges while it streams, not {strategy!r}"
         )
-    schema_of(format)
+    format = checked(format)
     merge_options(model_options)
     limited(limits)
     own = () if strategy is None else strategy.requirements
@@ -384,6 +385,7 @@ class _OwnNursery(AbstractAsyncContextManager[Nursery]):
             retrying(self.backend),
             options=None if inside is None else inside.options,
             inside=inside,
+            check_format=checked,
             name="a stream of its own",
         )
         return await self._nursery.__aenter__()

@@ -246,7 +246,7 @@ async def test_a_conversation_is_whole_wherever_a_program_is_cancelled() -> None
         m = sessions[-1]
         assert said(m) == ["a", "a", "b", "a+b", "c.", "a+b+c."][: len(said(m))]
         assert len(said(m)) % 2 == 0
-        assert not m._conversation._line
+        assert not m._turns._line
 
     await cancel_everywhere(program, after_each=check)
 
@@ -267,7 +267,7 @@ async def test_a_validator_that_asks_its_own_conversation_gets_an_error_and_no_d
 
     async with start_session(backend=backend(), context_type="chat") as m:
         thunk = await m.ainstruct("a", requirements=[Requirement("r", asks, check_only=True)])
-        with pytest.raises(UsageError, match="another session"):
+        with pytest.raises(UsageError, match="another conversation"):
             await thunk
         assert str(await m.achat("b")) == "b"
 

@@ -81,7 +81,7 @@ def test_a_fork_in_the_middle_of_another_threads_call_does_not_wait_for_that() -
         """
         m = start_session(backend=ScriptedBackend(lambda r: ["a ", Pause(1)]), context_type="chat")
         call = threading.Thread(target=lambda: m.instruct("a")); call.start()
-        until(lambda: m._conversation._line)
+        until(lambda: m._turns._line)
         pid = os.fork()
         if pid == 0:
             print(m.instruct("b").value, flush=True)

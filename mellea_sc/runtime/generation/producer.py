@@ -335,14 +335,13 @@ def start_generation(
     """Start one generation in a task of the place's."""
     place.check_usable()
     nursery = place.nursery
-    schema_of(format)
+    format = nursery.check_format(format)
     options = merge_options(nursery.options, model_options)
     thunk = ModelOutputThunk(nursery, name=describe(action), streamed=wants_stream(options))
 
     async def work(sink: ModelOutputThunk) -> None:
         await generate_into(sink, nursery, action, ctx, format=format, model_options=model_options)
-        if isinstance(format, type):  # judges have schemas, and read more than JSON
-            warn_of_misfit(sink, format)
+        warn_of_misfit(sink)
 
     thunk.start(work, place.tasks)
     return thunk

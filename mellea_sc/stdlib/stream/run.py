@@ -225,7 +225,7 @@ class StreamRun:
             answer = chosen.thunk()
             answer.name = describe(self._action)
             read_meaning(answer, self._action, self._format)
-            warn_of_misfit(answer, self._format)
+            warn_of_misfit(answer)
             self._answered = answer
             self.result.completed = True
             self._turn.commit(ctx.add(self._action).add(answer))

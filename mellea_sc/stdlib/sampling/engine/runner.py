@@ -42,6 +42,7 @@ from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.pacing import Valves
 from mellea_sc.stdlib.components.feedback import going_on
+from mellea_sc.stdlib.formats import checked
 from mellea_sc.stdlib.sampling.by_requirement import ByRequirement
 from mellea_sc.stdlib.sampling.engine.judges import (
     AttemptSettings,
@@ -400,6 +401,7 @@ async def sample(
     Cancellation: every attempt is cancelled and has ended.
     """
     nursery = (await backend.place()).nursery
+    format = checked(format)
     settings = AttemptSettings(format=format, model_options=model_options)
     conductor = AttemptRunner(
         ByRequirement(strategy, requirements), requirements, settings, _Unseen()
