@@ -53,6 +53,7 @@ PUBLIC = [
     "mellea_sc.display",
     "mellea_sc.testing",
     "mellea_sc.testing.server",
+    "mellea_sc.backends.model_ids",
     "mellea_sc.core.backend",
     "mellea_sc.core.base",
     "mellea_sc.core.model_options",

@@ -7,11 +7,17 @@ is cancelled leaves the line and the conversation as if it had never been.
 A request that might wait for itself is refused: one that is made inside a turn, by a validator, say. In a
 thread nothing tells that it was such a validator that started it. So nobody waits for a turn of another
 event loop, and no blocking call for one in which code of the user's runs.
+
+One case is left, and can only be told of in the log, when it has taken long: a validator whose thread (of
+``loop.run_in_executor``, which copies no context variables) has the turn's own event loop ask, by
+``asyncio.run_coroutine_threadsafe``, and waits for that. It looks like a thread of the program's own, whose turn
+comes when the one before has ended. A requirement's ``timeout`` ends it.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -35,6 +41,15 @@ log: Final = logging.getLogger("mellea_sc")
 OVERLAP: Final = (
     "Not using a SimpleContext with asynchronous requests could cause unexpected results due to "
     "stale contexts. Ensure you await between requests."
+)
+
+LONG: Final = 30.0
+"""Seconds of waiting for a turn in which code of the user's runs, after which that is told of."""
+
+LONG_WAIT: Final = (
+    "a turn of a conversation has waited %g s for another one in which a validator, a strategy or a tool may run. "
+    "If that has a thread ask the same conversation and waits for it, both wait for ever: in a validator use the "
+    "backend that it is given, or another session, and give the requirement a timeout"
 )
 
 
@@ -72,8 +87,9 @@ class Turns:
     """
 
     def __init__(self, ctx: Context, *, in_order: bool) -> None:
-        self.ctx = ctx
+        self.ctx: Context = ctx
         self._in_order = in_order
+        self._replaced = 0  # how often
         self._line: deque[_QueuedTurn] = deque()
         self._lock = threading.Lock()  # a session may be used in the event loops of several threads
         tell_of_forks(self)
@@ -104,6 +120,33 @@ class Turns:
                 "in a validator use the backend that it is given, or a conversation of its own"
             )
 
+    def replace(self, ctx: Context, *, in_order: bool) -> None:
+        """Go on with another conversation. What requests that wait for nobody add to the old one is forgotten.
+
+        Raises:
+            UsageError: a turn is being taken, or waits for its turn, and would be lost.
+        """
+        with self._lock:
+            if self._line:
+                raise UsageError(
+                    "the conversation has turns that have not ended, which would be lost: await them, or cancel "
+                    "them, before it is replaced"
+                )
+            self.ctx = ctx
+            self._in_order = in_order
+            self._replaced += 1
+
+    def commit_free(self, ctx: Context, begun: int) -> None:
+        """A turn that waited for no other has succeeded; nothing, if the conversation was replaced meanwhile.
+
+        Args:
+            ctx: The conversation with it.
+            begun: How often the conversation had been replaced when it was taken.
+        """
+        with self._lock:
+            if begun == self._replaced:
+                self.ctx = ctx
+
     def take_turn(self, stop_throttling: Callable[[], None], *, runs_code: bool) -> Turn:
         """Take the next place in the line.
 
@@ -115,7 +158,8 @@ class Turns:
             UsageError: as of :meth:`check_outside`.
         """
         if not self._in_order:
-            return _FreeTurn(self)
+            with self._lock:
+                return _FreeTurn(self, self.ctx, self._replaced)
         turn = _QueuedTurn(self, stop_throttling, runs_code)
         with self._lock:
             self.check_outside()
@@ -124,6 +168,7 @@ class Turns:
             turn.waits_for.update(earlier[-1:])
         for outer in turn.around:
             outer.waits_for.add(turn)
+        turn.waits_for_code = any(one.runs_code for one in earlier)
         if earlier:
             log.warning(OVERLAP)
             for one in earlier:
@@ -148,7 +193,7 @@ class Turns:
             for outer in around:
                 outer.waits_for.add(line[-1])
             try:
-                await line[-1].left.wait()
+                await _wait(line[-1].left, for_code=any(one.runs_code for one in line))
             finally:
                 for outer in around:
                     outer.waits_for.discard(line[-1])
@@ -179,9 +224,11 @@ class _FreeTurn:
     """A turn that waits for no other, and that no other waits for."""
 
     _turns: Turns
+    _before: Context
+    _begun: int
 
     async def __aenter__(self) -> Context:
-        return self._turns.ctx
+        return self._before
 
     async def __aexit__(
         self,
@@ -192,7 +239,7 @@ class _FreeTurn:
         return
 
     def commit(self, ctx: Context) -> None:
-        self._turns.ctx = ctx
+        self._turns.commit_free(ctx, self._begun)
 
     def give_up(self) -> None:
         """Nobody waits for it."""
@@ -209,11 +256,12 @@ class _QueuedTurn:
     """The turn before it, and those that were asked for inside it."""
     head: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     left: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+    waits_for_code: bool = attrs.field(default=False, init=False)
     _token: Token[tuple[_QueuedTurn, ...]] = attrs.field(init=False)
 
     async def __aenter__(self) -> Context:
         try:
-            await self.head.wait()
+            await _wait(self.head, for_code=self.waits_for_code)
         except BaseException:
             self._turns.leave(self)
             raise
@@ -246,6 +294,14 @@ def _all_waited_for(turns: Iterable[_QueuedTurn]) -> set[_QueuedTurn]:
             found.add(turn)
             ahead.extend(tuple(turn.waits_for))
     return found
+
+
+async def _wait(turn: anyio.Event, *, for_code: bool) -> None:
+    with anyio.move_on_after(LONG if for_code else math.inf):
+        await turn.wait()
+        return
+    log.warning(LONG_WAIT, LONG)
+    await turn.wait()
 
 
 _around: Final[ContextVar[tuple[_QueuedTurn, ...]]] = ContextVar("mellea_sc_turns", default=())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import anyio
 import attrs
 
 from mellea_sc.core.backend import CheckedSchema, Format
@@ -19,7 +18,7 @@ from mellea_sc.core.spending import Limits
 from mellea_sc.core.trace import TokenCount, Trace
 from mellea_sc.runtime.budgets.limits import limited
 from mellea_sc.runtime.checks.validation import check_input, validate_all
-from mellea_sc.runtime.failures import sole_error, stray_cancellation_as
+from mellea_sc.runtime.failures import stray_cancellation_as, task_group
 from mellea_sc.runtime.generation.answers import warn_of_misfit
 from mellea_sc.runtime.generation.producer import describe, generate_into, opened_scope, settle
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk, Work
@@ -145,11 +144,10 @@ async def _answer_if_met(
         thunk.release_output()
 
     thunk.hold_output()
-    with sole_error():
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(check, name="preconditions")
-            with stray_cancellation_as("an answer"):
-                await _answer(asked, nursery, ctx, thunk)
+    async with task_group() as tasks:
+        tasks.start_soon(check, name="preconditions")
+        with stray_cancellation_as("an answer"):
+            await _answer(asked, nursery, ctx, thunk)
 
 
 async def _sample(

@@ -21,9 +21,8 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from types import TracebackType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import anyio
 import attrs
 
 from mellea_sc.backends.retry import retrying
@@ -63,6 +62,18 @@ from mellea_sc.stdlib.stream.events import (
 from mellea_sc.stdlib.stream.result import StreamChunkingResult
 from mellea_sc.stdlib.stream.run import StreamRun, StreamSettings
 
+if TYPE_CHECKING:
+    from mellea_sc.stdlib.stream.streamer import Streamer, stream
+else:
+
+    def __getattr__(name):  # both are made with what is here
+        if name not in ("Streamer", "stream"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from mellea_sc.stdlib.stream import streamer
+
+        return getattr(streamer, name)
+
+
 __all__ = [
     "ChunkEvent",
     "CompletedEvent",
@@ -77,7 +88,9 @@ __all__ = [
     "StreamChunkingResult",
     "StreamEvent",
     "StreamRequest",
+    "Streamer",
     "StreamingDoneEvent",
+    "stream",
     "stream_with_chunking",
 ]
 
@@ -284,16 +297,8 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         Raises:
             Exception: the error that ended the run, if nobody has seen it and the block raised none.
         """
-        result = self._result
-        assert result is not None
-        if exc is not None:
-            result.cancel("its block was left")
-        elif not result.ended.is_set():
-            result.stop("its block was left")
-        with anyio.CancelScope(shield=True):
-            await result.ended.wait()
-        if exc is None and (error := result.error_to_raise()) is not None:
-            raise error
+        assert self._result is not None
+        await self._result.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it shields itself
 
     @raises_briefly
     async def _start(self) -> StreamChunkingResult:
@@ -383,7 +388,7 @@ class _OwnNursery(AbstractAsyncContextManager[Nursery]):
         inside = self.inside
         self._nursery = Nursery(
             retrying(self.backend),
-            options=None if inside is None else inside.options,
+            options=None if inside is None else inside.own_options,
             inside=inside,
             check_format=checked,
             name="a stream of its own",

@@ -227,6 +227,20 @@ def test_ctrl_c_twice_while_a_validator_computes_ends_the_program() -> None:
     assert (ended.returncode, ended.stdout) == (0, "KeyboardInterrupt\n")
 
 
+def test_a_first_call_while_threads_are_being_ended_is_answered_or_told_so() -> None:
+    ended = program(
+        """
+        m = session()
+        def call():
+            try: print(m.instruct("?").value)
+            except SessionClosed: print("hello")  # where no thread can be started by then
+            m.close()
+        threading._register_atexit(call)
+        """
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "hello\n", "")
+
+
 @pytest.mark.timeout(1600)
 def test_signals_at_random_moments_hang_nothing() -> None:
     nightly = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"

@@ -35,7 +35,7 @@ from mellea_sc.runtime.checks.attempt import Asking, Attempt, Audience, ResumePo
 from mellea_sc.runtime.checks.edits import Edits
 from mellea_sc.runtime.checks.lanes import LaneCheckpoint
 from mellea_sc.runtime.checks.ledger import Chunk, Ledger
-from mellea_sc.runtime.failures import raise_unchanged, sole_error, stray_cancellation_as, tidied
+from mellea_sc.runtime.failures import raise_unchanged, stray_cancellation_as, task_group, tidied
 from mellea_sc.runtime.generation.answers import misfit_of, read_meaning
 from mellea_sc.runtime.generation.producer import BoundBackend, describe, opened_scope
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
@@ -135,9 +135,8 @@ class AttemptRunner:
                 await self._attend(self._next.pop(), nursery, judges)
             return self._choice
         try:
-            with sole_error():
-                async with anyio.create_task_group() as tasks:
-                    self._start_all(tasks, nursery, judges)
+            async with task_group() as tasks:
+                self._start_all(tasks, nursery, judges)
         finally:
             for error in self._errors:
                 log.warning("an attempt failed, and others went on", exc_info=tidied(error))
