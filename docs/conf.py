@@ -62,20 +62,7 @@ PUBLIC = [
 ]
 """Where users import from, the shortest way first."""
 
-INTERNAL = {
-    "AnyClient",
-    "Args",
-    "EventSplitter",
-    "Gate",
-    "Inside",
-    "LineSplitter",
-    "Nursery",
-    "Progress",
-    "SpawnTarget",
-    "StreamRun",
-    "T",
-    "Verify",
-}
+INTERNAL = {"AnyClient", "Args", "Progress", "T", "Verify"}
 """What stands in a public signature and has no page: nothing to import. The fewer the better."""
 
 OTHERS = {*sys.stdlib_module_names, "AbstractAsyncContextManager"}
