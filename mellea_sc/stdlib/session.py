@@ -777,7 +777,7 @@ class Conversation:
         producer = thunk.producer
         assert producer is not None
         turn = self._turns.take_turn(producer.stop_throttling, runs_code=asked.runs_code)
-        thunk.start(work_for(asked, nursery, turn), nursery.tasks, on_never_started=turn.give_up)
+        producer.start(thunk, work_for(asked, nursery, turn), nursery.tasks, turn.give_up)
         return thunk
 
 
