@@ -2,8 +2,8 @@
 
 The wait for a delta is bounded, and begins anew with every delta; so is that for a validator, with every
 piece that it judges. A timer for each wait would have to be set and cleared as often; here a wait begins
-anew by an assignment, and one task sleeps until the first limit could be exceeded, looks which ones are,
-and sleeps on. So most limits never meet a timer.
+anew, or stops being one, by an assignment, and one task sleeps until the first limit could be exceeded,
+looks which ones are, and sleeps on. So most limits never meet a timer.
 """
 
 from __future__ import annotations
@@ -44,18 +44,24 @@ class DeadlineTimer:
         """Cancel the waits that have exceeded their limits, until :meth:`close`."""
         with self._life:
             while True:
+                soon = self.now() + RESOLUTION
+                for limit in [*self._limits]:
+                    if limit.since == math.inf:
+                        # Forgotten until it is resumed. So whatever goes on by an assignment was looked at before
+                        # this nap, and is due after it; and a short limit that pauses for long costs one look.
+                        self.remove(limit)
+                    elif limit.since + limit.seconds <= soon:
+                        limit.exceed()
                 with anyio.CancelScope(deadline=self._first_due()) as self._nap:
                     await anyio.sleep_forever()
-                soon = self.now() + RESOLUTION
-                for limit in [limit for limit in self._limits if limit.due <= soon]:
-                    limit.exceed()
 
     def close(self) -> None:
         """No wait is bounded any more."""
         self._life.cancel()
 
     def add(self, limit: WaitTimeout) -> None:
-        """A wait begins."""
+        """Look after a limit whose wait has begun."""
+        limit.is_watched = True
         self._limits.add(limit)
         due = limit.since + limit.seconds
         if due < self._nap.deadline:
@@ -63,43 +69,44 @@ class DeadlineTimer:
             self._context.run(setattr, self._nap, "deadline", due)
 
     def remove(self, limit: WaitTimeout) -> None:
-        """A wait is over."""
+        """Look after a limit no more."""
+        limit.is_watched = False
         self._limits.discard(limit)
 
     def _first_due(self) -> float:
-        return min((limit.due for limit in self._limits), default=math.inf)
+        return min((limit.since + limit.seconds for limit in self._limits), default=math.inf)
 
 
 class WaitTimeout:
     """A bound on each of the waits within a block; what takes longer is cancelled.
 
     Args:
-        watch: Looks after it.
+        timer: Looks after it.
         seconds: How long each wait may take; may be infinite.
-        scope: What it cancels. Whoever has entered it says by :meth:`resume` and :meth:`pause` when the block
+        scope: What it cancels. Whoever has entered it says by :meth:`resume` and :meth:`end` when the block
             begins and ends, and sees by :attr:`is_exceeded` what has cancelled it. ``None``: a scope of its own,
             and the block is that of the limit.
     """
 
-    __slots__ = ("_scope", "_watch", "is_exceeded", "seconds", "since")
+    __slots__ = ("_scope", "_timer", "is_exceeded", "is_watched", "seconds", "since")
 
     since: float
-    """When the wait began; set it to begin anew."""
+    """When the wait began. Set it to begin anew; to ``math.inf`` where what is waited for may take any time, and
+    then :meth:`resume` unless it :attr:`is_watched` still."""
+    is_watched: bool
+    """Whether the timer looks after it: not before its first wait, nor when it was found pausing."""
     is_exceeded: bool
     """Whether a wait has taken too long, and was cancelled."""
 
     def __init__(
-        self, watch: DeadlineTimer, seconds: float, scope: anyio.CancelScope | None = None
+        self, timer: DeadlineTimer, seconds: float, scope: anyio.CancelScope | None = None
     ) -> None:
-        self._watch = watch
+        self._timer = timer
         self._scope = anyio.CancelScope() if scope is None else scope
         self.seconds: float = seconds
+        self.since = math.inf
+        self.is_watched = False
         self.is_exceeded = False
-
-    @property
-    def due(self) -> float:
-        """When the wait has taken too long."""
-        return self.since + self.seconds
 
     @property
     def was_exceeded(self) -> bool:
@@ -117,21 +124,26 @@ class WaitTimeout:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool:
-        self.pause()
+        self._timer.remove(self)
         return self._scope.__exit__(exc_type, exc, tb)
 
     def pause(self) -> None:
         """What is waited for now may take any time."""
-        self._watch.remove(self)
+        self.since = math.inf
 
     def resume(self) -> None:
         """The next wait begins."""
-        self.since = self._watch.now()
-        self._watch.add(self)
+        self.since = self._timer.now()
+        if not self.is_watched:
+            self._timer.add(self)
+
+    def end(self) -> None:
+        """The block has ended."""
+        self._timer.remove(self)
 
     def exceed(self) -> None:
         """Cancel the wait: it has taken too long."""
-        self.pause()
+        self._timer.remove(self)
         # who is cancelled for another reason may take long to end, and is not late
         self.is_exceeded = not self._scope.cancel_called
         self._scope.cancel("it took too long")
