@@ -20,7 +20,7 @@ from mellea_sc.backends.http.json_values import (
     text_in,
     usage_in,
 )
-from mellea_sc.backends.http.lines import LineSplitter
+from mellea_sc.backends.http.lines import LineSplitter, Splitter
 from mellea_sc.backends.model_options import (
     ModelOption,
     WireNames,
@@ -68,6 +68,7 @@ class OllamaBackend(HttpBackend):
     prefills = True
     path: ClassVar[str] = "/api/chat"
     media_types: ClassVar[tuple[str, ...]] = ("application/x-ndjson", "application/ndjson")
+    splitter: ClassVar[type[Splitter]] = LineSplitter
     ends_with_finish_reason: ClassVar[bool] = True
 
     def __init__(
@@ -108,22 +109,19 @@ class OllamaBackend(HttpBackend):
             payload.setdefault("format", request.json_schema)
         return payload
 
-    def splitter(self) -> LineSplitter:
-        """The response is a stream of lines."""
-        return LineSplitter()
-
     def parse(self, text: str) -> Delta | None:
         """The delta in a line; the one that says ``done`` is the last."""
         chunk = parse_object(text)
         if chunk is None:
-            raise self._failures.malformed(text)
+            raise self.failures.malformed(text)
         if chunk.get("error"):
-            raise self._failures.model(chunk["error"])
+            raise self.failures.model(chunk["error"])
         message = fields_of(chunk.get("message"))
-        content = text_in(message.get("content") or chunk.get("response"))
+        said = message.get("content")
+        content = said if isinstance(said, str) and said else text_in(said or chunk.get("response"))
         done = chunk.get("done")
         if content is None or not isinstance(done, bool):
-            raise self._failures.malformed(text)
+            raise self.failures.malformed(text)
         delta = Delta(content)
         if not content or len(message) > 2 or "role" not in message:
             delta.reasoning = reasoning_in(message) or text_in(chunk.get("thinking")) or ""
@@ -132,7 +130,7 @@ class OllamaBackend(HttpBackend):
             return delta
         reason = chunk.get("done_reason")
         if reason in ("load", "unload"):  # it has loaded a model, or let it go, and said nothing
-            raise self._failures.model(f"done_reason {reason!r}")
+            raise self.failures.model(f"done_reason {reason!r}")
         delta.finish_reason = reason if isinstance(reason, str) and reason else "stop"
         delta.usage = usage_in(chunk, "prompt_eval_count", "eval_count")
         return delta

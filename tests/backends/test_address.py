@@ -155,7 +155,7 @@ def test_what_the_environment_knows_of_another_server_does_not_reach_a_socket(
     monkeypatch.setenv("OPENAI_API_KEY", "sk-env")
     backend = OpenAIBackend("m", uds="/run/engine")
     assert repr(backend) == "OpenAIBackend('m', 'unix:/run/engine')"
-    assert backend._address.authorization is None
+    assert backend.address.authorization is None
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from typing import cast
 
 import anyio
 import anyio.abc
@@ -233,7 +232,8 @@ async def test_aiohttp_is_used_by_itself_under_asyncio_where_it_is_installed(
 ) -> None:
     assert has_aiohttp()
     async with OpenAIBackend("m", base_url="http://127.0.0.1:9").connected() as backend:
-        transport = type(cast("httpx.AsyncClient", backend._client)._transport).__name__
+        assert backend.link is not None
+        transport = type(backend.link.transport).__name__
     assert (
         transport == {"asyncio": "AiohttpTransport", "trio": "DirectTransport"}[anyio_backend_name]
     )
@@ -242,8 +242,8 @@ async def test_aiohttp_is_used_by_itself_under_asyncio_where_it_is_installed(
 async def test_a_proxy_is_left_to_httpx() -> None:
     backend = OpenAIBackend("m", base_url="http://192.0.2.1", proxy="http://127.0.0.1:9")
     async with backend.connected() as connected:
-        client = cast("httpx.AsyncClient", connected._client)
-        assert isinstance(client._transport, httpx.AsyncHTTPTransport)
+        assert connected.link is not None
+        assert type(connected.link.transport).__name__ == "HttpxTransport"
 
 
 @pytest.mark.parametrize("found", ["3.11.18", "2.3", "unknown"])
