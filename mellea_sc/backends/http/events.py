@@ -82,12 +82,17 @@ class EventSplitter:
             and len(data) <= self._limit
         ):
             try:
-                text = data.decode()
+                text = data[:-2].decode()
             except UnicodeDecodeError:
                 return self._read(data)
-            events = text[:-2].split("\n\n")
-            values = [event[6:] for event in events if event.startswith(_USUAL)]
-            if len(values) == len(events) and text.count("\n") == 2 * len(events):
+            if "\n" not in text:
+                values = [text[6:]] if text.startswith(_USUAL) else []
+            else:
+                events = text.split("\n\n")
+                values = [event[6:] for event in events if event.startswith(_USUAL)]
+                if len(values) < len(events) or text.count("\n") > 2 * len(events) - 2:
+                    values = []
+            if values:
                 if not self._started:
                     self._started = True
                     self._lines.begin()
