@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 
 import anyio
 import anyio.abc
@@ -244,6 +246,30 @@ async def test_a_proxy_is_left_to_httpx() -> None:
     async with backend.connected() as connected:
         assert connected.link is not None
         assert type(connected.link.transport).__name__ == "HttpxTransport"
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_connections_of_our_own_need_no_httpx(loop: str) -> None:
+    program = f"""
+import sys, anyio
+from mellea_sc.backends import OpenAIBackend
+from mellea_sc.core.backend import ChatMessage, GenerationRequest
+from mellea_sc.core.errors import BackendUnreachable
+
+async def ask():
+    backend = OpenAIBackend("m", base_url="http://127.0.0.1:9")
+    try:
+        async with backend.open(GenerationRequest((ChatMessage("user", "hi"),))):
+            pass
+    except BackendUnreachable:
+        print(*{{"httpx", "httpcore"}} & set(sys.modules))
+
+anyio.run(ask, backend={loop!r})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "\n"
 
 
 @pytest.mark.parametrize("found", ["3.11.18", "2.3", "unknown"])

@@ -51,16 +51,16 @@ class Answer:
         wire: The protocol.
         response: Where the answer comes from.
         echo: Takes out of it what it was to go on from; ``None``: there is nothing such.
-        patience: Seconds that whoever reads the deltas waits for each of them.
+        timeout: Seconds that whoever reads the deltas waits for each of them.
     """
 
-    __slots__ = ("_echo", "_ending", "_patience", "_response", "_wire")
+    __slots__ = ("_echo", "_ending", "_response", "_timeout", "_wire")
 
-    def __init__(self, wire: Wire, response: Response, echo: Echo | None, patience: float) -> None:
+    def __init__(self, wire: Wire, response: Response, echo: Echo | None, timeout: float) -> None:
         self._wire = wire
         self._response = response
         self._echo = echo
-        self._patience = patience
+        self._timeout = timeout
         self._ending = Ending()
 
     async def deltas(self) -> AsyncGenerator[Delta]:
@@ -76,7 +76,8 @@ class Answer:
         words, ended = "", False
         while not ended:
             try:
-                data = await response.receive()
+                straight = response.straight
+                data = await (response.read() if straight is None else straight())
             except client_errors() as error:
                 data = response.end_by(error)
             ended = not data
@@ -130,7 +131,7 @@ class Answer:
         if grace is None:
             self._response.go_on()
             return False
-        self._response.finish(min(grace, self._patience / 2))
+        self._response.finish(min(grace, self._timeout / 2))
         return grace == LINGER
 
     async def _refusal(self, text: str, error: BackendProtocolError) -> BackendProtocolError:

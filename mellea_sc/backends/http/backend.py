@@ -40,11 +40,11 @@ def messages_in(request: GenerationRequest) -> list[dict[str, object]]:
 
 
 @attrs.define(eq=False)
-class _Habits:
-    """What was found out of a server; its connected copies share it.
+class _Learned:
+    """What was found out about a server; a backend shares it with its connected copies.
 
     Args:
-        repeats: Whether it repeats the beginning that it is to go on from.
+        repeats: Whether the server repeats the beginning that it is to go on from.
     """
 
     repeats: bool | None = None
@@ -92,7 +92,7 @@ class HttpBackend(Backend):
         self._settings = settings
         self.link: Link | None = None
         """The way to the server, where the backend is connected."""
-        self._habits = _Habits()
+        self._learned = _Learned()
         self.failures: Failures = Failures(f"{self.provider} at {address}", advice, address.secrets)
 
     def __repr__(self) -> str:
@@ -161,14 +161,14 @@ class HttpBackend(Backend):
             async with aclosing(answer.deltas()) as deltas:
                 yield deltas
         if echo is not None and echo.was_heard is not None:
-            self._habits.repeats = self._habits.repeats or echo.was_heard
+            self._learned.repeats = self._learned.repeats or echo.was_heard
 
     def _echo(self, request: GenerationRequest) -> Echo | None:
         """What takes the beginning out of an answer that was to go on from it.
 
         A server that once has not repeated it is known not to: a text that happens to begin so again is left alone.
         """
-        if self._habits.repeats is False or not request.messages:
+        if self._learned.repeats is False or not request.messages:
             return None
         last = request.messages[-1]
         return Echo(last.content) if last.role == "assistant" and last.content.strip() else None

@@ -93,7 +93,7 @@ class Connection:
         stream: The socket, or TLS over it; owned by the connection.
     """
 
-    __slots__ = ("_is_full", "_parser", "_stream", "expires_at", "has_answered")
+    __slots__ = ("_is_full", "_parser", "_stream", "has_answered")
 
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
@@ -101,8 +101,6 @@ class Connection:
         self._is_full = False
         self.has_answered: bool = False
         """Whether any byte of the present answer has come."""
-        self.expires_at: float = 0.0
-        """When it is not to be used any more, in the loop's time; set by whoever keeps it."""
 
     async def ask(self, link: Link, content: bytes | None) -> h11.Response:
         """Send a request, and wait for the head of the answer to it.

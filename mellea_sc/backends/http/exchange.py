@@ -41,9 +41,9 @@ class Response:
         failures: Makes the errors.
 
     Attributes:
-        receive: Waits for the next bytes; empty at the end. Raises one of
-            :func:`~mellea_sc.backends.http.translation.client_errors`, for :meth:`end_by`. It changes
-            with :meth:`finish`, so it is to be looked up for every read: no delta pays for what the end needs.
+        straight: The transport's own read, as long as the next bytes need nothing more; else ``None``. It spares
+            each delta a step. What it raises, one of :func:`~mellea_sc.backends.http.translation.client_errors`, is
+            for :meth:`end_by`.
         deadline: When reading ends, in the loop's time, once the protocol has said all.
         lost: Why the response has ended early, if it has: the connection was lost, or what came was not HTTP.
     """
@@ -52,12 +52,11 @@ class Response:
         "_failures",
         "_headers",
         "_inflater",
-        "_receive_body",
         "_reply",
         "_unreadable",
         "deadline",
         "lost",
-        "receive",
+        "straight",
     )
 
     def __init__(self, reply: Reply, failures: Failures) -> None:
@@ -72,10 +71,10 @@ class Response:
         coding = self._headers.get("content-encoding")
         self._unreadable = unreadable_coding(coding) if coding else None
         self._inflater = Inflater() if coding and wants_inflating(coding) else None
-        self._receive_body = reply.read if self._inflater is None else self._inflated
-        self.receive: Callable[[], Awaitable[bytes]] = self._receive_body
+        self.straight: Callable[[], Awaitable[bytes]] | None = None
         self.deadline: float | None = None
         self.lost: MelleaError | None = None
+        self.go_on()
 
     @property
     def is_success(self) -> bool:
@@ -106,12 +105,12 @@ class Response:
         """The protocol has said all: reading on ends after so many seconds, and how it ends is of no interest."""
         deadline = anyio.current_time() + grace
         self.deadline = deadline if self.deadline is None else min(deadline, self.deadline)
-        self.receive = self._receive_until_deadline
+        self.straight = None
 
     def go_on(self) -> None:
-        """The protocol has gone on although it had said all."""
+        """The protocol has not said all, or has gone on although it had."""
         self.deadline = None
-        self.receive = self._receive_body
+        self.straight = self._reply.read if self._inflater is None else None
 
     def end_by(self, error: Exception) -> bytes:
         """End the response where reading it has failed; gives the bytes of the end: none."""
@@ -122,18 +121,17 @@ class Response:
     async def read(self) -> bytes:
         """The next bytes as soon as there are any; empty at the end, which may be early: see :attr:`lost`."""
         try:
-            return await self.receive()
+            if self.deadline is None:
+                return await self._receive()
+            with anyio.CancelScope(deadline=self.deadline):
+                return await self._receive()
         except client_errors() as error:
             return self.end_by(error)
-
-    async def _receive_until_deadline(self) -> bytes:
-        assert self.deadline is not None
-        with anyio.CancelScope(deadline=self.deadline):
-            return await self._receive_body()
         return b""
 
-    async def _inflated(self) -> bytes:
-        assert self._inflater is not None
+    async def _receive(self) -> bytes:
+        if self._inflater is None:
+            return await self._reply.read()
         try:
             while not (piece := self._inflater.give()):
                 data = await self._reply.read()

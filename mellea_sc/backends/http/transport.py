@@ -31,7 +31,7 @@ class DirectTransport:
         self._tls = tls
         self._uds = uds
         self._keep_for = keep_for
-        self._kept: deque[Connection] = deque()
+        self._kept: deque[tuple[float, Connection]] = deque()  # each until its time, in the loop's
         self._is_closed = False
 
     async def ask(self, link: Link, content: bytes | None) -> Reply:
@@ -56,10 +56,10 @@ class DirectTransport:
 
     async def _next_kept(self) -> Connection | None:
         now = anyio.current_time()
-        while self._kept and self._kept[0].expires_at <= now:
-            await self._kept.popleft().aclose()
+        while self._kept and self._kept[0][0] <= now:
+            await self._kept.popleft()[1].aclose()
         while self._kept:
-            connection = self._kept.pop()
+            _, connection = self._kept.pop()
             if connection.is_silent():
                 return connection
             await connection.aclose()
@@ -70,14 +70,13 @@ class DirectTransport:
         if self._is_closed or not connection.start_anew():
             await connection.aclose()
         else:
-            connection.expires_at = anyio.current_time() + self._keep_for
-            self._kept.append(connection)
+            self._kept.append((anyio.current_time() + self._keep_for, connection))
 
     async def aclose(self) -> None:
         """Close the connections that are kept; those in use are closed by who uses them."""
         self._is_closed = True
         while self._kept:
-            await self._kept.pop().aclose()
+            await self._kept.pop()[1].aclose()
 
 
 class _Reply:
