@@ -7,11 +7,13 @@ from typing import cast
 
 import anyio
 
+from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 
 __all__ = ["wait_for_all_mots"]
 
 
+@raises_briefly
 async def wait_for_all_mots(mots: Iterable[ModelOutputThunk]) -> None:
     """Wait until all of the thunks are computed.
 
@@ -43,7 +45,7 @@ async def wait_for_all_mots(mots: Iterable[ModelOutputThunk]) -> None:
 
     try:
         for thunk in thunks:
-            thunk.relieve()
+            thunk.stop_throttling()
             thunk.when_finished(ended)
         if thunks:
             await settled.wait()

@@ -12,9 +12,11 @@ cause of an error that says so.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
+from functools import wraps
 from types import TracebackType
-from typing import Final, NoReturn, cast
+from typing import Final, NoReturn, ParamSpec, TypeVar, cast
 
 import anyio
 
@@ -26,15 +28,31 @@ __all__ = [
     "leaves_of",
     "raise_if_stray",
     "raise_unchanged",
+    "raises_briefly",
     "short_traceback",
+    "shortened",
     "sole_error",
     "stray_cancellation_as",
     "tidied",
 ]
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _OURS: Final = "mellea_sc"
-_BETWEEN: Final = frozenset({"anyio", "asyncio", "concurrent", "contextlib", "outcome", "trio"})
-"""Who stands between two frames of ours."""
+_LOOPS: Final = ("anyio", "asyncio", "concurrent", "contextlib", "outcome", "trio", "uvloop")
+_CLIENTS: Final = (
+    "aiohappyeyeballs",
+    "aiohttp",
+    "h11",
+    "httpcore",
+    "httpcore2",
+    "httpx",
+    "httpx2",
+    "ssl",
+)
+_BETWEEN: Final = frozenset([*_LOOPS, *_CLIENTS])
+"""Who stands between two frames of ours, or below them."""
 
 
 def leaves_of(error: BaseException) -> list[BaseException]:
@@ -230,3 +248,40 @@ def short_traceback(traceback: TracebackType | None) -> TracebackType | None:
     for one in reversed(kept):
         short = TracebackType(short, one.tb_frame, one.tb_lasti, one.tb_lineno)
     return short
+
+
+def shortened() -> AbstractContextManager[None]:
+    """Around what a user calls: an error leaves it with a short traceback, in which this frame is none either."""
+    return _SHORTENED
+
+
+class _Shortened:
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        if isinstance(exc, Exception | BaseExceptionGroup):
+            exc.__traceback__ = short_traceback(exc.__traceback__)
+
+
+_SHORTENED: Final = _Shortened()
+
+
+def raises_briefly(
+    function: Callable[P, Coroutine[object, object, T]],
+) -> Callable[P, Coroutine[object, object, T]]:
+    """An async function that users call, all of it :func:`shortened`."""
+
+    @wraps(function)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        with _SHORTENED:
+            return await function(*args, **kwargs)
+
+    return call

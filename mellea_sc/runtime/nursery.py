@@ -21,15 +21,13 @@ from collections.abc import (
     AsyncGenerator,
     Awaitable,
     Callable,
-    Collection,
     Coroutine,
-    Generator,
 )
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import Context, ContextVar, Token, copy_context
 from functools import partial
 from types import TracebackType
-from typing import Final, Protocol, Self, TypeVar, TypeVarTuple
+from typing import Final, Self, TypeVar, TypeVarTuple
 
 import anyio
 import anyio.abc
@@ -61,16 +59,15 @@ from mellea_sc.runtime.loops.current import (
     spawn_root,
     tell_if_never_started,
 )
-from mellea_sc.runtime.pacing import Slot, Slots
+from mellea_sc.runtime.loops.notebook import hear_interrupts
+from mellea_sc.runtime.pacing import Slot, Slots, Valves
 from mellea_sc.runtime.unobserved import Held, OnError, Unobserved, log_unobserved
 
 __all__ = [
     "CLEANUP_TIMEOUT",
     "AdoptedNursery",
     "Nursery",
-    "Parked",
     "current_nursery",
-    "parked",
     "reraise_if_cancelled",
 ]
 
@@ -89,14 +86,6 @@ def current_nursery() -> Nursery | None:
     while nursery is not None and not (nursery.is_open and nursery.loop is here):
         nursery = nursery.outer
     return nursery
-
-
-class Parked(Protocol):
-    """A producer that waits for a slow reader."""
-
-    def relieve(self) -> None:
-        """Go on without the reader: what it has not read is kept for it."""
-        ...
 
 
 @attrs.define(eq=False)
@@ -120,6 +109,8 @@ class Nursery:
         on_error: ``"hold"``: a failure belongs to its thunk; ``"cancel"``: the first one cancels all;
             ``"log"``: as ``"hold"``, and what nobody observed is logged instead of kept and raised.
         max_concurrency: At most so many requests are in flight at the same time.
+        inside: The nursery that has the task in which this one is entered, if any: when that one is left, the
+            producers of this one do not wait for readers any more.
         name: For people.
     """
 
@@ -136,6 +127,7 @@ class Nursery:
         options: ModelOptions | None = None,
         on_error: OnError = "hold",
         max_concurrency: int | None = None,
+        inside: Nursery | None = None,
         name: str = "a session",
     ) -> None:
         self.backend = backend
@@ -143,15 +135,15 @@ class Nursery:
         self.on_error: OnError = on_error
         self.name = name
         self.loop: object = current_loop()
-        self.draining: bool = False
         self.cancel_reason: str | None = None
         self.is_open: bool = False
         self.outer: Nursery | None = None
         self._link: _Link | None = None
-        self._parked: set[Parked] = set()
         self._unobserved = Unobserved(name, on_error)
         self._cancelled = False
-        self._slots = Slots(max_concurrency, self.relieve)
+        self._is_inside = inside is not None
+        self.valves: Valves = Valves() if inside is None else inside.valves
+        self._slots = Slots(max_concurrency, self.valves)
         self._watch = DeadlineTimer()
 
     # --- its life -------------------------------------------------------------------------
@@ -165,12 +157,14 @@ class Nursery:
                     if self._cancelled:
                         self.tasks.cancel_scope.cancel(self.cancel_reason)
                     yield
-                    self.drain()
+                    if not self._is_inside:
+                        self.valves.drain()
             finally:
                 self.is_open = False
                 self._close_link()
 
     async def __aenter__(self) -> Self:
+        hear_interrupts()
         self._context = copy_context()
         self._groups = self._task_groups()
         await self._groups.__aenter__()
@@ -193,6 +187,8 @@ class Nursery:
             swallowed = await self._groups.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it joins
         except BaseExceptionGroup as group:
             errors = leaves_of(group)
+            if exc is not None:
+                exc.__traceback__ = tb  # without the frames through which it came into the group
         except anyio.get_cancelled_exc_class():  # noqa: ASYNC103 - errors go before, as in a task group
             errors.extend(self._unobserved.take())
             if not errors and not own:
@@ -340,36 +336,11 @@ class Nursery:
         """The line of the program that is starting something, where that may be logged."""
         return self._unobserved.where()
 
-    # --- producers that wait for a slow reader ----------------------------------------------
-
-    def park(self, producer: Parked) -> None:
-        """A producer begins to wait for its reader."""
-        self._parked.add(producer)
-
-    def unpark(self, producer: Parked) -> None:
-        """A producer goes on."""
-        self._parked.discard(producer)
-
-    def relieve(self) -> None:
-        """Let the producers go that wait for a reader now: somebody else waits for what they hold."""
-        for producer in list(self._parked):
-            producer.relieve()
-
-    def drain(self) -> None:
-        """No producer waits for a reader any more."""
-        self.draining = True
-        self.relieve()
-
     # --- what generations need --------------------------------------------------------------
 
     def slot(self, limit: WaitTimeout | None = None) -> Slot:
         """A place among the ``max_concurrency`` requests in flight, to be entered; see :class:`Slot`."""
         return Slot(self._slots, limit)
-
-    @property
-    def is_short_of_slots(self) -> bool:
-        """Whether requests wait for a place among those in flight."""
-        return self._slots.is_short
 
     def limit(self, seconds: float) -> WaitTimeout:
         """A bound on each of the waits within a block; see :class:`WaitTimeout`."""
@@ -527,17 +498,3 @@ async def reraise_if_cancelled(error: Exception) -> None:
     """
     if isinstance(error, SessionClosed | BudgetExceeded):
         await anyio.lowlevel.checkpoint_if_cancelled()
-
-
-@contextmanager
-def parked(producer: Parked, hosts: Collection[Nursery]) -> Generator[None]:
-    """Around waiting for a reader: whoever of the hosts must not wait with it lets the producer go."""
-    if any(host.draining or host.is_short_of_slots for host in hosts):
-        producer.relieve()
-    for host in hosts:
-        host.park(producer)
-    try:
-        yield
-    finally:
-        for host in hosts:
-            host.unpark(producer)

@@ -1,4 +1,9 @@
-"""At most so many requests in flight at the same time."""
+"""How fast producers may go: back-pressure, and at most so many requests in flight at the same time.
+
+A producer waits at a :class:`Valve` while somebody behind it is full. The two meet in one place: a request
+that waits for a slot opens every valve at which a producer waits, because that producer holds a slot, and
+what it waits for (a reader, a judge) may be what waits for the slot. Else one slot and one judge deadlock.
+"""
 
 from __future__ import annotations
 
@@ -13,31 +18,116 @@ from mellea_sc.core.errors import BackendError
 from mellea_sc.runtime.deadlines import WaitTimeout
 from mellea_sc.runtime.loops.current import clock
 
-__all__ = ["Slot", "Slots"]
+__all__ = ["Slot", "Slots", "Valve", "Valves"]
+
+
+class Valve:
+    """Where one producer waits while somebody behind it is full.
+
+    Args:
+        is_full: Whether the producer should wait now.
+        for_reader: Whether it waits for a reader, who may never come: then it is opened when the session is
+            left. Who waits for judges is not let go then, since judges go on by themselves.
+    """
+
+    __slots__ = ("_is_full", "for_reader", "is_open", "wake")
+
+    def __init__(self, is_full: Callable[[], bool], *, for_reader: bool) -> None:
+        self._is_full = is_full
+        self.for_reader: bool = for_reader
+        self.wake: anyio.Event | None = None
+        """Wakes the producer, if one waits here now."""
+        self.is_open: bool = False
+        """Whether the producer never waits any more, however full it is behind it."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the producer should :meth:`wait`."""
+        return not self.is_open and self._is_full()
+
+    async def wait(self, valves: Valves) -> None:
+        """Wait until there is room. One task at a time.
+
+        Args:
+            valves: Those of the session that the producer runs in.
+
+        Cancellation: only the waiting ends.
+        """
+        valves.add(self)
+        try:
+            while self.is_full:
+                self.wake = anyio.Event()
+                await self.wake.wait()
+        finally:
+            self.wake = None
+            valves.remove(self)
+
+    def look(self) -> None:
+        """There may be room now: called by whoever makes some.
+
+        It wakes the producer, who looks: when that has its turn, others may have made room as well.
+        """
+        if self.wake is not None:
+            self.wake.set()
+
+    def open_for_good(self) -> None:
+        """The producer does not wait here any more: what nobody takes is kept."""
+        self.is_open = True
+        self.look()
+
+
+class Valves:
+    """The valves of one session at which producers wait now."""
+
+    __slots__ = ("_is_drained", "_requests_without_slot", "_waited_at")
+
+    def __init__(self) -> None:
+        self._waited_at: set[Valve] = set()
+        self._requests_without_slot = 0
+        self._is_drained = False
+
+    def add(self, valve: Valve) -> None:
+        """A producer begins to wait; the valve is opened at once where nobody may wait now."""
+        self._waited_at.add(valve)
+        if self._requests_without_slot or (self._is_drained and valve.for_reader):
+            valve.open_for_good()
+
+    def remove(self, valve: Valve) -> None:
+        """The producer goes on."""
+        self._waited_at.discard(valve)
+
+    def drain(self) -> None:
+        """No producer waits for a reader any more: the session is left, and waits for the producers."""
+        self._is_drained = True
+        for valve in self._waited_at:
+            if valve.for_reader:
+                valve.open_for_good()
+
+    @contextmanager
+    def opened_for_request(self) -> Generator[None]:
+        """A block in which a request waits for a slot, and thus no producer waits for anybody."""
+        self._requests_without_slot += 1
+        try:
+            for valve in self._waited_at:
+                valve.open_for_good()
+            yield
+        finally:
+            self._requests_without_slot -= 1
 
 
 class Slots:
     """Places among the requests in flight.
 
-    While a request waits for a place, producers that wait for slow readers are let go: they may be
-    what holds the places, and their reader may be what waits here.
-
     Args:
         limit: How many places there are; ``None``: any number.
-        relieve: Lets those producers go.
+        valves: Opened while a request waits for a place.
     """
 
-    __slots__ = ("_places", "_relieve", "_waiting")
+    __slots__ = ("_places", "_valves")
 
-    def __init__(self, limit: int | None, relieve: Callable[[], None]) -> None:
+    def __init__(self, limit: int | None, valves: Valves) -> None:
         self._places = None if limit is None else anyio.Semaphore(limit)
-        self._relieve = relieve
-        self._waiting = 0
-
-    @property
-    def is_short(self) -> bool:
-        """Whether somebody waits for a place."""
-        return self._waiting > 0
+        self._valves = valves
 
     async def take(self) -> None:
         """Take a place.
@@ -49,12 +139,8 @@ class Slots:
         try:
             self._places.acquire_nowait()
         except anyio.WouldBlock:
-            self._waiting += 1
-            try:
-                self._relieve()
+            with self._valves.opened_for_request():
                 await self._places.acquire()
-            finally:
-                self._waiting -= 1
 
     def give_back(self) -> None:
         """Leave the place to somebody else."""

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar, overload
 import anyio
 
 from mellea_sc.core.errors import StreamConsumed
+from mellea_sc.runtime.failures import shortened
 from mellea_sc.runtime.loops.current import check_loop, current_loop
 
 __all__ = ["Tape"]
@@ -99,7 +100,8 @@ class Tape(Generic[T]):
             while not self._items:
                 if self._ended:
                     if self._error is not None and (error := self._error()) is not None:
-                        raise error
+                        with shortened():
+                            raise error
                     raise StopAsyncIteration
                 self.check_loop()  # here and at the first step: for each item it would be half of the work
                 self._wake = anyio.Event()

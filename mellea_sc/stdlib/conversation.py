@@ -98,11 +98,11 @@ class Conversation:
                     "one: take turns after one another, or use another session"
                 )
 
-    def take_turn(self, relieve: Callable[[], None], *, runs_code: bool) -> Turn:
+    def take_turn(self, stop_throttling: Callable[[], None], *, runs_code: bool) -> Turn:
         """Take the next place in the line.
 
         Args:
-            relieve: Called when another request waits for this one: it may be waiting for a reader.
+            stop_throttling: Called when another request waits for this one: it may be waiting for a reader.
             runs_code: Whether code of the user's runs in the turn, a validator's, say.
 
         Raises:
@@ -110,7 +110,7 @@ class Conversation:
         """
         if not self._in_order:
             return _FreeTurn(self)
-        turn = _QueuedTurn(self, relieve, runs_code)
+        turn = _QueuedTurn(self, stop_throttling, runs_code)
         with self._lock:
             self.check_outside()
             earlier = tuple(self._line)
@@ -118,7 +118,7 @@ class Conversation:
         if earlier:
             log.warning(OVERLAP)
             for one in earlier:
-                one.relieve()
+                one.stop_throttling()
         else:
             turn.head.set()
         return turn
@@ -133,7 +133,7 @@ class Conversation:
             self.check_outside()
             line = tuple(self._line)
         for earlier in line:
-            earlier.relieve()
+            earlier.stop_throttling()
         if line:
             await line[-1].left.wait()
         return self.ctx
@@ -182,7 +182,7 @@ class _FreeTurn:
 @attrs.define(eq=False)
 class _QueuedTurn:
     _conversation: Conversation
-    relieve: Callable[[], None]
+    stop_throttling: Callable[[], None]
     runs_code: bool
     loop: object = attrs.field(factory=current_loop, init=False)
     head: anyio.Event = attrs.field(factory=anyio.Event, init=False)

@@ -24,7 +24,7 @@ from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.core.retries import Retries, retried
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.spending import Limits
-from mellea_sc.runtime.failures import short_traceback
+from mellea_sc.runtime.failures import raises_briefly, shortened
 from mellea_sc.runtime.generation.producer import describe
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.portal import refuse_in_event_loop
@@ -131,12 +131,8 @@ def _blocking(
             return result
 
         refuse_in_event_loop(f"m.{name[1:]}()", f"await m.{name}(…)")
-        try:
+        with shortened():
             return self.run_blocking(to_the_end)
-        except Exception as error:
-            # without the frames of this thread and of the loop's
-            error.__traceback__ = short_traceback(error.__traceback__)
-            raise
 
     call.__name__ = name[1:]
     call.__qualname__ = f"MelleaSession.{name[1:]}"
@@ -232,6 +228,7 @@ class MelleaSession(SessionScope):
         model_options: ModelOptions | None = ...,
         await_result: bool = ...,
     ) -> ModelOutputThunk | SamplingResult: ...
+    @raises_briefly
     async def aact(
         self,
         action: Component | Span,
@@ -363,6 +360,7 @@ class MelleaSession(SessionScope):
         model_options: ModelOptions | None = ...,
         await_result: bool = ...,
     ) -> ModelOutputThunk | SamplingResult: ...
+    @raises_briefly
     async def ainstruct(
         self,
         description: str | CBlock,
@@ -438,6 +436,7 @@ class MelleaSession(SessionScope):
             await_result=await_result,
         )
 
+    @raises_briefly
     async def achat(
         self,
         content: str,
@@ -486,6 +485,7 @@ class MelleaSession(SessionScope):
             tool_calls=thunk.tool_calls,
         )
 
+    @raises_briefly
     async def aquery(
         self,
         obj: object,
@@ -527,6 +527,7 @@ class MelleaSession(SessionScope):
             await_result=await_result,
         )
 
+    @raises_briefly
     async def atransform(
         self,
         obj: object,
@@ -567,6 +568,7 @@ class MelleaSession(SessionScope):
             await_result=await_result,
         )
 
+    @raises_briefly
     async def avalidate(
         self,
         reqs: Requirement | str | Sequence[Requirement | str],
@@ -674,17 +676,18 @@ class MelleaSession(SessionScope):
 
         Cancellation: as of :func:`stream_with_chunking`.
         """
-        if isinstance(action, str):
-            action = Instruction(
-                action,
-                requirements,
-                user_variables=user_variables,
-                grounding_context=grounding_context,
-            )
-        elif user_variables is not None or grounding_context is not None:
-            raise InvalidOption(
-                "user_variables and grounding_context go with a description, not with a component"
-            )
+        with shortened():
+            if isinstance(action, str):
+                action = Instruction(
+                    action,
+                    requirements,
+                    user_variables=user_variables,
+                    grounding_context=grounding_context,
+                )
+            elif user_variables is not None or grounding_context is not None:
+                raise InvalidOption(
+                    "user_variables and grounding_context go with a description, not with a component"
+                )
         asked = action
 
         def prepare() -> StreamRun:
@@ -716,6 +719,6 @@ class MelleaSession(SessionScope):
     async def _start(self, asked: Asked) -> ModelOutputThunk:
         nursery = await self._nursery()
         thunk = asked.thunk(nursery)
-        turn = self._conversation.take_turn(thunk.relieve, runs_code=asked.runs_code)
+        turn = self._conversation.take_turn(thunk.stop_throttling, runs_code=asked.runs_code)
         thunk.start(work_for(asked, nursery, turn), nursery.tasks, on_never_started=turn.give_up)
         return thunk

@@ -23,7 +23,7 @@ import anyio.to_thread
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.errors import InvalidOption, SessionClosed, WrongEventLoop
 from mellea_sc.core.model_options import ModelOptions, merge_options
-from mellea_sc.runtime.failures import raise_unchanged
+from mellea_sc.runtime.failures import raise_unchanged, raises_briefly
 from mellea_sc.runtime.generation.producer import BoundBackend, SpawnTarget
 from mellea_sc.runtime.loop_thread import PATIENCE
 from mellea_sc.runtime.loops.current import current_loop, may_run, running_loop
@@ -93,6 +93,7 @@ class SessionScope:
         self._block = nursery
         return self
 
+    @raises_briefly
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
@@ -135,6 +136,7 @@ class SessionScope:
                 raise_unchanged(ExceptionGroup(what, [exc, *group.exceptions]))
             log_unobserved("the session", list(group.exceptions))
 
+    @raises_briefly
     async def aclose(self) -> None:
         """Wait for what is running in this event loop and for blocking calls, and end the session.
 

@@ -37,6 +37,7 @@ from mellea_sc.core.requirement import Requirement, check_judges
 from mellea_sc.core.retries import Retries, retries_of
 from mellea_sc.core.spending import Limits
 from mellea_sc.runtime.budgets.limits import limited
+from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.producer import BoundBackend, SpawnTarget, describe
 from mellea_sc.runtime.loops.current import spawn_root, tell_if_never_started
 from mellea_sc.runtime.nursery import Nursery, current_nursery
@@ -265,10 +266,12 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
     def __await__(self) -> Generator[object, None, StreamChunkingResult]:
         return self._start().__await__()
 
+    @raises_briefly
     async def __aenter__(self) -> StreamChunkingResult:
         self._result = await self._start()
         return self._result
 
+    @raises_briefly
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
@@ -291,6 +294,7 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         if exc is None and (error := result.error_to_raise()) is not None:
             raise error
 
+    @raises_briefly
     async def _start(self) -> StreamChunkingResult:
         if self._used:
             raise InvalidOption("a stream request can be awaited or entered once; make another one")
@@ -363,8 +367,7 @@ async def _nursery_of(
     """A block with the nursery that holds a backend's connections: a session's, or one made for it."""
     if isinstance(backend, BoundBackend):
         return nullcontext(known or (await backend.place()).nursery)
-    options = known.options if known is not None else None
-    return _OwnNursery(backend, options)
+    return _OwnNursery(backend, known)
 
 
 @attrs.define(eq=False)
@@ -372,12 +375,16 @@ class _OwnNursery(AbstractAsyncContextManager[Nursery]):
     """A nursery for one run with a bare backend; made only inside the run's task."""
 
     backend: Backend
-    options: ModelOptions | None
+    inside: Nursery | None
     _nursery: Nursery | None = attrs.field(default=None, init=False)
 
     async def __aenter__(self) -> Nursery:
+        inside = self.inside
         self._nursery = Nursery(
-            retrying(self.backend), options=self.options, name="a stream of its own"
+            retrying(self.backend),
+            options=None if inside is None else inside.options,
+            inside=inside,
+            name="a stream of its own",
         )
         return await self._nursery.__aenter__()
 

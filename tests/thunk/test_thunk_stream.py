@@ -424,7 +424,7 @@ async def test_a_source_that_never_waits_wakes_its_reader_a_few_hundred_times_fo
         assert len(texts) <= 10_000 // MAX_UNREAD + 2
         drained = await m.ainstruct("?", model_options=STREAM)
         await anyio.wait_all_tasks_blocked()
-        drained.relieve()
+        drained.stop_throttling()
         texts = await read_to_the_end(drained)
         assert "".join(texts) == "".join(deltas)
         assert len(texts) <= 300

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Literal, Protocol, TypeAlias
@@ -56,7 +56,8 @@ from mellea_sc.runtime.generation.parts import OtherParts
 from mellea_sc.runtime.generation.producer import opened_scope, pump, request_for
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.loops.current import clock, running_task
-from mellea_sc.runtime.nursery import Nursery, parked, reraise_if_cancelled
+from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
+from mellea_sc.runtime.pacing import Valves
 
 __all__ = ["Asking", "Attempt", "AttemptEnd", "Audience", "Judging", "ResumePoint"]
 
@@ -150,12 +151,8 @@ class Audience(Protocol):
         """The ledger lets more be shown."""
         ...
 
-    async def room(self) -> None:
+    async def room(self, valves: Valves) -> None:
         """Wait for the reader."""
-        ...
-
-    def open(self) -> None:
-        """Wait for the reader no more."""
         ...
 
     def reasoned(self, text: str) -> None:
@@ -188,10 +185,10 @@ class Judged:
         """The text has ended."""
         self._lanes.end()
 
-    async def room(self) -> None:
+    async def room(self, valves: Valves) -> None:
         """Wait for the lanes and the reader."""
-        await self._lanes.room()
-        await self._audience.room()
+        await self._lanes.room(valves)
+        await self._audience.room(valves)
 
 
 class Attempt:
@@ -236,7 +233,6 @@ class Attempt:
         self._race = anyio.CancelScope()
         self._generating = anyio.CancelScope()
         self._now: Callable[[], float] = clock()
-        self._hosts: Collection[Nursery] = ()
         self._lanes = Lanes(
             judging.main,
             judging.lanes,
@@ -383,13 +379,12 @@ class Attempt:
 
     # --- its life ------------------------------------------------------------------------------
 
-    async def run(self, nursery: Nursery, judges: Nursery, hosts: Collection[Nursery]) -> None:
+    async def run(self, nursery: Nursery, judges: Nursery) -> None:
         """Generate and judge.
 
         Args:
             nursery: Its backend generates.
             judges: Its backend serves the validators.
-            hosts: Who may have to go on without the reader.
 
         Raises:
             Exception: the error that ended it; two at once as an ``ExceptionGroup``.
@@ -397,7 +392,7 @@ class Attempt:
         Cancellation: the connection is closed and every validator cancelled, and they have ended. An
             error of the backend's that waited for them is raised instead.
         """
-        self._hosts = hosts
+        self._valves = nursery.valves
         options = merge_options(nursery.options, self.asking.model_options)
         limit = options.get(ModelOption.MAX_NEW_TOKENS)
         self.token_limit = limit if isinstance(limit, int) else None
@@ -414,8 +409,7 @@ class Attempt:
                     is_whole = not self._errors and not self.ledger.failed
                     if is_whole and not self._begins:
                         self._lanes.finish()
-                    with parked(self, self._hosts):
-                        await self._judged.room()
+                    await self._judged.room(self._valves)
                     if is_whole:
                         await self._finish(judging)
         except BaseException as error:  # noqa: ASYNC103 - what failure_of() does not know is raised
@@ -452,9 +446,7 @@ class Attempt:
         self._lanes.start(tasks, judging, asked, limit)
         for number, editor in enumerate(self._editors):
             name = f"editor {number}: {editor.lane.requirement!r}"
-            tasks.start_soon(
-                editor.run, judging, asked, limit, self._hosts, self.relieve, name=name
-            )
+            tasks.start_soon(editor.run, judging, asked, limit, self._valves, name=name)
 
     def _begin(self) -> None:
         kept = self._kept
@@ -562,16 +554,7 @@ class Attempt:
 
     async def room(self) -> None:
         """Wait for the first in the chain: an editor, or the lanes and the reader."""
-        with parked(self, self._hosts):
-            await self._head.room()
-
-    def relieve(self) -> None:
-        """Let the producer go: no reader is waited for, and no judge who waits for a free request."""
-        self._audience.open()
-        if any(host.is_short_of_slots for host in self._hosts):
-            self._lanes.open()
-            for editor in self._editors:
-                editor.open()
+        await self._head.room(self._valves)
 
 
 def _as_it_is(requirement: Requirement, _: int) -> LaneCheckpoint:

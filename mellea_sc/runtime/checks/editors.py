@@ -23,7 +23,7 @@ pass costs calls only where something was edited.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import anyio
@@ -33,11 +33,11 @@ from mellea_sc.core.base import Context
 from mellea_sc.core.requirement import PartialValidationResult
 from mellea_sc.runtime.checks.cutter import Cutter
 from mellea_sc.runtime.checks.edits import Edit, Edits
-from mellea_sc.runtime.checks.lanes import Lane, Room
+from mellea_sc.runtime.checks.lanes import Lane
 from mellea_sc.runtime.checks.ledger import Chunk, Move
 from mellea_sc.runtime.deadlines import WaitTimeout
 from mellea_sc.runtime.generation.producer import LONGEST
-from mellea_sc.runtime.nursery import Nursery, parked
+from mellea_sc.runtime.pacing import Valve, Valves
 
 __all__ = ["PASSES", "Editor", "TextSink"]
 
@@ -56,7 +56,7 @@ class TextSink(Protocol):
         """The text has ended."""
         ...
 
-    async def room(self) -> None:
+    async def room(self, valves: Valves) -> None:
         """Wait until there is room again."""
         ...
 
@@ -94,7 +94,7 @@ class Editor:
         self._replaces = replaces
         self._kept = len(kept)
         self._inbox: list[str] = []
-        self._room = Room(self._is_behind)
+        self._valve = Valve(self._is_behind, for_reader=False)
         self._space = ""  # what is known to stand after the last piece
         self._space_given = 0  # so much of what stands after the last judged piece is given away
         self._given = 0
@@ -124,7 +124,7 @@ class Editor:
                 return False
             self.lane.wake()
         self._inbox.append(text)
-        return self._is_behind() and not self._room.is_open
+        return self._valve.is_full
 
     def end(self) -> None:
         """The text has ended: the lane judges the rest of it."""
@@ -134,13 +134,9 @@ class Editor:
     def _is_behind(self) -> bool:
         return len(self._inbox) + len(self.lane.waiting) > self.lane.buffer
 
-    async def room(self) -> None:
+    async def room(self, valves: Valves) -> None:
         """Wait until the lane is not behind any more."""
-        await self._room.wait()
-
-    def open(self) -> None:
-        """The writer does not wait for it any more."""
-        self._room.open()
+        await self._valve.wait(valves)
 
     # --- its task --------------------------------------------------------------------------------
 
@@ -149,8 +145,7 @@ class Editor:
         backend: Backend,
         ctx: Context,
         limit: Callable[[float], WaitTimeout],
-        hosts: Collection[Nursery],
-        relieve: Callable[[], None],
+        valves: Valves,
     ) -> None:
         """Edit the text to its end.
 
@@ -158,15 +153,14 @@ class Editor:
             backend: Handed to the validator.
             ctx: Handed to the validator.
             limit: Bounds each call of the validator.
-            hosts: Who may have to go on without the reader.
-            relieve: Lets everybody go who waits for the reader.
+            valves: Those of the session that it runs in.
 
         Raises:
             Exception: as :meth:`~mellea_sc.runtime.checks.lanes.Lane.judge`.
 
         Cancellation: the validator is cancelled; what it has not judged goes no further.
         """
-        self._hosts, self._relieve = hosts, relieve
+        self._valves = valves
         with self.scope:
             await self.lane.judge(backend, ctx, limit, self)
             if self.cut_off is None and (rest := self._cutter.rest()):
@@ -185,7 +179,7 @@ class Editor:
         del self._inbox[:taken]
         if self._inbox and not self._ended:  # other tasks have a turn before the rest
             self.lane.wake()
-        self._room.look()
+        self._valve.look()
         return self._unjudged(self._cutter.feed(text))
 
     def rest(self) -> Sequence[Chunk] | None:
@@ -244,16 +238,11 @@ class Editor:
     async def wait(self) -> None:
         """Wait until the next in the chain has room."""
         self.is_full = False
-        with parked(self, self._hosts):
-            await self._to.room()
+        await self._to.room(self._valves)
 
     def caught_up(self) -> None:
         """The lane is not behind any more."""
-        self._room.look()
-
-    def relieve(self) -> None:
-        """Let everybody go who waits for the reader."""
-        self._relieve()
+        self._valve.look()
 
     def _give(self, piece: Chunk, text: str, after: str) -> None:
         """Give a piece away, or what stands in its place, with what stands around it."""

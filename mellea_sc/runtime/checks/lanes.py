@@ -15,7 +15,7 @@ grows until it is taken: a lane that keeps up has batches of one piece.
 
 Lanes do not wait for one another: one may be as far ahead of another as its buffer is long. While more
 pieces wait for a lane than its buffer holds, the producer waits in :meth:`Lanes.room`. One delta can
-bring many pieces at once; only they go beyond the buffer, unless the producer was let go.
+bring many pieces at once; only they go beyond the buffer, unless the valve was opened.
 
 Before a lane reports a fail it gives the others a turn: those that need not wait for anything come as
 far as they can. So what is shown before a fail does not depend on whose turn was first.
@@ -56,8 +56,9 @@ from mellea_sc.runtime.failures import stray_cancellation_as, tidied
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.loops.current import clock
 from mellea_sc.runtime.nursery import reraise_if_cancelled
+from mellea_sc.runtime.pacing import Valve, Valves
 
-__all__ = ["Findings", "Lane", "LaneCheckpoint", "Lanes", "Room"]
+__all__ = ["Findings", "Lane", "LaneCheckpoint", "Lanes"]
 
 log: Final = logging.getLogger("mellea_sc")
 
@@ -142,44 +143,6 @@ class Outlet(Protocol):
     async def wait(self) -> None:
         """Called where what follows is "wait"."""
         ...
-
-
-class Room:
-    """Lets a producer wait while somebody behind it is full.
-
-    Args:
-        is_full: Whether it should wait.
-    """
-
-    __slots__ = ("_look", "_waiting", "is_open")
-
-    def __init__(self, is_full: Callable[[], bool]) -> None:
-        self._look = is_full
-        self._waiting: anyio.Event | None = None
-        self.is_open: bool = False
-        """Whether nobody waits any more, however full it is."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the producer should wait."""
-        return not self.is_open and self._look()
-
-    async def wait(self) -> None:
-        """Wait until there is room. One task at a time."""
-        while self.is_full:
-            self._waiting = anyio.Event()
-            await self._waiting.wait()
-        self._waiting = None
-
-    def look(self) -> None:
-        """There may be room now."""
-        if self._waiting is not None:
-            self._waiting.set()
-
-    def open(self) -> None:
-        """Nobody waits any more."""
-        self.is_open = True
-        self.look()
 
 
 @attrs.define(eq=False)
@@ -464,7 +427,7 @@ class Lanes:
         self._release = release
         self._cancel = cancel
         self._cutting = False
-        self._room = Room(lambda: any(lane.is_behind for lane in self._blocking))
+        self._valve = Valve(self._is_behind, for_reader=False)
         self.judged: Callable[[int, Chunk, PartialValidationResult], Move] = ledger.judged
 
     def start(
@@ -506,7 +469,7 @@ class Lanes:
             for piece in cutter.feed(delta):
                 full |= lane.offer(piece)
         self._cutting = False
-        return full and not self._room.is_open
+        return full and not self._valve.is_open
 
     def end(self) -> None:
         """The text has ended: give the lanes its trailing fragments.
@@ -541,20 +504,19 @@ class Lanes:
             self._cut(rest)
             self.tell(self._ledger.cut(rest))
 
-    async def room(self) -> None:
+    def _is_behind(self) -> bool:
+        return any(lane.is_behind for lane in self._blocking)
+
+    async def room(self, valves: Valves) -> None:
         """Wait until no lane that blocks is behind."""
-        await self._room.wait()
+        await self._valve.wait(valves)
 
     async def wait(self) -> None:
         """Nothing: a ledger never says "wait"."""
 
-    def open(self) -> None:
-        """The producer does not wait for lanes any more: what they have not judged is kept for them."""
-        self._room.open()
-
     def caught_up(self) -> None:
         """A lane is not behind any more."""
-        self._room.look()
+        self._valve.look()
 
     def close(self) -> None:
         """Forget what has not been judged."""

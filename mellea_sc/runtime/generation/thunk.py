@@ -31,12 +31,13 @@ from mellea_sc.core.generation_info import NOTHING_KNOWN, GenerationInfo
 from mellea_sc.core.picture import text_of_answer
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.core.tool_calls import ToolCall
-from mellea_sc.runtime.budgets.budget import budget_scope
-from mellea_sc.runtime.failures import failure_of, raise_unchanged
+from mellea_sc.runtime.budgets.scope import budget_scope
+from mellea_sc.runtime.failures import failure_of, raise_unchanged, short_traceback, shortened
 from mellea_sc.runtime.generation.parts import OtherParts
 from mellea_sc.runtime.loops.current import after_first_steps, check_loop, running_task
 from mellea_sc.runtime.loops.notebook import is_interrupt
 from mellea_sc.runtime.nursery import Nursery
+from mellea_sc.runtime.pacing import Valve
 from mellea_sc.runtime.unobserved import Held
 
 __all__ = ["ModelOutputThunk", "Work"]
@@ -61,7 +62,6 @@ class ModelOutputThunk(Thunk):
         "_awaited",
         "_context",
         "_dismissed",
-        "_drained",
         "_error",
         "_finished",
         "_handed_out",
@@ -73,7 +73,6 @@ class ModelOutputThunk(Thunk):
         "_read",
         "_reading",
         "_reason",
-        "_room",
         "_scope",
         "_started_at",
         "_started_reading",
@@ -82,6 +81,7 @@ class ModelOutputThunk(Thunk):
         "_traceback",
         "_unchecked",
         "_value",
+        "_valve",
         "_wake",
         "_when_finished",
         "_withheld",
@@ -130,14 +130,13 @@ class ModelOutputThunk(Thunk):
         self._started_at = ""
         self._reason: str | None = None
         self._awaited = False
-        self._drained = not streamed
+        self._valve = Valve(self._is_full, for_reader=True) if streamed else None
         self._started_reading = False
         self._handed_out = False
         self._reading = False
         self._withheld = streamed
         self._unchecked = False
         self._wake: anyio.Event | None = None
-        self._room: anyio.Event | None = None
         self._scope: anyio.CancelScope | None = None
         self._finished: anyio.Event | None = None
         self._when_finished: list[Callable[[ModelOutputThunk], None]] | None = None
@@ -191,9 +190,10 @@ class ModelOutputThunk(Thunk):
         return f"<ModelOutputThunk {self._state}: {self.name}>"
 
     def _repr_html_(self) -> str:
-        """For notebooks: the answer when it is there, and never a wait."""
-        text = self._value or ""
-        return text_of_answer(text, f"{self.name}: {self._state}{self.generation.told()}")
+        """For notebooks: the answer as far as it may be shown, and never a wait."""
+        text = "" if self._unchecked else self.text_so_far
+        error = "" if self._error is None else f": {type(self._error).__name__}: {self._error}"
+        return text_of_answer(text, f"{self.name}: {self._state}{error}{self.generation.told()}")
 
     def __copy__(self) -> ModelOutputThunk:
         """The same text, free of the session.
@@ -261,10 +261,11 @@ class ModelOutputThunk(Thunk):
 
         Cancellation: only the waiting ends; the generation goes on and no text is lost.
         """
-        await self.wait_for_value()
-        if self._value is None:
-            raise self.failure()
-        return self._value
+        with shortened():
+            await self.wait_for_value()
+            if self._value is None:
+                raise self.failure()
+            return self._value
 
     async def wait_for_value(self) -> None:
         """Like :meth:`avalue`, and says neither the value nor the failure.
@@ -274,7 +275,7 @@ class ModelOutputThunk(Thunk):
         has_to_wait = self._state == "generating"
         if has_to_wait:
             self.check_loop()
-            self.relieve()
+            self.stop_throttling()
             try:
                 await self.wait_finished()
             except anyio.get_cancelled_exc_class() as cancelled:
@@ -337,12 +338,13 @@ class ModelOutputThunk(Thunk):
     def _take(self) -> str:
         text = "" if self._unchecked else "".join(self._parts[self._read :])
         self._read = len(self._parts)
-        if self._room is not None:
-            self._room.set()
+        if self._valve is not None:
+            self._valve.look()
         if self._state == "computed":
             self._handed_out = True
         elif self.has_no_value and not text:
-            raise self.failure()
+            with shortened():
+                raise self.failure()
         return text
 
     def __aiter__(self) -> AsyncIterator[str]:
@@ -458,9 +460,9 @@ class ModelOutputThunk(Thunk):
         self._parts.append(text)
         if self._wake is not None and self._streamed:
             self._wake.set()
-        if self._drained:
+        if self._valve is None or self._valve.is_open:
             return False
-        return len(self._parts) - self._read >= MAX_UNREAD and not self._is_relieved()
+        return len(self._parts) - self._read >= MAX_UNREAD
 
     def write_other(self, delta: Delta) -> None:
         """Add what a delta has besides its text."""
@@ -483,24 +485,16 @@ class ModelOutputThunk(Thunk):
     async def room(self) -> None:
         """Wait until the reader has caught up, or is not waited for any more."""
         assert self._nursery is not None
-        self._nursery.park(self)
-        try:
-            while not self._is_relieved() and len(self._parts) - self._read >= MAX_UNREAD:
-                self._room = anyio.Event()
-                await self._room.wait()
-        finally:
-            self._room = None
-            self._nursery.unpark(self)
+        assert self._valve is not None
+        await self._valve.wait(self._nursery.valves)
 
-    def _is_relieved(self) -> bool:
-        assert self._nursery is not None
-        return self._drained or self._nursery.draining or self._nursery.is_short_of_slots
+    def _is_full(self) -> bool:
+        return len(self._parts) - self._read >= MAX_UNREAD
 
-    def relieve(self) -> None:
-        """Let the producer go on without waiting for the reader."""
-        self._drained = True
-        if self._room is not None:
-            self._room.set()
+    def stop_throttling(self) -> None:
+        """Have the producer go on without waiting for the reader."""
+        if self._valve is not None:
+            self._valve.open_for_good()
 
     async def wait_finished(self) -> None:
         """Wait until the generation has ended, in whichever way, and its task is done with it.
@@ -585,7 +579,11 @@ class _Deltas:
 
     async def __anext__(self) -> str:
         while not self._done:
-            text = await self._thunk.astream()
+            try:
+                text = await self._thunk.astream()
+            except Exception as error:  # as shortened() does, at no cost for a delta
+                error.__traceback__ = short_traceback(error.__traceback__)
+                raise
             self._done = self._thunk.is_computed()
             if text:
                 return text

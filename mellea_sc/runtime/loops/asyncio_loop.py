@@ -8,6 +8,7 @@ cancels all tasks that are left and waits for them).
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -24,6 +25,7 @@ __all__ = [
     "running_loop",
     "running_task",
     "spawn_root",
+    "wake_on_signals",
     "was_cancelled_natively",
 ]
 
@@ -97,3 +99,19 @@ def spawn_root(function: Callable[[], Coroutine[object, object, None]], name: st
     task = asyncio.get_running_loop().create_task(function(), name=name)
     _roots.add(task)
     task.add_done_callback(_roots.discard)
+
+
+def wake_on_signals() -> None:
+    """Let every signal wake the running loop, so that what a handler has it do is not left until something else does.
+
+    ``add_signal_handler`` does that for all signals while there is one; closing the loop ends it. The signal that it is given
+    is one that does nothing by itself.
+    """
+    loop = asyncio.get_running_loop()
+    with suppress(
+        ValueError, RuntimeError, NotImplementedError, AttributeError
+    ):  # Windows, another thread
+        if (before := signal.set_wakeup_fd(-1)) != -1:
+            signal.set_wakeup_fd(before)
+        elif signal.getsignal(signal.SIGURG) is signal.SIG_DFL:
+            loop.add_signal_handler(signal.SIGURG, lambda: None)

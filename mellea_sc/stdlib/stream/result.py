@@ -21,6 +21,7 @@ from mellea_sc.core.requirement import (
 from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.core.trace import Trace
 from mellea_sc.runtime.checks.ledger import Chunk
+from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.loops.current import check_loop, current_loop
 from mellea_sc.stdlib.sampling.plan import AttemptResult
@@ -81,6 +82,8 @@ class StreamChunkingResult:
     or neither, in any order. The attributes below are final when :meth:`acomplete` has returned.
     """
 
+    requirements: Sequence[Requirement]
+    """What must hold, as it was given (a strategy's own first): the order of verdicts everywhere."""
     completed: bool
     """Whether the text came to its natural end: no check failed while it streamed, no error, no cancel.
     With ``hold_back`` also that it was accepted; otherwise it was not shown."""
@@ -96,7 +99,8 @@ class StreamChunkingResult:
     cancelled: bool
     """Whether the run was cancelled from outside: by :meth:`cancel`, its block, its session or a limit."""
 
-    def __init__(self, run: Inside, gate: Gate) -> None:
+    def __init__(self, run: Inside, gate: Gate, requirements: Sequence[Requirement]) -> None:
+        self.requirements = requirements
         self.completed = False
         self.cancelled = False
         self.final_validations = []
@@ -212,6 +216,7 @@ class StreamChunkingResult:
         if self._gate.lookahead is None:
             self._gate.lookahead = chunks
 
+    @raises_briefly
     async def acomplete(self) -> None:
         """Wait for the end of the run; a ``lookahead`` does not hold it up any more.
 
@@ -295,7 +300,8 @@ class StreamChunkingResult:
                 (label_of(one), "pass" if verdict else "fail", verdict.reason)
                 for one, verdict in self.attempts[-1].validations
             ]
-        said = text_of_answer(self.full_text, f"{self._state}{self.generation.told()}")
+        error = "" if self.error is None else f": {type(self.error).__name__}: {self.error}"
+        said = text_of_answer(self.full_text, f"{self._state}{error}{self.generation.told()}")
         return said + table_of(verdicts) + self.trace.to_svg()
 
 

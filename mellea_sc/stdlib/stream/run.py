@@ -30,8 +30,8 @@ from mellea_sc.core.retries import Retries, retried
 from mellea_sc.core.spending import Limits
 from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.core.trace import Cause, Trace
-from mellea_sc.runtime.budgets.budget import budget_scope, collapse_budget_errors
 from mellea_sc.runtime.budgets.limits import limited
+from mellea_sc.runtime.budgets.scope import budget_scope
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.checks.validation import check_input
 from mellea_sc.runtime.failures import (
@@ -44,7 +44,7 @@ from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.producer import describe, opened_scope
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.loops.current import call_in, clock, current_loop, running_task
-from mellea_sc.runtime.nursery import Nursery, parked
+from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.unobserved import Held, log_unobserved
 from mellea_sc.stdlib.conversation import Turn
 from mellea_sc.stdlib.sampling.by_requirement import ByRequirement
@@ -87,8 +87,8 @@ class StreamRun:
 
     Args:
         action: What the model is asked.
-        turn: Takes the run's place in a conversation; given what lets the run go when another
-            request waits for it.
+        turn: Takes the run's place in a conversation; given what has the run go on without its reader when
+            another request waits for it.
         requirements: What must hold; the originals.
         settings: How it is made and shown.
 
@@ -111,7 +111,6 @@ class StreamRun:
         self._input_timeout = settings.attempt.validator_timeout
         self._unmet: list[tuple[Requirement, PartialValidationResult]] = []
         self._input_judges: list[tuple[ModelOutputThunk, float]] = []
-        self._hosts: set[Nursery] = set()
         self._keeper: Nursery | None = None
         self._held: Held | None = None
         self._dismissed = False
@@ -131,9 +130,11 @@ class StreamRun:
             error=self.error_to_raise,
         )
         self._conductor = AttemptRunner(strategy, requirements, settings.attempt, self._gate)
-        self.result: StreamChunkingResult = StreamChunkingResult(self, self._gate)
+        self.result: StreamChunkingResult = StreamChunkingResult(
+            self, self._gate, tuple(requirements)
+        )
         # the last step: whoever is in the line of a conversation has to come to run()
-        self._turn = turn(self.relieve)
+        self._turn = turn(self._gate.open)
 
     # --- its task ------------------------------------------------------------------------------
 
@@ -155,20 +156,17 @@ class StreamRun:
         task = running_task()
         try:
             with result.scope, budget_scope(), limited(self._limits), retried(self._retries):
-                async with backend as nursery:
-                    # who may have to go on without the reader: the session, and who has the connections
-                    self._hosts = {host for host in (nursery, keeper) if host is not None}
-                    async with self._turn as ctx:
-                        if validation_backend is None:
-                            await self._answer(nursery, nursery, ctx)
-                        else:
-                            async with validation_backend as judges:
-                                await self._answer(nursery, judges, ctx)
+                async with backend as nursery, self._turn as ctx:
+                    if validation_backend is None:
+                        await self._answer(nursery, nursery, ctx)
+                    else:
+                        async with validation_backend as judges:
+                            await self._answer(nursery, judges, ctx)
         except BaseException as error:  # noqa: ASYNC103 - what failure_of() does not know is raised
             failure = failure_of(error, "a stream", task)
             if failure is None:
                 raise
-            result.error = collapse_budget_errors(failure)
+            result.error = failure
         finally:
             self._end()
         if (
@@ -215,7 +213,7 @@ class StreamRun:
         self._input_judges.append((thunk, clock()()))
 
     async def _attempt(self, nursery: Nursery, judges: Nursery, ctx: Context) -> None:
-        choice = await self._conductor.run(self._action, ctx, nursery, judges, self._hosts)
+        choice = await self._conductor.run(self._action, ctx, nursery, judges)
         chosen = self._conductor.chosen(choice)
         showing = self._gate.showing
         was_live = showing is not None and not self._gate.hold_back
@@ -223,8 +221,7 @@ class StreamRun:
             # what was shown stays, whichever attempt the strategy finds the least bad
             chosen = self._conductor.chosen(Choice(showing.number, success=False))
         if chosen.completed and (choice.success or was_live):
-            with parked(self, self._hosts):
-                await self._gate.accept(chosen.number)
+            await self._gate.accept(chosen.number, nursery.valves)
             answer = chosen.thunk()
             answer.name = describe(self._action)
             read_meaning(answer, self._action, self._format)
@@ -366,11 +363,6 @@ class StreamRun:
     def error_to_raise(self) -> Exception | None:
         """The error that ended the run, once: for who has come to the end of the chunks."""
         return self.result.error_to_raise()
-
-    def relieve(self) -> None:
-        """Let the producers go: no reader is waited for, and no judge who waits for a free request."""
-        self._gate.open()
-        self._conductor.relieve()
 
 
 def _message_of(error: Exception) -> str:

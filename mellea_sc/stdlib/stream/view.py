@@ -23,6 +23,7 @@ from mellea_sc.core.requirement import ValidationResult
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.checks.edits import Edits
 from mellea_sc.runtime.checks.ledger import Chunk, Ledger
+from mellea_sc.runtime.pacing import Valve, Valves
 from mellea_sc.runtime.tape import Tape
 from mellea_sc.stdlib.sampling.plan import Ask
 from mellea_sc.stdlib.stream.events import (
@@ -76,7 +77,7 @@ class Gate:
         self._all: dict[int, AttemptView] = {}
         self.lookahead: int | None = lookahead
         self.locked: bool = locked
-        self.waiting: anyio.Event | None = None
+        self.valve: Valve = Valve(self._is_full, for_reader=True)
         self._unlocked = anyio.Event()
         self._chunks_read = 0
         self._chunk_events_read = 0
@@ -104,7 +105,7 @@ class Gate:
             self.events.write(QuickCheckEvent(index, number, False, verdicts))
         return showing.chunks_released
 
-    async def accept(self, number: int) -> None:
+    async def accept(self, number: int, valves: Valves) -> None:
         """An attempt is accepted: all that is held back is shown, as the reader has room.
 
         Cancellation: what was not released by then never is.
@@ -114,7 +115,7 @@ class Gate:
         showing = self.showing = self._all[number]
         self.hold_back = 0
         showing.advance()
-        await showing.room()
+        await showing.room(valves)
         showing.end()
 
     def reject(self, number: int) -> None:
@@ -143,7 +144,7 @@ class Gate:
 
     def has_room(self) -> bool:
         """Whether another chunk may be released, as far as the readers are concerned."""
-        if self.lookahead is None:
+        if self.lookahead is None or self.valve.is_open:
             return True
         if self.may_retract and not self.events.has_reader:
             return True
@@ -152,8 +153,11 @@ class Gate:
 
     def open(self) -> None:
         """Wait for the readers no more."""
-        self.lookahead = None
+        self.valve.open_for_good()
         self._go_on()
+
+    def _is_full(self) -> bool:
+        return self.showing is not None and self.showing.is_full
 
     def close(self) -> None:
         """The run has ended: what was not released never is, whoever reads on."""
@@ -252,8 +256,8 @@ class AttemptView:
             unbounded = gate.lookahead is None
             while self.released < most and not gate.closed and (unbounded or gate.has_room()):
                 self._release(self._waiting.popleft())
-        if gate.waiting is not None and not self.is_full:
-            gate.waiting.set()
+        if gate.valve.wake is not None and not self.is_full:
+            gate.valve.look()
 
     def _release(self, chunk: Chunk) -> None:
         gate, ledger, index = self._gate, self._ledger, self.released
@@ -292,17 +296,11 @@ class AttemptView:
             and self.released < releasable - gate.hold_back
         )
 
-    async def room(self) -> None:
+    async def room(self, valves: Valves) -> None:
         """Wait until no chunk waits for the reader."""
-        gate = self._gate
-        while self.is_full:
-            gate.waiting = anyio.Event()
-            await gate.waiting.wait()
-        gate.waiting = None
-
-    def open(self) -> None:
-        """Wait for the reader no more."""
-        self._gate.open()
+        if self.is_full:
+            await self._gate.valve.wait(valves)
+            self.advance()  # it may have been opened without a reader who has made room
 
     def generated(self, text: str) -> None:
         """The text has come to its natural end."""

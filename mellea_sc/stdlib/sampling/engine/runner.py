@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn, Protocol
 
 import anyio
@@ -40,6 +40,7 @@ from mellea_sc.runtime.generation.answers import misfit_of, read_meaning
 from mellea_sc.runtime.generation.producer import BoundBackend, describe, opened_scope
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
+from mellea_sc.runtime.pacing import Valves
 from mellea_sc.stdlib.components.feedback import going_on
 from mellea_sc.stdlib.sampling.by_requirement import ByRequirement
 from mellea_sc.stdlib.sampling.engine.judges import (
@@ -111,7 +112,6 @@ class AttemptRunner:
         ctx: Context,
         nursery: Nursery,
         judges: Nursery,
-        hosts: Collection[Nursery],
     ) -> Choice:
         """Ask until the strategy has made its choice.
 
@@ -120,7 +120,6 @@ class AttemptRunner:
             ctx: The conversation before it.
             nursery: Its backend generates.
             judges: Its backend serves the validators.
-            hosts: Who may have to go on without the reader.
 
         Raises:
             Exception: the error that ended an attempt; several at once as an ``ExceptionGroup``.
@@ -132,12 +131,12 @@ class AttemptRunner:
             raise InvalidOption(f"{self._strategy!r} asks nothing to begin with")
         if not self._strategy.concurrent:
             while self._choice is None:
-                await self._attend(self._next.pop(), nursery, judges, hosts)
+                await self._attend(self._next.pop(), nursery, judges)
             return self._choice
         try:
             with sole_error():
                 async with anyio.create_task_group() as tasks:
-                    self._start_all(tasks, nursery, judges, hosts)
+                    self._start_all(tasks, nursery, judges)
         finally:
             for error in self._errors:
                 log.warning("an attempt failed, and others went on", exc_info=tidied(error))
@@ -181,40 +180,32 @@ class AttemptRunner:
             judges=judges,
         )
 
-    def relieve(self) -> None:
-        """No attempt waits for a reader."""
-        for attempt in self._running.values():
-            attempt.relieve()
-
     def _start_all(
         self,
         tasks: anyio.abc.TaskGroup,
         nursery: Nursery,
         judges: Nursery,
-        hosts: Collection[Nursery],
     ) -> None:
         async def attend(ask: Ask) -> None:
             self._asked -= 1
             if self._choice is not None:
                 return
             with stray_cancellation_as("an attempt"):
-                await self._attend(ask, nursery, judges, hosts)
-                self._start_all(tasks, nursery, judges, hosts)
+                await self._attend(ask, nursery, judges)
+                self._start_all(tasks, nursery, judges)
 
         asks, self._next = self._next, []
         self._asked += len(asks)
         for ask in asks:
             tasks.start_soon(attend, ask, name=f"an attempt of {ask.chain}")
 
-    async def _attend(
-        self, ask: Ask, nursery: Nursery, judges: Nursery, hosts: Collection[Nursery]
-    ) -> None:
+    async def _attend(self, ask: Ask, nursery: Nursery, judges: Nursery) -> None:
         attempt = self._make(ask, nursery)
         number = len(self.attempts)
         self._running[number] = attempt
         score: float | None = None
         try:
-            await attempt.run(nursery, judges, hosts)
+            await attempt.run(nursery, judges)
             if attempt.end == "completed" and self._strategy.weighs:
                 score = await self._weigh(attempt, self._result(attempt, number, ask), judges)
         except BackendError as error:
@@ -385,9 +376,7 @@ class _Unseen:
 
     def advance(self) -> None: ...
 
-    async def room(self) -> None: ...
-
-    def open(self) -> None: ...
+    async def room(self, valves: Valves) -> None: ...
 
     def reasoned(self, text: str) -> None: ...
 
@@ -415,7 +404,7 @@ async def sample(
     conductor = AttemptRunner(
         ByRequirement(strategy, requirements), requirements, settings, _Unseen()
     )
-    choice = await conductor.run(action, context, nursery, nursery, [nursery])
+    choice = await conductor.run(action, context, nursery, nursery)
     tried = sorted(conductor.results, key=lambda one: one.number)
     answers = [one.thunk() for one in tried]
     for one, answer in zip(tried, answers, strict=True):
