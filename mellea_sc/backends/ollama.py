@@ -97,8 +97,10 @@ class OllamaBackend(HttpBackend):
     def payload(self, request: GenerationRequest) -> dict[str, object]:
         """The body of the request."""
         parameters = wire_parameters(request.options, _WIRE)
-        extra = checked_extra_body(parameters.pop("extra_body", None), _WIRE)
-        payload = {**self._extra_body, **extra}
+        extra = parameters.pop("extra_body", None)
+        payload = dict(self._extra_body)
+        if extra is not None:
+            payload |= checked_extra_body(extra, _WIRE)
         payload |= {name: parameters.pop(name) for name in _BESIDE_OPTIONS if name in parameters}
         payload["model"] = self.model_id
         payload["messages"] = messages_in(request)

@@ -125,8 +125,11 @@ class OpenAIBackend(HttpBackend):
         dialect = self._dialect
         wire = WireNames({**_NAMES, ModelOption.MAX_NEW_TOKENS: dialect.max_tokens}, _RESERVED)
         parameters = wire_parameters(request.options, wire)
-        extra = checked_extra_body(parameters.pop("extra_body", None), wire)
-        payload = {**self._extra_body, **extra, **parameters}
+        extra = parameters.pop("extra_body", None)
+        payload = dict(self._extra_body)
+        if extra is not None:
+            payload |= checked_extra_body(extra, wire)
+        payload |= parameters
         payload["model"] = self.model_id
         messages = messages_in(request)
         payload["messages"] = messages

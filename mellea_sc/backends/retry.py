@@ -104,30 +104,44 @@ class _Opening:
     async def __aenter__(self) -> Self:
         began = anyio.current_time()
         while True:
+            self._made += 1
+            opened = self._owner.inner.open(self._request)
             try:
-                await self._attempt()
+                deltas = aiter(await opened.__aenter__())
+                self._owner.has_answered = True
+                try:
+                    self._first = await _first_of(deltas)
+                except BaseException as error:
+                    await opened.__aexit__(type(error), error, error.__traceback__)  # noqa: ASYNC102, ASYNC120 - bounds itself
+                    raise
             except BackendError as error:
                 failure = error
             else:
+                self._opened, self._next = opened, deltas.__anext__
                 return self
-            self._owner.has_answered |= not isinstance(failure, BackendUnreachable)
-            seconds = self._seconds_to_wait(failure, anyio.current_time() - began)
-            if seconds is None:
-                raise failure
-            log.warning(
-                "%s (%s): attempt %d of %d in %.1f s, because %s",
-                self._owner.provider,
-                self._owner.model_id,
-                self._made + 1,
-                self._retries.times + 1,
-                seconds,
-                " ".join(str(failure).split()),
-            )
-            request = in_flight.get()
-            if request is None:
-                await anyio.sleep(seconds)
-            else:
-                await request.wait(seconds, failure)
+            await self._wait_or_raise(failure, anyio.current_time() - began)
+
+    async def _wait_or_raise(self, failure: BackendError, elapsed: float) -> None:
+        """Wait until the next attempt; raise the failure if there is none."""
+        owner = self._owner
+        owner.has_answered |= not isinstance(failure, BackendUnreachable)
+        seconds = self._seconds_to_wait(failure, elapsed)
+        if seconds is None:
+            raise failure
+        log.warning(
+            "%s (%s): attempt %d of %d in %.1f s, because %s",
+            owner.provider,
+            owner.model_id,
+            self._made + 1,
+            self._retries.times + 1,
+            seconds,
+            " ".join(str(failure).split()),
+        )
+        request = in_flight.get()
+        if request is None:
+            await anyio.sleep(seconds)
+        else:
+            await request.wait(seconds, failure)
 
     async def __aexit__(
         self,
@@ -145,18 +159,6 @@ class _Opening:
             return self._next()
         first, self._first = self._first, None
         return _at_once(first)
-
-    async def _attempt(self) -> None:
-        self._made += 1
-        opened = self._owner.inner.open(self._request)
-        deltas = aiter(await opened.__aenter__())
-        self._owner.has_answered = True
-        try:
-            self._first = await _first_of(deltas)
-        except BaseException as error:
-            await opened.__aexit__(type(error), error, error.__traceback__)  # noqa: ASYNC102, ASYNC120 - bounds itself
-            raise
-        self._opened, self._next = opened, deltas.__anext__
 
     def _seconds_to_wait(self, failure: BackendError, elapsed: float) -> float | None:
         """Seconds until the next attempt; ``None``: there is none, and the failure says why."""

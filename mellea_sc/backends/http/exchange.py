@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -52,6 +53,7 @@ class Response:
         "_failures",
         "_headers",
         "_inflater",
+        "_plain_read",
         "_reply",
         "_unreadable",
         "deadline",
@@ -71,15 +73,10 @@ class Response:
         coding = self._headers.get("content-encoding")
         self._unreadable = unreadable_coding(coding) if coding else None
         self._inflater = Inflater() if coding and wants_inflating(coding) else None
-        self.straight: Callable[[], Awaitable[bytes]] | None = None
+        self._plain_read = reply.read if self._inflater is None else None
+        self.straight: Callable[[], Awaitable[bytes]] | None = self._plain_read
         self.deadline: float | None = None
         self.lost: MelleaError | None = None
-        self.go_on()
-
-    @property
-    def is_success(self) -> bool:
-        """Whether its status says that it is what was asked for."""
-        return HTTPStatus.OK <= self._reply.status < HTTPStatus.MULTIPLE_CHOICES
 
     @property
     def media_type(self) -> str:
@@ -92,7 +89,7 @@ class Response:
         Raises:
             BackendError: it is not.
         """
-        if not self.is_success:
+        if not HTTPStatus.OK <= self._reply.status < HTTPStatus.MULTIPLE_CHOICES:
             with untimed():  # what it says must not be lost in a time-out for deltas
                 body = await self.beginning()
             raise self._failures.status(self._reply.status, self._headers, body)
@@ -110,7 +107,7 @@ class Response:
     def go_on(self) -> None:
         """The protocol has not said all, or has gone on although it had."""
         self.deadline = None
-        self.straight = self._reply.read if self._inflater is None else None
+        self.straight = self._plain_read
 
     def end_by(self, error: Exception) -> bytes:
         """End the response where reading it has failed; gives the bytes of the end: none."""
@@ -121,17 +118,14 @@ class Response:
     async def read(self) -> bytes:
         """The next bytes as soon as there are any; empty at the end, which may be early: see :attr:`lost`."""
         try:
-            if self.deadline is None:
-                return await self._receive()
-            with anyio.CancelScope(deadline=self.deadline):
-                return await self._receive()
+            with anyio.CancelScope(deadline=math.inf if self.deadline is None else self.deadline):
+                return await (self._inflated() if self._plain_read is None else self._plain_read())
         except client_errors() as error:
             return self.end_by(error)
         return b""
 
-    async def _receive(self) -> bytes:
-        if self._inflater is None:
-            return await self._reply.read()
+    async def _inflated(self) -> bytes:
+        assert self._inflater is not None
         try:
             while not (piece := self._inflater.give()):
                 data = await self._reply.read()
