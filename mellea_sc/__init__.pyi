@@ -1,3 +1,4 @@
+from mellea_sc.backends import model_ids as model_ids
 from mellea_sc.backends.local import LocalBackend as LocalBackend
 from mellea_sc.backends.ollama import OllamaBackend as OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend as OpenAIBackend
@@ -107,6 +108,7 @@ from mellea_sc.stdlib.sampling import PlannedStrategy as PlannedStrategy
 from mellea_sc.stdlib.sampling import RacingStrategy as RacingStrategy
 from mellea_sc.stdlib.sampling import RejectionSamplingStrategy as RejectionSamplingStrategy
 from mellea_sc.stdlib.sampling import RepairTemplateStrategy as RepairTemplateStrategy
+from mellea_sc.stdlib.session import Conversation as Conversation
 from mellea_sc.stdlib.session import MelleaSession as MelleaSession
 from mellea_sc.stdlib.session import start_session as start_session
 from mellea_sc.stdlib.stream.events import ChunkEvent as ChunkEvent

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import abc
 import copy
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import attrs
@@ -28,6 +29,7 @@ __all__ = [
     "Backend",
     "BackendWrapper",
     "ChatMessage",
+    "CheckedSchema",
     "Delta",
     "Format",
     "GenerationRequest",
@@ -60,6 +62,19 @@ class SchemaModel(Protocol):
 Format: TypeAlias = type[SchemaModel] | JsonSchema
 
 
+class CheckedSchema(dict[str, object]):
+    """A JSON schema that answers are held against.
+
+    Args:
+        schema: The schema.
+        misfit_of: Why a text does not fit it, be it no JSON at all; ``None``: it does, or somebody else will see.
+    """
+
+    def __init__(self, schema: JsonSchema, misfit_of: Callable[[str], str | None]) -> None:
+        super().__init__(schema)
+        self.misfit_of: Callable[[str], str | None] = misfit_of
+
+
 def schema_of(format: Format | None) -> JsonSchema | None:
     """The JSON schema that an answer has to fit.
 
@@ -68,6 +83,8 @@ def schema_of(format: Format | None) -> JsonSchema | None:
     """
     if format is None:
         return None
+    if isinstance(format, CheckedSchema):
+        return dict(format)
     if isinstance(format, Mapping):
         return format
     if isinstance(format, type) and isinstance(format, SchemaModel):
@@ -135,6 +152,8 @@ class Backend(abc.ABC):
     not, it is asked to go on."""
     judges: bool = True
     """Whether the model is of any use as a judge. Where it is not, asking it for a judgement is an error."""
+    model_options: ModelOptions = MappingProxyType({})
+    """What every request starts from; the options of a session and of a call win."""
 
     @abc.abstractmethod
     def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:

@@ -11,6 +11,9 @@ then the connections are closed. Leaving it by an exception or a cancellation *c
 waits for their cleanup; the connections are closed after that, shielded and bounded in time, so that
 a task that is closing its response still has them.
 
+A nursery may have guests: nurseries of clones of its session, whose tasks are started in a task of its hosts. They
+are cancelled with its tasks, and joined after these, which may use them to the end.
+
 A task's error belongs to the thunk or run that the task computes. Those report here what nobody has
 observed yet, and what is left of that when the nursery is left is raised in one group.
 """
@@ -34,14 +37,14 @@ import anyio.abc
 import anyio.lowlevel
 import attrs
 
-from mellea_sc.core.backend import Backend
+from mellea_sc.core.backend import Backend, Format, schema_of
 from mellea_sc.core.errors import (
     BackendError,
     BudgetExceeded,
     GenerationCancelled,
     SessionClosed,
 )
-from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.runtime.deadlines import DeadlineTimer, WaitTimeout
 from mellea_sc.runtime.failures import (
     failure_of,
@@ -51,6 +54,7 @@ from mellea_sc.runtime.failures import (
 )
 from mellea_sc.runtime.loops.current import (
     check_loop,
+    checkpoint_before_error,
     current_loop,
     has_ended,
     pass_on_interrupt,
@@ -88,6 +92,11 @@ def current_nursery() -> Nursery | None:
     return nursery
 
 
+def _as_it_is(format: Format | None) -> Format | None:
+    schema_of(format)
+    return format
+
+
 @attrs.define(eq=False)
 class _Link:
     """A backend's connections: being opened, open, or failed."""
@@ -105,10 +114,11 @@ class Nursery:
 
     Args:
         backend: What generations of this nursery are made with.
-        options: Model options that every generation starts from.
+        options: Model options that every generation starts from, on top of the backend's own.
         on_error: ``"hold"``: a failure belongs to its thunk; ``"cancel"``: the first one cancels all;
             ``"log"``: as ``"hold"``, and what nobody observed is logged instead of kept and raised.
         max_concurrency: At most so many requests are in flight at the same time.
+        check_format: Makes of a ``format=`` one that answers are held against, or raises.
         inside: The nursery that has the task in which this one is entered, if any: when that one is left, the
             producers of this one do not wait for readers any more.
         name: For people.
@@ -127,11 +137,14 @@ class Nursery:
         options: ModelOptions | None = None,
         on_error: OnError = "hold",
         max_concurrency: int | None = None,
+        check_format: Callable[[Format | None], Format | None] = _as_it_is,
         inside: Nursery | None = None,
         name: str = "a session",
     ) -> None:
         self.backend = backend
-        self.options: ModelOptions = options or {}
+        self.check_format: Callable[[Format | None], Format | None] = check_format
+        self.own_options: ModelOptions = options or {}
+        self.options: ModelOptions = merge_options(backend.model_options, options)
         self.on_error: OnError = on_error
         self.name = name
         self.loop: object = current_loop()
@@ -139,6 +152,7 @@ class Nursery:
         self.is_open: bool = False
         self.outer: Nursery | None = None
         self._link: _Link | None = None
+        self._guests: set[AdoptedNursery] = set()
         self._unobserved = Unobserved(name, on_error)
         self._cancelled = False
         self._is_inside = inside is not None
@@ -159,6 +173,9 @@ class Nursery:
                     yield
                     if not self._is_inside:
                         self.valves.drain()
+                # not before: until now, what runs here may start something there
+                for guest in list(self._guests):
+                    guest.leave()
             finally:
                 self.is_open = False
                 self._close_link()
@@ -209,11 +226,7 @@ class Nursery:
             if own and exc is not None:
                 errors.insert(0, exc)
                 what = f"its block was left by an error, and there are {what}"
-            # a coroutine that a cancellation is being thrown into would put that into the group's context
-            with suppress(
-                anyio.get_cancelled_exc_class()
-            ):  # one of asyncio's own, that no shield stops
-                await anyio.lowlevel.cancel_shielded_checkpoint()
+            await checkpoint_before_error()  # noqa: ASYNC102 - one step
             raise_unchanged(BaseExceptionGroup(what, errors))
         return bool(swallowed)
 
@@ -228,6 +241,8 @@ class Nursery:
         self._cancelled = True
         if self.is_open:
             self.tasks.cancel_scope.cancel(reason)
+        for guest in list(self._guests):
+            guest.nursery.cancel(reason)
 
     # --- its tasks ------------------------------------------------------------------------
 
@@ -336,6 +351,23 @@ class Nursery:
         """The line of the program that is starting something, where that may be logged."""
         return self._unobserved.where()
 
+    # --- nurseries of others that live in this one --------------------------------------------
+
+    def admit(self, guest: AdoptedNursery) -> None:
+        """Hold another nursery: it is cancelled with this one, or joined after the tasks of this one.
+
+        Raises:
+            SessionClosed: this one has been left or cancelled.
+            WrongEventLoop: it belongs to another event loop.
+        """
+        self.check_usable()
+        self._start_host(tell_if_never_started(guest.run, guest.has_left), name=guest.name)
+        self._guests.add(guest)
+
+    def dismiss(self, guest: AdoptedNursery) -> None:
+        """A guest has ended."""
+        self._guests.discard(guest)
+
     # --- what generations need --------------------------------------------------------------
 
     def slot(self, limit: WaitTimeout | None = None) -> Slot:
@@ -416,21 +448,28 @@ class Nursery:
 
 
 class AdoptedNursery:
-    """A nursery that the running event loop hosts: cancelled and joined when the loop ends.
+    """A nursery that the running event loop hosts, or another nursery: joined and ended with it.
+
+    The loop cancels it. A nursery that is left normally joins it, and takes over what nobody has observed.
 
     Args:
         nursery: A nursery that nobody has entered.
+        host: The nursery that hosts it.
     """
 
-    def __init__(self, nursery: Nursery) -> None:
+    def __init__(self, nursery: Nursery, host: Nursery | None = None) -> None:
         self.nursery = nursery
+        self.name: str = f"mellea_sc root of {nursery.name}"
+        self._host = host
+        self._is_closed = False
         self._entered = anyio.Event()
         self._leave = anyio.Event()
         self._left = anyio.Event()
         self._outcome: BaseException | None = None
-        spawn_root(
-            tell_if_never_started(self._root, self._has_left), f"mellea_sc root of {nursery.name}"
-        )
+        if host is not None:
+            host.admit(self)
+        else:
+            spawn_root(tell_if_never_started(self.run, self.has_left), self.name)
 
     @property
     def has_ended(self) -> bool:
@@ -443,7 +482,8 @@ class AdoptedNursery:
             await self._entered.wait()
         return self.nursery
 
-    async def _root(self) -> None:
+    async def run(self) -> None:
+        """What the task of the host does."""
         try:
             async with self.nursery:
                 self._entered.set()
@@ -451,7 +491,15 @@ class AdoptedNursery:
         except (BaseExceptionGroup, KeyboardInterrupt) as raised:
             errors = leaves_of(raised)
             failures = [error for error in errors if not isinstance(error, KeyboardInterrupt)]
-            if failures:
+            if failures and self._host is not None and not self._is_closed:
+                held = [error for error in failures if isinstance(error, Exception)]
+                if len(held) < len(failures):
+                    raise
+                for error in held:
+                    self._host.hold(error)
+                if self.nursery.on_error == "cancel":
+                    self._host.cancel()
+            elif failures:
                 what = f"errors in {self.nursery.name} that nobody observed"
                 self._outcome = BaseExceptionGroup(what, failures)
                 if not self._leave.is_set():
@@ -459,11 +507,18 @@ class AdoptedNursery:
             if len(failures) < len(errors):
                 pass_on_interrupt()
         finally:
-            self._has_left()
+            self.has_left()
 
-    def _has_left(self) -> None:
+    def has_left(self) -> None:
+        """Its tasks are gone."""
         self._entered.set()
         self._left.set()
+        if self._host is not None:
+            self._host.dismiss(self)
+
+    def leave(self) -> None:
+        """Join its tasks and end it, without waiting for that."""
+        self._leave.set()
 
     async def aclose(self) -> None:
         """Join its tasks and end it.
@@ -474,6 +529,7 @@ class AdoptedNursery:
         Cancellation: the tasks are cancelled, and their cleanup is waited for; errors go before, as in
         a task group.
         """
+        self._is_closed = True
         self._leave.set()
         try:
             await self._left.wait()

@@ -12,6 +12,7 @@ import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Concatenate, Final, Literal, ParamSpec, TypeVar, Unpack, overload
 
+from mellea_sc.backends.model_ids import ModelIdentifier
 from mellea_sc.backends.retry import retrying
 from mellea_sc.backends.select import OpenAISettings, make_backend
 from mellea_sc.core.arguments import several
@@ -19,7 +20,8 @@ from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
+from mellea_sc.core.prompt import messages_for
 from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.core.retries import Retries, retried
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
@@ -31,7 +33,7 @@ from mellea_sc.runtime.portal import refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError
 from mellea_sc.stdlib.components import Instruction, Message, Query, Transform
 from mellea_sc.stdlib.context import ChatContext, SimpleContext
-from mellea_sc.stdlib.conversation import Conversation
+from mellea_sc.stdlib.conversation import Turns
 from mellea_sc.stdlib.requirements.making import as_requirement
 from mellea_sc.stdlib.sampling import PlannedStrategy, RejectionSamplingStrategy
 from mellea_sc.stdlib.sampling.engine.judges import DEFAULT_LANE_BUFFER
@@ -44,7 +46,7 @@ from mellea_sc.stdlib.streaming import (
     prepare_run,
 )
 
-__all__ = ["MelleaSession", "start_session"]
+__all__ = ["Conversation", "MelleaSession", "start_session"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,7 +56,7 @@ DEFAULT_STRATEGY: Final = RejectionSamplingStrategy(loop_budget=2)
 
 def start_session(
     backend_name: str | None = None,
-    model_id: str | None = None,
+    model_id: str | ModelIdentifier | None = None,
     ctx: Context | None = None,
     *,
     context_type: Literal["simple", "chat"] | None = None,
@@ -74,7 +76,8 @@ def start_session(
     Args:
         backend_name: ``"local"``, ``"ollama"`` or ``"openai"``; else ``MELLEA_SC_BACKEND``, else ``local``
             where the extra is installed, else ``ollama``.
-        model_id: The model's name; else ``MELLEA_SC_MODEL``, else one that the backend chooses.
+        model_id: The model's name, or one of ``model_ids``; else ``MELLEA_SC_MODEL``, else one that the
+            backend chooses.
         ctx: The conversation to go on with; a :class:`SimpleContext` if not given.
         context_type: ``"simple"`` or ``"chat"``, instead of ``ctx``.
         model_options: For every generation, see :class:`~mellea_sc.ModelOption`.
@@ -116,13 +119,13 @@ def start_session(
 
 
 def _blocking(
-    method: Callable[Concatenate[MelleaSession, P], Coroutine[object, object, T]],
-) -> Callable[Concatenate[MelleaSession, P], T]:
+    method: Callable[Concatenate[Conversation, P], Coroutine[object, object, T]],
+) -> Callable[Concatenate[Conversation, P], T]:
     """The blocking half of an a-method: same parameters, same result, which is computed on return."""
     name = method.__name__
 
     @functools.wraps(method)
-    def call(self: MelleaSession, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self: Conversation, /, *args: P.args, **kwargs: P.kwargs) -> T:
         async def to_the_end() -> T:
             result = await method(self, *args, **kwargs)
             if isinstance(result, ModelOutputThunk):
@@ -132,10 +135,10 @@ def _blocking(
 
         refuse_in_event_loop(f"m.{name[1:]}()", f"await m.{name}(…)")
         with shortened():
-            return self.run_blocking(to_the_end)
+            return self._session.run_blocking(to_the_end)
 
     call.__name__ = name[1:]
-    call.__qualname__ = f"MelleaSession.{name[1:]}"
+    call.__qualname__ = f"Conversation.{name[1:]}"
     call.__doc__ = (
         f"Like :meth:`{name}`, and waits until the result is computed.\n\n"
         "Runs in the session's own event-loop thread; Ctrl-C cancels what it started.\n\n"
@@ -145,41 +148,85 @@ def _blocking(
     return call
 
 
-class MelleaSession(SessionScope):
-    """A backend, a conversation, and every task that is started through it.
+def _is_in_order(ctx: object) -> bool:
+    """Whether requests that go on with a conversation wait for one another."""
+    if not isinstance(ctx, Context):
+        raise InvalidOption(
+            f"ctx must be a context, not {type(ctx).__name__}: of messages make one with "
+            "ChatContext.from_messages(…)"
+        )
+    return not isinstance(ctx, SimpleContext)
+
+
+class Conversation:
+    """Turns of talk with the model of a session, and what was said in them.
+
+    A session is one itself; :meth:`MelleaSession.conversation` makes others, one for each user of a server, say. What is
+    asked in one sees what was said in that one alone. All of them share the session: its tasks run in the session's
+    nursery and end with it, over its connections, within its limits.
+
+    It has no end of its own. One that nobody holds any more is forgotten, and with it what was said; tasks that it has
+    started go on, as the session's.
 
     Args:
-        backend: How to talk to the model.
-        ctx: The conversation to go on with; a :class:`SimpleContext` if not given.
-        model_options: For every generation.
-        on_error: See :func:`start_session`.
-        max_concurrency: See :func:`start_session`.
-        retries: See :func:`start_session`.
+        session: What asks.
+        ctx: What was said so far.
+
+    Raises:
+        InvalidOption: ``ctx`` is no context.
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        ctx: Context | None = None,
-        *,
-        model_options: ModelOptions | None = None,
-        on_error: OnError = "hold",
-        max_concurrency: int | None = None,
-        retries: int | Retries | None = None,
-    ) -> None:
-        super().__init__(
-            retrying(backend, retries),
-            model_options=model_options,
-            on_error=on_error,
-            max_concurrency=max_concurrency,
-        )
-        ctx = SimpleContext() if ctx is None else ctx
-        self._conversation = Conversation(ctx, in_order=not isinstance(ctx, SimpleContext))
+    def __init__(self, session: SessionScope, ctx: Context) -> None:
+        self._session = session
+        self._turns = Turns(ctx, in_order=_is_in_order(ctx))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} in {self._session!r}>"
+
+    # --- its conversation -----------------------------------------------------------------------
 
     @property
     def ctx(self) -> Context:
-        """The conversation so far: every turn that has succeeded."""
-        return self._conversation.ctx
+        """The conversation so far: every turn that has succeeded. Assign another one to go on with that.
+
+        Raises:
+            UsageError: on assigning: requests that take turns in the conversation have not ended.
+            InvalidOption: on assigning: it is no context.
+        """
+        return self._turns.ctx
+
+    @ctx.setter
+    def ctx(self, ctx: Context) -> None:
+        self._turns.replace(ctx, in_order=_is_in_order(ctx))
+
+    def reset(self) -> None:
+        """Forget what was said: the conversation is empty, of the same kind and settings.
+
+        Raises:
+            UsageError: requests that take turns in the conversation have not ended.
+        """
+        self.ctx = self.ctx.without_items()
+
+    def last_prompt(self) -> list[dict[str, str]] | None:
+        """The messages that the newest answer of the conversation was asked with, in OpenAI's form.
+
+        Of several attempts, those of the one that was kept. The system prompt is the session's or its
+        backend's. ``None`` where there is no answer.
+        """
+        answer = self.ctx.last_output()
+        ctx: Context | None = self.ctx
+        if isinstance(answer, ModelOutputThunk) and answer.sampling is not None:
+            ctx = answer.sampling.result_ctx
+        while ctx is not None and not isinstance(ctx.node_data, Thunk):
+            ctx = ctx.previous_node
+        asked = None if ctx is None else ctx.previous_node
+        if asked is None or asked.node_data is None or asked.previous_node is None:
+            return None
+        options = merge_options(self._session._raw.model_options, self._session._options)
+        messages = messages_for(
+            asked.node_data, asked.previous_node, options, prefills=self._session._raw.prefills
+        )
+        return [{"role": one.role, "content": one.content} for one in messages]
 
     # --- the a-methods -------------------------------------------------------------------------
 
@@ -256,7 +303,9 @@ class MelleaSession(SessionScope):
             limits: What the call may use, all its attempts and judges together; see :func:`limits`.
             retries: How often a request of the call, its judges' included, is made again when it failed
                 before its answer began, or :class:`Retries`; 0: never; ``None``: as the session says.
-            format: A pydantic model class or a JSON schema that the model is constrained to.
+            format: A pydantic model class or a JSON schema that the model is constrained to. An answer that does
+                not fit it is a failed attempt of the strategy. For that alone the default strategy does not hold
+                back an answer that is streamed.
             model_options: See :class:`~mellea_sc.ModelOption`.
             await_result: Return only when the thunk is computed.
 
@@ -265,6 +314,7 @@ class MelleaSession(SessionScope):
 
         Raises:
             InvalidOption: an argument is not usable.
+            MissingExtra: for a JSON schema, if a package of the extra ``json`` is not installed.
             SessionClosed: the session has ended.
             BudgetExceeded: from awaiting the thunk: the call has used more than its limits.
             PreconditionFailed: from awaiting the thunk: the input does not meet a precondition.
@@ -277,6 +327,7 @@ class MelleaSession(SessionScope):
         judged = [*own, *map(as_requirement, several("requirements", requirements))]
         if return_sampling_results and strategy is None:
             raise InvalidOption("return_sampling_results needs a strategy")
+        options = merge_options(self._session._options, model_options)
         thunk = await self._start(
             Asked(
                 action,
@@ -289,6 +340,8 @@ class MelleaSession(SessionScope):
                 ],
                 strategy=strategy,
                 format=format,
+                # what was asked for live is not held back by a strategy that nobody has asked for
+                repairs_format=strategy is not DEFAULT_STRATEGY or not wants_stream(options),
                 model_options=model_options,
             )
         )
@@ -398,7 +451,9 @@ class MelleaSession(SessionScope):
             limits: What the call may use, all its attempts and judges together; see :func:`limits`.
             retries: How often a request of the call, its judges' included, is made again when it failed
                 before its answer began, or :class:`Retries`; 0: never; ``None``: as the session says.
-            format: A pydantic model class or a JSON schema that the model is constrained to.
+            format: A pydantic model class or a JSON schema that the model is constrained to. An answer that does
+                not fit it is a failed attempt of the strategy. For that alone the default strategy does not hold
+                back an answer that is streamed.
             model_options: See :class:`~mellea_sc.ModelOption`.
             await_result: Return only when the thunk is computed.
 
@@ -407,6 +462,7 @@ class MelleaSession(SessionScope):
 
         Raises:
             InvalidOption: an argument is not usable.
+            MissingExtra: for a JSON schema, if a package of the extra ``json`` is not installed.
             PromptTemplateError: a template is not valid, or uses a variable that is not given.
             SessionClosed: the session has ended.
             BudgetExceeded: from awaiting the thunk: the call has used more than its limits.
@@ -599,9 +655,8 @@ class MelleaSession(SessionScope):
         Cancellation: every validator is cancelled.
         """
         given = [reqs] if isinstance(reqs, Requirement | str) else several("reqs", reqs)
-        nursery = await self._nursery()
-        said = self._conversation
-        ctx = await said.settled() if output is None else said.ctx
+        nursery = await self._session._nursery()
+        ctx = await self._turns.settled() if output is None else self.ctx
         with retried(retries):
             return await nursery.call(
                 judge,
@@ -646,7 +701,7 @@ class MelleaSession(SessionScope):
         limits: Limits | None = None,
         retries: int | Retries | None = None,
     ) -> StreamRequest:
-        """Generate text that is checked while it streams, as a turn of the session's conversation.
+        """Generate text that is checked while it streams, as a turn of the conversation.
 
         Await it, or enter it: ``async with m.stream("…", requirements=[…]) as result:``. The
         conversation goes on with the answer if it came to its natural end.
@@ -688,14 +743,14 @@ class MelleaSession(SessionScope):
                 raise InvalidOption(
                     "user_variables and grounding_context go with a description, not with a component"
                 )
-        asked = action
+        asked, session = action, self._session
 
         def prepare() -> StreamRun:
-            self._conversation.check_outside()
+            self._turns.check_outside()
             return prepare_run(
                 asked,
-                functools.partial(self._conversation.take_turn, runs_code=True),
-                judge=validation_backend or self.backend,
+                functools.partial(self._turns.take_turn, runs_code=True),
+                judge=validation_backend or session.backend,
                 requirements=requirements,
                 chunking=chunking,
                 format=format,
@@ -711,14 +766,80 @@ class MelleaSession(SessionScope):
             )
 
         return StreamRequest(
-            self._place, prepare, describe(asked), self.backend, validation_backend
+            session._place, prepare, describe(asked), session.backend, validation_backend
         )
 
     # --- inside ---------------------------------------------------------------------------------
 
     async def _start(self, asked: Asked) -> ModelOutputThunk:
-        nursery = await self._nursery()
+        nursery = await self._session._nursery()
         thunk = asked.thunk(nursery)
-        turn = self._conversation.take_turn(thunk.stop_throttling, runs_code=asked.runs_code)
+        turn = self._turns.take_turn(thunk.stop_throttling, runs_code=asked.runs_code)
         thunk.start(work_for(asked, nursery, turn), nursery.tasks, on_never_started=turn.give_up)
         return thunk
+
+
+class MelleaSession(SessionScope, Conversation):
+    """A backend, a conversation, and every task that is started through it.
+
+    Args:
+        backend: How to talk to the model.
+        ctx: The conversation to go on with; a :class:`SimpleContext` if not given.
+        model_options: For every generation.
+        on_error: See :func:`start_session`.
+        max_concurrency: See :func:`start_session`.
+        retries: See :func:`start_session`.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        ctx: Context | None = None,
+        *,
+        model_options: ModelOptions | None = None,
+        on_error: OnError = "hold",
+        max_concurrency: int | None = None,
+        retries: int | Retries | None = None,
+    ) -> None:
+        SessionScope.__init__(
+            self,
+            retrying(backend, retries),
+            model_options=model_options,
+            on_error=on_error,
+            max_concurrency=max_concurrency,
+        )
+        Conversation.__init__(self, self, SimpleContext() if ctx is None else ctx)
+
+    def conversation(self, ctx: Context | None = None) -> Conversation:
+        """Another conversation in this session, as each user of a server has one.
+
+        Args:
+            ctx: What was said so far: a stored conversation, ``ChatContext.from_messages(…)``, or that of another
+                one, which it then goes on from by itself. Nothing, in a :class:`ChatContext`, if not given.
+
+        Raises:
+            InvalidOption: ``ctx`` is no context.
+        """
+        return Conversation(self, ChatContext() if ctx is None else ctx)
+
+    def clone(self) -> MelleaSession:
+        """The same session with a conversation of its own, which goes on from where this one is.
+
+        Neither sees what the other says from now on. What the clone starts belongs to this session too: it is
+        joined or cancelled when this one ends. A clone may be ended before, or be a block of its own.
+
+        Raises:
+            SessionClosed: the session has ended.
+        """
+        self._check_open()
+        clone = copy.copy(self)
+        SessionScope.__init__(
+            clone,
+            self._raw,
+            model_options=self._options,
+            on_error=self._on_error,
+            max_concurrency=self._max_concurrency,
+            host=self,
+        )
+        Conversation.__init__(clone, clone, self.ctx)
+        return clone

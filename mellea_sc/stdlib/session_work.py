@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import anyio
 import attrs
 
-from mellea_sc.core.backend import Format, schema_of
+from mellea_sc.core.backend import CheckedSchema, Format
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
@@ -19,14 +18,15 @@ from mellea_sc.core.spending import Limits
 from mellea_sc.core.trace import TokenCount, Trace
 from mellea_sc.runtime.budgets.limits import limited
 from mellea_sc.runtime.checks.validation import check_input, validate_all
-from mellea_sc.runtime.failures import sole_error, stray_cancellation_as
+from mellea_sc.runtime.failures import stray_cancellation_as, task_group
 from mellea_sc.runtime.generation.answers import warn_of_misfit
 from mellea_sc.runtime.generation.producer import describe, generate_into, opened_scope, settle
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk, Work
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.components import Query, Transform
 from mellea_sc.stdlib.conversation import Turn
-from mellea_sc.stdlib.sampling.plan import raise_if_unmet
+from mellea_sc.stdlib.formats import checked
+from mellea_sc.stdlib.sampling.plan import does_not_fit, raise_if_unmet
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 from mellea_sc.stdlib.sampling.repairing import RejectionSamplingStrategy
 
@@ -35,7 +35,11 @@ __all__ = ["Asked", "judge", "work_for"]
 
 @attrs.frozen
 class Asked:
-    """What a session was asked for."""
+    """What a session was asked for.
+
+    Args:
+        repairs_format: Whether a strategy is used for the format alone, where nothing else is required.
+    """
 
     action: Component | Span
     requirements: Sequence[Requirement] = attrs.field(kw_only=True)
@@ -43,7 +47,8 @@ class Asked:
     strategy: SamplingStrategy | None = attrs.field(kw_only=True)
     limits: Limits | None = attrs.field(kw_only=True)
     retries: int | Retries | None = attrs.field(kw_only=True)
-    format: Format | None = attrs.field(kw_only=True)
+    format: Format | None = attrs.field(kw_only=True, converter=checked)
+    repairs_format: bool = attrs.field(kw_only=True)
     model_options: ModelOptions | None = attrs.field(kw_only=True)
 
     def thunk(self, nursery: Nursery) -> ModelOutputThunk:
@@ -57,7 +62,6 @@ class Asked:
         strategy: object = self.strategy
         if strategy is not None and not isinstance(strategy, SamplingStrategy):
             raise InvalidOption(f"strategy must be a SamplingStrategy or None, not {strategy!r}")
-        schema_of(self.format)
         limited(self.limits)
         retries_of(self.retries)
         check_judges(self.preconditions, nursery.backend)
@@ -68,10 +72,12 @@ class Asked:
 
     @property
     def sampled_by(self) -> SamplingStrategy | None:
-        """The strategy, where there is anything for one to do."""
-        if self.strategy is None or not self.strategy.is_needed(self.requirements):
-            return None
-        return self.strategy
+        """The strategy, where there is anything for one to do: an answer can fail its format, too."""
+        strategy = self.strategy
+        if strategy is None or strategy.is_needed(self.requirements):
+            return strategy
+        has_format = self.format is not None and isinstance(strategy, PlannedStrategy)
+        return strategy if has_format and self.repairs_format else None
 
     @property
     def runs_code(self) -> bool:
@@ -101,7 +107,7 @@ def work_for(asked: Asked, nursery: Nursery, turn: Turn) -> Work:
                     await _answer_if_met(asked, nursery, ctx, thunk)
                 else:
                     await _answer(asked, nursery, ctx, thunk)
-            warn_of_misfit(thunk, asked.format)
+            warn_of_misfit(thunk)
             turn.commit(ctx.add(asked.action).add(thunk))
 
     return work
@@ -138,11 +144,10 @@ async def _answer_if_met(
         thunk.release_output()
 
     thunk.hold_output()
-    with sole_error():
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(check, name="preconditions")
-            with stray_cancellation_as("an answer"):
-                await _answer(asked, nursery, ctx, thunk)
+    async with task_group() as tasks:
+        tasks.start_soon(check, name="preconditions")
+        with stray_cancellation_as("an answer"):
+            await _answer(asked, nursery, ctx, thunk)
 
 
 async def _sample(
@@ -182,9 +187,11 @@ async def _carry_out(
     ctx: Context,
     thunk: ModelOutputThunk,
 ) -> None:
+    schema = action.answer_schema()
+    format = schema and CheckedSchema(schema, lambda _: None)  # carrying it out will see
     async with opened_scope(nursery) as backend:
         answer, _ = await backend.generate_from_context(
-            action, ctx, format=action.answer_schema(), model_options=asked.model_options
+            action, ctx, format=format, model_options=asked.model_options
         )
         text = await answer.avalue()
         thunk.generation = answer.generation
@@ -196,20 +203,20 @@ async def _carry_out(
 
 
 def _single(asked: Asked, ctx: Context, thunk: ModelOutputThunk) -> SamplingResult:
-    """An answer that nothing could reject, as a sampling result."""
-    known = thunk.generation
+    """An answer that nothing could reject but its format, as a sampling result."""
+    known, misfit = thunk.generation, thunk.format_error
     generated = known.usage.completion_tokens if known.usage else 0
     reasoning = known.usage.reasoning_tokens if known.usage else 0
     return SamplingResult(
         result_index=0,
-        success=True,
+        success=misfit is None,
         sample_generations=[thunk],
-        sample_validations=[[]],
+        sample_validations=[[] if misfit is None else [does_not_fit(misfit)]],
         sample_actions=[asked.action],
         sample_contexts=[ctx.add(asked.action).add(thunk)],
         trace=Trace(
             what=thunk.name,
-            outcome="accepted",
+            outcome="accepted" if misfit is None else "rejected",
             began=0.0,
             ended=known.total_time or 0.0,
             tokens=TokenCount(generated=generated, reasoning=reasoning),

@@ -21,14 +21,13 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from types import TracebackType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import anyio
 import attrs
 
 from mellea_sc.backends.retry import retrying
 from mellea_sc.core.arguments import several
-from mellea_sc.core.backend import Backend, Format, schema_of
+from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
@@ -41,7 +40,8 @@ from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.producer import BoundBackend, SpawnTarget, describe
 from mellea_sc.runtime.loops.current import spawn_root, tell_if_never_started
 from mellea_sc.runtime.nursery import Nursery, current_nursery
-from mellea_sc.stdlib.conversation import Conversation, Turn
+from mellea_sc.stdlib.conversation import Turn, Turns
+from mellea_sc.stdlib.formats import checked
 from mellea_sc.stdlib.requirements.making import as_requirement
 from mellea_sc.stdlib.sampling.engine.judges import DEFAULT_LANE_BUFFER, AttemptSettings
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
@@ -62,6 +62,18 @@ from mellea_sc.stdlib.stream.events import (
 from mellea_sc.stdlib.stream.result import StreamChunkingResult
 from mellea_sc.stdlib.stream.run import StreamRun, StreamSettings
 
+if TYPE_CHECKING:
+    from mellea_sc.stdlib.stream.streamer import Streamer, stream
+else:
+
+    def __getattr__(name):  # both are made with what is here
+        if name not in ("Streamer", "stream"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from mellea_sc.stdlib.stream import streamer
+
+        return getattr(streamer, name)
+
+
 __all__ = [
     "ChunkEvent",
     "CompletedEvent",
@@ -76,7 +88,9 @@ __all__ = [
     "StreamChunkingResult",
     "StreamEvent",
     "StreamRequest",
+    "Streamer",
     "StreamingDoneEvent",
+    "stream",
     "stream_with_chunking",
 ]
 
@@ -149,7 +163,7 @@ def stream_with_chunking(
     def prepare() -> StreamRun:
         return prepare_run(
             action,
-            partial(Conversation(ctx, in_order=False).take_turn, runs_code=True),
+            partial(Turns(ctx, in_order=False).take_turn, runs_code=True),
             judge=validation_backend or backend,
             requirements=requirements,
             chunking=chunking,
@@ -207,7 +221,7 @@ def prepare_run(
         raise InvalidOption(
             f"a stream's strategy must be a PlannedStrategy, which judges while it streams, not {strategy!r}"
         )
-    schema_of(format)
+    format = checked(format)
     merge_options(model_options)
     limited(limits)
     own = () if strategy is None else strategy.requirements
@@ -283,16 +297,8 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         Raises:
             Exception: the error that ended the run, if nobody has seen it and the block raised none.
         """
-        result = self._result
-        assert result is not None
-        if exc is not None:
-            result.cancel("its block was left")
-        elif not result.ended.is_set():
-            result.stop("its block was left")
-        with anyio.CancelScope(shield=True):
-            await result.ended.wait()
-        if exc is None and (error := result.error_to_raise()) is not None:
-            raise error
+        assert self._result is not None
+        await self._result.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it shields itself
 
     @raises_briefly
     async def _start(self) -> StreamChunkingResult:
@@ -382,8 +388,9 @@ class _OwnNursery(AbstractAsyncContextManager[Nursery]):
         inside = self.inside
         self._nursery = Nursery(
             retrying(self.backend),
-            options=None if inside is None else inside.options,
+            options=None if inside is None else inside.own_options,
             inside=inside,
+            check_format=checked,
             name="a stream of its own",
         )
         return await self._nursery.__aenter__()

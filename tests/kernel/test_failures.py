@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -25,8 +26,9 @@ from mellea_sc import (
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Context
 from mellea_sc.core.requirement import ValidationResult
-from mellea_sc.runtime.failures import failure_of, leaves_of, sole_error, tidied
+from mellea_sc.runtime.failures import failure_of, leaves_of, sole_error, task_group, tidied
 from mellea_sc.runtime.loops.current import running_task
+from mellea_sc.runtime.pacing import Slots, Valves
 from mellea_sc.stdlib.session import MelleaSession
 from mellea_sc.testing import Fail, ScriptedBackend, Stall
 
@@ -322,3 +324,69 @@ async def test_4_9_a_second_iteration_is_a_runtime_error_too() -> None:
         assert isinstance(caught.value, StreamConsumed)
         assert isinstance(caught.value, anyio.BusyResourceError)
         assert isinstance(caught.value, MelleaError)
+
+
+# --- errors and asyncio's own cancellation ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("raised_in", ["its block", "a task"])
+@pytest.mark.parametrize("after", range(1, 8))
+def test_a_cancellation_of_asyncios_own_takes_the_place_of_no_error_of_a_task_group(
+    raised_in: str, after: int
+) -> None:
+    async def fail() -> None:
+        raise ValueError("a")
+
+    async def block() -> None:
+        async with task_group() as tasks:
+            if raised_in == "its block":
+                await fail()
+            tasks.start_soon(fail)
+            await anyio.sleep_forever()
+
+    async def main() -> None:
+        task = asyncio.create_task(block())
+        for _ in range(after):
+            await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+    with pytest.raises(ValueError, match="a") as caught:
+        asyncio.run(main())
+    assert chain_of(caught.value) == [caught.value]
+
+
+async def test_a_task_group_raises_an_error_that_is_the_only_one_as_itself() -> None:
+    inner = ExceptionGroup("inner", [ValueError("a"), ValueError("b")])
+
+    async def fail(error: Exception) -> None:
+        raise error
+
+    with pytest.raises(ValueError, match="a") as caught:
+        async with task_group() as tasks:
+            tasks.start_soon(fail, ValueError("a"))
+    assert chain_of(caught.value) == [caught.value]
+    with pytest.raises(ExceptionGroup) as group:
+        async with task_group():
+            await fail(inner)
+    assert (group.value.message, group.value.exceptions) == ("inner", inner.exceptions)
+    with pytest.raises(ExceptionGroup) as both:
+        async with task_group() as tasks:
+            tasks.start_soon(fail, ValueError("a"))
+            tasks.start_soon(fail, KeyError("b"))
+            await anyio.sleep_forever()
+    assert {type(one) for one in both.value.exceptions} == {ValueError, KeyError}
+
+
+async def test_who_is_cancelled_while_waiting_for_a_place_has_nothing_in_the_context() -> None:
+    valves = Valves()
+    slots = Slots(1, valves)
+    await slots.take()
+    chain: list[BaseException] = []
+    with anyio.move_on_after(0):
+        try:
+            await slots.take()
+        except anyio.get_cancelled_exc_class() as error:
+            chain = chain_of(error)
+            raise
+    assert len(chain) == 1

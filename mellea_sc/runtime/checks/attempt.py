@@ -51,7 +51,7 @@ from mellea_sc.runtime.checks.edits import Edits, Placed
 from mellea_sc.runtime.checks.lanes import Lane, LaneCheckpoint, Lanes
 from mellea_sc.runtime.checks.ledger import Chunk, Failure, Ledger
 from mellea_sc.runtime.checks.validation import validate_all
-from mellea_sc.runtime.failures import failure_of, raise_unchanged, sole_error
+from mellea_sc.runtime.failures import failure_of, raise_unchanged, task_group
 from mellea_sc.runtime.generation.parts import OtherParts
 from mellea_sc.runtime.generation.producer import opened_scope, pump, request_for
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
@@ -402,10 +402,9 @@ class Attempt:
             self._begin()
             with self._race:
                 async with opened_scope(judges, started=self.judge_began) as judging:
-                    with sole_error():
-                        async with anyio.create_task_group() as tasks:
-                            self._start(tasks, judging, nursery)
-                            await self._produce(nursery)
+                    async with task_group() as tasks:
+                        self._start(tasks, judging, nursery)
+                        await self._produce(nursery)
                     is_whole = not self._errors and not self.ledger.failed
                     if is_whole and not self._begins:
                         self._lanes.finish()

@@ -55,7 +55,7 @@ from mellea_sc.core.retries import sent
 from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.runtime.budgets.metering import metered
 from mellea_sc.runtime.budgets.scope import budget_scope
-from mellea_sc.runtime.failures import raise_if_stray, sole_error, stray_cancellation_as
+from mellea_sc.runtime.failures import raise_if_stray, stray_cancellation_as, task_group
 from mellea_sc.runtime.generation.answers import check_said, read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.think_tags import without_think_tags
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
@@ -335,14 +335,13 @@ def start_generation(
     """Start one generation in a task of the place's."""
     place.check_usable()
     nursery = place.nursery
-    schema_of(format)
+    format = nursery.check_format(format)
     options = merge_options(nursery.options, model_options)
     thunk = ModelOutputThunk(nursery, name=describe(action), streamed=wants_stream(options))
 
     async def work(sink: ModelOutputThunk) -> None:
         await generate_into(sink, nursery, action, ctx, format=format, model_options=model_options)
-        if isinstance(format, type):  # judges have schemas, and read more than JSON
-            warn_of_misfit(sink, format)
+        warn_of_misfit(sink)
 
     thunk.start(work, place.tasks)
     return thunk
@@ -410,11 +409,10 @@ async def opened_scope(
     """
     before = _told.set(started or _told.get())
     try:
-        with sole_error():
-            async with anyio.create_task_group() as tasks:
-                with stray_cancellation_as("a validator, a strategy or a tool"):
-                    yield bound_to(SpawnTarget(nursery, tasks), started)
-                tasks.cancel_scope.cancel("its scope ended")
+        async with task_group() as tasks:
+            with stray_cancellation_as("a validator, a strategy or a tool"):
+                yield bound_to(SpawnTarget(nursery, tasks), started)
+            tasks.cancel_scope.cancel("its scope ended")
     finally:
         _told.reset(before)
 

@@ -55,6 +55,13 @@ class ModelOutputThunk(Thunk):
     Made by sessions and bound backends, already generating. Any number of tasks may await it; one
     at a time may read it with :meth:`astream` or ``async for``. Cancelling who waits does not cancel
     the generation: :meth:`cancel` does, and so does leaving ``async with thunk:`` early.
+
+    Args:
+        nursery: Where it is generated; ``None`` for a text that is there.
+        value: The text, if it is there.
+        name: For people.
+        streamed: Whether its deltas are handed out.
+        generation: What is known about the generation.
     """
 
     __slots__ = (
@@ -104,8 +111,9 @@ class ModelOutputThunk(Thunk):
 
     def __init__(
         self,
-        nursery: Nursery | None,
+        nursery: Nursery | None = None,
         *,
+        value: str | None = None,
         name: str = "a generation",
         streamed: bool = False,
         generation: GenerationInfo | None = None,
@@ -113,15 +121,15 @@ class ModelOutputThunk(Thunk):
         self.name: str = name
         self.generation = generation or NOTHING_KNOWN
         self.sampling = None
-        self.parsed_repr = None
+        self.parsed_repr = value
         self.format_error = None
         self._nursery = nursery
         self._streamed = streamed
-        self._state: _State = "generating"
+        self._state: _State = "generating" if value is None else "computed"
         self._parts: list[str] = []
         self._other: OtherParts | None = None
         self._read = 0
-        self._value: str | None = None
+        self._value: str | None = value
         self._error: Exception | None = None
         self._traceback: TracebackType | None = None
         self._context: BaseException | None = None
@@ -145,10 +153,7 @@ class ModelOutputThunk(Thunk):
     @classmethod
     def computed(cls, text: str, *, generation: GenerationInfo | None = None) -> ModelOutputThunk:
         """A thunk whose text is there."""
-        thunk = cls(None, generation=generation)
-        thunk._value = thunk.parsed_repr = text
-        thunk._state = "computed"
-        return thunk
+        return cls(value=text, generation=generation)
 
     # --- what a user asks ------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ __all__ = [
     "call_soon_in",
     "claim",
     "clock",
+    "errors_collected_by",
     "may_run",
     "running_loop",
     "running_task",
@@ -92,6 +93,12 @@ def call_soon_in(loop: object, function: Callable[[], object]) -> bool:
     with suppress(RuntimeError):  # it is closed
         loop.call_soon_threadsafe(function)
     return True
+
+
+def errors_collected_by(tasks: object) -> list[BaseException]:
+    """The list in which a task group of anyio's collects what its tasks and its block raise."""
+    errors: list[BaseException] = getattr(tasks, "_exceptions", [])
+    return errors
 
 
 def spawn_root(function: Callable[[], Coroutine[object, object, None]], name: str) -> None:

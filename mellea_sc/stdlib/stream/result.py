@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from operator import attrgetter
-from typing import Final, Protocol
+from types import TracebackType
+from typing import Final, Protocol, Self
 
 import anyio
 import anyio.lowlevel
@@ -79,7 +80,7 @@ class StreamChunkingResult:
     """A streaming run as its user sees it: made by ``stream_with_chunking`` and ``m.stream``.
 
     The released text can be read with :meth:`astream`, what happens with :meth:`events`; either, both
-    or neither, in any order. The attributes below are final when :meth:`acomplete` has returned.
+    or neither, in any order. ``async with`` it, and the run ends with the block. The attributes below are final when :meth:`acomplete` has returned.
     """
 
     requirements: Sequence[Requirement]
@@ -267,6 +268,29 @@ class StreamChunkingResult:
             check_loop(self._loop, repr(self))
             self.cancel_reason = reason
             self.scope.cancel(reason)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Cancel the run if it has not ended, and wait for its cleanup.
+
+        Raises:
+            Exception: the error that ended the run, if nobody has seen it and the block raised none.
+        """
+        if exc is not None:
+            self.cancel("its block was left")
+        elif not self.ended.is_set():
+            self.stop("its block was left")
+        with anyio.CancelScope(shield=True):
+            await self.ended.wait()
+        if exc is None and (error := self.error_to_raise()) is not None:
+            raise error
 
     def error_to_raise(self) -> Exception | None:
         """The error that ended the run, if there is one and it has not been raised before."""

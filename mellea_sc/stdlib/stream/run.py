@@ -37,8 +37,8 @@ from mellea_sc.runtime.checks.validation import check_input
 from mellea_sc.runtime.failures import (
     failure_of,
     raise_unchanged,
-    sole_error,
     stray_cancellation_as,
+    task_group,
 )
 from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.producer import describe, opened_scope
@@ -187,11 +187,10 @@ class StreamRun:
         if not self._preconditions:
             await self._attempt(nursery, judges, ctx)
             return
-        with sole_error():
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._check_input, judges, ctx, name="preconditions")
-                with stray_cancellation_as("an attempt"):
-                    await self._attempt(nursery, judges, ctx)
+        async with task_group() as tasks:
+            tasks.start_soon(self._check_input, judges, ctx, name="preconditions")
+            with stray_cancellation_as("an attempt"):
+                await self._attempt(nursery, judges, ctx)
 
     async def _check_input(self, judges: Nursery, ctx: Context) -> None:
         with stray_cancellation_as("a precondition"):
@@ -225,7 +224,7 @@ class StreamRun:
             answer = chosen.thunk()
             answer.name = describe(self._action)
             read_meaning(answer, self._action, self._format)
-            warn_of_misfit(answer, self._format)
+            warn_of_misfit(answer)
             self._answered = answer
             self.result.completed = True
             self._turn.commit(ctx.add(self._action).add(answer))

@@ -35,13 +35,14 @@ from mellea_sc.runtime.checks.attempt import Asking, Attempt, Audience, ResumePo
 from mellea_sc.runtime.checks.edits import Edits
 from mellea_sc.runtime.checks.lanes import LaneCheckpoint
 from mellea_sc.runtime.checks.ledger import Chunk, Ledger
-from mellea_sc.runtime.failures import raise_unchanged, sole_error, stray_cancellation_as, tidied
+from mellea_sc.runtime.failures import raise_unchanged, stray_cancellation_as, task_group, tidied
 from mellea_sc.runtime.generation.answers import misfit_of, read_meaning
 from mellea_sc.runtime.generation.producer import BoundBackend, describe, opened_scope
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.pacing import Valves
 from mellea_sc.stdlib.components.feedback import going_on
+from mellea_sc.stdlib.formats import checked
 from mellea_sc.stdlib.sampling.by_requirement import ByRequirement
 from mellea_sc.stdlib.sampling.engine.judges import (
     AttemptSettings,
@@ -134,9 +135,8 @@ class AttemptRunner:
                 await self._attend(self._next.pop(), nursery, judges)
             return self._choice
         try:
-            with sole_error():
-                async with anyio.create_task_group() as tasks:
-                    self._start_all(tasks, nursery, judges)
+            async with task_group() as tasks:
+                self._start_all(tasks, nursery, judges)
         finally:
             for error in self._errors:
                 log.warning("an attempt failed, and others went on", exc_info=tidied(error))
@@ -400,6 +400,7 @@ async def sample(
     Cancellation: every attempt is cancelled and has ended.
     """
     nursery = (await backend.place()).nursery
+    format = checked(format)
     settings = AttemptSettings(format=format, model_options=model_options)
     conductor = AttemptRunner(
         ByRequirement(strategy, requirements), requirements, settings, _Unseen()
