@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING
 
 from mellea_sc.backends.http.ending import LINGER, Ending
-from mellea_sc.backends.http.failures import Failures
-from mellea_sc.backends.http.lines import Splitter
 from mellea_sc.backends.http.surrogates import joined
 from mellea_sc.backends.http.translation import client_errors
 from mellea_sc.core.backend import Delta
@@ -15,49 +13,28 @@ from mellea_sc.core.beginnings import Echo
 from mellea_sc.core.errors import BackendProtocolError, MelleaError
 
 if TYPE_CHECKING:
+    from mellea_sc.backends.http.backend import HttpBackend
     from mellea_sc.backends.http.exchange import Response
 
-__all__ = ["Answer", "Wire"]
-
-
-class Wire(Protocol):
-    """What a protocol says of the body of a response."""
-
-    media_types: ClassVar[tuple[str, ...]]
-    """What a stream may be labelled as; the first is what is asked for."""
-    splitter: ClassVar[type[Splitter]]
-    """What cuts a response into the texts that :meth:`parse` reads."""
-    ends_with_finish_reason: ClassVar[bool]
-    """Whether nothing follows the delta that says why the model stopped."""
-
-    @property
-    def failures(self) -> Failures:
-        """Makes the errors."""
-        ...
-
-    def parse(self, text: str) -> Delta | None:
-        """What a text of the response says; ``None``: that it was the last one.
-
-        Raises:
-            BackendError: it is malformed, or reports an error.
-        """
-        ...
+__all__ = ["Answer"]
 
 
 class Answer:
     """The answer in one response.
 
     Args:
-        wire: The protocol.
+        backend: Knows the protocol.
         response: Where the answer comes from.
         echo: Takes out of it what it was to go on from; ``None``: there is nothing such.
         timeout: Seconds that whoever reads the deltas waits for each of them.
     """
 
-    __slots__ = ("_echo", "_ending", "_response", "_timeout", "_wire")
+    __slots__ = ("_backend", "_echo", "_ending", "_response", "_timeout")
 
-    def __init__(self, wire: Wire, response: Response, echo: Echo | None, timeout: float) -> None:
-        self._wire = wire
+    def __init__(
+        self, backend: HttpBackend, response: Response, echo: Echo | None, timeout: float
+    ) -> None:
+        self._backend = backend
         self._response = response
         self._echo = echo
         self._timeout = timeout
@@ -70,7 +47,7 @@ class Answer:
             BackendError: it is malformed, reports an error, or has ended before it was whole.
         """
         response, ending, echo = self._response, self._ending, self._echo
-        parse, splitter = self._wire.parse, self._wire.splitter()
+        parse, splitter = self._backend.parse, self._backend.splitter()
         half, half_of_thoughts = "", ""
         refused: BackendProtocolError | None = None
         words, ended = "", False
@@ -91,7 +68,7 @@ class Answer:
                     continue
                 if delta is None:
                     if not ending.has_begun:
-                        raise self._wire.failures.interrupted("it ended without an answer")
+                        raise self._backend.failures.interrupted("it ended without an answer")
                     ending.end()
                 else:
                     if refused is not None and (delta.text or delta.tool_calls):
@@ -107,7 +84,7 @@ class Answer:
                             half_of_thoughts + delta.reasoning
                         )
                     yield delta
-                    if delta.finish_reason is not None and self._wire.ends_with_finish_reason:
+                    if delta.finish_reason is not None and self._backend.ends_with_finish_reason:
                         ending.end()
                 if (
                     ending.grace is not None or response.deadline is not None
@@ -136,21 +113,21 @@ class Answer:
 
     async def _refusal(self, text: str, error: BackendProtocolError) -> BackendProtocolError:
         """The error for a text that is no part of an answer."""
-        if self._ending.has_begun or self._response.media_type in self._wire.media_types:
+        if self._ending.has_begun or self._response.media_type in self._backend.media_types:
             return error
         return self._not_a_stream(await self._response.beginning(text))
 
     def _not_a_stream(self, body: str) -> BackendProtocolError:
-        wanted = self._wire.media_types[0]
-        return self._wire.failures.not_a_stream(self._response.media_type, wanted, body)
+        wanted = self._backend.media_types[0]
+        return self._backend.failures.not_a_stream(self._response.media_type, wanted, body)
 
     def _unfinished(self, words: str) -> MelleaError:
         """The error for a response that has ended before its answer, perhaps with words that are no part of one."""
-        failures, lost = self._wire.failures, self._response.lost
+        failures, lost = self._backend.failures, self._response.lost
         if words.lstrip().startswith(("{", "[", "data:")):
             words = ""  # half a delta
         if words and not self._ending.has_begun:
-            if self._response.media_type in self._wire.media_types:
+            if self._response.media_type in self._backend.media_types:
                 return failures.malformed(words)
             return self._not_a_stream(words)
         if lost is not None:

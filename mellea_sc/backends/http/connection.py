@@ -23,7 +23,6 @@ from anyio.streams.tls import TLSAttribute, TLSStream
 from mellea_sc.backends.http.link import STANDING_HEADERS, Link
 from mellea_sc.backends.http.translation import (
     ConnectError,
-    ConnectTimeout,
     LocalProtocolError,
     ReadError,
     RemoteProtocolError,
@@ -51,8 +50,7 @@ async def connect(
         seconds: How long it may take.
 
     Raises:
-        ConnectError: there is no way, or the TLS handshake failed.
-        ConnectTimeout: it took too long.
+        ConnectError: there is no way, the TLS handshake failed, or it took too long.
 
     Cancellation: what was opened is closed.
     """
@@ -62,7 +60,7 @@ async def connect(
     except TimeoutError as error:
         if isinstance(error, OSError) and error.errno:  # the system's own
             raise ConnectError(str(error)) from error
-        raise ConnectTimeout("it took too long") from None
+        raise ConnectError("it took too long") from None
     except (OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
         raise ConnectError(str(error)) from error
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from types import SimpleNamespace
 from typing import Final
 
@@ -68,7 +68,31 @@ class AiohttpTransport:
                     self._renewing = self._new_session(keeps=False)
                 session = self._renewing
             else:
-                return _Reply(response, self._kept)
+                return self._reply(response)
+
+    def _reply(self, response: aiohttp.ClientResponse) -> Reply:
+        # Where all has come with the head, aiohttp has let go of the connection, and more may come on it.
+        connection = response.connection
+        protocol: ResponseHandler | None = (
+            getattr(response.content, "_protocol", None)
+            if connection is None
+            else connection.protocol
+        )
+        if protocol is not None:
+            self._kept.discard(protocol)
+        close = partial(self._release, response, protocol)
+        return Reply(response.status, response.raw_headers, response.content.readany, close)
+
+    async def _release(  # noqa: ASYNC124 - others have to wait
+        self, response: aiohttp.ClientResponse, protocol: ResponseHandler | None
+    ) -> None:
+        """Keep a connection for the next request, if nothing can be left of this one; else close it."""
+        response.close()  # has let go of the connection when all was read
+        if protocol is not None and protocol.is_connected():
+            if protocol.should_close:
+                protocol.close()
+            else:
+                self._kept.add(protocol)
 
     async def _close_the_spoilt(self) -> None:
         """Close kept connections on which more came than an answer: aiohttp would take it for the next one."""
@@ -119,36 +143,6 @@ async def _note_kept(  # noqa: ASYNC124 - aiohttp wants it so
     _params: aiohttp.TraceConnectionReuseconnParams,
 ) -> None:
     context.trace_request_ctx.is_kept = True
-
-
-class _Reply:
-    """The response, with its body as it comes."""
-
-    def __init__(self, response: aiohttp.ClientResponse, kept: set[ResponseHandler]) -> None:
-        self.status: int = response.status
-        self.headers: Iterable[tuple[bytes, bytes]] = response.raw_headers
-        self.read: Callable[[], Awaitable[bytes]] = response.content.readany
-        self._response = response
-        self._kept = kept
-        # Where all has come with the head, aiohttp has let go of the connection, and more may come on it.
-        connection = response.connection
-        self._protocol: ResponseHandler | None = (
-            getattr(response.content, "_protocol", None)
-            if connection is None
-            else connection.protocol
-        )
-        if self._protocol is not None:
-            kept.discard(self._protocol)
-
-    async def aclose(self) -> None:  # noqa: ASYNC124 - others have to wait
-        """Keep the connection for the next request, if nothing can be left of this one; else close it."""
-        self._response.close()  # has let go of the connection when all was read
-        protocol, self._protocol = self._protocol, None
-        if protocol is not None and protocol.is_connected():
-            if protocol.should_close:
-                protocol.close()
-            else:
-                self._kept.add(protocol)
 
 
 def _is_unanswered(error: Exception) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -45,11 +45,11 @@ class HttpxTransport:
             request.stream = _in_one_piece(cast("Hashable", type(request.stream)))(content)
         watch = _Watch()
         try:
-            return _Reply(await self._send(request, watch))
+            return _reply(await self._send(request, watch))
         except client_errors():
             if not watch.was_given_up:
                 raise
-        return _Reply(await self._send(request, _Watch()))
+        return _reply(await self._send(request, _Watch()))
 
     async def _send(self, request: httpx.Request, watch: _Watch) -> httpx.Response:
         request.extensions = {**request.extensions, "trace": watch}
@@ -68,32 +68,29 @@ class HttpxTransport:
         """Nothing: the client is another's."""
 
 
-class _Reply:
-    """The response, with its body as it comes."""
+def _reply(response: httpx.Response) -> Reply:
+    # Not through the client's decoders: a generator that fails in between would leave those
+    # inside it to the garbage collector.
+    chunks = aiter(cast("AsyncIterable[bytes]", response.stream))
+    return Reply(
+        response.status_code,
+        response.headers.raw,
+        lambda: anext(chunks, b""),
+        partial(_close, response, chunks),
+    )
 
-    def __init__(self, response: httpx.Response) -> None:
-        self.status: int = response.status_code
-        self.headers: list[tuple[bytes, bytes]] = response.headers.raw
-        self._response = response
-        # Not through the client's decoders: a generator that fails in between would leave those
-        # inside it to the garbage collector.
-        self._chunks = aiter(cast("AsyncIterable[bytes]", response.stream))
 
-    async def read(self) -> bytes:
-        """The next bytes of the body; empty at its end."""
-        return await anext(self._chunks, b"")
-
-    async def aclose(self) -> None:
-        """Close the response; its connection goes back to the pool if the body was read to its end."""
-        try:
-            _spoil_if_there_is_more(self._response)
-            await self._response.aclose()
-            # The client reads through a chain of generators, and closing does not reach those inside. They must
-            # not be left to the garbage collector: one more read, which the closed connection refuses, ends them all.
-            while await anext(self._chunks, b""):
-                pass
-        except client_errors():
+async def _close(response: httpx.Response, chunks: AsyncIterator[bytes]) -> None:
+    """Close the response; its connection goes back to the pool if the body was read to its end."""
+    try:
+        _spoil_if_there_is_more(response)
+        await response.aclose()
+        # The client reads through a chain of generators, and closing does not reach those inside. They must
+        # not be left to the garbage collector: one more read, which the closed connection refuses, ends them all.
+        while await anext(chunks, b""):
             pass
+    except client_errors():
+        pass
 
 
 def _spoil_if_there_is_more(response: httpx.Response) -> None:

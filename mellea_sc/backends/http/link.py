@@ -42,27 +42,21 @@ class Link:
         return urlsplit(self.url)
 
 
-class Reply(Protocol):
-    """The response to a request, as a transport gives it: the head has come, the body has not been read."""
+@attrs.frozen
+class Reply:
+    """The response to a request, as a transport gives it: the head has come, the body has not been read.
 
-    @property
-    def status(self) -> int:
-        """The status."""
-        ...
+    Args:
+        status: The status.
+        headers: The headers, as they came.
+        read: Waits for the next bytes of the body; gives none at its end.
+        aclose: Gives the connection back if the body was read to its end, else closes it.
+    """
 
-    @property
-    def headers(self) -> Iterable[tuple[bytes, bytes]]:
-        """The headers, as they came."""
-        ...
-
-    @property
-    def read(self) -> Callable[[], Awaitable[bytes]]:
-        """Waits for the next bytes of the body; gives none at its end."""
-        ...
-
-    async def aclose(self) -> None:
-        """Give the connection back if the body was read to its end, else close it."""
-        ...
+    status: int
+    headers: Iterable[tuple[bytes, bytes]]
+    read: Callable[[], Awaitable[bytes]]
+    aclose: Callable[[], Awaitable[None]]
 
 
 class Transport(Protocol):

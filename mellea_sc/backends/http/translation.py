@@ -19,7 +19,6 @@ from mellea_sc.core.errors import MelleaError
 
 __all__ = [
     "ConnectError",
-    "ConnectTimeout",
     "LocalProtocolError",
     "ReadError",
     "RemoteProtocolError",
@@ -37,11 +36,7 @@ class TransportError(Exception):
 
 
 class ConnectError(TransportError):
-    """There is no way to the server, or no TLS with it."""
-
-
-class ConnectTimeout(TransportError):
-    """Connecting took too long."""
+    """There is no way to the server, no TLS with it, or no end of connecting."""
 
 
 class ReadError(TransportError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable
+from functools import partial
 
 import anyio
 
@@ -52,7 +52,8 @@ class DirectTransport:
         except BaseException:
             await connection.aclose()
             raise
-        return _Reply(head.status_code, head.headers.raw_items(), connection, self)
+        headers = head.headers.raw_items()
+        return Reply(head.status_code, headers, connection.read, partial(self._release, connection))
 
     async def _next_kept(self) -> Connection | None:
         now = anyio.current_time()
@@ -65,8 +66,8 @@ class DirectTransport:
             await connection.aclose()
         return None
 
-    async def release(self, connection: Connection) -> None:
-        """Keep a connection whose answer was read, if it can be used again."""
+    async def _release(self, connection: Connection) -> None:
+        """Keep a connection for the next request, if nothing can be left of this one; else close it."""
         if self._is_closed or not connection.start_anew():
             await connection.aclose()
         else:
@@ -77,24 +78,3 @@ class DirectTransport:
         self._is_closed = True
         while self._kept:
             await self._kept.pop()[1].aclose()
-
-
-class _Reply:
-    """The response, with its body as it comes."""
-
-    def __init__(
-        self,
-        status: int,
-        headers: list[tuple[bytes, bytes]],
-        connection: Connection,
-        transport: DirectTransport,
-    ) -> None:
-        self.status: int = status
-        self.headers: list[tuple[bytes, bytes]] = headers
-        self.read: Callable[[], Awaitable[bytes]] = connection.read
-        self._connection = connection
-        self._transport = transport
-
-    async def aclose(self) -> None:
-        """Keep the connection for the next request, if nothing can be left of this one; else close it."""
-        await self._transport.release(self._connection)
