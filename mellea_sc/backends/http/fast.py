@@ -45,7 +45,7 @@ class AiohttpTransport:
         self._kept: set[ResponseHandler] = set()
 
     async def ask(self, link: Link, content: bytes | None) -> Reply:
-        """Send a request and wait for the head of the response; see :meth:`.exchange.Transport.ask`."""
+        """Send a request and wait for the head of the response; see :meth:`.link.Transport.ask`."""
         if self._kept:
             await self._close_the_spoilt()
         note = SimpleNamespace(is_kept=False)

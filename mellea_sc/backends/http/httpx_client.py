@@ -33,7 +33,7 @@ class HttpxTransport:
         self._client = cast("httpx.AsyncClient", client)  # httpx2 has the same methods
 
     async def ask(self, link: Link, content: bytes | None) -> Reply:
-        """Send a request and wait for the head of the response; see :meth:`.exchange.Transport.ask`."""
+        """Send a request and wait for the head of the response; see :meth:`.link.Transport.ask`."""
         request = self._client.build_request(
             "GET" if content is None else "POST",
             link.url,

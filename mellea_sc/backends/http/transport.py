@@ -35,7 +35,7 @@ class DirectTransport:
         self._is_closed = False
 
     async def ask(self, link: Link, content: bytes | None) -> Reply:
-        """Send a request and wait for the head of the response; see :meth:`.exchange.Transport.ask`."""
+        """Send a request and wait for the head of the response; see :meth:`.link.Transport.ask`."""
         kept = await self._next_kept()
         if kept is not None:
             try:
