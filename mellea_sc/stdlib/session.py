@@ -7,7 +7,6 @@ runs the a-method to its end in the session's own thread. ``session_scope.py`` h
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Concatenate, Final, Literal, ParamSpec, TypeVar, Unpack, overload
@@ -20,6 +19,7 @@ from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.core.retries import Retries, retried
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
@@ -29,19 +29,18 @@ from mellea_sc.runtime.generation.producer import describe
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.portal import refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError
+from mellea_sc.stdlib.arguments import question_of
 from mellea_sc.stdlib.components import Instruction, Message, Query, Transform
 from mellea_sc.stdlib.context import ChatContext, SimpleContext
 from mellea_sc.stdlib.conversation import Conversation
 from mellea_sc.stdlib.requirements.making import as_requirement
 from mellea_sc.stdlib.sampling import PlannedStrategy, RejectionSamplingStrategy
-from mellea_sc.stdlib.sampling.engine.judges import DEFAULT_LANE_BUFFER
+from mellea_sc.stdlib.sampling.engine.options import DEFAULT_LANE_BUFFER, StreamOptions
 from mellea_sc.stdlib.session_scope import SessionScope
-from mellea_sc.stdlib.session_work import Asked, judge, work_for
-from mellea_sc.stdlib.stream.run import StreamRun
+from mellea_sc.stdlib.session_work import judge, runs_code, thunk_of, work_for
 from mellea_sc.stdlib.streaming import (
     DEFAULT_VALIDATOR_TIMEOUT,
     StreamRequest,
-    prepare_run,
 )
 
 __all__ = ["MelleaSession", "start_session"]
@@ -277,20 +276,16 @@ class MelleaSession(SessionScope):
         else has the thunk, so the generation is cancelled too.
         """
         own = action.requirements if isinstance(action, Instruction) else []
-        judged = [*own, *map(as_requirement, several("requirements", requirements))]
         if return_sampling_results and strategy is None:
             raise InvalidOption("return_sampling_results needs a strategy")
         thunk = await self._start(
-            Asked(
+            question_of(
                 action,
-                requirements=judged,
+                requirements=[*own, *several("requirements", requirements)],
+                preconditions=preconditions,
+                strategy=strategy,
                 limits=limits,
                 retries=retries,
-                preconditions=[
-                    copy.copy(as_requirement(one))
-                    for one in several("preconditions", preconditions)
-                ],
-                strategy=strategy,
                 format=format,
                 model_options=model_options,
             )
@@ -687,35 +682,34 @@ class MelleaSession(SessionScope):
             )
         asked = action
 
-        def prepare() -> StreamRun:
-            self._conversation.check_outside()
-            return prepare_run(
+        def ask() -> tuple[Question, StreamOptions]:
+            return question_of(
                 asked,
-                functools.partial(self._conversation.take_turn, runs_code=True),
-                judge=validation_backend or self.backend,
                 requirements=requirements,
-                chunking=chunking,
-                format=format,
-                model_options=model_options,
-                lane_buffer=lane_buffer,
-                lookahead=lookahead,
-                validator_timeout=validator_timeout,
-                strategy=strategy,
-                hold_back=hold_back,
                 preconditions=preconditions,
+                strategy=strategy,
                 limits=limits,
                 retries=retries,
+                format=format,
+                model_options=model_options,
+            ), StreamOptions.checked(
+                chunking=chunking,
+                lane_buffer=lane_buffer,
+                validator_timeout=validator_timeout,
+                lookahead=lookahead,
+                hold_back=hold_back,
             )
 
+        turn = functools.partial(self._conversation.take_turn, runs_code=True)
         return StreamRequest(
-            self._place, prepare, describe(asked), self.backend, validation_backend
+            ask, turn, self._place, self.backend, validation_backend, describe(asked)
         )
 
     # --- inside ---------------------------------------------------------------------------------
 
-    async def _start(self, asked: Asked) -> ModelOutputThunk:
+    async def _start(self, question: Question) -> ModelOutputThunk:
         nursery = await self._nursery()
-        thunk = asked.thunk(nursery)
-        turn = self._conversation.take_turn(thunk.stop_throttling, runs_code=asked.runs_code)
-        thunk.start(work_for(asked, nursery, turn), nursery.tasks, on_never_started=turn.give_up)
+        thunk = thunk_of(question, nursery)
+        turn = self._conversation.take_turn(thunk.stop_throttling, runs_code=runs_code(question))
+        thunk.start(work_for(question, nursery, turn), nursery.tasks, on_never_started=turn.give_up)
         return thunk

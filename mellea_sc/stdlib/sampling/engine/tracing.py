@@ -23,9 +23,8 @@ def trace_of(
     *,
     accepted: int | None,
     released: Mapping[int, int],
-    now: float,
-    cause: Cause | None = None,
-    judges: Sequence[tuple[ModelOutputThunk, float]] = (),
+    cause: Cause | None,
+    judges: Sequence[tuple[ModelOutputThunk, float]],
 ) -> Trace:
     """The story of a call.
 
@@ -36,10 +35,10 @@ def trace_of(
         asks: What each of them asked.
         accepted: The number of the attempt whose text is the call's.
         released: For each attempt's number, how many characters of its own a reader was shown.
-        now: When it ended, by the event loop's clock.
         cause: What ended it, where that was none of its attempts.
         judges: Who has judged what was asked, and since when.
     """
+    now = max([one.ended_at for one in attempts], default=0.0)
     starts = [*(one.started_at for one in attempts[:1]), *(since for _, since in judges)]
     began = min(starts, default=now)
     useful = useful_characters(attempts, asks, accepted)
