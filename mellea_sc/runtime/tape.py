@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import anyio
 
 from mellea_sc.core.errors import StreamConsumed
-from mellea_sc.runtime.loops.current import check_loop, current_loop, running_loop
+from mellea_sc.runtime.loops.current import check_loop, current_loop, loop_getter
 
 __all__ = ["Tape"]
 
@@ -38,6 +38,7 @@ class Tape(Generic[T]):
         "_name",
         "_on_read",
         "_reader",
+        "_running_loop",
         "_wake",
         "taken",
     )
@@ -53,6 +54,7 @@ class Tape(Generic[T]):
         """How many items the reader has taken."""
         self._name = name
         self._loop = current_loop()
+        self._running_loop = loop_getter()
         self._on_read = on_read
         self._error = error
         self._items: deque[T] = deque()
@@ -108,7 +110,7 @@ class Tape(Generic[T]):
                         raise error
                     raise StopAsyncIteration
                 # here and at the first step only: for each item, checking would be half of the work
-                if running_loop() is not self._loop:
+                if self._running_loop() is not self._loop:
                     self.check_loop()
                 self._wake = anyio.Event()
                 try:

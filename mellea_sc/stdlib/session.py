@@ -20,20 +20,17 @@ from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.question import Question
-from mellea_sc.core.requirement import Requirement, ValidationResult
+from mellea_sc.core.requirement import Requirement, ValidationResult, as_requirement
 from mellea_sc.core.retries import Retries, retried
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.spending import Limits
 from mellea_sc.runtime.failures import short_traceback
-from mellea_sc.runtime.generation.producer import describe
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.portal import refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError
-from mellea_sc.stdlib.arguments import question_of
 from mellea_sc.stdlib.components import Instruction, Message, Query, Transform
 from mellea_sc.stdlib.context import ChatContext, SimpleContext
 from mellea_sc.stdlib.conversation import Conversation
-from mellea_sc.stdlib.requirements.making import as_requirement
 from mellea_sc.stdlib.sampling import PlannedStrategy, RejectionSamplingStrategy
 from mellea_sc.stdlib.sampling.engine.options import DEFAULT_LANE_BUFFER, StreamOptions
 from mellea_sc.stdlib.session_scope import SessionScope
@@ -279,7 +276,7 @@ class MelleaSession(SessionScope):
         if return_sampling_results and strategy is None:
             raise InvalidOption("return_sampling_results needs a strategy")
         thunk = await self._start(
-            question_of(
+            Question.of(
                 action,
                 requirements=[*own, *several("requirements", requirements)],
                 preconditions=preconditions,
@@ -680,11 +677,9 @@ class MelleaSession(SessionScope):
             raise InvalidOption(
                 "user_variables and grounding_context go with a description, not with a component"
             )
-        asked = action
-
-        def ask() -> tuple[Question, StreamOptions]:
-            return question_of(
-                asked,
+        return StreamRequest(
+            Question.of(
+                action,
                 requirements=requirements,
                 preconditions=preconditions,
                 strategy=strategy,
@@ -692,17 +687,17 @@ class MelleaSession(SessionScope):
                 retries=retries,
                 format=format,
                 model_options=model_options,
-            ), StreamOptions.checked(
+            ),
+            StreamOptions(
                 chunking=chunking,
                 lane_buffer=lane_buffer,
                 validator_timeout=validator_timeout,
                 lookahead=lookahead,
                 hold_back=hold_back,
-            )
-
-        turn = functools.partial(self._conversation.take_turn, runs_code=True)
-        return StreamRequest(
-            ask, turn, self._place, self.backend, validation_backend, describe(asked)
+            ),
+            functools.partial(self._conversation.take_turn, runs_code=True),
+            self.backend,
+            validation_backend,
         )
 
     # --- inside ---------------------------------------------------------------------------------

@@ -27,9 +27,6 @@ from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.core.retries import Retries
 from mellea_sc.core.spending import Limits
-from mellea_sc.runtime.generation.producer import BoundBackend, SpawnTarget, describe
-from mellea_sc.runtime.nursery import current_nursery
-from mellea_sc.stdlib.arguments import question_of
 from mellea_sc.stdlib.conversation import Conversation
 from mellea_sc.stdlib.sampling.engine.options import DEFAULT_LANE_BUFFER, StreamOptions
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
@@ -127,15 +124,14 @@ def stream_with_chunking(
         Something to await or to enter, for a :class:`StreamChunkingResult`. Nothing is started before.
 
     Raises:
-        InvalidOption: an argument is not usable, or a model would be asked to judge that cannot; raised
-            on awaiting or entering.
-        Exception: as a requirement's ``__copy__`` raises it; then nothing is started either.
+        InvalidOption: an argument is not usable; on awaiting or entering: a strategy or a chunking is not, or
+            a model would be asked to judge that cannot.
+        Exception: as a requirement's ``__copy__`` raises it, on awaiting or entering; then nothing is started either.
 
     Cancellation: a run belongs to its session (or its block), not to who awaits its result.
     """
-
-    def ask() -> tuple[Question, StreamOptions]:
-        return question_of(
+    return StreamRequest(
+        Question.of(
             action,
             requirements=requirements,
             preconditions=preconditions,
@@ -144,19 +140,15 @@ def stream_with_chunking(
             retries=retries,
             format=format,
             model_options=model_options,
-        ), StreamOptions.checked(
+        ),
+        StreamOptions(
             chunking=chunking,
             lane_buffer=lane_buffer,
             validator_timeout=validator_timeout,
             lookahead=lookahead,
             hold_back=hold_back,
-        )
-
-    async def place() -> SpawnTarget | None:
-        if isinstance(backend, BoundBackend):
-            return await backend.place()
-        nursery = current_nursery()
-        return None if nursery is None else SpawnTarget(nursery, nursery.tasks)
-
-    turn = partial(Conversation(ctx, in_order=False).take_turn, runs_code=True)
-    return StreamRequest(ask, turn, place, backend, validation_backend, describe(action))
+        ),
+        partial(Conversation(ctx, in_order=False).take_turn, runs_code=True),
+        backend,
+        validation_backend,
+    )

@@ -39,6 +39,10 @@ def running_loop() -> object | None:
         return None
 
 
+loop_getter: Final[Callable[[], object | None]] = asyncio._get_running_loop
+"""As :func:`running_loop`, without a function of ours around asyncio's own."""
+
+
 def clock() -> Callable[[], float]:
     """The running loop's clock; for asyncio's own loops without the call of theirs around it."""
     loop = asyncio.get_running_loop()

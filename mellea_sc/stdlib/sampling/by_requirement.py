@@ -94,8 +94,10 @@ def plan_for(strategy: Plan | None, requirements: Sequence[Requirement]) -> Plan
         requirements: What is judged.
     """
     plan = Once() if strategy is None else strategy
-    said = {requirement.on_fail for requirement in requirements}
-    return ByRequirement(plan, said) if said & {"stop", "retry", "backtrack"} else plan
+    said: set[OnFail | None] = {requirement.on_fail for requirement in requirements}
+    if said.isdisjoint(("stop", "retry", "backtrack")):
+        return plan
+    return ByRequirement(plan, said)
 
 
 class ByRequirement(Plan):

@@ -10,7 +10,7 @@ from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import BackendNotBound
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.question import Question
-from mellea_sc.core.requirement import Requirement, ValidationResult
+from mellea_sc.core.requirement import Requirement, ValidationResult, as_requirement
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.runtime.checks.attempt import Attempt, View
 from mellea_sc.runtime.checks.edits import Edits
@@ -18,10 +18,10 @@ from mellea_sc.runtime.checks.ledger import Chunk, Ledger
 from mellea_sc.runtime.generation.answers import read_meaning
 from mellea_sc.runtime.generation.producer import BoundBackend
 from mellea_sc.runtime.pacing import Valves
-from mellea_sc.stdlib.requirements.making import as_requirement
 from mellea_sc.stdlib.sampling.by_requirement import plan_for
 from mellea_sc.stdlib.sampling.engine.options import StreamOptions
 from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner, Nurseries
+from mellea_sc.stdlib.sampling.engine.tracing import trace_of
 from mellea_sc.stdlib.sampling.plan import Ask, Plan
 
 __all__ = ["PlannedStrategy"]
@@ -90,8 +90,11 @@ class PlannedStrategy(Plan, SamplingStrategy):
                 one.ask.context.add(one.ask.action).add(answer)
                 for one, answer in zip(tried, answers, strict=True)
             ],
-            trace=runner.trace(
+            trace=trace_of(
+                action,
                 "accepted" if choice.success else "rejected",
+                runner.attempts,
+                runner.asks,
                 accepted=choice.number if choice.success else None,
             ),
         )

@@ -80,7 +80,9 @@ class Readers:
             "astream() or atext()", on_read=None if lookahead is None else on_read, error=error
         )
         self._events: Tape[StreamEvent | ReleasedChunk] = Tape("events()")
-        self._lookahead = lookahead
+        self.lookahead: int | None = lookahead
+        self.have_ended: bool = False
+        """Whether nothing is shown any more, whoever reads on."""
         self._may_retract = may_retract
         self._not_final: list[ReleasedChunk] = []
         self._released = 0
@@ -114,20 +116,22 @@ class Readers:
         self._not_final.clear()
 
     def end(self) -> None:
-        """The run has ended."""
-        self.settle()
+        """The run has ended: what was not shown never is."""
+        self.have_ended = True
+        if self._not_final:
+            self.settle()
         self._chunks.end()
         self._events.end()
 
     @property
     def is_behind(self) -> bool:
         """Whether as many chunks wait unread as may."""
-        if self._lookahead is None or self.valve.is_open:
+        if self.lookahead is None or self.valve.is_open:
             return False
         if self._may_retract and not self._events.has_reader:
             return False  # nobody can read a chunk before it is final
         read = max(self._chunks.taken, self._chunk_events_read)
-        return self._released - read >= self._lookahead
+        return self._released - read >= self.lookahead
 
     # --- the readers' side -------------------------------------------------------------------------
 
@@ -141,13 +145,13 @@ class Readers:
         Args:
             lookahead: How many released chunks may wait unread, where the run does not say.
         """
-        if self._lookahead is None:
-            self._lookahead = lookahead
+        if self.lookahead is None:
+            self.lookahead = lookahead
         return _EventReader(self._events, self._chunk_event_was_read)
 
     def _chunk_event_was_read(self) -> None:
         self._chunk_events_read += 1
-        if self._lookahead is not None:
+        if self.lookahead is not None:
             self._on_read()
 
 

@@ -16,9 +16,9 @@ from mellea_sc.core.backend import Backend
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import check_judges
-from mellea_sc.runtime.generation.producer import BoundBackend, SpawnTarget
+from mellea_sc.runtime.generation.producer import BoundBackend, SpawnTarget, describe
 from mellea_sc.runtime.loops.current import spawn_root, tell_if_never_started
-from mellea_sc.runtime.nursery import Nursery
+from mellea_sc.runtime.nursery import Nursery, current_nursery
 from mellea_sc.stdlib.conversation import Turn
 from mellea_sc.stdlib.sampling.by_requirement import plan_for
 from mellea_sc.stdlib.sampling.engine.options import StreamOptions
@@ -33,30 +33,29 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
     """A streaming run that has not been started: await it, or enter it; once.
 
     Args:
-        ask: Gives what is asked and how it is checked and shown, from the arguments of the call.
+        question: What is asked.
+        options: How it is checked and shown.
         turn: Takes the run's place in a conversation; given what has the run go on without its reader when
             another request waits for it.
-        place: Gives the place of the run's task, if a session or a scope has one for it.
-        backend: What generates.
+        backend: What generates. The run goes where it is bound to; one that is bound to nothing gives it a place
+            in the current session, or in the event loop itself.
         validation_backend: What validators generate with, if it is another.
-        name: For people.
     """
 
     def __init__(
         self,
-        ask: Callable[[], tuple[Question, StreamOptions]],
+        question: Question,
+        options: StreamOptions,
         turn: Callable[[Callable[[], None]], Turn],
-        place: Callable[[], Awaitable[SpawnTarget | None]],
         backend: Backend,
         validation_backend: Backend | None,
-        name: str,
     ) -> None:
-        self._ask = ask
+        self._question = question
+        self._options = options
         self._turn = turn
-        self._place = place
         self._backend = backend
         self._validation_backend = validation_backend
-        self._name = name
+        self._name = describe(question.action)
         self._run: StreamRun | None = None
         self._used = False
 
@@ -92,7 +91,7 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
             raise error
 
     async def _start(self) -> StreamRun:
-        place = await self._place()
+        place = await _place_of(self._backend)
         session = None if place is None else place.nursery
         generating = await _nursery_for(self._backend, session)
         judging = None
@@ -117,7 +116,7 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         return run
 
     def _made(self) -> StreamRun:
-        question, options = self._ask()
+        question = self._question
         strategy: object = question.strategy
         if strategy is not None and not isinstance(strategy, PlannedStrategy):
             raise InvalidOption(
@@ -129,7 +128,8 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
             question = attrs.evolve(question, requirements=judged)
         judges = self._validation_backend or self._backend
         check_judges([*question.requirements, *question.preconditions], judges)
-        return StreamRun(question, plan_for(strategy, question.requirements), options, self._turn)
+        plan = plan_for(strategy, question.requirements)
+        return StreamRun(question, plan, self._options, self._turn)
 
     def __del__(self) -> None:
         if not self._used:
@@ -153,6 +153,14 @@ async def _wait_for_observer(run: StreamRun) -> None:
             await run.observed.wait()
     finally:
         run.dismiss()
+
+
+async def _place_of(backend: Backend) -> SpawnTarget | None:
+    """Where a run goes; ``None``: the event loop hosts it."""
+    if isinstance(backend, BoundBackend):
+        return await backend.place()
+    nursery = current_nursery()
+    return None if nursery is None else SpawnTarget(nursery, nursery.tasks)
 
 
 async def _nursery_for(

@@ -24,7 +24,7 @@ from mellea_sc.core.trace import Cause, Trace
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.generation.answers import read_meaning
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.stdlib.sampling.engine.tracing import cause_of_error, named
+from mellea_sc.stdlib.sampling.engine.tracing import cause_of_error, named, trace_of
 from mellea_sc.stdlib.sampling.plan import AttemptResult
 from mellea_sc.stdlib.stream.events import StreamEvent
 from mellea_sc.stdlib.stream.readers import ReleasedChunk
@@ -147,8 +147,11 @@ class StreamChunkingResult:
             outcome = "rejected"
         else:
             outcome = "accepted" if all(self.final_validations) else "completed, not valid"
-        return run.runner.trace(
+        return trace_of(
+            run.question.action,
             outcome,
+            run.runner.attempts,
+            run.runner.asks,
             accepted=accepted,
             released=run.gate.characters_shown(),
             cause=cause,

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import anyio
 
@@ -89,14 +90,14 @@ class StreamRun:
         """Set when somebody has seen the error."""
         self.gate: Gate = Gate(
             lookahead=options.lookahead,
-            hold_back=options.hold_back,
+            hold_back=options.held_back,
             may_retract=plan.asks_anew,
             concurrent=plan.concurrent,
             locked=bool(question.preconditions),
             error=self.error_to_raise,
         )
         self.runner: AttemptRunner = AttemptRunner(plan, question, options, self.gate)
-        self._timeout = options.validator_timeout
+        self._timeout = options.timeout
         self._scope = anyio.CancelScope()
         self._loop = current_loop()
         self._session: Nursery | None = None
@@ -125,12 +126,13 @@ class StreamRun:
         task, question = running_task(), self.question
         try:
             with self._scope, budget_scope(), limited(question.limits), retried(question.retries):
+                answer = self._checked_answer if question.preconditions else self._answer
                 async with generating as nursery, self._turn as ctx:
                     if judging is None:
-                        await self._answer(Nurseries(nursery, nursery), ctx)
+                        await answer(Nurseries(nursery, nursery), ctx)
                     else:
                         async with judging as judges:
-                            await self._answer(Nurseries(nursery, judges), ctx)
+                            await answer(Nurseries(nursery, judges), ctx)
         except BaseException as error:  # noqa: ASYNC103 - what failure_of() does not know is raised
             failure = failure_of(error, "a stream", task)
             if failure is None:
@@ -152,19 +154,12 @@ class StreamRun:
         self._turn.give_up()
         self._end()
 
-    async def _answer(self, nurseries: Nurseries, ctx: Context) -> None:
-        async def attempt() -> None:
-            choice = await self.runner.run(ctx, nurseries)
-            await self._carry_out(choice.number, ctx, nurseries.generating, success=choice.success)
-
-        if not self.question.preconditions:
-            await attempt()
-            return
+    async def _checked_answer(self, nurseries: Nurseries, ctx: Context) -> None:
         await answer_if_met(
             self.question,
             ctx,
             nurseries.judging,
-            attempt,
+            partial(self._answer, nurseries, ctx),
             judged=self._input_judged,
             met=self.gate.unlock,
             timeout=self._timeout,
@@ -179,26 +174,28 @@ class StreamRun:
         ]
         self.gate.readers.write(InputCheckEvent(not self.unmet, verdicts))
 
-    async def _carry_out(
-        self, number: int, ctx: Context, nursery: Nursery, *, success: bool
-    ) -> None:
-        """An attempt was chosen: show the rest of it, and take it into the conversation, if it is an answer."""
-        view, gate = self.gate.view, self.gate
+    async def _answer(self, nurseries: Nurseries, ctx: Context) -> None:
+        choice, gate, action = (
+            await self.runner.run(ctx, nurseries),
+            self.gate,
+            self.question.action,
+        )
+        number, view = choice.number, gate.view
         is_live = view is not None and not gate.hold_back
-        if not success and view is not None and gate.hold_back < math.inf:
+        if not choice.success and view is not None and gate.hold_back < math.inf:
             # None is good, and the plan finds one the least bad; but what the reader has seen of another one
             # cannot be unseen, and result and conversation have to speak of the same text.
             number = view.number
         chosen = self.runner.result(number)
-        if chosen.completed and (success or is_live):
-            await gate.accept(number, nursery.valves)
+        if chosen.completed and (choice.success or is_live):
+            await gate.accept(number, nurseries.generating.valves)
             answer = chosen.thunk()
-            answer.name = describe(self.question.action)
-            read_meaning(answer, self.question.action, self.question.format)
+            answer.name = describe(action)
+            read_meaning(answer, action, self.question.format)
             warn_of_misfit(answer, self.question.format)
             self.answer = answer
             self.completed = True
-            self._turn.commit(ctx.add(self.question.action).add(answer))
+            self._turn.commit(ctx.add(action).add(answer))
         else:
             gate.reject(number)
         self.chosen = chosen
@@ -223,7 +220,7 @@ class StreamRun:
         attempts = max(1, len(self.runner.attempts))
         readers.write(CompletedEvent(self.completed, self.released_text(), attempts))
         self.ended.set()
-        self.gate.close()
+        readers.end()
 
     # --- what is known of it -----------------------------------------------------------------------
 

@@ -65,7 +65,6 @@ class AttemptView:
         self._readers = readers
         # how many chunks that have passed are not shown yet: none is, until show() says so
         self._held_back: float = math.inf
-        self._closed = False
         self._waiting: deque[Chunk] = deque()
         self._shown_before = shown
         self._began_at = 0
@@ -105,13 +104,14 @@ class AttemptView:
         It is called by everything that might allow for more, and most of these calls find that something else
         still forbids it; so it looks at all conditions anew, and none of its callers has to know the others.
         """
-        if self._closed:
-            return
         readers, ledger = self._readers, self._ledger
+        if readers.have_ended:
+            return
         if self._thoughts:
             self._tell_thoughts()
         allowed = ledger.releasable - self._held_back
-        while self.released < allowed and not readers.is_behind:
+        is_bounded = readers.lookahead is not None
+        while self.released < allowed and not (is_bounded and readers.is_behind):
             chunk = self._waiting.popleft()
             if self._edits.untold:
                 self._tell_edits(chunk.end)
@@ -170,10 +170,6 @@ class AttemptView:
         self._readers.settle()
         self._tell_end()
         self.tell_validation()
-
-    def close(self) -> None:
-        """The run has ended: what was not shown never is, whoever reads on."""
-        self._closed = True
 
     def tell_validation(self) -> None:
         """Say how the whole text was judged, if that has not been said."""
@@ -304,12 +300,6 @@ class Gate:
         """Wait for the readers no more."""
         self.readers.valve.open_for_good()
         self._advance()
-
-    def close(self) -> None:
-        """The run has ended: what was not shown never is, whoever reads on."""
-        if self.view is not None:
-            self.view.close()
-        self.readers.end()
 
     def _is_full(self) -> bool:
         return self.view is not None and self.view.is_full

@@ -7,10 +7,10 @@ waits for it) has an editor for each pass before that, and its lane judges what 
 from __future__ import annotations
 
 import copy
+from typing import Protocol
 
 import attrs
 
-from mellea_sc.core.base import Context
 from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import Requirement
@@ -28,7 +28,17 @@ from mellea_sc.stdlib.requirements.watching import Watch
 from mellea_sc.stdlib.sampling.engine.options import StreamOptions
 from mellea_sc.stdlib.sampling.plan import Ask
 
-__all__ = ["AttemptFactory"]
+__all__ = ["AttemptFactory", "Stage"]
+
+
+class Stage(Protocol):
+    """Where attempts are shown."""
+
+    def begin_attempt(self, number: int, ask: Ask, ledger: Ledger, edits: Edits) -> View:
+        """An attempt begins: gives its view."""
+
+    def end_attempt(self, number: int, attempt: Attempt) -> int:
+        """An attempt has ended; gives how many of its chunks have been shown."""
 
 
 class AttemptFactory:
@@ -45,7 +55,7 @@ class AttemptFactory:
     """
 
     def __init__(self, question: Question, options: StreamOptions, *, remembers: bool) -> None:
-        self.question: Question = question
+        self._question = question
         self._options = options
         self._remembers = remembers
         resolve_chunking(options.chunking)
@@ -54,12 +64,37 @@ class AttemptFactory:
         # made here, and not with the first attempt: a copy that cannot be made starts nothing
         self._copies: list[Requirement] | None = list(map(copy.copy, question.requirements))
 
-    def checks(self, kept: ResumePoint | None) -> Checks:
-        """Who checks the next attempt.
+    def begin(
+        self, number: int, ask: Ask, kept: ResumePoint | None, nursery: Nursery, stage: Stage
+    ) -> Attempt:
+        """An attempt, not yet running.
 
         Args:
+            number: Its number.
+            ask: What a plan wants to have asked.
             kept: What it begins with.
+            nursery: Its backend generates.
+            stage: Where it is shown.
         """
+        checks = self._checks(kept)
+        view = stage.begin_attempt(number, ask, checks.ledger, checks.edits)
+        action, context = ask.action, ask.context
+        if kept is not None:
+            begun = ModelOutputThunk.computed(kept.text)
+            action, context = going_on(action, context, begun, prefills=nursery.backend.prefills)
+        options = self._model_options(number, nursery.options, kept)
+        return Attempt(
+            attrs.evolve(self._question, action=action, model_options=options),
+            context,
+            checks,
+            view,
+            asked=ask.context.add(ask.action),
+            kept=kept,
+            remembers=self._remembers,
+        )
+
+    def _checks(self, kept: ResumePoint | None) -> Checks:
+        """Who checks the next attempt."""
         known = self._known(kept)
         requirements = [one.requirement for one in known]
         found: dict[int, Findings] = {}
@@ -74,63 +109,21 @@ class AttemptFactory:
             for index, one in enumerate(known)
             if _looks_at_running_text(one.requirement)
         ]
-        ledger = Ledger(
-            len(requirements),
-            [_rule(requirement) for requirement in requirements],
-            noted=() if kept is None else [f for f in kept.noted if f.end <= known[f.lane].judged],
-        )
+        noted = () if kept is None else [f for f in kept.noted if f.end <= known[f.lane].judged]
         return Checks(
             requirements=requirements,
             main=Cutter(resolve_chunking(self._options.chunking)),
             lanes=lanes,
             editors=editors,
             edits=edits,
-            ledger=ledger,
-            timeout=self._options.validator_timeout,
-        )
-
-    def attempt(
-        self,
-        number: int,
-        ask: Ask,
-        checks: Checks,
-        view: View,
-        *,
-        kept: ResumePoint | None,
-        nursery: Nursery,
-    ) -> Attempt:
-        """The attempt that carries out what a plan asks for.
-
-        Args:
-            number: The attempt's.
-            ask: What the plan says.
-            checks: Who checks it.
-            view: Where it is shown.
-            kept: What it begins with.
-            nursery: Its backend generates.
-        """
-        action, context = ask.action, ask.context
-        if kept is not None:
-            begun = ModelOutputThunk.computed(kept.text)
-            action, context = going_on(action, context, begun, prefills=nursery.backend.prefills)
-        return Attempt(
-            attrs.evolve(
-                self.question,
-                action=action,
-                model_options=self._model_options(number, nursery.options, kept),
-            ),
-            context,
-            checks,
-            view,
-            asked=_asked(ask),
-            kept=kept,
-            remembers=self._remembers,
+            ledger=Ledger(len(requirements), list(map(_rule, requirements)), noted=noted),
+            timeout=self._options.timeout,
         )
 
     def _model_options(
         self, number: int, defaults: ModelOptions, kept: ResumePoint | None
     ) -> ModelOptions | None:
-        given = self.question.model_options
+        given = self._question.model_options
         known = merge_options(defaults, given)
         seed, most = known.get(ModelOption.SEED), known.get(ModelOption.MAX_NEW_TOKENS)
         if number > 1 and isinstance(seed, int):
@@ -147,7 +140,7 @@ class AttemptFactory:
         Of a beginning that is kept, a piece counts only if the beginning alone is enough to cut it: one that
         ended where it did because of what came next may go on otherwise now.
         """
-        originals = self.question.requirements
+        originals = self._question.requirements
         if kept is None:
             copies, self._copies = self._copies or list(map(copy.copy, originals)), None
             return [LaneCheckpoint(0, requirement) for requirement in copies]
@@ -201,7 +194,7 @@ class AttemptFactory:
             index,
             known,
             self._own_cutter(requirement),
-            options.validator_timeout if requirement.timeout is None else requirement.timeout,
+            options.timeout if requirement.timeout is None else requirement.timeout,
             options.lane_buffer,
             remembers=remembers,
             earlier=earlier,
@@ -219,11 +212,6 @@ class AttemptFactory:
         if requirement.every > 1:
             strategy = Grouped(strategy, requirement.every)
         return Cutter(strategy, requirement.window)
-
-
-def _asked(ask: Ask) -> Context:
-    """The conversation as validators see it: up to and with what the plan asks."""
-    return ask.context.add(ask.action)
 
 
 def _edits(requirement: Requirement) -> bool:

@@ -16,8 +16,9 @@ stands in its attempt; if none is, it is raised.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Final, NoReturn, Protocol
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Final, NoReturn
 
 import anyio
 import anyio.abc
@@ -26,21 +27,16 @@ import attrs
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import BackendError, InvalidOption
 from mellea_sc.core.question import Question
-from mellea_sc.core.trace import Cause, Trace
-from mellea_sc.runtime.checks.attempt import Attempt, View
-from mellea_sc.runtime.checks.edits import Edits
-from mellea_sc.runtime.checks.ledger import Ledger
+from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.failures import raise_unchanged, sole_error, stray_cancellation_as, tidied
 from mellea_sc.runtime.generation.answers import misfit_of
-from mellea_sc.runtime.generation.producer import describe, opened_scope
-from mellea_sc.runtime.generation.thunk import ModelOutputThunk
+from mellea_sc.runtime.generation.producer import opened_scope
 from mellea_sc.runtime.nursery import Nursery
-from mellea_sc.stdlib.sampling.engine.factory import AttemptFactory
+from mellea_sc.stdlib.sampling.engine.factory import AttemptFactory, Stage
 from mellea_sc.stdlib.sampling.engine.options import StreamOptions
-from mellea_sc.stdlib.sampling.engine.tracing import trace_of
 from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, Plan
 
-__all__ = ["AttemptRunner", "Nurseries", "Stage"]
+__all__ = ["AttemptRunner", "Nurseries"]
 
 log: Final = logging.getLogger("mellea_sc")
 
@@ -56,18 +52,6 @@ class Nurseries:
 
     generating: Nursery
     judging: Nursery
-
-
-class Stage(Protocol):
-    """Where attempts are shown."""
-
-    def begin_attempt(self, number: int, ask: Ask, ledger: Ledger, edits: Edits) -> View:
-        """An attempt begins: gives its view."""
-        ...
-
-    def end_attempt(self, number: int, attempt: Attempt) -> int:
-        """An attempt has ended; gives how many of its chunks have been shown."""
-        ...
 
 
 class AttemptRunner:
@@ -103,6 +87,7 @@ class AttemptRunner:
         self._weighing: set[anyio.CancelScope] = set()
         self._errors: list[BackendError] = []
         self._choice: Choice | None = None
+        self._plan_failed = False
 
     async def run(self, ctx: Context, nurseries: Nurseries) -> Choice:
         """Ask until the plan has made its choice.
@@ -137,27 +122,6 @@ class AttemptRunner:
     def result(self, number: int) -> AttemptResult:
         """What became of an attempt that has ended."""
         return next(result for result in self.results if result.number == number)
-
-    def trace(
-        self,
-        outcome: str,
-        *,
-        accepted: int | None,
-        released: Mapping[int, int] | None = None,
-        cause: Cause | None = None,
-        judges: Sequence[tuple[ModelOutputThunk, float]] = (),
-    ) -> Trace:
-        """The story so far; the arguments are those of :func:`trace_of`."""
-        return trace_of(
-            describe(self._question.action),
-            outcome,
-            self.attempts,
-            self.asks,
-            accepted=accepted,
-            released=released or {},
-            cause=cause,
-            judges=judges,
-        )
 
     def _start_all(self, tasks: anyio.abc.TaskGroup, nurseries: Nurseries) -> None:
         async def attend(ask: Ask) -> None:
@@ -198,12 +162,9 @@ class AttemptRunner:
     def _begin(self, ask: Ask, nursery: Nursery) -> Attempt:
         kept = self.attempts[ask.of - 1].kept(ask.keep) if ask.keep else None
         number = len(self.attempts) + 1
-        checks = self._factory.checks(kept)
-        view = self._stage.begin_attempt(number, ask, checks.ledger, checks.edits)
-        attempt = self._factory.attempt(number, ask, checks, view, kept=kept, nursery=nursery)
-        self.attempts.append(attempt)
+        self.attempts.append(self._factory.begin(number, ask, kept, nursery, self._stage))
         self.asks.append(ask)
-        return attempt
+        return self.attempts[-1]
 
     async def _weigh(self, attempt: Attempt, number: int, nursery: Nursery) -> float | None:
         """What the plan finds a completed attempt worth; ``None`` where another one was chosen meanwhile."""
@@ -211,10 +172,26 @@ class AttemptRunner:
             self._weighing.add(scope)
             try:
                 async with opened_scope(nursery, started=attempt.judge_began) as backend:
-                    return await self._plan.weigh(self._result(number), backend)
+                    with self._asking_the_plan():
+                        return await self._plan.weigh(self._result(number), backend)
             finally:
                 self._weighing.discard(scope)
         return None
+
+    @contextmanager
+    def _asking_the_plan(self) -> Generator[None]:
+        """Around the plan's own code: its first error ends the call, and no other is raised.
+
+        Attempts that end in the same moment would otherwise raise the same error once each.
+        """
+        try:
+            yield
+        except BackendError:
+            raise  # of a judge that the plan has asked: the attempt's, as of any other generation
+        except Exception:
+            if not self._plan_failed:
+                self._plan_failed = True
+                raise
 
     def _result(
         self, number: int, *, score: float | None = None, released: int = 0
@@ -252,13 +229,14 @@ class AttemptRunner:
             if not running:
                 self._choose_in_spite_of_errors(past)
             return
-        step = self._plan.after(past, running)
-        if isinstance(step, Choice):
-            self._choose(step)
-        elif step or running:
-            self._next.extend(step)
-        else:
-            raise InvalidOption(f"{self._plan!r} asks nothing more and chooses nothing")
+        with self._asking_the_plan():
+            step = self._plan.after(past, running)
+            if isinstance(step, Choice):
+                self._choose(step)
+            elif step or running:
+                self._next.extend(step)
+            else:
+                raise InvalidOption(f"{self._plan!r} asks nothing more and chooses nothing")
 
     def _choose_in_spite_of_errors(self, past: Sequence[AttemptResult]) -> None:
         """The last attempt failed: what has ended before it may be good enough, else the errors are raised."""
