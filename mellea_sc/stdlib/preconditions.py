@@ -55,7 +55,9 @@ async def answer_if_met(
 
     async def check() -> None:
         with stray_cancellation_as("a precondition"):
-            await anyio.lowlevel.checkpoint()  # the request is on its way first: a check costs it no time
+            await (
+                anyio.lowlevel.checkpoint()
+            )  # the request is on its way first: a check costs it no time
             async with opened_scope(judges, started=judge_began) as backend:
                 verdicts = await check_input(
                     question.preconditions, question.action, backend, ctx, timeout=timeout

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from asyncio import _get_running_loop
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
@@ -39,7 +40,7 @@ def running_loop() -> object | None:
         return None
 
 
-loop_getter: Final[Callable[[], object | None]] = asyncio._get_running_loop
+loop_getter: Final[Callable[[], object | None]] = _get_running_loop
 """As :func:`running_loop`, without a function of ours around asyncio's own."""
 
 
