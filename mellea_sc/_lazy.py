@@ -1,28 +1,42 @@
-"""Public names whose modules are imported when the names are first used: an import costs what is used."""
+"""Public names that are imported when they are first used, so that an import costs what is used.
+
+A package's stub, the ``__init__.pyi`` beside its ``__init__.py``, is the one list of them: type checkers and editors
+read it as it is, and the interpreter reads here which module has which name.
+"""
 
 from __future__ import annotations
 
+import pkgutil
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
+from typing import Final
 
-__all__ = ["importing"]
+__all__ = ["export_lazily", "exported"]
+
+_IMPORT: Final = re.compile(r"^from (\S+) import (\w+) as \w+$", re.MULTILINE)
 
 
-def importing(package: str, rooms: Mapping[str, Sequence[str]]) -> Callable[[str], object]:
-    """A package's ``__getattr__``.
+def exported(package: str) -> Mapping[str, str]:
+    """The names in a package's stub, each with the module that has it."""
+    stub = pkgutil.get_data(package, "__init__.pyi")
+    assert stub is not None
+    return {name: module for module, name in _IMPORT.findall(stub.decode())}
 
-    Args:
-        package: The package.
-        rooms: The names that each module has.
-    """
-    room_of = {name: room for room, names in rooms.items() for name in names}
+
+def export_lazily(package: str) -> None:
+    """Give a package that is being imported its public names: ``__all__``, ``__getattr__`` and ``__dir__``."""
+    modules = exported(package)
+    namespace = vars(sys.modules[package])
 
     def get(name: str) -> object:
-        if (room := room_of.get(name)) is None:
+        if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value: object = getattr(import_module(room), name)
-        setattr(sys.modules[package], name, value)
+        value: object = getattr(import_module(modules[name]), name)
+        namespace[name] = value
         return value
 
-    return get
+    namespace["__all__"] = [*modules]
+    namespace["__getattr__"] = get
+    namespace["__dir__"] = lambda: sorted({*namespace, *modules})

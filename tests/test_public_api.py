@@ -8,13 +8,12 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 import mellea_sc
 import mellea_sc.testing
-from mellea_sc.stdlib import requirements
+from mellea_sc._lazy import exported
 
 HEAVY = {
     "click",
@@ -31,45 +30,35 @@ HEAVY = {
     "trio",
 }
 
-ROOM_OF = {name: room for room, names in mellea_sc._ROOMS.items() for name in names}
-
-
-def type_checkers_imports(package: ModuleType = mellea_sc) -> dict[str, str]:
-    """What type checkers import: for each name its room."""
-    assert package.__file__ is not None
-    tree = ast.parse(Path(package.__file__).read_text(encoding="utf-8"))
-    [block] = [
-        node
-        for node in tree.body
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-    ]
-    found: dict[str, str] = {}
-    for node in block.body:
-        assert isinstance(node, ast.ImportFrom)
-        assert node.module is not None
-        found |= {alias.asname or alias.name: node.module for alias in node.names}
-    return found
+MODULE_OF = exported("mellea_sc")
 
 
 @pytest.mark.parametrize("name", mellea_sc.__all__)
-def test_a_public_name_can_be_imported_and_is_that_of_its_room(name: str) -> None:
+def test_a_public_name_can_be_imported_and_is_that_of_its_module(name: str) -> None:
     value = getattr(mellea_sc, name)
-    room = ROOM_OF[name]
-    assert getattr(importlib.import_module(room), name) is value
+    home = MODULE_OF[name]
+    assert getattr(importlib.import_module(home), name) is value
     assert name in dir(mellea_sc)
 
 
-def test_type_checkers_and_the_interpreter_import_the_same_names_from_the_same_rooms() -> None:
-    assert type_checkers_imports() == ROOM_OF
-    assert sorted(ROOM_OF) == sorted(mellea_sc.__all__)
-    assert len(set(mellea_sc.__all__)) == len(mellea_sc.__all__)
-
-
-def test_requirements_are_imported_from_where_type_checkers_see_them() -> None:
-    rooms = type_checkers_imports(requirements)
-    assert sorted(rooms) == sorted(requirements.__all__)
-    for name, room in rooms.items():
-        assert getattr(requirements, name) is getattr(importlib.import_module(room), name)
+@pytest.mark.parametrize(
+    "package", ["mellea_sc", "mellea_sc.backends", "mellea_sc.stdlib.requirements"]
+)
+def test_every_name_in_a_stub_is_exported_and_nothing_else(package: str) -> None:
+    module = importlib.import_module(package)
+    assert module.__file__ is not None
+    stub = ast.parse(Path(module.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    names = {
+        alias.asname: node.module
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert names
+    assert list(names) == module.__all__
+    for name, home in names.items():
+        assert home is not None
+        assert getattr(module, name) is getattr(importlib.import_module(home), name)
 
 
 def test_every_error_is_public() -> None:

@@ -13,47 +13,6 @@ _weights.py        its default model's file: fetched once, checked, kept in the 
 The classes are imported when they are first asked for: most programs need only ``ModelOption``.
 """
 
-from __future__ import annotations
+from mellea_sc._lazy import export_lazily
 
-from typing import TYPE_CHECKING
-
-from mellea_sc.core.model_options import ModelOption
-
-if TYPE_CHECKING:
-    from mellea_sc.backends.local import LocalBackend
-    from mellea_sc.backends.ollama import OllamaBackend
-    from mellea_sc.backends.openai import OpenAIBackend
-    from mellea_sc.backends.retry import Retrying
-    from mellea_sc.backends.select import OpenAISettings, ServerSettings, make_backend
-    from mellea_sc.core.backend import Backend
-
-__all__ = [
-    "Backend",
-    "LocalBackend",
-    "ModelOption",
-    "OllamaBackend",
-    "OpenAIBackend",
-    "OpenAISettings",
-    "Retrying",
-    "ServerSettings",
-    "make_backend",
-]
-
-_HOMES = {
-    "Backend": "mellea_sc.core.backend",
-    "LocalBackend": "mellea_sc.backends.local",
-    "OllamaBackend": "mellea_sc.backends.ollama",
-    "OpenAIBackend": "mellea_sc.backends.openai",
-    "OpenAISettings": "mellea_sc.backends.select",
-    "Retrying": "mellea_sc.backends.retry",
-    "ServerSettings": "mellea_sc.backends.select",
-    "make_backend": "mellea_sc.backends.select",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        from importlib import import_module
-
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+export_lazily(__name__)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
+from importlib import import_module
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, get_args
 
 import attrs
@@ -17,8 +18,7 @@ import attrs
 from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import Component, Context, Thunk
 from mellea_sc.core.errors import InvalidOption, InvalidVerdict
-from mellea_sc.core.judgement import default_output_to_bool, read_judgement
-from mellea_sc.core.judging import ask_judge, check_can_judge, yes_or_no_prompt
+from mellea_sc.core.judgement import default_output_to_bool
 from mellea_sc.core.model_options import ModelOptions
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ __all__ = [
     "ValidationFunction",
     "ValidationResult",
     "as_requirement",
+    "check_can_judge",
     "check_judges",
     "default_output_to_bool",
     "label_of",
@@ -116,6 +117,10 @@ class PartialValidationResult:
 
 
 ValidationFunction: TypeAlias = Callable[[Context], ValidationResult | Awaitable[ValidationResult]]
+
+_JudgeByModel: TypeAlias = Callable[
+    ["Requirement", str, Backend, Context, ModelOptions | None], Awaitable[ValidationResult]
+]
 
 OnFail: TypeAlias = Literal["stop", "retry", "backtrack", "filter", "fix", "noop"]
 """What follows a fail while a text streams; see :class:`Requirement`."""
@@ -269,29 +274,31 @@ class Requirement(Component):
     async def _judge(
         self, backend: Backend, ctx: Context, model_options: ModelOptions | None
     ) -> ValidationResult:
-        requirement = self.format_for_llm()
-        if not requirement:
-            raise InvalidOption(
-                f"{self!r} has neither a validation_fn nor a description to judge by"
-            )
         output = ctx.last_output()
         if output is None:
             raise InvalidOption("there is no output in the context that could be judged")
-        passed, answer, thunk = await ask_judge(
-            yes_or_no_prompt(requirement, await output.avalue()),
-            backend,
-            ctx,
-            about=requirement,
-            read=self.output_to_bool,
-            unclear=f"asked whether the text meets {requirement!r}, the judge twice answered neither "
-            "yes nor no",
-            model_options=model_options,
-        )
-        return ValidationResult(passed, reason=_reason(answer), thunk=thunk)
+        # looked up when one is needed: here are contracts, and no prompts
+        judging = import_module("mellea_sc.stdlib.requirements.judging")
+        judge: _JudgeByModel = judging.judge_by_model
+        return await judge(self, await output.avalue(), backend, ctx, model_options)
 
     def __repr__(self) -> str:
         said = f" {self.description!r}" if self.description else ""
         return f"<{type(self).__name__}{said}>"
+
+
+def check_can_judge(judge: Backend) -> None:
+    """Raise where a model is not to be asked for a judgement.
+
+    Raises:
+        InvalidOption: its backend says so; the message says how to name another.
+    """
+    if not judge.judges:
+        raise InvalidOption(
+            f"the model {judge.model_id} ({judge.provider}) cannot judge, it says yes to everything. Name "
+            'one that can: LLMJudge("…", backend=…), or validation_backend=… for a stream; or judge with a '
+            'function: req("…", validation_fn)'
+        )
 
 
 def check_judges(requirements: Iterable[Requirement], backend: Backend) -> None:
@@ -318,13 +325,6 @@ def _copied_if_gathered(value: object) -> object:
     if isinstance(value, list | dict | set | bytearray):
         return copy.copy(cast("object", value))
     return value
-
-
-def _reason(answer: str) -> str | None:
-    try:
-        return read_judgement(answer)[1]
-    except ValueError:
-        return None
 
 
 def label_of(requirement: Requirement) -> str:

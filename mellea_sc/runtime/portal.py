@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from typing import Final, Generic, TypeVar
 
 from mellea_sc.core.errors import SessionClosed, SyncCallInEventLoop
-from mellea_sc.runtime.budgets.budget import budget_scope
+from mellea_sc.runtime.budgets.scope import budget_scope
 from mellea_sc.runtime.loop_thread import LOOK_AGAIN, PATIENCE, Job, LoopThread, Mark
 from mellea_sc.runtime.loops.current import running_loop
 from mellea_sc.runtime.loops.forks import tell_of_forks

@@ -33,7 +33,7 @@ async def test_a_call_is_cut_at_its_own_limit_and_the_session_goes_on() -> None:
         assert caught.value.partial_text == "one two three four"
         assert (thunk.cancelled, thunk.error) == (True, caught.value)
         assert await (await m.ainstruct("?")) == "one two three four five six seven eight"
-    assert [call.outcome for call in backend.calls] == ["closed", "ended"]
+    assert [call.outcome for call in backend.calls] == ["cancelled", "ended"]
 
 
 async def test_a_calls_attempts_share_its_limit() -> None:

@@ -55,7 +55,7 @@ def test_a_blocking_call_that_exceeds_raises_and_is_cancelled() -> None:
         assert m.chat("hi").role == "assistant"
     assert caught.value.partial_text == text_of(10)
     assert not caught.value.raised_elsewhere
-    assert backend.calls[0].outcome == "closed"
+    assert backend.calls[0].outcome == "cancelled"
 
 
 def test_the_call_itself_raises_and_the_block_once_more() -> None:

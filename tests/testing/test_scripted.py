@@ -9,7 +9,7 @@ import anyio.lowlevel
 import pytest
 
 from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest, Usage
-from mellea_sc.core.judging import YES_OR_NO
+from mellea_sc.stdlib.requirements.judging import YES_OR_NO
 from mellea_sc.testing.scripted import (
     Fail,
     Pause,

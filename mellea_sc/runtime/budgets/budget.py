@@ -1,19 +1,16 @@
-"""What is under limits: budgets that are debited, and the work that ends when one is exceeded.
+"""What was used, against what may be used.
 
 ::
 
-    with limits(tokens=…):            a Budget, added to those of this task
-       │
-       ├─ a thunk's task              has inherited them, whoever runs it; so have the tasks that it
-       │    └─ attempts, judges       starts, and a blocking call's, in the thread of its session
-       │          └─ Metered.open     one request, and its Account: debits every one of them
-       │
-       └─ Work                        each block, thunk and request has a cancel scope; a budget that is
-                                      exceeded cancels those of all that is under it
+    with limits(tokens=…):         a Budget, added to the budgets of this task
+       ├─ tasks                    inherit them: those of a thunk, whoever runs it, and a blocking call's
+       ├─ each request             is debited to all of them, see ``metering.py``
+       └─ BudgetScope              the block, and what each thunk's and run's task does: cancelled when one of
+                                   its budgets is exceeded
 
-What was used exactly is not exceeded. Whatever ends because a budget is exceeded raises a
-:class:`BudgetExceeded` of its own; as long as the block is open, or it is a part of what ends for the same
-reason, these raise one too, and then its own need not be raised to somebody who did not ask.
+What was used exactly is not exceeded. When a budget is exceeded, everything under it is cancelled. Who then
+raises :class:`BudgetExceeded` is the block that has the limit, and each thunk and run to whoever awaits it; what
+these are doing inside, their requests and judges, is cancelled and says nothing.
 
 A budget may be debited from several threads at once: blocking calls run in one of their own.
 """
@@ -23,32 +20,19 @@ from __future__ import annotations
 import math
 import threading
 import time
-import weakref
-from collections.abc import Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
 from contextvars import ContextVar
-from types import TracebackType
-from typing import Final, Protocol, Self
-
-import anyio
+from typing import TYPE_CHECKING, Final, Protocol
 
 from mellea_sc.core.errors import BudgetExceeded
 from mellea_sc.core.spending import LimitName, Limits, Spent
 from mellea_sc.core.usage import Usage
-from mellea_sc.runtime.failures import leaves_of
-from mellea_sc.runtime.loops.current import call_soon_in, clock, current_loop, running_loop
+from mellea_sc.runtime.loops.current import clock, running_loop
 
-__all__ = [
-    "Budget",
-    "Request",
-    "Work",
-    "began",
-    "budget_scope",
-    "collapse_budget_errors",
-    "latest_request",
-    "open_budgets",
-    "work_above",
-]
+if TYPE_CHECKING:
+    from mellea_sc.runtime.budgets.scope import BudgetScope
+
+__all__ = ["Budget", "Request", "open_budgets"]
 
 MILLION: Final = 1_000_000
 ROUNDING: Final = 1 + 1e-9
@@ -56,7 +40,6 @@ ROUNDING: Final = 1 + 1e-9
 
 open_budgets: Final[ContextVar[tuple[Budget, ...]]] = ContextVar("mellea_sc_budgets", default=())
 """The budgets that the running task is under, the outermost first."""
-_work: Final[ContextVar[Work | None]] = ContextVar("mellea_sc_work", default=None)
 
 
 class Request(Protocol):
@@ -89,10 +72,9 @@ class Budget:
         self._cost = 0.0  # in millionths
         self._estimates = 0
         self._running = 0
-        self._works: set[Work] = set()
+        self._scopes: set[BudgetScope] = set()
         self._latest: Request | None = None
         self._exceeded: _Excess | None = None
-        self._errors: weakref.WeakSet[BudgetExceeded] = weakref.WeakSet()
         self._is_open = True
         self._time = _Stopwatch()
 
@@ -200,18 +182,18 @@ class Budget:
 
     # --- what happens when it is exceeded ---------------------------------------------------------
 
-    def add(self, work: Work) -> None:
-        """Cancel the work when the budget is exceeded, or at once when it is."""
+    def add(self, scope: BudgetScope) -> None:
+        """Cancel the scope when the budget is exceeded, or at once when it is."""
         with self._lock:
-            self._works.add(work)
+            self._scopes.add(scope)
             exceeded = self._exceeded is not None
         if exceeded:
-            work.cancel()
+            scope.cancel()
 
-    def remove(self, work: Work) -> None:
-        """The work has ended."""
+    def remove(self, scope: BudgetScope) -> None:
+        """The scope was left."""
         with self._lock:
-            self._works.discard(work)
+            self._scopes.discard(scope)
 
     def exceed(self, limit: LimitName, cut: Request | None = None) -> None:
         """Cancel all that is under it; without effect when it was exceeded before.
@@ -224,31 +206,31 @@ class Budget:
             if self._exceeded is not None:
                 return
             self._exceeded = _Excess(limit, cut or self._latest, was_open=self._is_open)
-            works = list(self._works)
-        for work in works:
-            work.cancel()
+            scopes = list(self._scopes)
+        for scope in scopes:
+            scope.cancel()
 
-    def error(self, cut: Request | None, above: Work | None) -> BudgetExceeded:
-        """That it was exceeded, for who is not its block.
+    def error_of_block(self) -> BudgetExceeded:
+        """That it was exceeded, to be raised by its block."""
+        assert self._exceeded is not None
+        return self._error(self._exceeded, self._exceeded.cut, raised_elsewhere=False)
+
+    def error(self, cut: Request | None, *, raised_elsewhere: bool = False) -> BudgetExceeded:
+        """That it was exceeded, to be raised by something else that it has cancelled.
 
         Args:
             cut: The request that was cut.
-            above: What the work that raises it is a part of.
+            raised_elsewhere: Whether something around that raises it too. As long as its block is open, that does.
         """
-        assert self._exceeded is not None
-        told = self._exceeded.was_open or (above is not None and above.tells_of(self))
-        return self._error(self._exceeded, cut, told)
-
-    def error_of_block(self) -> BudgetExceeded:
-        """That it was exceeded, for its block."""
-        assert self._exceeded is not None
-        return self._error(self._exceeded, self._exceeded.cut, False)
+        excess = self._exceeded
+        assert excess is not None
+        return self._error(excess, cut, raised_elsewhere=raised_elsewhere or excess.was_open)
 
     def _error(
-        self, excess: _Excess, cut: Request | None, raised_elsewhere: bool
+        self, excess: _Excess, cut: Request | None, *, raised_elsewhere: bool
     ) -> BudgetExceeded:
         allowed = getattr(self.limits, excess.limit)
-        error = BudgetExceeded(
+        return BudgetExceeded(
             f"more than {_REASONS[excess.limit].format(allowed)}",
             limit=excess.limit,
             allowed=allowed,
@@ -257,12 +239,6 @@ class Budget:
             usage=None if cut is None else cut.usage,
             raised_elsewhere=raised_elsewhere,
         )
-        self._errors.add(error)
-        return error
-
-    def is_told_by(self, error: BaseException) -> bool:
-        """Whether the error is one of its own."""
-        return isinstance(error, BudgetExceeded) and error in self._errors
 
 
 _REASONS: Final[Mapping[LimitName, str]] = {
@@ -321,143 +297,3 @@ class _Stopwatch:
     def go_on(self) -> None:
         """Show the time as it goes on."""
         self._stopped = None
-
-
-class Work:
-    """A block in one task that is cancelled when a budget that it is under is exceeded.
-
-    Args:
-        budgets: The outermost first.
-    """
-
-    def __init__(self, budgets: tuple[Budget, ...]) -> None:
-        self.budgets = budgets
-        self.above: Work | None = _work.get()
-        self.latest: Request | None = None
-        """The request made last in it, or in what it has started."""
-        self._is_open = True
-        self._loop = current_loop()
-        self._scope = anyio.CancelScope()
-        self._first = min(budgets, key=lambda budget: budget.deadline)
-
-    def __enter__(self) -> Self:
-        self._scope.deadline = self._first.deadline
-        self._scope.__enter__()
-        for budget in self.budgets:
-            budget.add(self)
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> bool | None:
-        for budget in self.budgets:
-            budget.remove(self)
-        self._is_open = False
-        return self._scope.__exit__(exc_type, exc, tb)
-
-    def cancel(self) -> None:
-        """Cancel it, from whichever thread."""
-        if self._loop is running_loop():
-            self._scope.cancel("its limits were exceeded")
-        else:
-            call_soon_in(self._loop, self._scope.cancel)
-
-    def tells_of(self, budget: Budget) -> bool:
-        """Whether it raises an error too when the budget is exceeded."""
-        return self._is_open and budget in self.budgets
-
-    def find_culprit(self) -> Budget | None:
-        """The budget that has ended it, after it was left; a deadline that has passed exceeds its budget."""
-        if not self._scope.cancelled_caught:
-            return None
-        for budget in self.budgets:
-            if budget.is_exceeded:
-                return budget
-        self._first.exceed("seconds")
-        return self._first
-
-
-def budget_scope() -> AbstractContextManager[None]:
-    """Around what a task does: it ends when a budget that the task is under is exceeded.
-
-    Raises:
-        BudgetExceeded: it did.
-    """
-    budgets = open_budgets.get()
-    return _budget_scope(budgets) if budgets else _FREE
-
-
-_FREE: Final = nullcontext()
-
-
-@contextmanager
-def _budget_scope(budgets: tuple[Budget, ...]) -> Generator[None]:
-    work = Work(budgets)
-    token = _work.set(work)
-    cut: Request | None = None
-    culprit: Budget | None = None
-    try:
-        with work:
-            yield
-    except Exception as error:
-        exceeded = collapse_budget_errors(error)
-        if isinstance(exceeded, BudgetExceeded):
-            cut = _Cut(exceeded)
-            culprit = next((one for one in budgets if one.is_told_by(exceeded)), None)
-        if culprit is None:
-            raise
-    else:
-        cut = work.latest
-        culprit = work.find_culprit()
-    finally:
-        _work.reset(token)
-    if culprit is not None:
-        # an error of its own: what is a part of it has told that this one tells
-        raise culprit.error(cut, work.above) from None
-
-
-class _Cut:
-    """The request that an error tells of."""
-
-    def __init__(self, error: BudgetExceeded) -> None:
-        self.text: str = error.partial_text
-        self.usage: Usage | None = error.usage
-
-
-def began(request: Request) -> None:
-    """A request is sent, in the work of the running task."""
-    work = _work.get()
-    while work is not None:
-        work.latest = request
-        work = work.above
-
-
-def work_above() -> Work | None:
-    """What the work of the running task is a part of."""
-    work = _work.get()
-    return None if work is None else work.above
-
-
-def latest_request() -> Request | None:
-    """The request that was made before, in the same work or what it is a part of."""
-    work = _work.get()
-    while work is not None and work.latest is None:
-        work = work.above
-    return None if work is None else work.latest
-
-
-def collapse_budget_errors(error: Exception) -> Exception:
-    """The error itself; of a group of requests that one limit has cut, the first of them."""
-    match leaves_of(error):
-        case [BudgetExceeded() as first, *others] if all(
-            isinstance(other, BudgetExceeded)
-            and (other.limit, other.allowed, other.raised_elsewhere)
-            == (first.limit, first.allowed, first.raised_elsewhere)
-            for other in others
-        ):
-            return first
-        case _:
-            return error

@@ -10,7 +10,8 @@ from typing import Final, Self, cast
 
 from mellea_sc.core.errors import BudgetExceeded, InvalidOption
 from mellea_sc.core.spending import Limits, Prices, Spent, check_limits
-from mellea_sc.runtime.budgets.budget import Budget, Work, open_budgets
+from mellea_sc.runtime.budgets.budget import Budget, open_budgets
+from mellea_sc.runtime.budgets.scope import BudgetScope
 from mellea_sc.runtime.failures import raise_unchanged
 from mellea_sc.runtime.loops.current import running_loop
 
@@ -83,7 +84,7 @@ class LimitedBlock:
         check_limits(limits)
         self.limits: Limits = limits
         self._budget: Budget | None = None
-        self._body: Work | None = None
+        self._scope: BudgetScope | None = None
         self._token: Token[tuple[Budget, ...]] | None = None
 
     def __repr__(self) -> str:
@@ -138,8 +139,8 @@ class LimitedBlock:
             raise InvalidOption("a block with limits is entered once: make another one")
         self._budget = Budget(self.limits)
         if running_loop() is not None:
-            self._body = Work((self._budget,))
-            self._body.__enter__()
+            self._scope = BudgetScope((self._budget,))
+            self._scope.__enter__()
         self._token = open_budgets.set((*open_budgets.get(), self._budget))
         return self
 
@@ -154,12 +155,10 @@ class LimitedBlock:
         assert self._token is not None
         left: BaseException | None = exc
         try:
-            if self._body is not None and self._body.__exit__(exc_type, exc, tb):
+            if self._scope is not None and self._scope.__exit__(exc_type, exc, tb):
                 left = None
         except BaseExceptionGroup as remaining:
             left = remaining  # without the cancellations that were the block's own
-        if self._body is not None:
-            self._body.find_culprit()
         budget.close()
         open_budgets.reset(self._token)
         if budget.is_exceeded and (left is None or isinstance(left, Exception)):
@@ -171,18 +170,15 @@ class LimitedBlock:
 def _raise_exceeded(budget: Budget, left: Exception | None) -> None:
     """Raise that the budget was exceeded, and with it what else its block has raised.
 
-    Nothing is raised if what the block has raised says it already.
+    An error that was raised because of it is left as it is: its chain says that the budget was exceeded.
     """
+    exceeded = budget.error_of_block()
     if isinstance(left, ExceptionGroup):
-        left = cast("ExceptionGroup[Exception]", left).split(
-            lambda error: budget.is_told_by(error)
-        )[1]
-    elif left is not None and budget.is_told_by(left):
-        left = None
+        left = cast("ExceptionGroup[Exception]", left).split(_is_raised_elsewhere)[1]
     if left is None or isinstance(left, BudgetExceeded):
-        raise budget.error_of_block() from left
-    if not any(budget.is_told_by(error) for error in _chain_of(left)):
-        both = [left, budget.error_of_block()]
+        raise exceeded from left
+    if not any(map(_is_raised_elsewhere, _chain_of(left))):
+        both = [left, exceeded]
         raise_unchanged(ExceptionGroup("a block has failed, and has exceeded its limits", both))
 
 
@@ -194,3 +190,7 @@ def _chain_of(error: BaseException) -> list[BaseException]:
         chain.append(above)
         above = above.__cause__ or above.__context__
     return chain
+
+
+def _is_raised_elsewhere(error: BaseException) -> bool:
+    return isinstance(error, BudgetExceeded) and error.raised_elsewhere

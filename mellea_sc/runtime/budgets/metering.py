@@ -13,17 +13,16 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+import anyio.lowlevel
+
 from mellea_sc.core.backend import Backend, BackendWrapper, Delta, GenerationRequest, Usage
 from mellea_sc.core.spending import Prices
 from mellea_sc.core.usage import CHARACTERS, estimated_tokens
 from mellea_sc.runtime.budgets.budget import (
     Budget,
-    Work,
-    began,
-    latest_request,
     open_budgets,
-    work_above,
 )
+from mellea_sc.runtime.budgets.scope import note_request
 from mellea_sc.runtime.generation.parts import other_characters
 
 __all__ = ["Account", "Metered", "metered"]
@@ -38,7 +37,6 @@ class Account:
         request: What it asks for.
 
     Raises:
-        BudgetExceeded: it would be one too many.
         InvalidOption: a budget has prices, but not for this model.
     """
 
@@ -47,7 +45,7 @@ class Account:
     ) -> None:
         self.usage: Usage | None = None
         self.over: Budget | None = None
-        """The budget that this request has exceeded."""
+        """The budget that this request has exceeded, or would exceed if it were sent."""
         self._shares = [(budget, budget.limits.prices_of(model_id)) for budget in budgets]
         self._parts: list[str] = []
         self._prompt = sum(estimated_tokens(message.content) for message in request.messages)
@@ -68,10 +66,21 @@ class Account:
             if not budget.admit(self._prompt, _cost(prices, self._prompt, 0)):
                 for other, its in self._shares[:index]:
                     other.dismiss(self._prompt, _cost(its, self._prompt, 0))
-                raise budget.error(latest_request(), work_above())
+                self.over = budget
+                return
         for budget, _ in self._shares:
             budget.began(self)
-        began(self)
+        note_request(self)
+
+    async def check(self) -> None:
+        """Go no further when a budget is exceeded.
+
+        Raises:
+            BudgetExceeded: one is, and the task is shielded from the cancellation of all that is under it.
+        """
+        if self.over is not None:
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            raise self.over.error(self)
 
     def take(self, delta: Delta) -> None:
         """Debit a delta."""
@@ -88,7 +97,7 @@ class Account:
         is_estimated = self._is_estimated or characters > 0
         if (usage := delta.usage) is not None:
             self.usage = usage
-            # nothing is not what was used; it is what a server says that does not count
+            # a server that does not count says 0
             prompt = usage.prompt_tokens or prompt
             completion = usage.completion_tokens or completion
             is_estimated = not usage.prompt_tokens or (completion != usage.completion_tokens)
@@ -134,25 +143,19 @@ class Metered(BackendWrapper):
     def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
         """Open a generation.
 
-        Raises:
-            BudgetExceeded: on entering, from the iterator or on leaving.
-
-        Cancellation: as of the backend's.
+        Cancellation: as of the backend's; a budget that is exceeded cancels the task that has the request.
         """
         return self._opened(request)
 
     @asynccontextmanager
     async def _opened(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
         account = Account(self._budgets, self.model_id, request)
-        work = Work(self._budgets)
+        await account.check()
         try:
-            with work:
-                async with self.inner.open(request) as deltas:
-                    yield _Deltas(deltas, account)
+            async with self.inner.open(request) as deltas:
+                yield _Deltas(deltas, account)
         finally:
             account.close()
-        if (culprit := account.over or work.find_culprit()) is not None:
-            raise culprit.error(account, work_above())
 
 
 class _Deltas:
@@ -168,9 +171,8 @@ class _Deltas:
         return self
 
     async def __anext__(self) -> Delta:
-        account = self._account
-        if account.over is not None:
-            raise account.over.error(account, work_above())
+        if self._account.over is not None:
+            await self._account.check()
         delta = await self._deltas.__anext__()
-        account.take(delta)
+        self._account.take(delta)
         return delta

@@ -54,6 +54,7 @@ from mellea_sc.core.prompt import beginning_of, messages_for, not_yet_read
 from mellea_sc.core.retries import sent
 from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.runtime.budgets.metering import metered
+from mellea_sc.runtime.budgets.scope import budget_scope
 from mellea_sc.runtime.failures import raise_if_stray, sole_error, stray_cancellation_as
 from mellea_sc.runtime.generation.answers import check_said, read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.think_tags import without_think_tags
@@ -293,10 +294,11 @@ class BoundBackend(BackendWrapper):
     async def _opened(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
         nursery = (await self._place()).nursery
         backend = await _backend_for(nursery, request)
-        async with nursery.slot() as slot, AsyncExitStack() as stack:
-            with sent(slot):
-                deltas = await stack.enter_async_context(backend.open(request))
-            yield deltas
+        with budget_scope():
+            async with nursery.slot() as slot, AsyncExitStack() as stack:
+                with sent(slot):
+                    deltas = await stack.enter_async_context(backend.open(request))
+                yield deltas
 
     async def generate_from_context(
         self,

@@ -31,7 +31,7 @@ from mellea_sc.core.generation_info import NOTHING_KNOWN, GenerationInfo
 from mellea_sc.core.picture import text_of_answer
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.core.tool_calls import ToolCall
-from mellea_sc.runtime.budgets.budget import budget_scope
+from mellea_sc.runtime.budgets.scope import budget_scope
 from mellea_sc.runtime.failures import failure_of, raise_unchanged
 from mellea_sc.runtime.generation.parts import OtherParts
 from mellea_sc.runtime.loops.current import after_first_steps, check_loop, running_task

@@ -27,8 +27,8 @@ from mellea_sc.core.errors import BudgetExceeded
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.core.retries import retried
-from mellea_sc.runtime.budgets.budget import budget_scope, collapse_budget_errors
 from mellea_sc.runtime.budgets.limits import limited
+from mellea_sc.runtime.budgets.scope import budget_scope
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.failures import failure_of, raise_unchanged
 from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
@@ -137,7 +137,7 @@ class StreamRun:
             failure = failure_of(error, "a stream", task)
             if failure is None:
                 raise
-            self.error = collapse_budget_errors(failure)
+            self.error = failure
         finally:
             self._end()
         if (

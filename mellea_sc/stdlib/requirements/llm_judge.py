@@ -14,16 +14,17 @@ from mellea_sc.core.backend import Backend, Format, JsonSchema
 from mellea_sc.core.base import Context, Thunk
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.judgement import objects_in
-from mellea_sc.core.judging import ask_judge, check_can_judge
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import (
     OnFail,
     PartialValidationResult,
     Requirement,
     ValidationResult,
+    check_can_judge,
 )
 from mellea_sc.runtime.generation.producer import BoundBackend, opened_scope
 from mellea_sc.runtime.nursery import Nursery
+from mellea_sc.stdlib.requirements.judging import ask_judge
 
 __all__ = ["LLMJudge"]
 

@@ -1,7 +1,7 @@
 """Asking a model to judge: one question, one strictly read answer, asked once more when it is unclear.
 
 Every judge is asked here: so each of their generations ends with the call that asked for it, and no model
-is asked that cannot judge. ``judgement.py`` reads what they say.
+is asked that cannot judge. ``core/judgement.py`` reads what they say.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Final, TypeVar
 from mellea_sc.core.backend import Backend, JsonSchema
 from mellea_sc.core.base import Component, Context, Thunk
 from mellea_sc.core.errors import EmptyAnswer, InvalidOption, UnclearJudgement
+from mellea_sc.core.judgement import read_judgement
 from mellea_sc.core.model_options import ModelOption, ModelOptions
+from mellea_sc.core.requirement import Requirement, ValidationResult, check_can_judge
 
-__all__ = ["YES_OR_NO", "ask_judge", "check_can_judge", "yes_or_no_prompt"]
+__all__ = ["YES_OR_NO", "ask_judge", "judge_by_model"]
 
 T = TypeVar("T")
 
@@ -42,25 +44,6 @@ YES_OR_NO: Final[JsonSchema] = {
     "additionalProperties": False,
 }
 """What a judge's answer has to fit."""
-
-
-def yes_or_no_prompt(requirement: str, output: str) -> str:
-    """The question whether a text meets a requirement."""
-    return _PROMPT.format(requirement=requirement, output=output)
-
-
-def check_can_judge(judge: Backend) -> None:
-    """Raise where a model is not to be asked for a judgement.
-
-    Raises:
-        InvalidOption: its backend says so; the message says how to name another.
-    """
-    if not judge.judges:
-        raise InvalidOption(
-            f"the model {judge.model_id} ({judge.provider}) cannot judge, it says yes to everything. Name "
-            'one that can: LLMJudge("…", backend=…), or validation_backend=… for a stream; or judge with a '
-            'function: req("…", validation_fn)'
-        )
 
 
 class _Question(Component):
@@ -135,3 +118,42 @@ async def ask_judge(
         except ValueError:
             continue
     raise UnclearJudgement(f"{unclear}, the last time: {said}")
+
+
+async def judge_by_model(
+    requirement: Requirement,
+    text: str,
+    backend: Backend,
+    ctx: Context,
+    model_options: ModelOptions | None,
+) -> ValidationResult:
+    """The verdict of a model that is asked whether a text meets a requirement's description.
+
+    Raises:
+        InvalidOption: the requirement has no description, or the model cannot judge.
+        UnclearJudgement: it was asked twice and answered neither yes nor no.
+
+    Cancellation: the judge's generation is cancelled with the call, and has ended.
+    """
+    what = requirement.format_for_llm()
+    if not what:
+        raise InvalidOption(
+            f"{requirement!r} has neither a validation_fn nor a description to judge by"
+        )
+    passed, answer, thunk = await ask_judge(
+        _PROMPT.format(requirement=what, output=text),
+        backend,
+        ctx,
+        about=what,
+        read=requirement.output_to_bool,
+        unclear=f"asked whether the text meets {what!r}, the judge twice answered neither yes nor no",
+        model_options=model_options,
+    )
+    return ValidationResult(passed, reason=_reason(answer), thunk=thunk)
+
+
+def _reason(answer: str) -> str | None:
+    try:
+        return read_judgement(answer)[1]
+    except ValueError:
+        return None

@@ -1,0 +1,9 @@
+from mellea_sc.backends.local import LocalBackend as LocalBackend
+from mellea_sc.backends.ollama import OllamaBackend as OllamaBackend
+from mellea_sc.backends.openai import OpenAIBackend as OpenAIBackend
+from mellea_sc.backends.retry import Retrying as Retrying
+from mellea_sc.backends.select import OpenAISettings as OpenAISettings
+from mellea_sc.backends.select import ServerSettings as ServerSettings
+from mellea_sc.backends.select import make_backend as make_backend
+from mellea_sc.core.backend import Backend as Backend
+from mellea_sc.core.model_options import ModelOption as ModelOption

@@ -1,0 +1,113 @@
+"""Cancel scopes that end when a budget is exceeded."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Final, Self
+
+import anyio
+
+from mellea_sc.runtime.budgets.budget import Budget, Request, open_budgets
+from mellea_sc.runtime.loops.current import call_soon_in, current_loop, running_loop
+
+__all__ = ["BudgetScope", "budget_scope", "note_request"]
+
+_innermost: Final[ContextVar[BudgetScope | None]] = ContextVar("mellea_sc_scope", default=None)
+
+
+class BudgetScope:
+    """A block in one task that is cancelled when one of its budgets is exceeded.
+
+    Args:
+        budgets: The outermost first.
+    """
+
+    def __init__(self, budgets: tuple[Budget, ...]) -> None:
+        self.latest: Request | None = None
+        """The request made last in it, or in what it has started."""
+        self._budgets = budgets
+        self._around: BudgetScope | None = _innermost.get()
+        self._is_open = True
+        self._loop = current_loop()
+        self._scope = anyio.CancelScope()
+        self._due_first = min(budgets, key=lambda budget: budget.deadline)
+        self._token: Token[BudgetScope | None]
+
+    def __enter__(self) -> Self:
+        self._scope.deadline = self._due_first.deadline
+        self._scope.__enter__()
+        for budget in self._budgets:
+            budget.add(self)
+        self._token = _innermost.set(self)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> bool | None:
+        self._is_open = False
+        for budget in self._budgets:
+            budget.remove(self)
+        try:
+            return self._scope.__exit__(exc_type, exc, tb)
+        finally:
+            _innermost.reset(self._token)
+            if self._scope.cancel_called and not any(one.is_exceeded for one in self._budgets):
+                self._due_first.exceed("seconds")  # then it was the deadline
+
+    def cancel(self) -> None:
+        """Cancel it, from whichever thread."""
+        if self._loop is running_loop():
+            self._scope.cancel("its limits were exceeded")
+        else:
+            call_soon_in(self._loop, self._scope.cancel)
+
+    def raise_if_exceeded(self) -> None:
+        """After it was left without an error: raise if it was cancelled, even where it has come to its end.
+
+        Raises:
+            BudgetExceeded: it was.
+        """
+        if self._scope.cancel_called:
+            [budget, *_] = [one for one in self._budgets if one.is_exceeded]
+            around = self._around
+            raised_around = around is not None and around._is_open and budget in around._budgets
+            raise budget.error(self.latest, raised_elsewhere=raised_around)
+
+    def note(self, request: Request) -> None:
+        """A request is sent in it."""
+        scope: BudgetScope | None = self
+        while scope is not None:
+            scope.latest = request
+            scope = scope._around
+
+
+def note_request(request: Request) -> None:
+    """The running task sends a request: that is what is cut where a budget is exceeded now."""
+    if (scope := _innermost.get()) is not None:
+        scope.note(request)
+
+
+def budget_scope() -> AbstractContextManager[None]:
+    """Around what a task does: it is cancelled when a budget that the task is under is exceeded.
+
+    Raises:
+        BudgetExceeded: it was.
+    """
+    budgets = open_budgets.get()
+    return _budget_scope(budgets) if budgets else _NO_LIMITS
+
+
+_NO_LIMITS: Final = nullcontext()
+
+
+@contextmanager
+def _budget_scope(budgets: tuple[Budget, ...]) -> Generator[None]:
+    with BudgetScope(budgets) as scope:
+        yield
+    scope.raise_if_exceeded()
