@@ -4,7 +4,7 @@ One delta's way, from the socket to the user::
 
     socket ─> backend.open() ─> pump ─> Attempt.write ─> editors ─> Cutter ─> one bounded channel per requirement
                                                                             │ stream_validate()
-      reader <─ astream() / events() <─ Gate <── release ── Ledger <── verdict
+      reader <─ astream() / events() <─ View <── release ── Ledger <── verdict
                                                      └────── cancel ──> the attempt's cancel scope
                                                                                  │
                                           the next Attempt <── a strategy's Ask ─┘
