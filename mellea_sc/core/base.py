@@ -61,8 +61,6 @@ class Thunk(abc.ABC):
     """What the text means, as whoever asked for it reads it."""
     format_error: str | None = None
     """Why the text does not fit the ``format`` that was asked for, if it does not."""
-    generation: GenerationInfo = NOTHING_KNOWN
-    """What is known about the generation so far."""
 
     @abc.abstractmethod
     def is_computed(self) -> bool:
@@ -84,6 +82,11 @@ class Thunk(abc.ABC):
         Raises:
             ThunkNotComputed: it is not there yet.
         """
+
+    @property
+    def generation(self) -> GenerationInfo:
+        """What is known about the generation so far."""
+        return NOTHING_KNOWN
 
     @property
     def reasoning(self) -> str:

@@ -60,7 +60,7 @@ from mellea_sc.runtime.loops.current import (
     tell_if_never_started,
 )
 from mellea_sc.runtime.pacing import Slot, Slots, Valves
-from mellea_sc.runtime.unobserved import Held, OnError, Unobserved, log_unobserved
+from mellea_sc.runtime.unobserved import OnError, OwnError, Unobserved, log_unobserved
 
 __all__ = [
     "CLEANUP_TIMEOUT",
@@ -91,12 +91,11 @@ def current_nursery() -> Nursery | None:
 class _Link:
     """A backend's connections: being opened, open, or failed."""
 
+    own_error: OwnError
     settled: anyio.Event = attrs.field(factory=anyio.Event)
     given_up: anyio.Event = attrs.field(factory=anyio.Event)
     scope: anyio.CancelScope = attrs.field(factory=lambda: anyio.CancelScope(shield=True))
     backend: Backend | None = None
-    error: Exception | None = None
-    held: Held | None = None
 
 
 class Nursery:
@@ -138,12 +137,14 @@ class Nursery:
         self.is_open: bool = False
         self.outer: Nursery | None = None
         self._link: _Link | None = None
-        self._unobserved = Unobserved(name, on_error)
+        self.unobserved: Unobserved = Unobserved(name, on_error)
         self._cancelled = False
         self._is_inside = inside is not None
         self.valves: Valves = Valves() if inside is None else inside.valves
-        self._slots = Slots(max_concurrency, self.valves)
+        self._slots = None if max_concurrency is None else Slots(max_concurrency, self.valves)
         self._watch = DeadlineTimer()
+        self.now: Callable[[], float] = self._watch.now
+        """The clock of its event loop."""
 
     # --- its life -------------------------------------------------------------------------
 
@@ -186,10 +187,10 @@ class Nursery:
         except BaseExceptionGroup as group:
             errors = leaves_of(group)
         except anyio.get_cancelled_exc_class():  # noqa: ASYNC103 - errors go before, as in a task group
-            errors.extend(self._unobserved.take())
+            errors.extend(self.unobserved.take())
             if not errors and not own:
                 raise
-        known = {id(error): error for error in [*errors, *self._unobserved.take()]}
+        known = {id(error): error for error in [*errors, *self.unobserved.take()]}
         errors = [error for error in known.values() if all(error is not one for one in own)]
         if isinstance(exc, KeyboardInterrupt | SystemExit | GeneratorExit):
             log_unobserved(self.name, errors)
@@ -271,7 +272,7 @@ class Nursery:
         ended = anyio.Event()
         scope = anyio.CancelScope()
         outcome: list[T] = []
-        failure: list[tuple[Exception, Held | None]] = []
+        own_error = OwnError(self.unobserved)
 
         async def run() -> None:
             task = running_task()
@@ -279,9 +280,9 @@ class Nursery:
                 with scope:
                     outcome.append(await function(*args))
             except BaseException as error:  # noqa: ASYNC103 - what failure_of() does not know is raised
-                if (told := failure_of(error, name, task)) is None:
+                if (failure := failure_of(error, name, task)) is None:
                     raise
-                failure.append((told, self.hold(told)))
+                own_error.fail(failure)
             finally:
                 ended.set()
 
@@ -293,10 +294,8 @@ class Nursery:
             with anyio.CancelScope(shield=True):
                 await ended.wait()
             raise
-        for error, held in failure:
-            if held is not None:
-                held.observed()
-            raise_unchanged(error)
+        if own_error.error is not None:
+            raise own_error.to_raise()
         if not outcome:
             # Whoever is cancelled together with it is cancelled, and sees no failure.
             await anyio.lowlevel.checkpoint()
@@ -315,38 +314,21 @@ class Nursery:
             why = f" ({self.cancel_reason})" if self.cancel_reason else ""
             raise SessionClosed(f"{self.name} has ended{why}: nothing can be started in it")
 
-    def hold(self, error: Exception, started: str = "") -> Held | None:
-        """Remember an error that nobody has observed yet; ``None``: a limit was exceeded, and others say so.
-
-        Args:
-            error: The error.
-            started: Where what has failed was started: as :meth:`line_that_starts` said then.
-        """
-        if all(
-            isinstance(one, BudgetExceeded) and one.raised_elsewhere for one in leaves_of(error)
-        ):
-            return None
-        return self._unobserved.hold(error, started)
-
-    def line_that_starts(self) -> str:
-        """The line of the program that is starting something, where that may be logged."""
-        return self._unobserved.where()
-
     # --- what generations need --------------------------------------------------------------
 
     def slot(self, limit: WaitTimeout | None = None) -> Slot:
         """A place among the ``max_concurrency`` requests in flight, to be entered; see :class:`Slot`."""
         return Slot(self._slots, limit)
 
-    def limit(self, seconds: float) -> WaitTimeout:
+    def limit(self, seconds: float, scope: anyio.CancelScope | None = None) -> WaitTimeout:
         """A bound on each of the waits within a block; see :class:`WaitTimeout`."""
-        self._start_watch()
-        return self._watch.limit(seconds)
+        if not self._watch.is_running:
+            self._start_watch()
+        return WaitTimeout(self._watch, seconds, scope)
 
     def _start_watch(self) -> None:
-        if not self._watch.is_running:
-            self._watch.is_running = True
-            self._start_host(self._watch.run, name=f"watch of {self.name}")
+        self._watch.is_running = True
+        self._start_host(self._watch.run, name=f"watch of {self.name}")
 
     def _start_host(
         self,
@@ -367,16 +349,16 @@ class Nursery:
         """
         link = self._link
         if link is None:
-            self._start_watch()  # not later: what asyncio starts just before it ends has no first step
-            link = self._link = _Link()
+            if (
+                not self._watch.is_running
+            ):  # not later: what asyncio starts just before it ends has no first step
+                self._start_watch()
+            link = self._link = _Link(OwnError(self.unobserved))
             self._start_host(self._host, link, name=f"connections of {self.name}")
         if link.backend is None:
             await link.settled.wait()
-        if link.error is not None:
-            if link.held is not None:
-                link.held.observed()
-            raise_unchanged(link.error)
-        assert link.backend is not None
+        if link.backend is None:
+            raise link.own_error.to_raise()
         return link.backend
 
     async def _host(self, link: _Link) -> None:
@@ -390,15 +372,16 @@ class Nursery:
         except BaseException as raised:  # noqa: ASYNC103 - what failure_of() does not know is raised
             if (error := failure_of(raised, name, task)) is None:
                 raise
-            link.held = self.hold(error)
-            if not link.settled.is_set():  # handed to whoever asked for the connections
-                link.error = error
+            link.own_error.fail(error)
+            if (
+                link.backend is None
+            ):  # it is raised to who waits for the connections; the next one tries again
                 self._link = None
         finally:
-            if link.backend is None and link.error is None:
-                link.error = SessionClosed(
-                    f"{self.name} has ended: its connections were not opened"
-                )
+            if link.backend is None and link.own_error.error is None:
+                closed = SessionClosed(f"{self.name} has ended: its connections were not opened")
+                link.own_error.fail(closed)
+                link.own_error.mark_raised()  # only who waits for them is to know
             link.settled.set()
 
     def _close_link(self) -> None:

@@ -13,7 +13,7 @@ from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import ValidationResult
 from mellea_sc.runtime.checks.validation import check_input
 from mellea_sc.runtime.failures import sole_error, stray_cancellation_as
-from mellea_sc.runtime.generation.producer import opened_scope
+from mellea_sc.runtime.generation.bound import opened_scope
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.sampling.plan import raise_if_unmet

@@ -705,6 +705,9 @@ class MelleaSession(SessionScope):
     async def _start(self, question: Question) -> ModelOutputThunk:
         nursery = await self._nursery()
         thunk = thunk_of(question, nursery)
-        turn = self._conversation.take_turn(thunk.stop_throttling, runs_code=runs_code(question))
+        producer = thunk.producer
+        assert producer is not None
+        code = runs_code(question)
+        turn = self._conversation.take_turn(producer.stop_throttling, runs_code=code)
         thunk.start(work_for(question, nursery, turn), nursery.tasks, on_never_started=turn.give_up)
         return thunk

@@ -24,7 +24,7 @@ from mellea_sc.core.backend import Backend
 from mellea_sc.core.errors import InvalidOption, SessionClosed, WrongEventLoop
 from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.runtime.failures import raise_unchanged
-from mellea_sc.runtime.generation.producer import BoundBackend, SpawnTarget
+from mellea_sc.runtime.generation.bound import BoundBackend, SpawnTarget
 from mellea_sc.runtime.loop_thread import PATIENCE
 from mellea_sc.runtime.loops.current import current_loop, may_run, running_loop
 from mellea_sc.runtime.loops.forks import tell_of_forks

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
 
 from mellea_sc.core.backend import Format
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
-from mellea_sc.core.prompt import not_yet_read
+from mellea_sc.core.prompt import beginning_of, not_yet_read
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import Requirement, ValidationResult, check_judges
 from mellea_sc.core.retries import retried
@@ -17,9 +17,12 @@ from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.trace import TokenCount, Trace
 from mellea_sc.runtime.budgets.limits import limited
 from mellea_sc.runtime.checks.validation import validate_all
-from mellea_sc.runtime.generation.answers import warn_of_misfit
-from mellea_sc.runtime.generation.producer import describe, generate_into, opened_scope, settle
-from mellea_sc.runtime.generation.thunk import ModelOutputThunk, Work
+from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
+from mellea_sc.runtime.generation.bound import opened_scope
+from mellea_sc.runtime.generation.generation import Generation, Work
+from mellea_sc.runtime.generation.prompt import describe, request_for, settle
+from mellea_sc.runtime.generation.pump import pump
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.components import Query, Transform
 from mellea_sc.stdlib.conversation import Turn
@@ -72,41 +75,47 @@ def has_code(requirement: Requirement) -> bool:
 
 def work_for(question: Question, nursery: Nursery, turn: Turn) -> Work:
     """The work of a thunk's task: the answer to a question, in its turn of the conversation."""
-
-    async def work(thunk: ModelOutputThunk) -> None:
-        async with turn as ctx:
-            await settle(question.action, *not_yet_read(ctx))
-            with limited(question.limits), retried(question.retries):
-                if question.preconditions:
-                    thunk.hold_output()
-                    answer = partial(_answer, question, nursery, ctx, thunk)
-                    await answer_if_met(question, ctx, nursery, answer, met=thunk.release_output)
-                else:
-                    await _answer(question, nursery, ctx, thunk)
-            warn_of_misfit(thunk, question.format)
-            turn.commit(ctx.add(question.action).add(thunk))
-
-    return work
+    return partial(_work, question, nursery, turn)
 
 
-async def _answer(
-    question: Question, nursery: Nursery, ctx: Context, thunk: ModelOutputThunk
+async def _work(
+    question: Question, nursery: Nursery, turn: Turn, thunk: ModelOutputThunk, sink: Generation
 ) -> None:
+    async with turn as ctx:
+        await settle(question.action, *not_yet_read(ctx))
+        with limited(question.limits), retried(question.retries):
+            if question.preconditions:
+                sink.hold_output()
+                answer = partial(_answer, question, nursery, ctx, thunk, sink)
+                await answer_if_met(question, ctx, nursery, answer, met=sink.release_output)
+            else:
+                await _answer(question, nursery, ctx, thunk, sink)
+        warn_of_misfit(thunk, question.format)
+        turn.commit(ctx.add(question.action).add(thunk))
+
+
+def _answer(
+    question: Question, nursery: Nursery, ctx: Context, thunk: ModelOutputThunk, sink: Generation
+) -> Coroutine[object, object, None]:
+    """What answers, to be awaited: no coroutine of its own, through which each delta would have to go."""
     action = question.action
     if (strategy := sampled_by(question)) is not None:
-        await _sample(question, strategy, nursery, ctx, thunk)
-    elif isinstance(action, Query | Transform) and action.methods and question.format is None:
-        await _carry_out(action, question, nursery, ctx, thunk)
-    else:
-        await generate_into(
-            thunk,
-            nursery,
-            action,
-            ctx,
-            format=question.format,
-            model_options=question.model_options,
-        )
-        thunk.sampling = _single(question, ctx, thunk)
+        return _sample(question, strategy, nursery, ctx, thunk, sink)
+    if isinstance(action, Query | Transform) and action.methods and question.format is None:
+        return _carry_out(action, question, nursery, ctx, thunk, sink)
+    return _ask(question, nursery, ctx, thunk, sink)
+
+
+async def _ask(
+    question: Question, nursery: Nursery, ctx: Context, thunk: ModelOutputThunk, sink: Generation
+) -> None:
+    """Ask once."""
+    action, format = question.action, question.format
+    request = await request_for(nursery, action, ctx, format, question.model_options)
+    beginning = beginning_of(action, prefills=nursery.backend.prefills)
+    thunk.generation = await pump(nursery, request, sink, beginning)
+    read_meaning(thunk, sink.text, action, format)
+    thunk.sampling = _single(question, ctx, thunk)
 
 
 async def _sample(
@@ -115,6 +124,7 @@ async def _sample(
     nursery: Nursery,
     ctx: Context,
     thunk: ModelOutputThunk,
+    sink: Generation,
 ) -> None:
     async with opened_scope(nursery) as backend:
         result = await strategy.sample(
@@ -136,7 +146,7 @@ async def _sample(
             ]
         )
     thunk.sampling = result
-    thunk.write(kept.value)
+    sink.write(kept.value)
 
 
 async def _carry_out(
@@ -145,6 +155,7 @@ async def _carry_out(
     nursery: Nursery,
     ctx: Context,
     thunk: ModelOutputThunk,
+    sink: Generation,
 ) -> None:
     async with opened_scope(nursery) as backend:
         answer, _ = await backend.generate_from_context(
@@ -154,7 +165,7 @@ async def _carry_out(
         thunk.generation = answer.generation
         given = await action.carry_out(text)
     thunk.parsed_repr = given
-    thunk.write(
+    sink.write(
         text_of(given) if isinstance(given, str | CBlock | Component | Thunk) else str(given)
     )
 

@@ -33,7 +33,8 @@ from mellea_sc import (
 )
 from mellea_sc.core.requirement import PartialValidationResult
 from mellea_sc.runtime.budgets.limits import limited
-from mellea_sc.runtime.generation.producer import SpawnTarget, start_generation
+from mellea_sc.runtime.generation.bound import SpawnTarget, start_generation
+from mellea_sc.runtime.generation.generation import Generation
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.testing import Fail, Script, ScriptedBackend, Stall
 
@@ -561,7 +562,7 @@ async def started(m: object, backend_steps: int, allowed: Limits | None) -> Mode
     place: SpawnTarget = await m.backend.place()  # type: ignore[attr-defined]
     thunk = ModelOutputThunk(place.nursery)
 
-    async def work(sink: ModelOutputThunk) -> None:
+    async def work(_: ModelOutputThunk, sink: Generation) -> None:
         with limited(allowed):
             for _ in range(backend_steps):
                 inner = start_generation(place, CBlock(ASKED), m.ctx.without_items())  # type: ignore[attr-defined]

@@ -23,7 +23,7 @@ from mellea_sc.runtime.budgets.budget import (
     open_budgets,
 )
 from mellea_sc.runtime.budgets.scope import note_request
-from mellea_sc.runtime.generation.parts import other_characters
+from mellea_sc.runtime.generation.record import other_characters
 
 __all__ = ["Account", "Metered", "metered"]
 

@@ -39,6 +39,7 @@ import attrs
 from mellea_sc.core.backend import Backend, Delta
 from mellea_sc.core.base import Context
 from mellea_sc.core.beginnings import Beginning
+from mellea_sc.core.errors import BackendTimeout
 from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.model_options import ModelOption, merge_options
 from mellea_sc.core.prompt import beginning_of
@@ -58,8 +59,10 @@ from mellea_sc.runtime.failures import (
     sole_error,
     stray_cancellation_as,
 )
-from mellea_sc.runtime.generation.parts import OtherParts
-from mellea_sc.runtime.generation.producer import opened_scope, pump, request_for
+from mellea_sc.runtime.generation.bound import opened_scope
+from mellea_sc.runtime.generation.prompt import request_for
+from mellea_sc.runtime.generation.pump import pump
+from mellea_sc.runtime.generation.record import AnswerRecord
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.loops.current import clock, running_task
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
@@ -207,7 +210,7 @@ class Attempt:
         self._asked = asked
         self.ledger: Ledger = checks.ledger
         self.edits: Edits = checks.edits
-        self.generation: GenerationInfo = GenerationInfo()
+        self.record: AnswerRecord = AnswerRecord()
         self.validations: list[ValidationResult] = []
         self.end: AttemptEnd = "running"
         self.stopped_by: str | None = None
@@ -224,7 +227,9 @@ class Attempt:
         self._begins = False
         self._errors: list[Exception] = []
         self._race = anyio.CancelScope()
-        self._generating = anyio.CancelScope()
+        self.scope: anyio.CancelScope = anyio.CancelScope()
+        """Around the generation alone, which may be stopped before the text that has come is judged."""
+        self.late: BackendTimeout | None = None
         self._now: Callable[[], float] = clock()
         self._lanes = Lanes(
             checks.main,
@@ -237,7 +242,6 @@ class Attempt:
         self._judged = Judged(self._lanes, view)
         self._editors = checks.editors
         self._parts: list[str] = [] if self._editors else self._judged.parts
-        self._other = OtherParts()
         after: TextSink = self._judged
         for editor in reversed(self._editors):
             editor.connect(after, self._cut_off)
@@ -255,6 +259,11 @@ class Attempt:
         return requirements
 
     @property
+    def generation(self) -> GenerationInfo:
+        """What is known about the generation so far."""
+        return self.record.info()
+
+    @property
     def generated(self) -> str:
         """All that was generated, judged or not, after what it began with."""
         return "".join(self._parts)
@@ -267,12 +276,12 @@ class Attempt:
     @property
     def reasoning(self) -> str:
         """What the model thinks, as far as it has come."""
-        return self._other.reasoning
+        return self.record.reasoning
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The calls that the model wants to have made, as far as they have come."""
-        return self._other.tool_calls
+        return self.record.tool_calls
 
     @property
     def edited(self) -> str:
@@ -323,17 +332,17 @@ class Attempt:
     def estimate(self) -> int:
         """About how many tokens it has received: one a delta, or one for four characters of it."""
         kept = 0 if self._kept is None else len(self._kept.chunks) + 1
-        return sum(map(estimated_tokens, self._parts[kept:])) + self._other.estimate
+        return sum(map(estimated_tokens, self._parts[kept:])) + self.record.estimate
 
     @property
     def share_of_reasoning(self) -> float:
         """About how much of what it has received is reasoning, from 0 to 1."""
-        return self._other.reasoning_estimate / max(1, self.estimate)
+        return self.record.reasoning_estimate / max(1, self.estimate)
 
     @property
     def share_of_other(self) -> float:
         """About how much of what it has received is reasoning or calls, from 0 to 1."""
-        return self._other.estimate / max(1, self.estimate)
+        return self.record.estimate / max(1, self.estimate)
 
     @property
     def error(self) -> Exception | None:
@@ -480,11 +489,13 @@ class Attempt:
     async def _produce(self, nursery: Nursery) -> None:
         question = self._question
         try:
-            with self._generating, stray_cancellation_as("a generation"):
+            with self.scope, stray_cancellation_as("a generation"):
                 request = await request_for(
                     nursery, question.action, self._ctx, question.format, question.model_options
                 )
                 await pump(nursery, request, self, self._beginning(nursery.backend.prefills))
+            if self.late is not None and self.scope.cancelled_caught:
+                raise self.late
         except Exception as error:  # noqa: BLE001 - it ends the text, and is raised after the text
             await reraise_if_cancelled(error)  # noqa: ASYNC120 - that is the point
             self._errors.append(error)
@@ -508,7 +519,7 @@ class Attempt:
         reason = "nothing more can be shown"
         if self.stopped_at is None:
             self.stopped_at = self._now()
-        self._generating.cancel(reason)
+        self.scope.cancel(reason)
         for editor in self._editors:
             if editor is by:
                 break
@@ -543,7 +554,7 @@ class Attempt:
 
     def write_other(self, delta: Delta) -> None:
         """Take what a delta has besides its text: nobody judges it."""
-        self._other.take(delta)
+        self.record.take(delta)
         if delta.reasoning:
             self._view.reasoned(delta.reasoning)
 

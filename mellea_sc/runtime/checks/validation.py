@@ -18,7 +18,7 @@ from mellea_sc.core.errors import (
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.runtime.failures import sole_error, stray_cancellation_as, tidied
-from mellea_sc.runtime.generation.producer import settle
+from mellea_sc.runtime.generation.prompt import settle
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import reraise_if_cancelled
 

@@ -16,9 +16,11 @@ from mellea_sc.core.backend import Backend
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import check_judges
-from mellea_sc.runtime.generation.producer import BoundBackend, SpawnTarget, describe
+from mellea_sc.runtime.generation.bound import BoundBackend, SpawnTarget
+from mellea_sc.runtime.generation.prompt import describe
 from mellea_sc.runtime.loops.current import spawn_root, tell_if_never_started
 from mellea_sc.runtime.nursery import Nursery, current_nursery
+from mellea_sc.runtime.unobserved import OwnError, Unobserved
 from mellea_sc.stdlib.conversation import Turn
 from mellea_sc.stdlib.sampling.by_requirement import plan_for
 from mellea_sc.stdlib.sampling.engine.options import StreamOptions
@@ -100,10 +102,9 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         if place is not None:
             place.check_usable()
         # from here on nothing waits: the run takes its turn in the conversation and is started
-        run = self._made()
+        run = self._made(session)
         task = partial(run.run, generating, judging, session)
         if place is not None:
-            run.started_at = place.nursery.line_that_starts()
             place.nursery.start(
                 task, name=self._name, tasks=place.tasks, on_never_started=run.on_never_started
             )
@@ -115,7 +116,7 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
             )
         return run
 
-    def _made(self) -> StreamRun:
+    def _made(self, session: Nursery | None) -> StreamRun:
         question = self._question
         strategy: object = question.strategy
         if strategy is not None and not isinstance(strategy, PlannedStrategy):
@@ -129,7 +130,11 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         judges = self._validation_backend or self._backend
         check_judges([*question.requirements, *question.preconditions], judges)
         plan = plan_for(strategy, question.requirements)
-        return StreamRun(question, plan, self._options, self._turn)
+        if session is not None:
+            unobserved = session.unobserved
+        else:
+            unobserved = Unobserved("a stream without a session", "log")
+        return StreamRun(question, plan, self._options, self._turn, OwnError(unobserved))
 
     def __del__(self) -> None:
         if not self._used:

@@ -266,7 +266,7 @@ class StreamChunkingResult:
         if answer is not None:
             thunk.parsed_repr, thunk.format_error = answer.parsed_repr, answer.format_error
         elif question.format is not None:
-            read_meaning(thunk, question.action, question.format)
+            read_meaning(thunk, thunk.value, question.action, question.format)
         return thunk
 
     def cancel(self, reason: str | None = None) -> None:

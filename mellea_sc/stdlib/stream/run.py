@@ -32,11 +32,11 @@ from mellea_sc.runtime.budgets.scope import budget_scope
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.failures import failure_of, raise_unchanged
 from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
-from mellea_sc.runtime.generation.producer import describe
+from mellea_sc.runtime.generation.prompt import describe
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.loops.current import call_in, check_loop, clock, current_loop, running_task
 from mellea_sc.runtime.nursery import Nursery
-from mellea_sc.runtime.unobserved import Held, log_unobserved
+from mellea_sc.runtime.unobserved import OwnError
 from mellea_sc.stdlib.conversation import Turn
 from mellea_sc.stdlib.preconditions import answer_if_met
 from mellea_sc.stdlib.sampling.engine.options import StreamOptions
@@ -57,6 +57,7 @@ class StreamRun:
         options: How it is checked and shown.
         turn: Takes the run's place in a conversation; given what has the run go on without its reader when
             another request waits for it.
+        own_error: Its error, if it will have one.
 
     Raises:
         InvalidOption: a chunking is not known.
@@ -69,15 +70,15 @@ class StreamRun:
         plan: Plan,
         options: StreamOptions,
         turn: Callable[[Callable[[], None]], Turn],
+        own_error: OwnError,
     ) -> None:
         self.question: Question = question
-        self.started_at: str = ""
-        """The line of the program that has started it, where that may be logged."""
+        self.own_error: OwnError = own_error
+        """The error that has ended it, if one has."""
         self.ended: anyio.Event = anyio.Event()
         self.completed: bool = False
         self.cancelled: bool = False
         self.cancel_reason: str | None = None
-        self.error: Exception | None = None
         self.unmet: list[tuple[Requirement, PartialValidationResult]] = []
         """The preconditions that are not met."""
         self.chosen: AttemptResult | None = None
@@ -100,9 +101,6 @@ class StreamRun:
         self._timeout = options.timeout
         self._scope = anyio.CancelScope()
         self._loop = current_loop()
-        self._session: Nursery | None = None
-        self._held: Held | None = None
-        self._dismissed = False
         self._error_was_raised = False
         # the last step: whoever is in the line of a conversation has to come to run()
         self._turn = turn(self.gate.stop_throttling)
@@ -122,7 +120,6 @@ class StreamRun:
             judging: The one that validators generate with, if it is another.
             session: Raises the error at its end if nobody has observed it.
         """
-        self._session = session
         task, question = running_task(), self.question
         try:
             with self._scope, budget_scope(), limited(question.limits), retried(question.retries):
@@ -137,15 +134,14 @@ class StreamRun:
             failure = failure_of(error, "a stream", task)
             if failure is None:
                 raise
-            self.error = failure
+            self.own_error.fail(failure)
         finally:
             self._end()
         if (
-            self.error is not None
-            and self._held is not None
-            and session is not None
+            session is not None
             and session.on_error == "cancel"
-            and not self._dismissed
+            and self.own_error.is_pending
+            and self.error is not None
         ):
             raise_unchanged(self.error)
 
@@ -191,7 +187,7 @@ class StreamRun:
             await gate.accept(number, nurseries.generating.valves)
             answer = chosen.thunk()
             answer.name = describe(action)
-            read_meaning(answer, action, self.question.format)
+            read_meaning(answer, answer.value, action, self.question.format)
             warn_of_misfit(answer, self.question.format)
             self.answer = answer
             self.completed = True
@@ -204,10 +200,8 @@ class StreamRun:
         """Say how it went. Nothing in here waits, so nobody ever sees half of it."""
         readers, attempt, error = self.gate.readers, self.attempt, self.error
         if error is not None:
-            if self._session is not None:
-                self._held = self._session.hold(error, self.started_at)
-            if self._dismissed:
-                self._log_error()
+            if not self.own_error.is_pending:
+                self.observed.set()
             # it may have been accepted before that: closing the connections may have failed
             self.completed = False
             self.cancelled = isinstance(error, BudgetExceeded)
@@ -223,6 +217,11 @@ class StreamRun:
         readers.end()
 
     # --- what is known of it -----------------------------------------------------------------------
+
+    @property
+    def error(self) -> Exception | None:
+        """The error that has ended it."""
+        return self.own_error.error
 
     @property
     def attempt(self) -> Attempt | None:
@@ -264,27 +263,18 @@ class StreamRun:
             self._scope.cancel(reason)
 
     def error_to_raise(self) -> Exception | None:
-        """The error that ended the run, if there is one and nobody has seen it: whoever asks raises it."""
+        """The error that ended the run, if there is one and nobody was given it before: whoever asks raises it."""
         if self.error is None or self._error_was_raised:
             return None
         self._error_was_raised = True
         call_in(self._loop, self.observed.set)
-        if self._held is not None:
-            self._held.observed()
-        return self.error
+        return self.own_error.to_raise()
 
     def dismiss(self) -> None:
-        """Nobody will ask for its error: one that nobody has seen is logged."""
-        self._dismissed = True
-        if self.ended.is_set():
-            self._log_error()
-
-    def _log_error(self) -> None:
-        if self._held is not None:
-            self._held.let_go()
-        elif self._session is None and self.error is not None and not self.observed.is_set():
-            self.observed.set()
-            log_unobserved("a stream without a session", [self.error])
+        """Nobody will ask for its error: one that nobody was told of is logged."""
+        self.own_error.dismiss()
+        if self.error is not None:
+            call_in(self._loop, self.observed.set)
 
 
 def _message_of(error: Exception) -> str:

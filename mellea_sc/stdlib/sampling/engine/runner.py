@@ -30,7 +30,7 @@ from mellea_sc.core.question import Question
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.failures import raise_unchanged, sole_error, stray_cancellation_as, tidied
 from mellea_sc.runtime.generation.answers import misfit_of
-from mellea_sc.runtime.generation.producer import opened_scope
+from mellea_sc.runtime.generation.bound import opened_scope
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.sampling.engine.factory import AttemptFactory, Stage
 from mellea_sc.stdlib.sampling.engine.options import StreamOptions
