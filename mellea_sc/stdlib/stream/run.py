@@ -171,11 +171,8 @@ class StreamRun:
         self.gate.readers.write(InputCheckEvent(not self.unmet, verdicts))
 
     async def _answer(self, nurseries: Nurseries, ctx: Context) -> None:
-        choice, gate, action = (
-            await self.runner.run(ctx, nurseries),
-            self.gate,
-            self.question.action,
-        )
+        choice = await self.runner.run(ctx, nurseries)
+        gate, action = self.gate, self.question.action
         number, view = choice.number, gate.view
         is_live = view is not None and not gate.hold_back
         if not choice.success and view is not None and gate.hold_back < math.inf:
