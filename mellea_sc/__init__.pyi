@@ -107,6 +107,7 @@ from mellea_sc.stdlib.sampling import PlannedStrategy as PlannedStrategy
 from mellea_sc.stdlib.sampling import RacingStrategy as RacingStrategy
 from mellea_sc.stdlib.sampling import RejectionSamplingStrategy as RejectionSamplingStrategy
 from mellea_sc.stdlib.sampling import RepairTemplateStrategy as RepairTemplateStrategy
+from mellea_sc.stdlib.session import Conversation as Conversation
 from mellea_sc.stdlib.session import MelleaSession as MelleaSession
 from mellea_sc.stdlib.session import start_session as start_session
 from mellea_sc.stdlib.stream.events import ChunkEvent as ChunkEvent

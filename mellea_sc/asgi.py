@@ -24,7 +24,7 @@ from typing import ClassVar, Final, Self, TypeAlias, cast
 import anyio
 
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.runtime.failures import sole_error
+from mellea_sc.runtime.failures import task_group
 from mellea_sc.stdlib.stream.events import (
     ChunkEvent,
     CompletedEvent,
@@ -111,12 +111,11 @@ class _Response:
 
         Cancellation: the model is stopped; so it is when the client goes, which is no error.
         """
-        with sole_error():
-            async with anyio.create_task_group() as tasks:
-                watching = anyio.CancelScope()
-                tasks.start_soon(_wait_for_disconnect, receive, watching, tasks.cancel_scope)
-                await self._answer(send, watching)
-                tasks.cancel_scope.cancel("the response is complete")
+        async with task_group() as tasks:
+            watching = anyio.CancelScope()
+            tasks.start_soon(_wait_for_disconnect, receive, watching, tasks.cancel_scope)
+            await self._answer(send, watching)
+            tasks.cancel_scope.cancel("the response is complete")
         if self.background is not None:
             await self.background()
 

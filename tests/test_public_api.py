@@ -103,7 +103,7 @@ def test_a_blocking_half_has_the_parameters_and_the_name_of_its_own(method: str)
     sync, asynchronous = getattr(session, method), getattr(session, f"a{method}")
     assert inspect.signature(sync) == inspect.signature(asynchronous)
     assert sync.__name__ == method
-    assert sync.__qualname__ == f"MelleaSession.{method}"
+    assert sync.__qualname__ == f"Conversation.{method}"  # a session is one
     assert f"`a{method}`" in sync.__doc__
     assert not inspect.iscoroutinefunction(sync)
 

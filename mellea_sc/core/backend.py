@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import copy
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
@@ -28,6 +28,7 @@ __all__ = [
     "Backend",
     "BackendWrapper",
     "ChatMessage",
+    "CheckedSchema",
     "Delta",
     "Format",
     "GenerationRequest",
@@ -60,6 +61,19 @@ class SchemaModel(Protocol):
 Format: TypeAlias = type[SchemaModel] | JsonSchema
 
 
+class CheckedSchema(dict[str, object]):
+    """A JSON schema that answers are held against.
+
+    Args:
+        schema: The schema.
+        misfit_of: Why a text does not fit it, be it no JSON at all; ``None``: it does, or somebody else will see.
+    """
+
+    def __init__(self, schema: JsonSchema, misfit_of: Callable[[str], str | None]) -> None:
+        super().__init__(schema)
+        self.misfit_of: Callable[[str], str | None] = misfit_of
+
+
 def schema_of(format: Format | None) -> JsonSchema | None:
     """The JSON schema that an answer has to fit.
 
@@ -68,6 +82,8 @@ def schema_of(format: Format | None) -> JsonSchema | None:
     """
     if format is None:
         return None
+    if isinstance(format, CheckedSchema):
+        return dict(format)
     if isinstance(format, Mapping):
         return format
     if isinstance(format, type) and isinstance(format, SchemaModel):

@@ -16,7 +16,7 @@ import attrs
 if TYPE_CHECKING:
     from mellea_sc.core.trace import Trace
 
-__all__ = ["svg_of", "table_of", "text_of_answer"]
+__all__ = ["aside", "svg_of", "table_of", "text_of_answer"]
 
 WIDTH: Final = 900
 NAMES: Final = 330
@@ -25,6 +25,8 @@ ROW: Final = 24
 CHARACTERS: Final = 46
 """Of a name that are shown; all of it stands in the tooltip."""
 
+MARKS: Final = {"unknown": "·", "pass": "✓", "fail": "✗"}
+"""In front of the words of verdicts."""
 _TONES: Final = {
     **dict.fromkeys(("accepted", "answered"), "#2f9e63"),
     **dict.fromkeys(("rejected", "failed", "stopped", "aborted"), "#d9534a"),
@@ -77,7 +79,7 @@ def _ticks(end: float) -> Sequence[float]:
 
 
 def _x(second: float, end: float) -> float:
-    return round(NAMES + (WIDTH - NAMES - 20) * second / end, 1)
+    return round(NAMES + (WIDTH - NAMES - 30) * second / end, 1)
 
 
 def _bar(row: _Row, number: int, end: float) -> Iterator[str]:
@@ -111,10 +113,13 @@ def _told(trace: Trace) -> str:
 
 def text_of_answer(text: str, note: str) -> str:
     """A text as it is, and a line of what is known of it."""
-    return (
-        f'<div style="white-space:pre-wrap">{html.escape(text)}</div>'
-        f'<div style="opacity:0.6;font-size:85%">{html.escape(note)}</div>'
-    )
+    shown = f'<div style="white-space:pre-wrap;overflow-wrap:anywhere">{html.escape(text)}</div>'
+    return shown + aside(html.escape(note))
+
+
+def aside(content: str) -> str:
+    """A line of HTML, smaller and fainter than what it is about."""
+    return f'<div style="opacity:0.7;font-size:85%;white-space:pre-wrap;overflow-wrap:anywhere">{content}</div>'
 
 
 def table_of(verdicts: Sequence[tuple[str, str, str | None]]) -> str:
@@ -127,5 +132,8 @@ def table_of(verdicts: Sequence[tuple[str, str, str | None]]) -> str:
 
     if not verdicts:
         return ""
-    rows = "".join(line("td", what, verdict, reason or "") for what, verdict, reason in verdicts)
+    rows = "".join(
+        line("td", what, f"{MARKS.get(verdict, '')} {verdict}".strip(), reason or "")
+        for what, verdict, reason in verdicts
+    )
     return f"<table>{line('th', 'requirement', 'verdict', 'reason')}{rows}</table>"

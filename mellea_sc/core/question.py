@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import attrs
 
 from mellea_sc.core.arguments import several
-from mellea_sc.core.backend import Format, schema_of
+from mellea_sc.core.backend import Format
 from mellea_sc.core.base import Component, Span
 from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.core.requirement import Requirement, as_requirement
@@ -30,7 +30,7 @@ class Question:
         requirements: What must hold of the answer; the originals, of which each attempt has copies.
         preconditions: What must hold of what is asked; copies of this call's own.
         strategy: What follows a rejected answer. Which kinds of it are usable depends on the call.
-        format: What the answer has to fit.
+        format: What the answer has to fit; a JSON schema as one that answers are held against.
         model_options: For every generation of the call.
         limits: What the call may use, its attempts and judges together.
         retries: How often its requests are made again; ``None``: as the session says.
@@ -64,7 +64,6 @@ class Question:
             InvalidOption: one of them is not usable.
             Exception: as a precondition's ``__copy__`` raises it.
         """
-        schema_of(format)
         merge_options(model_options)
         check_limits(limits)
         conditions = [as_requirement(one) for one in several("preconditions", preconditions)]

@@ -249,6 +249,11 @@ class Requirement(Component):
 
         The reason of a fail is the function's, or where it gives none the description.
 
+        It may ask models with the backend that it is given, or in another session. The conversation that is being
+        judged takes no turn inside a turn: asking it raises a ``UsageError``, or, where a thread of
+        ``loop.run_in_executor`` has the same event loop ask (which cannot be told from a thread of the program's
+        own), waits until the ``timeout``.
+
         Raises:
             InvalidVerdict: the function returned something else than a ``ValidationResult``.
             InvalidOption: there is neither a function nor a description that a judge could use, or the

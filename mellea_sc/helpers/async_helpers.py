@@ -7,12 +7,14 @@ from typing import cast
 
 import anyio
 
+from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.generation import Generation
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 
 __all__ = ["wait_for_all_mots"]
 
 
+@raises_briefly
 async def wait_for_all_mots(mots: Iterable[ModelOutputThunk]) -> None:
     """Wait until all of the thunks are computed.
 
@@ -68,7 +70,7 @@ async def _stop_all(producers: list[Generation]) -> None:
         producer.stop("another thunk that was waited for has failed")
     with anyio.CancelScope(shield=True):
         for producer in producers:
-            await producer.wait_ended()
+            await producer.wait_finished()
 
 
 def _with_notes(first: Exception, thunks: list[ModelOutputThunk]) -> Exception:

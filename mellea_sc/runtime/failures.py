@@ -12,29 +12,54 @@ cause of an error that says so.
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from functools import wraps
 from types import TracebackType
-from typing import Final, NoReturn, cast
+from typing import Final, NoReturn, ParamSpec, TypeVar, cast
 
 import anyio
+import anyio.abc
 
 from mellea_sc.core.errors import MelleaError, RunError
-from mellea_sc.runtime.loops.current import is_stray_cancellation, running_task
+from mellea_sc.runtime.loops.current import (
+    checkpoint_before_error,
+    errors_collected_by,
+    is_stray_cancellation,
+    running_task,
+)
 
 __all__ = [
     "failure_of",
     "leaves_of",
     "raise_if_stray",
     "raise_unchanged",
+    "raises_briefly",
     "short_traceback",
+    "shortened",
     "sole_error",
     "stray_cancellation_as",
+    "task_group",
     "tidied",
 ]
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _OURS: Final = "mellea_sc"
-_BETWEEN: Final = frozenset({"anyio", "asyncio", "concurrent", "contextlib", "outcome", "trio"})
-"""Who stands between two frames of ours."""
+_LOOPS: Final = ("anyio", "asyncio", "concurrent", "contextlib", "outcome", "trio", "uvloop")
+_CLIENTS: Final = (
+    "aiohappyeyeballs",
+    "aiohttp",
+    "h11",
+    "httpcore",
+    "httpcore2",
+    "httpx",
+    "httpx2",
+    "ssl",
+)
+_BETWEEN: Final = frozenset([*_LOOPS, *_CLIENTS])
+"""Who stands between two frames of ours, or below them."""
 
 
 def leaves_of(error: BaseException) -> list[BaseException]:
@@ -84,13 +109,56 @@ class _SoleError:
         tb: TracebackType | None,
     ) -> None:
         if isinstance(exc, BaseExceptionGroup):
-            group = cast("BaseExceptionGroup[BaseException]", exc)
-            errors = [error for error in group.exceptions if leaves_of(error)]
-            if len(errors) == 1:
-                raise_unchanged(errors[0])
+            _raise_if_sole(cast("BaseExceptionGroup[BaseException]", exc))
 
 
 _SOLE_ERROR: Final = _SoleError()
+
+
+def _raise_if_sole(group: BaseExceptionGroup[BaseException]) -> None:
+    errors = [error for error in group.exceptions if leaves_of(error)]
+    if len(errors) == 1:
+        raise_unchanged(errors[0])
+
+
+def task_group() -> AbstractAsyncContextManager[anyio.abc.TaskGroup]:
+    """A task group: an error that is the only one is raised as itself, several as their group.
+
+    What a task has raised is left as it is, also if that is a group.
+
+    Cancellation: errors go before it, whenever it comes.
+    """
+    return _TaskGroup()
+
+
+class _TaskGroup:
+    __slots__ = ("_tasks",)
+
+    async def __aenter__(self) -> anyio.abc.TaskGroup:
+        self._tasks = anyio.create_task_group()
+        return await self._tasks.__aenter__()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> bool:
+        errors = errors_collected_by(self._tasks)
+        try:
+            return bool(await self._tasks.__aexit__(exc_type, exc, tb))  # noqa: ASYNC102 - it joins
+        except BaseExceptionGroup as group:
+            _raise_if_sole(group)
+            raise
+        except anyio.get_cancelled_exc_class():  # noqa: ASYNC103 - errors go before it
+            if not errors:
+                raise
+        # asyncio's own cancellation, as at the loop's end, is stopped by no shield: when it comes while the group
+        # takes its last step, anyio raises it instead of the errors
+        await checkpoint_before_error()  # noqa: ASYNC102 - one step
+        cancelled = BaseExceptionGroup("errors in a task group that was cancelled", errors)
+        _raise_if_sole(cancelled)
+        raise cancelled
 
 
 def raise_unchanged(error: BaseException) -> NoReturn:
@@ -230,3 +298,40 @@ def short_traceback(traceback: TracebackType | None) -> TracebackType | None:
     for one in reversed(kept):
         short = TracebackType(short, one.tb_frame, one.tb_lasti, one.tb_lineno)
     return short
+
+
+def shortened() -> AbstractContextManager[None]:
+    """Around what a user calls: an error leaves it with a short traceback, in which this frame is none either."""
+    return _SHORTENED
+
+
+class _Shortened:
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        if isinstance(exc, Exception | BaseExceptionGroup):
+            exc.__traceback__ = short_traceback(exc.__traceback__)
+
+
+_SHORTENED: Final = _Shortened()
+
+
+def raises_briefly(
+    function: Callable[P, Coroutine[object, object, T]],
+) -> Callable[P, Coroutine[object, object, T]]:
+    """An async function that users call, all of it :func:`shortened`."""
+
+    @wraps(function)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        with _SHORTENED:
+            return await function(*args, **kwargs)
+
+    return call

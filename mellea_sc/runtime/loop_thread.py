@@ -23,7 +23,12 @@ import anyio
 import anyio.abc
 
 from mellea_sc.core.errors import SessionClosed
-from mellea_sc.runtime.loops.current import call_soon_in, loop_options, running_loop
+from mellea_sc.runtime.loops.current import (
+    call_soon_in,
+    interpreter_is_ending,
+    loop_options,
+    running_loop,
+)
 from mellea_sc.runtime.loops.forks import tell_of_forks
 from mellea_sc.runtime.nursery import CLEANUP_TIMEOUT
 
@@ -131,6 +136,7 @@ class LoopThread:
         self._running: set[Job] = set()
         self._came: anyio.Event
         self._started = Mark()
+        self._to_launch = [self._thread]
         self._is_launched = False
         self._wanted = True
         self._waited_for: set[Mark] = set()
@@ -142,7 +148,7 @@ class LoopThread:
         return self._started.is_set and not self.has_ended
 
     def start(self) -> None:
-        """Start the thread and wait for its loop.
+        """Start the thread, unless it has been, and wait for its loop.
 
         Raises:
             SessionClosed: the interpreter is ending, and starts no more threads.
@@ -150,16 +156,18 @@ class LoopThread:
         """
         try:
             _alive.add(self)
-            _thread.start_new_thread(self._launch, ())
-            self._is_launched = True
+            if not self._is_launched:
+                _thread.start_new_thread(self._launch, ())
+                self._is_launched = True
             self.wait(self._started)
         except RuntimeError as error:
             self._end(error)
         except BaseException:
             self.end(cancel=True)
             raise
-        if not self._started.is_set and self.failure is not None:
-            if isinstance(self.failure, RuntimeError) and not threading.main_thread().is_alive():
+        # not whether it is marked as started: its end sets every mark that is waited for
+        if self.loop is None and self.failure is not None:
+            if isinstance(self.failure, Exception) and interpreter_is_ending():
                 raise SessionClosed(
                     "the interpreter is ending and starts no more threads: make blocking calls before that"
                 ) from self.failure
@@ -168,7 +176,10 @@ class LoopThread:
     def _launch(self) -> None:
         # Thread.start() waits for an Event: it is called where no signal comes
         try:
-            self._thread.start()
+            with suppress(
+                IndexError
+            ):  # a call inside of start(), from a signal's handler, was faster
+                self._to_launch.pop().start()
         except BaseException as error:  # noqa: ASYNC103, BLE001 # raised where it is waited for
             self._end(error)
 

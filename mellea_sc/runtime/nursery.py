@@ -34,7 +34,7 @@ import anyio.abc
 import anyio.lowlevel
 import attrs
 
-from mellea_sc.core.backend import Backend
+from mellea_sc.core.backend import Backend, Format, schema_of
 from mellea_sc.core.errors import (
     BackendError,
     BudgetExceeded,
@@ -51,6 +51,7 @@ from mellea_sc.runtime.failures import (
 )
 from mellea_sc.runtime.loops.current import (
     check_loop,
+    checkpoint_before_error,
     current_loop,
     has_ended,
     pass_on_interrupt,
@@ -59,6 +60,7 @@ from mellea_sc.runtime.loops.current import (
     spawn_root,
     tell_if_never_started,
 )
+from mellea_sc.runtime.loops.notebook import hear_interrupts
 from mellea_sc.runtime.pacing import Slot, Slots, Valves
 from mellea_sc.runtime.unobserved import OnError, OwnError, Unobserved, log_unobserved
 
@@ -87,6 +89,11 @@ def current_nursery() -> Nursery | None:
     return nursery
 
 
+def _as_it_is(format: Format | None) -> Format | None:
+    schema_of(format)
+    return format
+
+
 @attrs.define(eq=False)
 class _Link:
     """A backend's connections: being opened, open, or failed."""
@@ -107,6 +114,7 @@ class Nursery:
         on_error: ``"hold"``: a failure belongs to its thunk; ``"cancel"``: the first one cancels all;
             ``"log"``: as ``"hold"``, and what nobody observed is logged instead of kept and raised.
         max_concurrency: At most so many requests are in flight at the same time.
+        check_format: Makes of a ``format=`` one that answers are held against, or raises.
         inside: The nursery that has the task in which this one is entered, if any: when that one is left, the
             producers of this one do not wait for readers any more.
         name: For people.
@@ -125,10 +133,12 @@ class Nursery:
         options: ModelOptions | None = None,
         on_error: OnError = "hold",
         max_concurrency: int | None = None,
+        check_format: Callable[[Format | None], Format | None] = _as_it_is,
         inside: Nursery | None = None,
         name: str = "a session",
     ) -> None:
         self.backend = backend
+        self.check_format: Callable[[Format | None], Format | None] = check_format
         self.options: ModelOptions = options or {}
         self.on_error: OnError = on_error
         self.name = name
@@ -164,6 +174,7 @@ class Nursery:
                 self._close_link()
 
     async def __aenter__(self) -> Self:
+        hear_interrupts()
         self._context = copy_context()
         self._groups = self._task_groups()
         await self._groups.__aenter__()
@@ -186,6 +197,8 @@ class Nursery:
             swallowed = await self._groups.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it joins
         except BaseExceptionGroup as group:
             errors = leaves_of(group)
+            if exc is not None:
+                exc.__traceback__ = tb  # without the frames through which it came into the group
         except anyio.get_cancelled_exc_class():  # noqa: ASYNC103 - errors go before, as in a task group
             errors.extend(self.unobserved.take())
             if not errors and not own:
@@ -206,11 +219,7 @@ class Nursery:
             if own and exc is not None:
                 errors.insert(0, exc)
                 what = f"its block was left by an error, and there are {what}"
-            # a coroutine that a cancellation is being thrown into would put that into the group's context
-            with suppress(
-                anyio.get_cancelled_exc_class()
-            ):  # one of asyncio's own, that no shield stops
-                await anyio.lowlevel.cancel_shielded_checkpoint()
+            await checkpoint_before_error()  # noqa: ASYNC102 - one step
             raise_unchanged(BaseExceptionGroup(what, errors))
         return bool(swallowed)
 

@@ -8,7 +8,7 @@ what it waits for (a reader, a judge) may be what waits for the slot. Else one s
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Token
 from types import TracebackType
 from typing import Self
@@ -136,11 +136,12 @@ class Slots:
 
         Cancellation: a waiting request gives up its turn and has cost nothing.
         """
-        try:
+        with suppress(anyio.WouldBlock):
             self._places.acquire_nowait()
-        except anyio.WouldBlock:
-            with self._valves.opened_for_request():
-                await self._places.acquire()
+            return
+        # not where that is handled: it would be in the context of what ends the wait
+        with self._valves.opened_for_request():
+            await self._places.acquire()
 
     def give_back(self) -> None:
         """Leave the place to somebody else."""

@@ -48,13 +48,15 @@ def refuse_in_event_loop(what: str, instead: str) -> None:
 class SyncPortal:
     """The event-loop thread of one session; started by the first call.
 
+    A signal's handler and a finalizer may make a call in the middle of another one, in the same thread.
+
     Args:
         owner: The thread ends at the latest when this object is gone, or the interpreter exits.
     """
 
     def __init__(self, owner: object) -> None:
         self._owner = weakref.ref(owner)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._thread: LoopThread | None = None
         self._is_closed = False
         tell_of_forks(self)
@@ -101,11 +103,16 @@ class SyncPortal:
         if self._is_closed:
             raise SessionClosed("the session has ended: start another one")
         thread = self._thread
-        if thread is None or not thread.is_running or thread.is_cancelled:
-            thread = self._thread = LoopThread("mellea_sc sync calls")
-            # at the interpreter's exit, the threads end themselves
-            weakref.finalize(self._owner(), _end, thread).atexit = False
-            thread.start()
+        if thread is None or thread.has_ended or thread.is_cancelled:
+            made = LoopThread("mellea_sc sync calls")
+            if self._thread is thread:  # none was made meanwhile, by a signal's handler that calls
+                self._thread = made
+                # at the interpreter's exit, the threads end themselves
+                weakref.finalize(self._owner(), _end, made).atexit = False
+            thread = self._thread
+        assert thread is not None
+        if not thread.is_running:
+            thread.start()  # also where this is such a handler, in the middle of its start
         return thread
 
     def submit(self, function: Callable[[], Coroutine[object, object, None]]) -> None:
@@ -126,7 +133,7 @@ class SyncPortal:
 
     def forked(self) -> None:
         """The child's first call starts a thread anew."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._thread = None
 
 

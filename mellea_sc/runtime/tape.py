@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import anyio
 
 from mellea_sc.core.errors import StreamConsumed
+from mellea_sc.runtime.failures import shortened
 from mellea_sc.runtime.loops.current import check_loop, current_loop, loop_getter
 
 __all__ = ["Tape"]
@@ -107,7 +108,8 @@ class Tape(Generic[T]):
             while not self._items:
                 if self._ended:
                     if self._error is not None and (error := self._error()) is not None:
-                        raise error
+                        with shortened():
+                            raise error
                     raise StopAsyncIteration
                 # here and at the first step only: for each item, checking would be half of the work
                 if self._running_loop() is not self._loop:

@@ -7,14 +7,20 @@ is cancelled leaves the line and the conversation as if it had never been.
 A request that might wait for itself is refused: one that is made inside a turn, by a validator, say. In a
 thread nothing tells that it was such a validator that started it. So nobody waits for a turn of another
 event loop, and no blocking call for one in which code of the user's runs.
+
+One case is left, and can only be told of in the log, when it has taken long: a validator whose thread (of
+``loop.run_in_executor``, which copies no context variables) has the turn's own event loop ask, by
+``asyncio.run_coroutine_threadsafe``, and waits for that. It looks like a thread of the program's own, whose turn
+comes when the one before has ended. A requirement's ``timeout`` ends it.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Final, Protocol
@@ -28,13 +34,22 @@ from mellea_sc.runtime.loops.current import current_loop
 from mellea_sc.runtime.loops.forks import tell_of_forks
 from mellea_sc.runtime.portal import is_blocking_call
 
-__all__ = ["Conversation", "Turn"]
+__all__ = ["Turn", "Turns"]
 
 log: Final = logging.getLogger("mellea_sc")
 
 OVERLAP: Final = (
     "Not using a SimpleContext with asynchronous requests could cause unexpected results due to "
     "stale contexts. Ensure you await between requests."
+)
+
+LONG: Final = 30.0
+"""Seconds of waiting for a turn in which code of the user's runs, after which that is told of."""
+
+LONG_WAIT: Final = (
+    "a turn of a conversation has waited %g s for another one in which a validator, a strategy or a tool may run. "
+    "If that has a thread ask the same conversation and waits for it, both wait for ever: in a validator use the "
+    "backend that it is given, or another session, and give the requirement a timeout"
 )
 
 
@@ -63,8 +78,8 @@ class Turn(Protocol):
         ...
 
 
-class Conversation:
-    """The conversation of a session, and the line of requests that want to go on with it.
+class Turns:
+    """What was said in a conversation, and the line of requests that want to go on with it.
 
     Args:
         ctx: What was said so far.
@@ -86,17 +101,23 @@ class Conversation:
                 might be.
         """
         around, here, blocking = _around.get(), current_loop(), is_blocking_call()
-        for turn in tuple(self._line):
+        line = tuple(self._line)
+        for turn in line:
             if turn in around:
                 raise UsageError(
                     "a turn of this conversation cannot wait for another one, which would come after it: "
-                    "in a validator use the backend that it is given, or another session"
+                    "in a validator use the backend that it is given, or another conversation"
                 )
             if turn.loop is not here or (blocking and turn.runs_code):
                 raise UsageError(
                     "another thread is in a turn of this conversation, which may itself be waiting for this "
-                    "one: take turns after one another, or use another session"
+                    "one: take turns after one another, or use another conversation"
                 )
+        if not _all_waited_for(line).isdisjoint(around):
+            raise UsageError(
+                "a turn of this conversation is waiting for the turn of another one that this is asked in: "
+                "in a validator use the backend that it is given, or a conversation of its own"
+            )
 
     def take_turn(self, stop_throttling: Callable[[], None], *, runs_code: bool) -> Turn:
         """Take the next place in the line.
@@ -115,6 +136,10 @@ class Conversation:
             self.check_outside()
             earlier = tuple(self._line)
             self._line.append(turn)
+            turn.waits_for.update(earlier[-1:])
+        for outer in turn.around:
+            outer.waits_for.add(turn)
+        turn.waits_for_code = any(one.runs_code for one in earlier)
         if earlier:
             log.warning(OVERLAP)
             for one in earlier:
@@ -135,7 +160,14 @@ class Conversation:
         for earlier in line:
             earlier.stop_throttling()
         if line:
-            await line[-1].left.wait()
+            around = _around.get()
+            for outer in around:
+                outer.waits_for.add(line[-1])
+            try:
+                await _wait(line[-1].left, for_code=any(one.runs_code for one in line))
+            finally:
+                for outer in around:
+                    outer.waits_for.discard(line[-1])
         return self.ctx
 
     def leave(self, turn: _QueuedTurn) -> None:
@@ -144,6 +176,9 @@ class Conversation:
             if turn in self._line:
                 self._line.remove(turn)
             following = self._line[0] if self._line else None
+        turn.waits_for.clear()
+        for outer in turn.around:
+            outer.waits_for.discard(turn)
         # of the same event loop, as everybody in the line is
         if following is not None and following.loop is turn.loop:
             following.head.set()
@@ -159,10 +194,10 @@ class Conversation:
 class _FreeTurn:
     """A turn that waits for no other, and that no other waits for."""
 
-    _conversation: Conversation
+    _turns: Turns
 
     async def __aenter__(self) -> Context:
-        return self._conversation.ctx
+        return self._turns.ctx
 
     async def __aexit__(
         self,
@@ -173,7 +208,7 @@ class _FreeTurn:
         return
 
     def commit(self, ctx: Context) -> None:
-        self._conversation.ctx = ctx
+        self._turns.ctx = ctx
 
     def give_up(self) -> None:
         """Nobody waits for it."""
@@ -181,22 +216,26 @@ class _FreeTurn:
 
 @attrs.define(eq=False)
 class _QueuedTurn:
-    _conversation: Conversation
+    _turns: Turns
     stop_throttling: Callable[[], None]
     runs_code: bool
     loop: object = attrs.field(factory=current_loop, init=False)
+    around: tuple[_QueuedTurn, ...] = attrs.field(factory=lambda: _around.get(), init=False)
+    waits_for: set[_QueuedTurn] = attrs.field(factory=lambda: set[_QueuedTurn](), init=False)
+    """The turn before it, and those that were asked for inside it."""
     head: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     left: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+    waits_for_code: bool = attrs.field(default=False, init=False)
     _token: Token[tuple[_QueuedTurn, ...]] = attrs.field(init=False)
 
     async def __aenter__(self) -> Context:
         try:
-            await self.head.wait()
+            await _wait(self.head, for_code=self.waits_for_code)
         except BaseException:
-            self._conversation.leave(self)
+            self._turns.leave(self)
             raise
         self._token = _around.set((*_around.get(), self))
-        return self._conversation.ctx
+        return self._turns.ctx
 
     async def __aexit__(
         self,
@@ -205,13 +244,33 @@ class _QueuedTurn:
         tb: TracebackType | None,
     ) -> None:
         _around.reset(self._token)
-        self._conversation.leave(self)
+        self._turns.leave(self)
 
     def commit(self, ctx: Context) -> None:
-        self._conversation.ctx = ctx
+        self._turns.ctx = ctx
 
     def give_up(self) -> None:
-        self._conversation.leave(self)
+        self._turns.leave(self)
+
+
+def _all_waited_for(turns: Iterable[_QueuedTurn]) -> set[_QueuedTurn]:
+    """These turns and all that they wait for, or might, in whichever conversations."""
+    found: set[_QueuedTurn] = set()
+    ahead = list(turns)
+    while ahead:
+        turn = ahead.pop()
+        if turn not in found and not turn.left.is_set():
+            found.add(turn)
+            ahead.extend(tuple(turn.waits_for))
+    return found
+
+
+async def _wait(turn: anyio.Event, *, for_code: bool) -> None:
+    with anyio.move_on_after(LONG if for_code else math.inf):
+        await turn.wait()
+        return
+    log.warning(LONG_WAIT, LONG)
+    await turn.wait()
 
 
 _around: Final[ContextVar[tuple[_QueuedTurn, ...]]] = ContextVar("mellea_sc_turns", default=())

@@ -12,7 +12,7 @@ from mellea_sc.core.base import Context
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import ValidationResult
 from mellea_sc.runtime.checks.validation import check_input
-from mellea_sc.runtime.failures import sole_error, stray_cancellation_as
+from mellea_sc.runtime.failures import stray_cancellation_as, task_group
 from mellea_sc.runtime.generation.bound import opened_scope
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
@@ -67,8 +67,7 @@ async def answer_if_met(
             raise_if_unmet(list(zip(question.preconditions, verdicts, strict=True)))
         met()
 
-    with sole_error():
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(check, name="preconditions")
-            with stray_cancellation_as("an answer"):
-                await answer()
+    async with task_group() as tasks:
+        tasks.start_soon(check, name="preconditions")
+        with stray_cancellation_as("an answer"):
+            await answer()

@@ -18,19 +18,20 @@ from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import Requirement, ValidationResult, as_requirement
 from mellea_sc.core.retries import Retries, retried
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.spending import Limits
-from mellea_sc.runtime.failures import short_traceback
+from mellea_sc.runtime.failures import raises_briefly, shortened
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.portal import refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError
 from mellea_sc.stdlib.components import Instruction, Message, Query, Transform
 from mellea_sc.stdlib.context import ChatContext, SimpleContext
-from mellea_sc.stdlib.conversation import Conversation
+from mellea_sc.stdlib.conversation import Turns
+from mellea_sc.stdlib.formats import checked
 from mellea_sc.stdlib.sampling import PlannedStrategy, RejectionSamplingStrategy
 from mellea_sc.stdlib.sampling.engine.options import DEFAULT_LANE_BUFFER, StreamOptions
 from mellea_sc.stdlib.session_scope import SessionScope
@@ -40,7 +41,7 @@ from mellea_sc.stdlib.streaming import (
     StreamRequest,
 )
 
-__all__ = ["MelleaSession", "start_session"]
+__all__ = ["Conversation", "MelleaSession", "start_session"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -112,13 +113,13 @@ def start_session(
 
 
 def _blocking(
-    method: Callable[Concatenate[MelleaSession, P], Coroutine[object, object, T]],
-) -> Callable[Concatenate[MelleaSession, P], T]:
+    method: Callable[Concatenate[Conversation, P], Coroutine[object, object, T]],
+) -> Callable[Concatenate[Conversation, P], T]:
     """The blocking half of an a-method: same parameters, same result, which is computed on return."""
     name = method.__name__
 
     @functools.wraps(method)
-    def call(self: MelleaSession, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self: Conversation, /, *args: P.args, **kwargs: P.kwargs) -> T:
         async def to_the_end() -> T:
             result = await method(self, *args, **kwargs)
             if isinstance(result, ModelOutputThunk):
@@ -127,15 +128,11 @@ def _blocking(
             return result
 
         refuse_in_event_loop(f"m.{name[1:]}()", f"await m.{name}(…)")
-        try:
-            return self.run_blocking(to_the_end)
-        except Exception as error:
-            # without the frames of this thread and of the loop's
-            error.__traceback__ = short_traceback(error.__traceback__)
-            raise
+        with shortened():
+            return self._session.run_blocking(to_the_end)
 
     call.__name__ = name[1:]
-    call.__qualname__ = f"MelleaSession.{name[1:]}"
+    call.__qualname__ = f"Conversation.{name[1:]}"
     call.__doc__ = (
         f"Like :meth:`{name}`, and waits until the result is computed.\n\n"
         "Runs in the session's own event-loop thread; Ctrl-C cancels what it started.\n\n"
@@ -145,41 +142,40 @@ def _blocking(
     return call
 
 
-class MelleaSession(SessionScope):
-    """A backend, a conversation, and every task that is started through it.
+class Conversation:
+    """Turns of talk with the model of a session, and what was said in them.
+
+    A session is one itself; :meth:`MelleaSession.conversation` makes others, one for each user of a server, say. What is
+    asked in one sees what was said in that one alone. All of them share the session: its tasks run in the session's
+    nursery and end with it, over its connections, within its limits.
+
+    It has no end of its own. One that nobody holds any more is forgotten, and with it what was said; tasks that it has
+    started go on, as the session's.
 
     Args:
-        backend: How to talk to the model.
-        ctx: The conversation to go on with; a :class:`SimpleContext` if not given.
-        model_options: For every generation.
-        on_error: See :func:`start_session`.
-        max_concurrency: See :func:`start_session`.
-        retries: See :func:`start_session`.
+        session: What asks.
+        ctx: What was said so far.
+
+    Raises:
+        InvalidOption: ``ctx`` is no context.
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        ctx: Context | None = None,
-        *,
-        model_options: ModelOptions | None = None,
-        on_error: OnError = "hold",
-        max_concurrency: int | None = None,
-        retries: int | Retries | None = None,
-    ) -> None:
-        super().__init__(
-            retrying(backend, retries),
-            model_options=model_options,
-            on_error=on_error,
-            max_concurrency=max_concurrency,
-        )
-        ctx = SimpleContext() if ctx is None else ctx
-        self._conversation = Conversation(ctx, in_order=not isinstance(ctx, SimpleContext))
+    def __init__(self, session: SessionScope, ctx: Context) -> None:
+        if not isinstance(ctx, Context):
+            raise InvalidOption(
+                f"ctx must be a context, not {type(ctx).__name__}: of messages make one with "
+                "ChatContext.from_messages(…)"
+            )
+        self._session = session
+        self._turns = Turns(ctx, in_order=not isinstance(ctx, SimpleContext))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} in {self._session!r}>"
 
     @property
     def ctx(self) -> Context:
         """The conversation so far: every turn that has succeeded."""
-        return self._conversation.ctx
+        return self._turns.ctx
 
     # --- the a-methods -------------------------------------------------------------------------
 
@@ -228,6 +224,7 @@ class MelleaSession(SessionScope):
         model_options: ModelOptions | None = ...,
         await_result: bool = ...,
     ) -> ModelOutputThunk | SamplingResult: ...
+    @raises_briefly
     async def aact(
         self,
         action: Component | Span,
@@ -255,7 +252,9 @@ class MelleaSession(SessionScope):
             limits: What the call may use, all its attempts and judges together; see :func:`limits`.
             retries: How often a request of the call, its judges' included, is made again when it failed
                 before its answer began, or :class:`Retries`; 0: never; ``None``: as the session says.
-            format: A pydantic model class or a JSON schema that the model is constrained to.
+            format: A pydantic model class or a JSON schema that the model is constrained to. An answer that does
+                not fit it is a failed attempt of the strategy. For that alone the default strategy does not hold
+                back an answer that is streamed.
             model_options: See :class:`~mellea_sc.ModelOption`.
             await_result: Return only when the thunk is computed.
 
@@ -264,6 +263,7 @@ class MelleaSession(SessionScope):
 
         Raises:
             InvalidOption: an argument is not usable.
+            MissingExtra: for a JSON schema, if a package of the extra ``json`` is not installed.
             SessionClosed: the session has ended.
             BudgetExceeded: from awaiting the thunk: the call has used more than its limits.
             PreconditionFailed: from awaiting the thunk: the input does not meet a precondition.
@@ -273,17 +273,23 @@ class MelleaSession(SessionScope):
         else has the thunk, so the generation is cancelled too.
         """
         own = action.requirements if isinstance(action, Instruction) else []
+        judged = [*own, *several("requirements", requirements)]
         if return_sampling_results and strategy is None:
             raise InvalidOption("return_sampling_results needs a strategy")
+        options = merge_options(self._session._options, model_options)
+        if strategy is DEFAULT_STRATEGY and not judged and wants_stream(options):
+            # it would be there for the format alone; and what was asked for live is not held back by a strategy
+            # that nobody has asked for
+            strategy = None
         thunk = await self._start(
             Question.of(
                 action,
-                requirements=[*own, *several("requirements", requirements)],
+                requirements=judged,
                 preconditions=preconditions,
                 strategy=strategy,
                 limits=limits,
                 retries=retries,
-                format=format,
+                format=checked(format),
                 model_options=model_options,
             )
         )
@@ -355,6 +361,7 @@ class MelleaSession(SessionScope):
         model_options: ModelOptions | None = ...,
         await_result: bool = ...,
     ) -> ModelOutputThunk | SamplingResult: ...
+    @raises_briefly
     async def ainstruct(
         self,
         description: str | CBlock,
@@ -392,7 +399,9 @@ class MelleaSession(SessionScope):
             limits: What the call may use, all its attempts and judges together; see :func:`limits`.
             retries: How often a request of the call, its judges' included, is made again when it failed
                 before its answer began, or :class:`Retries`; 0: never; ``None``: as the session says.
-            format: A pydantic model class or a JSON schema that the model is constrained to.
+            format: A pydantic model class or a JSON schema that the model is constrained to. An answer that does
+                not fit it is a failed attempt of the strategy. For that alone the default strategy does not hold
+                back an answer that is streamed.
             model_options: See :class:`~mellea_sc.ModelOption`.
             await_result: Return only when the thunk is computed.
 
@@ -401,6 +410,7 @@ class MelleaSession(SessionScope):
 
         Raises:
             InvalidOption: an argument is not usable.
+            MissingExtra: for a JSON schema, if a package of the extra ``json`` is not installed.
             PromptTemplateError: a template is not valid, or uses a variable that is not given.
             SessionClosed: the session has ended.
             BudgetExceeded: from awaiting the thunk: the call has used more than its limits.
@@ -430,6 +440,7 @@ class MelleaSession(SessionScope):
             await_result=await_result,
         )
 
+    @raises_briefly
     async def achat(
         self,
         content: str,
@@ -478,6 +489,7 @@ class MelleaSession(SessionScope):
             tool_calls=thunk.tool_calls,
         )
 
+    @raises_briefly
     async def aquery(
         self,
         obj: object,
@@ -519,6 +531,7 @@ class MelleaSession(SessionScope):
             await_result=await_result,
         )
 
+    @raises_briefly
     async def atransform(
         self,
         obj: object,
@@ -559,6 +572,7 @@ class MelleaSession(SessionScope):
             await_result=await_result,
         )
 
+    @raises_briefly
     async def avalidate(
         self,
         reqs: Requirement | str | Sequence[Requirement | str],
@@ -589,9 +603,8 @@ class MelleaSession(SessionScope):
         Cancellation: every validator is cancelled.
         """
         given = [reqs] if isinstance(reqs, Requirement | str) else several("reqs", reqs)
-        nursery = await self._nursery()
-        said = self._conversation
-        ctx = await said.settled() if output is None else said.ctx
+        nursery = await self._session._nursery()
+        ctx = await self._turns.settled() if output is None else self.ctx
         with retried(retries):
             return await nursery.call(
                 judge,
@@ -636,7 +649,7 @@ class MelleaSession(SessionScope):
         limits: Limits | None = None,
         retries: int | Retries | None = None,
     ) -> StreamRequest:
-        """Generate text that is checked while it streams, as a turn of the session's conversation.
+        """Generate text that is checked while it streams, as a turn of the conversation.
 
         Await it, or enter it: ``async with m.stream("…", requirements=[…]) as result:``. The
         conversation goes on with the answer if it came to its natural end.
@@ -666,48 +679,92 @@ class MelleaSession(SessionScope):
 
         Cancellation: as of :func:`stream_with_chunking`.
         """
-        if isinstance(action, str):
-            action = Instruction(
-                action,
-                requirements,
-                user_variables=user_variables,
-                grounding_context=grounding_context,
+        with shortened():
+            if isinstance(action, str):
+                action = Instruction(
+                    action,
+                    requirements,
+                    user_variables=user_variables,
+                    grounding_context=grounding_context,
+                )
+            elif user_variables is not None or grounding_context is not None:
+                raise InvalidOption(
+                    "user_variables and grounding_context go with a description, not with a component"
+                )
+            return StreamRequest(
+                Question.of(
+                    action,
+                    requirements=requirements,
+                    preconditions=preconditions,
+                    strategy=strategy,
+                    limits=limits,
+                    retries=retries,
+                    format=checked(format),
+                    model_options=model_options,
+                ),
+                StreamOptions(
+                    chunking=chunking,
+                    lane_buffer=lane_buffer,
+                    validator_timeout=validator_timeout,
+                    lookahead=lookahead,
+                    hold_back=hold_back,
+                ),
+                functools.partial(self._turns.take_turn, runs_code=True),
+                self._session.backend,
+                validation_backend,
             )
-        elif user_variables is not None or grounding_context is not None:
-            raise InvalidOption(
-                "user_variables and grounding_context go with a description, not with a component"
-            )
-        return StreamRequest(
-            Question.of(
-                action,
-                requirements=requirements,
-                preconditions=preconditions,
-                strategy=strategy,
-                limits=limits,
-                retries=retries,
-                format=format,
-                model_options=model_options,
-            ),
-            StreamOptions(
-                chunking=chunking,
-                lane_buffer=lane_buffer,
-                validator_timeout=validator_timeout,
-                lookahead=lookahead,
-                hold_back=hold_back,
-            ),
-            functools.partial(self._conversation.take_turn, runs_code=True),
-            self.backend,
-            validation_backend,
-        )
 
     # --- inside ---------------------------------------------------------------------------------
 
     async def _start(self, question: Question) -> ModelOutputThunk:
-        nursery = await self._nursery()
+        nursery = await self._session._nursery()
         thunk = thunk_of(question, nursery)
         producer = thunk.producer
         assert producer is not None
-        code = runs_code(question)
-        turn = self._conversation.take_turn(producer.stop_throttling, runs_code=code)
+        turn = self._turns.take_turn(producer.stop_throttling, runs_code=runs_code(question))
         thunk.start(work_for(question, nursery, turn), nursery.tasks, on_never_started=turn.give_up)
         return thunk
+
+
+class MelleaSession(SessionScope, Conversation):
+    """A backend, a conversation, and every task that is started through it.
+
+    Args:
+        backend: How to talk to the model.
+        ctx: The conversation to go on with; a :class:`SimpleContext` if not given.
+        model_options: For every generation.
+        on_error: See :func:`start_session`.
+        max_concurrency: See :func:`start_session`.
+        retries: See :func:`start_session`.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        ctx: Context | None = None,
+        *,
+        model_options: ModelOptions | None = None,
+        on_error: OnError = "hold",
+        max_concurrency: int | None = None,
+        retries: int | Retries | None = None,
+    ) -> None:
+        SessionScope.__init__(
+            self,
+            retrying(backend, retries),
+            model_options=model_options,
+            on_error=on_error,
+            max_concurrency=max_concurrency,
+        )
+        Conversation.__init__(self, self, SimpleContext() if ctx is None else ctx)
+
+    def conversation(self, ctx: Context | None = None) -> Conversation:
+        """Another conversation in this session, as each user of a server has one.
+
+        Args:
+            ctx: What was said so far: a stored conversation, ``ChatContext.from_messages(…)``, or that of another
+                one, which it then goes on from by itself. Nothing, in a :class:`ChatContext`, if not given.
+
+        Raises:
+            InvalidOption: ``ctx`` is no context.
+        """
+        return Conversation(self, ChatContext() if ctx is None else ctx)

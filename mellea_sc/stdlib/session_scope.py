@@ -23,7 +23,7 @@ import anyio.to_thread
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.errors import InvalidOption, SessionClosed, WrongEventLoop
 from mellea_sc.core.model_options import ModelOptions, merge_options
-from mellea_sc.runtime.failures import raise_unchanged
+from mellea_sc.runtime.failures import raise_unchanged, raises_briefly
 from mellea_sc.runtime.generation.bound import BoundBackend, SpawnTarget
 from mellea_sc.runtime.loop_thread import PATIENCE
 from mellea_sc.runtime.loops.current import current_loop, may_run, running_loop
@@ -31,6 +31,7 @@ from mellea_sc.runtime.loops.forks import tell_of_forks
 from mellea_sc.runtime.nursery import AdoptedNursery, Nursery
 from mellea_sc.runtime.portal import SyncPortal, refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError, log_unobserved
+from mellea_sc.stdlib.formats import checked
 
 __all__ = ["SessionScope"]
 
@@ -93,6 +94,7 @@ class SessionScope:
         self._block = nursery
         return self
 
+    @raises_briefly
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
@@ -135,6 +137,7 @@ class SessionScope:
                 raise_unchanged(ExceptionGroup(what, [exc, *group.exceptions]))
             log_unobserved("the session", list(group.exceptions))
 
+    @raises_briefly
     async def aclose(self) -> None:
         """Wait for what is running in this event loop and for blocking calls, and end the session.
 
@@ -252,8 +255,9 @@ class SessionScope:
         loops: list[object] = []
         if self._block is not None and self._block.is_open:
             loops.append(self._block.loop)
-        with self._lock:
-            loops += [loop for loop, adopted in self._adopted.items() if not adopted.has_ended]
+        # a copy and no lock: a signal's handler that calls would wait, with the lock, for a thread that wants it
+        adopted = self._adopted.copy()
+        loops += [loop for loop, nursery in adopted.items() if not nursery.has_ended]
         loops = [loop for loop in loops if loop is not own and (loop is here or may_run(loop))]
         if loops and all(loop is not here for loop in loops):
             raise WrongEventLoop("the session is running in another event loop: end it there")
@@ -280,6 +284,7 @@ class SessionScope:
             options=self._options,
             on_error=self._on_error,
             max_concurrency=self._max_concurrency,
+            check_format=checked,
             name="the session",
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Sequence
 from functools import partial
 
-from mellea_sc.core.backend import Format
+from mellea_sc.core.backend import CheckedSchema, Format
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
@@ -27,6 +27,7 @@ from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.components import Query, Transform
 from mellea_sc.stdlib.conversation import Turn
 from mellea_sc.stdlib.preconditions import answer_if_met
+from mellea_sc.stdlib.sampling.plan import does_not_fit
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 from mellea_sc.stdlib.sampling.repairing import RejectionSamplingStrategy
 
@@ -51,10 +52,12 @@ def thunk_of(question: Question, nursery: Nursery) -> ModelOutputThunk:
 
 
 def sampled_by(question: Question) -> SamplingStrategy | None:
-    """The strategy, where there is anything for one to do."""
-    if question.strategy is None or not question.strategy.is_needed(question.requirements):
-        return None
-    return question.strategy
+    """The strategy, where there is anything for one to do: an answer can fail its format, too."""
+    strategy = question.strategy
+    if strategy is None or strategy.is_needed(question.requirements):
+        return strategy
+    has_format = question.format is not None and isinstance(strategy, PlannedStrategy)
+    return strategy if has_format else None
 
 
 def runs_code(question: Question) -> bool:
@@ -90,7 +93,7 @@ async def _work(
                 await answer_if_met(question, ctx, nursery, answer, met=sink.release_output)
             else:
                 await _answer(question, nursery, ctx, thunk, sink)
-        warn_of_misfit(thunk, question.format)
+        warn_of_misfit(thunk)
         turn.commit(ctx.add(question.action).add(thunk))
 
 
@@ -157,9 +160,11 @@ async def _carry_out(
     thunk: ModelOutputThunk,
     sink: Generation,
 ) -> None:
+    schema = action.answer_schema()
+    format = schema and CheckedSchema(schema, lambda _: None)  # carrying it out will see
     async with opened_scope(nursery) as backend:
         answer, _ = await backend.generate_from_context(
-            action, ctx, format=action.answer_schema(), model_options=question.model_options
+            action, ctx, format=format, model_options=question.model_options
         )
         text = await answer.avalue()
         thunk.generation = answer.generation
@@ -171,20 +176,20 @@ async def _carry_out(
 
 
 def _single(question: Question, ctx: Context, thunk: ModelOutputThunk) -> SamplingResult:
-    """An answer that nothing could reject, as a sampling result."""
-    known = thunk.generation
+    """An answer that nothing could reject but its format, as a sampling result."""
+    known, misfit = thunk.generation, thunk.format_error
     generated = known.usage.completion_tokens if known.usage else 0
     reasoning = known.usage.reasoning_tokens if known.usage else 0
     return SamplingResult(
         result_index=0,
-        success=True,
+        success=misfit is None,
         sample_generations=[thunk],
-        sample_validations=[[]],
+        sample_validations=[[] if misfit is None else [does_not_fit(misfit)]],
         sample_actions=[question.action],
         sample_contexts=[ctx.add(question.action).add(thunk)],
         trace=Trace(
             what=thunk.name,
-            outcome="accepted",
+            outcome="accepted" if misfit is None else "rejected",
             began=0.0,
             ended=known.total_time or 0.0,
             tokens=TokenCount(generated=generated, reasoning=reasoning),

@@ -27,7 +27,8 @@ from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.core.retries import Retries
 from mellea_sc.core.spending import Limits
-from mellea_sc.stdlib.conversation import Conversation
+from mellea_sc.stdlib.conversation import Turns
+from mellea_sc.stdlib.formats import checked
 from mellea_sc.stdlib.sampling.engine.options import DEFAULT_LANE_BUFFER, StreamOptions
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 from mellea_sc.stdlib.stream.events import (
@@ -138,7 +139,7 @@ def stream_with_chunking(
             strategy=strategy,
             limits=limits,
             retries=retries,
-            format=format,
+            format=checked(format),
             model_options=model_options,
         ),
         StreamOptions(
@@ -148,7 +149,7 @@ def stream_with_chunking(
             lookahead=lookahead,
             hold_back=hold_back,
         ),
-        partial(Conversation(ctx, in_order=False).take_turn, runs_code=True),
+        partial(Turns(ctx, in_order=False).take_turn, runs_code=True),
         backend,
         validation_backend,
     )

@@ -23,6 +23,7 @@ from mellea_sc import (
     start_session,
 )
 from mellea_sc.core.base import CBlock, text_of
+from mellea_sc.stdlib.conversation import LONG
 from mellea_sc.testing import Fail, Pause, Script, ScriptedBackend, cancel_everywhere
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
@@ -132,6 +133,24 @@ async def test_a_stream_that_nobody_reads_does_not_hold_up_the_next_turn() -> No
         held = await m.stream("b", chunking="word", lookahead=1)
         assert str(await m.achat("c")) == "".join(words)
         assert await unread == held.full_text == "".join(words)
+
+
+@pytest.mark.parametrize("judged", [True, False])
+@pytest.mark.parametrize("seconds", [LONG - 1, 3 * LONG])
+async def test_a_long_wait_for_a_turn_in_which_code_runs_is_told_of_once(
+    judged: bool, seconds: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def judge(_: Context) -> ValidationResult:
+        await anyio.sleep(seconds)
+        return ValidationResult(True)
+
+    source = ScriptedBackend(lambda _: [Pause(0 if judged else seconds), "a"])
+    async with start_session(backend=source, context_type="chat") as m:
+        first = await m.ainstruct("?", requirements=[Requirement("r", judge)] if judged else None)
+        second = await m.ainstruct("??")
+        assert (await first, await second) == ("a", "a")
+    told = [one for one in caplog.messages if "has waited 30 s" in one]
+    assert len(told) == (judged and seconds > LONG)
 
 
 async def test_avalidate_waits_for_the_turns_in_line_and_judges_the_last_output() -> None:
@@ -246,7 +265,7 @@ async def test_a_conversation_is_whole_wherever_a_program_is_cancelled() -> None
         m = sessions[-1]
         assert said(m) == ["a", "a", "b", "a+b", "c.", "a+b+c."][: len(said(m))]
         assert len(said(m)) % 2 == 0
-        assert not m._conversation._line
+        assert not m._turns._line
 
     await cancel_everywhere(program, after_each=check)
 
@@ -267,7 +286,7 @@ async def test_a_validator_that_asks_its_own_conversation_gets_an_error_and_no_d
 
     async with start_session(backend=backend(), context_type="chat") as m:
         thunk = await m.ainstruct("a", requirements=[Requirement("r", asks, check_only=True)])
-        with pytest.raises(UsageError, match="another session"):
+        with pytest.raises(UsageError, match="another conversation"):
             await thunk
         assert str(await m.achat("b")) == "b"
 

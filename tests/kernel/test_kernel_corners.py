@@ -19,6 +19,7 @@ from mellea_sc import (
     start_session,
 )
 from mellea_sc.core.base import Context
+from mellea_sc.runtime.loop_thread import LoopThread
 from mellea_sc.testing import ScriptedBackend
 from mellea_sc.testing.scripted import Script
 
@@ -76,3 +77,18 @@ def test_a_requirement_refuses_what_it_cannot_mean(option: dict[str, Any]) -> No
 def test_a_count_says_only_what_there_is_to_say() -> None:
     assert str(TokenCount(generated=3)) == "3 tokens"
     assert str(TokenCount(generated=3, wasted=1, estimated=True)) == "about 3 tokens, 1 wasted"
+
+
+@pytest.mark.parametrize("ending", [True, False], ids=["at the interpreter's end", "before"])
+def test_a_loop_that_cannot_begin_is_an_error_of_who_starts_its_thread(
+    ending: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: object, **__: object) -> None:
+        raise AttributeError("a module that is only half imported")
+
+    thread = LoopThread("never begun")
+    monkeypatch.setattr("mellea_sc.runtime.loop_thread.anyio.run", run)
+    monkeypatch.setattr("mellea_sc.runtime.loop_thread.interpreter_is_ending", lambda: ending)
+    with pytest.raises(SessionClosed if ending else AttributeError):
+        thread.start()
+    assert not thread.is_running

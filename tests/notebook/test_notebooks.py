@@ -2,114 +2,14 @@
 
 from __future__ import annotations
 
-import queue
 import subprocess
 import sys
-import time
-from collections.abc import Generator
-from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
 
 import pytest
+from kernels import BEGIN, PATIENCE, Kernel, started
 
 nbformat = pytest.importorskip("nbformat")
-jupyter_client = pytest.importorskip("jupyter_client")
-
-PATIENCE = 60.0
-"""Seconds, for hangs only."""
-AGAIN = 3.0
-"""Seconds without a word, after which a cell is interrupted once more."""
-
-BEGIN = """
-from mellea_sc import *
-from mellea_sc.testing import Script, ScriptedBackend, Stall
-def answer(request):
-    if "wait" not in request.messages[-1].content:
-        return "Hello <there>."
-    print("go", flush=True)
-    return [Stall()]
-backend = ScriptedBackend(answer)
-def outcomes(): return [call.outcome for call in backend.calls]
-m = start_session(backend=backend)
-"""
-
-
-class Kernel:
-    """A running kernel; cells are run as a notebook runs them."""
-
-    def __init__(self, manager: Any, client: Any) -> None:
-        self._manager = manager
-        self._client = client
-
-    def run(self, code: str, *, interrupt_at: str | None = None) -> dict[str, str]:
-        """Run a cell; gives what it prints, its result as text and as HTML, and the name of its error."""
-        request = self._client.execute(code)
-        told: dict[str, str] = {"stream": ""}
-        is_interrupted = False
-        last_change = time.monotonic()
-        while True:
-            try:
-                message = self._client.get_iopub_msg(timeout=AGAIN)
-            except queue.Empty:
-                if time.monotonic() - last_change > PATIENCE:
-                    pytest.fail(f"the cell hangs: {code}")
-                if is_interrupted:  # the kernel loses one that comes while it is printing
-                    self._manager.interrupt_kernel()
-                continue
-            last_change = time.monotonic()
-            if message["parent_header"].get("msg_id") != request:
-                continue
-            content = message["content"]
-            match message["msg_type"]:
-                case "stream":
-                    told["stream"] += content["text"]
-                    if not is_interrupted and interrupt_at and interrupt_at in told["stream"]:
-                        is_interrupted = True
-                        self._manager.interrupt_kernel()
-                case "execute_result":
-                    told |= content["data"]
-                case "error":
-                    told["error"] = content["ename"]
-                    told["message"] = content["evalue"]
-                case "status" if content["execution_state"] == "idle":
-                    return told
-
-
-@contextmanager
-def started() -> Generator[Kernel]:
-    manager = jupyter_client.KernelManager(kernel_name="python3")
-    manager.start_kernel(stderr=subprocess.DEVNULL)
-    client = manager.blocking_client()
-    client.start_channels()
-    try:
-        client.wait_for_ready(timeout=PATIENCE)
-        yield Kernel(manager, client)
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
-
-
-@pytest.fixture(scope="module")
-def shared() -> Generator[Kernel]:
-    """One kernel for most tests: to start it takes seconds."""
-    with started() as kernel:
-        yield kernel
-
-
-@pytest.fixture
-def kernel(shared: Kernel) -> Generator[Kernel]:
-    """The kernel, with a session of its own for each test."""
-    assert shared.run(BEGIN).get("error") is None
-    yield shared
-    shared.run("m.cancel(); m.close(); await m.aclose()")
-
-
-@pytest.fixture
-def interrupted() -> Generator[Kernel]:
-    """A kernel of its own, which may die of it."""
-    with started() as kernel:
-        assert kernel.run(BEGIN).get("error") is None
-        yield kernel
 
 
 def test_1_6_a_blocking_call_works_in_a_cell(kernel: Kernel) -> None:
@@ -147,21 +47,34 @@ def test_1_6_interrupting_a_cell_cancels_its_blocking_call(interrupted: Kernel) 
     assert kernel.run("m.instruct('hi').value")["text/plain"] == "'Hello <there>.'"
 
 
-@pytest.mark.parametrize("waiting", ["await t", "async for _ in t: pass"])
-def test_interrupting_a_cell_cancels_the_thunk_that_it_awaits(kernel: Kernel, waiting: str) -> None:
-    # what ipykernel does then; it loses some of the signals themselves
-    interrupt = "asyncio.get_running_loop().call_later(0.1, asyncio.current_task().cancel)"
-    told = kernel.run(f"import asyncio\nt = await m.ainstruct('wait')\n{interrupt}\n{waiting}")
-    assert "error" in told
+@pytest.mark.parametrize(
+    "waiting",
+    [
+        "await t",
+        "await t.avalue()",
+        "async for _ in t: pass",
+        "async with m.stream('wait') as r: await r.acomplete()",
+        "async with m.stream('wait') as r:\n    async for _ in r.astream(): pass",
+    ],
+)
+def test_interrupting_a_cell_cancels_what_it_awaits(kernel: Kernel, waiting: str) -> None:
+    told = kernel.run(f"t = await m.ainstruct('wait')\n{waiting}", interrupt_at="go")
+    assert told["error"] == "CancelledError"
+    assert kernel.interrupts == 1
+    assert (
+        kernel.run("await anyio.wait_all_tasks_blocked(); outcomes()[-1]")["text/plain"]
+        == "'cancelled'"
+    )
+
+
+def test_a_thunk_whose_waiting_cell_was_interrupted_says_so(kernel: Kernel) -> None:
+    kernel.run("t = await m.ainstruct('wait')\nawait t", interrupt_at="go")
     told = kernel.run("try: await t\nexcept GenerationCancelled as error: print(error)")
     assert "the cell that waited for it was interrupted" in told["stream"]
-    assert kernel.run("outcomes()")["text/plain"] == "['cancelled']"
 
 
 def test_2_3_a_scope_in_a_cell_that_ends_a_wait_does_not_cancel_the_thunk(kernel: Kernel) -> None:
-    kernel.run(
-        "import anyio\nt = await m.ainstruct('wait')\nwith anyio.move_on_after(0.05): await t"
-    )
+    kernel.run("t = await m.ainstruct('wait')\nwith anyio.move_on_after(0.05): await t")
     assert kernel.run("outcomes()")["text/plain"] == "['running']"
 
 
@@ -177,6 +90,52 @@ def test_a_stream_in_a_cell_shows_its_text_and_what_ran_when(kernel: Kernel) -> 
     )
     assert "Hello &lt;there&gt;." in told["text/html"]
     assert "<svg" in told["text/html"]
+
+
+@pytest.mark.parametrize(
+    ("asking", "error", "lines"),
+    [
+        ("m.instruct('hi', requirements=[failing])", "ValueError", 9),
+        ("await m.ainstruct('hi', requirements=[failing], await_result=True)", "ValueError", 9),
+        ("await (await m.ainstruct('hi', requirements=[failing]))", "ValueError", 9),
+        ("await m.avalidate([failing], output='text')", "ValueError", 9),
+        ("await m.ainstruct('hi', requirements='be nice')", "InvalidOption", 12),
+        ("t = await m.ainstruct('wait'); t.cancel(); await t", "GenerationCancelled", 14),
+        (
+            "async with m.stream('hi', requirements=[LLMJudge('?', backend=backend)]) as r:\n    await r.acomplete()",
+            "UnclearJudgement",
+            13,
+        ),
+    ],
+)
+def test_an_error_in_a_cell_is_a_few_lines(
+    kernel: Kernel, asking: str, error: str, lines: int
+) -> None:
+    kernel.run("def fails(ctx): raise ValueError('a validator of mine')\nfailing = req('x', fails)")
+    told = kernel.run(asking)
+    assert told["error"] == error
+    assert told["traceback"].count("\n") <= lines
+    assert asking.splitlines()[-1] in told["traceback"]
+    if error == "ValueError":
+        assert "/mellea_sc/" not in told["traceback"]
+
+
+def test_a_kernel_whose_cells_fail_writes_nothing_to_its_standard_error(tmp_path: Path) -> None:
+    with (tmp_path / "stderr").open("w+") as stderr:
+        with started(stderr) as kernel:
+            kernel.run(BEGIN)
+            for cell in (
+                "m.instruct('hi', requirements=[req('x', lambda ctx: 1 / 0)])",
+                "await m.ainstruct('hi', requirements=[req('x', lambda ctx: 1 / 0)], await_result=True)",
+                "t = await m.ainstruct('wait'); t.cancel(); await t",
+                "async with start_session(backend=backend) as n: await n.ainstruct('hi', requirements=[req('x', lambda ctx: 1 / 0)])",
+            ):
+                kernel.run(cell)
+            assert kernel.run("m.cancel(); m.close(); await m.aclose(); 1")["text/plain"] == "1"
+        stderr.seek(0)
+        written = stderr.read().splitlines()
+    # what ipykernel always says
+    assert [line for line in written if "without encryption" not in line] == []
 
 
 def test_a_notebook_runs_from_its_first_cell_to_its_last() -> None:

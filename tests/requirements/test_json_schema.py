@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requirement_help import marks, passes
 
-from mellea_sc import InvalidOption, MissingExtra, SimpleContext, ValidJSON
+from mellea_sc import InvalidOption, MissingExtra, SimpleContext, ValidJSON, start_session
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.testing import ScriptedBackend, run_virtual
 
@@ -298,12 +298,18 @@ def test_fewer_digits_than_python_was_told_to_read_fail(monkeypatch: pytest.Monk
         sys.set_int_max_str_digits(before)
 
 
+def ask_for(schema: dict[str, object]) -> None:
+    with start_session(backend=ScriptedBackend("{}")) as m:
+        m.instruct("?", format=schema)
+
+
 @pytest.mark.parametrize(
     ("module", "make", "extra"),
     [
-        ("jsonschema", lambda: ValidJSON({}), "json"),
-        ("referencing", lambda: ValidJSON({}), "json"),
-        ("jsonschema_specifications", lambda: ValidJSON({}), "json"),
+        ("jsonschema", lambda: ValidJSON({"title": "1"}), "json"),
+        ("referencing", lambda: ValidJSON({"title": "2"}), "json"),
+        ("jsonschema_specifications", lambda: ValidJSON({"title": "3"}), "json"),
+        ("jsonschema", lambda: ask_for({"title": "4"}), "json"),
     ],
 )
 def test_a_missing_package_is_named_with_its_extra(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 from mellea_sc import (
     BackendError,
+    Conversation,
     GenerationCancelled,
     MelleaSession,
     Message,
@@ -119,6 +121,32 @@ def test_close_and_cleanup_end_a_bare_session(close: str) -> None:
     assert not threads()
     with pytest.raises(SessionClosed, match="closed"):
         m.instruct("?")
+
+
+def test_blocking_calls_have_conversations_that_several_threads_use_at_the_same_time() -> None:
+    both = threading.Barrier(2, timeout=60)
+
+    def meets(_: object) -> ValidationResult:
+        both.wait()
+        return ValidationResult(True)
+
+    async def answers_meet(_: object) -> ValidationResult:
+        return await anyio.to_thread.run_sync(meets, None)
+
+    source = ScriptedBackend(lambda request: f"answer {len(request.messages)}")
+    with start_session(backend=source) as m:
+        ann, bob = m.conversation(), m.conversation()
+
+        def talk(conversation: Conversation) -> list[str]:
+            first = conversation.instruct("?", requirements=[Requirement("r", answers_meet)])
+            return [first.value, str(conversation.chat("?")), conversation.act("?").value]
+
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(talk, [ann, bob])) == [["answer 1", "answer 3", "answer 5"]] * 2
+        assert threads() == [THREAD]
+        assert (len(ann.ctx.as_list()), len(m.ctx.as_list())) == (6, 0)
+    with pytest.raises(SessionClosed):
+        ann.chat("?")
 
 
 def test_a_block_without_a_call_starts_no_thread() -> None:

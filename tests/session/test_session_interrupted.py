@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import mellea_sc
-from mellea_sc import start_session
+from mellea_sc import MelleaSession, SessionClosed, start_session
 from mellea_sc.testing import ScriptedBackend
 
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
@@ -34,15 +34,21 @@ ROOMS = [
 some others."""
 
 
+def raise_interrupt() -> None:
+    raise KeyboardInterrupt
+
+
 class CtrlC:
     """Raises KeyboardInterrupt at some of the lines that this thread comes to, counted from 1.
 
     Args:
         moments: At which of them.
+        handler: Called instead, as the handler of another signal would be.
     """
 
-    def __init__(self, *moments: int) -> None:
+    def __init__(self, *moments: int, handler: Callable[[], None] = raise_interrupt) -> None:
         self._moments = moments
+        self._handler = handler
         self.lines = 0
         self.where: list[str] = []
 
@@ -66,7 +72,7 @@ class CtrlC:
         self.lines += 1
         if self.lines in self._moments:
             self.where.append(f"{Path(code.co_filename).name}:{frame.f_lineno} {event}")
-            raise KeyboardInterrupt
+            self._handler()
         return self._trace
 
 
@@ -137,3 +143,32 @@ def test_ctrl_c_twice_at_any_lines_neither_hangs_nor_leaves_a_thread(
     for _ in range(3000 if NIGHTLY else 60):
         first = chance.randrange(1, lines)
         interrupted(run, first, first + 1 + int(chance.expovariate(1 / 25)))
+
+
+def test_a_handler_that_calls_at_any_line_of_a_call_gets_its_answer() -> None:
+    said: list[str] = []
+
+    def call() -> None:
+        try:
+            said.append(m.instruct("handler").value)
+        except SessionClosed as error:
+            said.append(type(error).__name__)
+
+    def program() -> str:
+        answers = [m.instruct("?").value, m.instruct("?").value]
+        m.close()
+        return "".join(answers)
+
+    def session() -> MelleaSession:
+        return start_session(backend=ScriptedBackend(lambda _: "done"))
+
+    m = session()
+    with CtrlC() as counted:
+        program()
+    assert counted.lines > 100
+    for moment in range(1, counted.lines, 1 if NIGHTLY else 3):
+        m = session()
+        with CtrlC(moment, handler=call) as handled:
+            assert program() == "donedone", handled.where
+        assert said.pop() in ("done", "SessionClosed"), handled.where
+        assert not [one for one in threading.enumerate() if one.name == THREAD], handled.where

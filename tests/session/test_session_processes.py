@@ -81,7 +81,7 @@ def test_a_fork_in_the_middle_of_another_threads_call_does_not_wait_for_that() -
         """
         m = start_session(backend=ScriptedBackend(lambda r: ["a ", Pause(1)]), context_type="chat")
         call = threading.Thread(target=lambda: m.instruct("a")); call.start()
-        until(lambda: m._conversation._line)
+        until(lambda: m._turns._line)
         pid = os.fork()
         if pid == 0:
             print(m.instruct("b").value, flush=True)
@@ -225,6 +225,20 @@ def test_ctrl_c_twice_while_a_validator_computes_ends_the_program() -> None:
         """
     )
     assert (ended.returncode, ended.stdout) == (0, "KeyboardInterrupt\n")
+
+
+def test_a_first_call_while_threads_are_being_ended_is_answered_or_told_so() -> None:
+    ended = program(
+        """
+        m = session()
+        def call():
+            try: print(m.instruct("?").value)
+            except SessionClosed: print("hello")  # where no thread can be started by then
+            m.close()
+        threading._register_atexit(call)
+        """
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "hello\n", "")
 
 
 @pytest.mark.timeout(1600)

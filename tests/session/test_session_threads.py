@@ -21,6 +21,7 @@ from mellea_sc import (
     BackendError,
     GenerationCancelled,
     MelleaSession,
+    Message,
     ModelOption,
     PartialValidationResult,
     Requirement,
@@ -29,6 +30,7 @@ from mellea_sc import (
     SyncCallInEventLoop,
     UsageError,
     ValidationResult,
+    ValidatorTimeout,
     start_session,
     stream_with_chunking,
     wait_for_all_mots,
@@ -174,7 +176,7 @@ def test_the_error_of_a_stream_of_the_loop_itself_may_be_raised_in_another_loop(
     async def main() -> None:
         backend = ScriptedBackend(["a. ", Fail(BackendError("broken"))])
         result = await stream_with_chunking("?", backend, SimpleContext())
-        await result.wait_ended()
+        await result.wait_finished()
         assert await errors_of(result.acomplete, [OTHER[loop]]) == {"BackendError"}
         await anyio.wait_all_tasks_blocked()
 
@@ -452,6 +454,32 @@ def test_a_validator_whose_thread_asks_its_own_conversation_is_told(
         if blocking:
             assert m.instruct("?").value == "a."
             m.close()
+
+
+def test_a_validator_whose_thread_has_the_same_loop_ask_is_ended_by_its_timeout() -> None:
+    """Nothing tells it from a thread of the program's own, whose turn comes after this one."""
+
+    async def main(pool: concurrent.futures.Executor) -> None:
+        loop = asyncio.get_running_loop()
+        asked: list[concurrent.futures.Future[Message]] = []
+
+        async with start_session(backend=quick(), context_type="chat") as m:
+
+            def ask_again() -> None:
+                asked.append(asyncio.run_coroutine_threadsafe(m.achat("again"), loop))
+                asked[0].result()
+
+            async def validate(_: object) -> ValidationResult:
+                await loop.run_in_executor(pool, ask_again)
+                return ValidationResult(True)
+
+            waiting = Requirement("x", validate, timeout=0.2)
+            with pytest.raises(ValidatorTimeout):
+                await m.ainstruct("?", requirements=[waiting], await_result=True)
+            assert str(await asyncio.wrap_future(asked[0])) == "a."
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        asyncio.run(main(pool))
 
 
 @LOOPS

@@ -117,7 +117,7 @@ async def test_4_8_an_exception_that_leaves_the_block_cancels_the_run_and_stays_
 
 async def test_4_8_an_error_that_nobody_has_seen_leaves_the_block_once() -> None:
     async def read_some(result: StreamChunkingResult) -> None:
-        await result.wait_ended()
+        await result.wait_finished()
 
     async def read_all(result: StreamChunkingResult) -> None:
         with pytest.raises(ModelError):
@@ -250,7 +250,7 @@ async def test_1_5_an_error_without_a_session_is_not_logged_while_somebody_may_s
     backend = ScriptedBackend(["One. ", Fail(ModelError("broken"))])
     async with assert_no_leaks():
         result = await stream_with_chunking(CBlock("?"), backend, SimpleContext())
-        await result.wait_ended()
+        await result.wait_finished()
         await anyio.wait_all_tasks_blocked()
         with pytest.raises(ModelError):
             await result.acomplete()
@@ -263,7 +263,7 @@ def test_1_5_an_error_that_nobody_saw_is_logged_when_the_loop_ends(
     async def program() -> None:
         backend = ScriptedBackend(["One. ", Fail(ModelError("broken"))])
         result = await stream_with_chunking(CBlock("?"), backend, SimpleContext())
-        await result.wait_ended()
+        await result.wait_finished()
 
     for loop in ("asyncio", "trio"):
         caplog.clear()
@@ -279,7 +279,7 @@ async def test_1_4_an_error_that_nobody_saw_leaves_the_session() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         async with m:
             result = await m.stream("?")
-            await result.wait_ended()
+            await result.wait_finished()
     (error,) = caught.value.exceptions
     assert isinstance(error, ModelError)
 

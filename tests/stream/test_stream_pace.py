@@ -173,7 +173,7 @@ async def test_4_9_without_lookahead_a_reader_may_come_at_the_very_end() -> None
     backend = ScriptedBackend(Script([f"w{n} " for n in range(1000)]))
     async with start_session(backend=backend) as m:
         result = await m.stream("?", requirements=[Check()], chunking="word")
-        await result.wait_ended()
+        await result.wait_finished()
         assert len(await read_chunks(result)) == 1000
 
 
@@ -254,7 +254,7 @@ async def test_4_9_nothing_is_released_after_the_end() -> None:
         assert await anext(chunks) == "One."
         await anyio.sleep(1)
         result.cancel()
-        await result.wait_ended()
+        await result.wait_finished()
         before = result.full_text
         await result.acomplete()
         assert result.full_text == before == "One. Two."

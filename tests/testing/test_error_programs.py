@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.unobserved import Unobserved
+from mellea_sc.testing._errors.values import Strategy
 from mellea_sc.testing.clock import LoopName
 from mellea_sc.testing.error_programs import (
     Answering,
@@ -112,3 +113,29 @@ def test_a_program_that_is_told_of_an_error_that_nobody_put_in_is_found(
 
     monkeypatch.setattr(Nursery, "check_usable", check)
     assert "unexpected: RuntimeError('not one of ours')" in lost_errors(PROGRAM, loop)
+
+
+# --- at the end of asyncio's loop ----------------------------------------------------------------------------
+
+FAILS = attrs.evolve(SLOW, delay=None, fails_at=0)
+UNTIDY = attrs.evolve(SLOW, delay=0, untidy="plain")
+
+
+@LOOPS
+@pytest.mark.parametrize("strategy", ["none", "two series"])
+@pytest.mark.filterwarnings(
+    "ignore:coroutine .* was never awaited"
+)  # asyncio drops what it has not begun
+def test_an_error_on_its_way_when_the_loop_ends_is_logged(
+    loop: LoopName, strategy: Strategy
+) -> None:
+    """A stream without a session, whose second judge raises when the first one cancels it."""
+    work = attrs.evolve(WORK, kind="stream of its own", judges=(FAILS, UNTIDY), strategy=strategy)
+    answer = Answering(deltas=("One. ", "One. "), error=None, at=0, untidy=None)
+    program = attrs.evolve(PROGRAM, works=(work,), answers=(answer,), bare=True)
+    ends_after = [
+        attrs.evolve(program, steps=(Step("start"), *[Step("sleep")] * turns), seed=seed)
+        for turns in range(9)
+        for seed in range(5)
+    ]
+    assert [lost for one in ends_after if (lost := lost_errors(one, loop))] == []

@@ -5,22 +5,34 @@ from __future__ import annotations
 import copy
 import logging
 import pickle
+import sys
+from collections.abc import Sequence
 
 import anyio
 import pydantic
 import pytest
 
 from mellea_sc import (
+    Backend,
     BackendError,
     CBlock,
     ChatContext,
+    Component,
+    Context,
     Delta,
     EmptyAnswer,
     GenerationInfo,
     GenerationRequest,
+    InvalidOption,
     LLMJudge,
+    MObject,
     ModelOption,
+    PatternTooSlow,
+    RejectionSamplingStrategy,
     RepairTemplateStrategy,
+    Requirement,
+    SamplingResult,
+    SamplingStrategy,
     ToolCall,
     ToolCallDelta,
     UnclearJudgement,
@@ -31,8 +43,12 @@ from mellea_sc import (
     limits,
     simple_validate,
     start_session,
+    stream_with_chunking,
+    wait_for_all_mots,
 )
-from mellea_sc.core.backend import ChatMessage
+from mellea_sc.core.backend import ChatMessage, Format
+from mellea_sc.core.base import Span
+from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.testing import Pause, Script, ScriptedBackend, Stall, Step
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
@@ -284,7 +300,7 @@ async def test_a_text_that_does_not_fit_is_told_and_is_no_instance(
     answer: Script, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with start_session(backend=ScriptedBackend(answer)) as m:
-        thunk = await m.ainstruct("A city.", format=City, await_result=True)
+        thunk = await m.ainstruct("A city.", format=City, strategy=None, await_result=True)
     assert (thunk.value, thunk.parsed_repr) == (answer.steps, None)
     assert thunk.format_error is not None
     assert "no City" in thunk.format_error
@@ -298,17 +314,122 @@ async def test_a_text_that_does_not_fit_is_told_and_is_no_instance(
     assert copy.deepcopy(thunk).format_error == thunk.format_error
 
 
-async def test_of_a_schema_the_text_is_kept_and_what_is_no_json_is_told(
+async def test_a_text_that_fits_its_schema_is_what_it_means(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with start_session(backend=ScriptedBackend(LIMA, '{"name": "Li')) as m:
-        whole = await m.ainstruct("?", format=SCHEMA, await_result=True)
-        assert (whole.parsed_repr, whole.format_error) == (LIMA, None)
-        assert not caplog.records
-        cut = await m.ainstruct("?", format=SCHEMA, await_result=True)
-    assert cut.parsed_repr == cut.value
-    assert cut.format_error is not None
-    assert len(caplog.records) == 1
+    async with start_session(backend=ScriptedBackend(LIMA)) as m:
+        thunk = await m.ainstruct("?", format=SCHEMA, await_result=True)
+    assert (thunk.parsed_repr, thunk.format_error) == (LIMA, None)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ('{"name": "Li', "it cannot be read as JSON: Unterminated string"),
+        ("[]", '$: wanted is {"type": "object"}'),
+        ('{"name": "Lima"}', "$: 'people' is a required property"),
+        ('{"name": "Lima", "people": "S3CRET"}', '$.people: wanted is {"type": "integer"}'),
+        ('{"name": "S3CRET", "people": 1}', '$.name: wanted is {"pattern": "^[A-Z][a-z]+$"}'),
+        ('{"name": "Lima", "people": 1, "at": 2}', "$: Additional properties are not allowed"),
+        ('{"name": "Lima", "people": 1, "is": ["x", "S3CRET"]}', '$.is[1]: wanted is {"enum"'),
+    ],
+)
+@pytest.mark.parametrize("how", ["instruct", "sampled", "act", "stream", "backend", "bare"])
+async def test_a_text_that_does_not_fit_its_schema_is_told_with_the_place_and_means_nothing(
+    how: str, answer: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "pattern": "^[A-Z][a-z]+$"},
+            "people": {"type": "integer"},
+            "is": {"type": "array", "items": {"enum": ["x", "y"]}},
+        },
+        "required": ["name", "people"],
+        "additionalProperties": False,
+    }
+    backend = ScriptedBackend(lambda _: answer)
+    async with start_session(backend=backend) as m:
+        match how:
+            case "instruct":
+                thunk = await m.ainstruct("?", format=schema, strategy=None, await_result=True)
+            case "sampled":
+                thunk = await m.ainstruct("?", format=schema, requirements=[GOOD])
+                await thunk
+            case "act":
+                thunk = await m.aact(CBlock("?"), format=schema, strategy=None, await_result=True)
+            case "backend":
+                thunk, _ = await m.backend.generate_from_context("?", m.ctx, format=schema)
+                await thunk
+            case "bare":
+                stream = stream_with_chunking("?", backend, m.ctx, format=schema, chunking=None)
+                async with stream as result:
+                    await result.acomplete()
+                thunk = result.as_thunk
+            case _:
+                async with m.stream("?", format=schema, chunking=None) as result:
+                    await result.acomplete()
+                thunk = result.as_thunk
+    assert (thunk.value, thunk.parsed_repr) == (answer, None)
+    assert thunk.format_error is not None
+    assert said in thunk.format_error
+    assert [said in record.getMessage() for record in caplog.records] == [True]
+    assert "S3CRET" not in caplog.text
+    assert backend.calls[0].request.json_schema == schema
+
+
+@pytest.mark.parametrize(
+    "schema", [{"type": "nope"}, {"$schema": "https://x"}, {"$ref": "#"}, {"enum": [{1, 2}]}]
+)
+async def test_what_is_no_schema_that_can_be_checked_is_refused_before_anything_begins(
+    schema: dict[str, object],
+) -> None:
+    backend = ScriptedBackend(lambda _: "{}")
+    async with start_session(backend=backend) as m:
+        with pytest.raises(InvalidOption):
+            await m.ainstruct("?", format=schema)
+        with pytest.raises(InvalidOption):
+            await m.stream("?", format=schema)
+    assert not backend.calls
+
+
+@pytest.mark.parametrize("strategy", [None, RejectionSamplingStrategy(loop_budget=2)])
+async def test_a_pattern_of_a_schema_that_takes_too_long_is_an_error(
+    strategy: RejectionSamplingStrategy | None,
+) -> None:
+    schema = {"type": "string", "pattern": "(?:a|aa)+[bc]"}
+    async with start_session(backend=ScriptedBackend(f'"{"a" * 60}! c"')) as m:
+        thunk = await m.ainstruct("?", format=schema, strategy=strategy)
+        with pytest.raises(PatternTooSlow):
+            await thunk
+
+
+async def test_judges_and_methods_of_objects_need_no_package_and_tell_of_no_misfit(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Shelf(MObject):
+        lends = ("count",)
+
+        def count(self) -> int:
+            return 3
+
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    answers = ["Yes, it is.", '{"method": "count", "arguments": {}, "text": ""}']
+    async with start_session(backend=ScriptedBackend(*answers)) as m:
+        [verdict] = await m.avalidate("be nice", output="Hello.")
+        assert verdict
+        assert await (await m.aquery(Shelf(), "How many?")) == "3"
+    assert not caplog.records
+
+
+async def test_a_schema_that_is_changed_meanwhile_is_the_one_that_was_given() -> None:
+    schema: dict[str, object] = {"type": "object"}
+    async with start_session(backend=ScriptedBackend([Pause(1), "{}"])) as m:
+        thunk = await m.ainstruct("?", format=schema)
+        schema["type"] = "string"
+        assert await thunk == "{}"
+    assert thunk.format_error is None
 
 
 async def test_calls_are_no_misfit(caplog: pytest.LogCaptureFixture) -> None:
@@ -338,6 +459,111 @@ async def test_a_strategy_asks_again_for_an_answer_that_does_not_fit(
     ]
     assert "people: Field required" in backend.calls[1].prompt
     assert not caplog.records  # the answer that was kept is good
+
+
+@pytest.mark.parametrize("format", [City, SCHEMA])
+@pytest.mark.parametrize(
+    ("strategy", "calls"),
+    [
+        (RejectionSamplingStrategy(loop_budget=3), 3),
+        (RepairTemplateStrategy(loop_budget=2), 2),
+        ("default", 2),
+        (None, 1),
+    ],
+    ids=["rejection", "repair", "default", "none"],
+)
+async def test_a_misfit_is_a_failed_attempt_of_a_strategy_without_requirements(
+    strategy: SamplingStrategy | str | None,
+    calls: int,
+    format: Format,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    given = {} if strategy == "default" else {"strategy": strategy}
+    answers = ['{"name": "Lima"}'] * (calls - 1) + [LIMA, "more than is needed"]
+    backend = ScriptedBackend(*(answers if calls > 1 else ["{}"]))
+    async with start_session(backend=backend) as m:
+        thunk = await m.ainstruct("A city.", format=format, await_result=True, **given)  # type: ignore[call-overload]
+    assert len(backend.calls) == thunk.generation.attempts == calls
+    assert thunk.sampling is not None
+    assert thunk.sampling.success == (calls > 1)
+    if calls > 1:
+        assert (thunk.value, thunk.format_error) == (LIMA, None)
+        assert not caplog.records
+    else:
+        [(_, verdict)] = thunk.sampling.result_validations
+        assert verdict.reason == thunk.format_error
+        assert thunk.sampling.trace is not None
+        assert thunk.sampling.trace.outcome == "rejected"
+
+
+async def test_a_repair_is_told_why_the_answer_does_not_fit_its_schema() -> None:
+    backend = ScriptedBackend('{"name": "Lima", "people": "many"}', LIMA)
+    async with start_session(backend=backend) as m:
+        repair = RepairTemplateStrategy(loop_budget=2)
+        thunk = await m.ainstruct("A city.", format=SCHEMA, strategy=repair, await_result=True)
+    assert thunk.value == LIMA
+    assert '$.people: wanted is {"type": "integer"}' in backend.calls[1].prompt
+
+
+async def test_what_fits_at_once_is_asked_for_once_and_keeps_what_was_thought() -> None:
+    backend = ScriptedBackend([*thought("hm"), Pause(1), LIMA])
+    async with start_session(backend=backend) as m:
+        thunk = await m.ainstruct("A city.", format=City)
+        assert not thunk.is_computed()
+        assert await thunk == LIMA
+    assert thunk.parsed_repr == City(name="Lima", people=10)
+    assert thunk.reasoning == "hm"
+    assert len(backend.calls) == 1
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+async def test_a_streamed_answer_is_held_back_for_its_format_only_by_a_strategy_that_was_given(
+    explicit: bool,
+) -> None:
+    backend = ScriptedBackend(["no ", Pause(1), "city"], LIMA)
+    given = {"strategy": RejectionSamplingStrategy(loop_budget=2)} if explicit else {}
+    async with start_session(backend=backend, model_options=STREAM) as m:
+        thunk = await m.ainstruct("A city.", format=City, **given)  # type: ignore[call-overload]
+        deltas = [delta async for delta in thunk]
+    assert deltas == ([LIMA] if explicit else ["no ", "city"])
+    assert (thunk.format_error is None) == explicit
+
+
+async def test_a_strategy_of_the_users_asks_with_the_schema_that_it_is_given() -> None:
+    formats: list[object] = []
+
+    class Twice(SamplingStrategy):
+        async def sample(
+            self,
+            action: Component | Span,
+            context: Context,
+            backend: Backend,
+            requirements: Sequence[Requirement],
+            *,
+            format: Format | None = None,
+            model_options: ModelOptions | None = None,
+        ) -> SamplingResult:
+            formats.append(format)
+            thunks = [
+                (await backend.generate_from_context(action, context, format=format))[0]
+                for _ in range(2)
+            ]
+            await wait_for_all_mots(thunks)
+            best = next(i for i, thunk in enumerate(thunks) if thunk.format_error is None)
+            return SamplingResult(
+                result_index=best,
+                success=True,
+                sample_generations=thunks,
+                sample_validations=[[], []],
+                sample_actions=[action] * 2,
+                sample_contexts=[context] * 2,
+            )
+
+    backend = ScriptedBackend("[]", LIMA)
+    async with start_session(backend=backend) as m:
+        thunk = await m.ainstruct("A city.", format=SCHEMA, strategy=Twice(), await_result=True)
+    assert (thunk.value, thunk.format_error) == (LIMA, None)
+    assert formats == [SCHEMA]
 
 
 async def test_where_no_answer_fits_the_kept_one_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -150,4 +150,4 @@ async def test_a_stream_shows_what_was_released_and_what_failed() -> None:
     assert "Good." in shown
     assert "Bad <" not in shown
     assert "stopped by a failed check" in shown
-    assert ">fail<" in shown
+    assert ">✗ fail<" in shown

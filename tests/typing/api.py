@@ -35,6 +35,7 @@ from mellea_sc import (
     CompletedEvent,
     Component,
     Context,
+    Conversation,
     Delta,
     ErrorEvent,
     FullValidationEvent,
@@ -248,6 +249,26 @@ async def the_others(m: MelleaSession, thunk: ModelOutputThunk) -> None:
     assert_type(await m.avalidate([req("a"), "b"], output="text"), list[ValidationResult])
     assert_type(m.validate(MaxSentences(2), input="Write."), list[ValidationResult])
     m.validate([1])  # type: ignore[list-item]
+
+
+async def conversations(m: MelleaSession, flag: bool) -> Conversation:
+    talk = m.conversation()
+    assert_type(talk, Conversation)
+    assert_type(m.conversation(ChatContext.from_messages(talk.ctx.to_messages())), Conversation)
+    m.conversation([{"role": "user", "content": "Hi."}])  # type: ignore[arg-type]
+    assert_type(await talk.ainstruct("Write."), ModelOutputThunk)
+    assert_type(await talk.ainstruct("Write.", return_sampling_results=True), SamplingResult)
+    assert_type(
+        talk.instruct("Write.", return_sampling_results=flag), ModelOutputThunk | SamplingResult
+    )
+    assert_type(await talk.aact("Go on."), ModelOutputThunk)
+    assert_type(await talk.achat("Hello."), Message)
+    assert_type(talk.chat("Hello."), Message)
+    assert_type(talk.query([1], "How many?"), ModelOutputThunk)
+    assert_type(await talk.avalidate("be polite"), list[ValidationResult])
+    async with talk.stream("Write.") as result:
+        assert_type(result, StreamChunkingResult)
+    return m  # a session is one
 
 
 # --- thunks -----------------------------------------------------------------------------------------

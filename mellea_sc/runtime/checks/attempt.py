@@ -56,8 +56,8 @@ from mellea_sc.runtime.checks.validation import validate_all
 from mellea_sc.runtime.failures import (
     failure_of,
     raise_unchanged,
-    sole_error,
     stray_cancellation_as,
+    task_group,
 )
 from mellea_sc.runtime.generation.bound import opened_scope
 from mellea_sc.runtime.generation.prompt import request_for
@@ -404,12 +404,11 @@ class Attempt:
             self._begin()
             with self._race:
                 async with opened_scope(judges, started=self.judge_began) as judging:
-                    with sole_error():
-                        async with anyio.create_task_group() as tasks:
-                            # A task of its own: each delta resumes all coroutines that its task is in
-                            # the middle of, and here these are those of the run, the runner and the attempt.
-                            tasks.start_soon(self._produce, nursery, name="producer")
-                            self._start(tasks, judging, nursery)
+                    async with task_group() as tasks:
+                        # A task of its own: each delta resumes all coroutines that its task is in
+                        # the middle of, and here these are those of the run, the runner and the attempt.
+                        tasks.start_soon(self._produce, nursery, name="producer")
+                        self._start(tasks, judging, nursery)
                     is_whole = not self._errors and not self.ledger.failed
                     if is_whole and not self._begins:
                         self._lanes.finish()

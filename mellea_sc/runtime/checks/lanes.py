@@ -54,7 +54,7 @@ from mellea_sc.runtime.checks.ledger import UNKNOWN, Chunk, Ledger, Move
 from mellea_sc.runtime.deadlines import WaitTimeout
 from mellea_sc.runtime.failures import stray_cancellation_as, tidied
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.runtime.loops.current import clock
+from mellea_sc.runtime.loops.current import checkpoint_before_error, clock
 from mellea_sc.runtime.nursery import reraise_if_cancelled
 from mellea_sc.runtime.pacing import Valve, Valves
 
@@ -370,7 +370,7 @@ class Lane:
         """The verdict where the requirement fails open; otherwise the error is raised."""
         await reraise_if_cancelled(error)
         if not self.requirement.fail_open:
-            await anyio.lowlevel.cancel_shielded_checkpoint()
+            await checkpoint_before_error()
             raise error
         log.warning("an error in %r counts as unknown", self.requirement, exc_info=tidied(error))
         return UNKNOWN

@@ -17,7 +17,7 @@ from mellea_sc.core.errors import (
 )
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import Requirement, ValidationResult
-from mellea_sc.runtime.failures import sole_error, stray_cancellation_as, tidied
+from mellea_sc.runtime.failures import stray_cancellation_as, task_group, tidied
 from mellea_sc.runtime.generation.prompt import settle
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import reraise_if_cancelled
@@ -81,10 +81,9 @@ async def validate_all(
     if len(requirements) == 1:  # there is nothing beside it: no task
         await judge(0, requirements[0])
         return [verdicts[0]]
-    with sole_error():
-        async with anyio.create_task_group() as tasks:
-            for index, requirement in enumerate(requirements):
-                tasks.start_soon(judge, index, requirement, name=f"validate {requirement!r}")
+    async with task_group() as tasks:
+        for index, requirement in enumerate(requirements):
+            tasks.start_soon(judge, index, requirement, name=f"validate {requirement!r}")
     return [verdicts[index] for index in range(len(requirements))]
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, cast
 
-from mellea_sc.core.backend import Format, GenerationRequest
+from mellea_sc.core.backend import CheckedSchema, Format, GenerationRequest
 from mellea_sc.core.base import Component, Span
 from mellea_sc.core.errors import EmptyAnswer, UnexpectedToolCalls
 from mellea_sc.core.generation_info import GenerationInfo
@@ -90,15 +90,16 @@ def read_meaning(
 ) -> None:
     """Set what the text of a thunk means, and why it does not fit its format, if it does not.
 
-    It means what the component reads in it, or itself. A format that is a class gives an instance instead, or
-    ``None`` where the text does not fit, or is not there because the model wants functions to be called.
+    It means what the component reads in it, or itself; a format that is a class gives an instance instead.
+    It means nothing, ``None``, where it does not fit its format, or where a class was asked for and the model wants
+    functions to be called.
     """
     has_answer = bool(text) or not thunk.tool_calls
     if format is not None and has_answer:
         instance, thunk.format_error = _read(text, format)
     else:
         instance = None
-    if isinstance(format, type):
+    if isinstance(format, type) or thunk.format_error is not None:
         thunk.parsed_repr = instance
     else:
         thunk.parsed_repr = action.parse(text) if isinstance(action, Component) else text
@@ -112,8 +113,10 @@ def misfit_of(text: str, format: Format | None) -> str | None:
 def _read(text: str, format: Format) -> tuple[object, str | None]:
     """The value that a text stands for in a format, and why it does not fit it."""
     try:
+        if isinstance(format, CheckedSchema):
+            return None, format.misfit_of(text)
         if isinstance(format, Mapping):
-            json.loads(text)  # whether it fits the schema is for ValidJSON to say
+            json.loads(text)
             return None, None
         return format.model_validate_json(text), None
     except (ValueError, RecursionError) as error:
@@ -134,7 +137,7 @@ def _place(loc: object) -> str:
     return f"{'.'.join(map(str, cast('tuple[object, ...]', loc)))}: " if loc else ""
 
 
-def warn_of_misfit(thunk: ModelOutputThunk, format: Format | None) -> None:
+def warn_of_misfit(thunk: ModelOutputThunk) -> None:
     """Log that an answer does not fit its format, if it does not."""
     if thunk.format_error is None:
         return
@@ -145,9 +148,8 @@ def warn_of_misfit(thunk: ModelOutputThunk, format: Format | None) -> None:
         else ""
     )
     log.warning(
-        "asked for %r with a format: %s%s. The text is the value%s",
+        "asked for %r with a format: %s%s. The text is the value, and parsed_repr is None",
         thunk.name,
         thunk.format_error,
         why,
-        ", and parsed_repr is None" if isinstance(format, type) else "",
     )

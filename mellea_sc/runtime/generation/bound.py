@@ -28,14 +28,13 @@ from mellea_sc.core.backend import (
     Delta,
     Format,
     GenerationRequest,
-    schema_of,
 )
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import SessionClosed
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
 from mellea_sc.core.prompt import beginning_of
 from mellea_sc.runtime.budgets.scope import budget_scope
-from mellea_sc.runtime.failures import sole_error, stray_cancellation_as
+from mellea_sc.runtime.failures import stray_cancellation_as, task_group
 from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.generation import Generation
 from mellea_sc.runtime.generation.prompt import describe, request_for
@@ -156,7 +155,7 @@ def start_generation(
     """Start one generation in a task of the place's."""
     place.check_usable()
     nursery = place.nursery
-    schema_of(format)
+    format = nursery.check_format(format)
     options = merge_options(nursery.options, model_options)
     thunk = ModelOutputThunk(nursery, name=describe(action), streamed=wants_stream(options))
 
@@ -165,8 +164,7 @@ def start_generation(
         beginning = beginning_of(action, prefills=nursery.backend.prefills)
         thunk.generation = await pump(nursery, request, sink, beginning)
         read_meaning(thunk, sink.text, action, format)
-        if isinstance(format, type):  # judges have schemas, and read more than JSON
-            warn_of_misfit(thunk, format)
+        warn_of_misfit(thunk)
 
     thunk.start(work, place.tasks)
     return thunk
@@ -184,11 +182,10 @@ async def opened_scope(
     """
     before = _on_started.set(started or _on_started.get())
     try:
-        with sole_error():
-            async with anyio.create_task_group() as tasks:
-                with stray_cancellation_as("a validator, a strategy or a tool"):
-                    yield bound_to(SpawnTarget(nursery, tasks), started)
-                tasks.cancel_scope.cancel("its scope ended")
+        async with task_group() as tasks:
+            with stray_cancellation_as("a validator, a strategy or a tool"):
+                yield bound_to(SpawnTarget(nursery, tasks), started)
+            tasks.cancel_scope.cancel("its scope ended")
     finally:
         _on_started.reset(before)
 

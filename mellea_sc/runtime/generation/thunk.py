@@ -20,6 +20,7 @@ from mellea_sc.core.generation_info import NOTHING_KNOWN, GenerationInfo
 from mellea_sc.core.picture import text_of_answer
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.core.tool_calls import ToolCall
+from mellea_sc.runtime.failures import short_traceback, shortened
 from mellea_sc.runtime.generation.generation import Generation, Work
 from mellea_sc.runtime.loops.notebook import is_interrupt
 from mellea_sc.runtime.nursery import Nursery
@@ -112,9 +113,11 @@ class ModelOutputThunk(Thunk):
         return f"<ModelOutputThunk {self._state}: {self.name}>"
 
     def _repr_html_(self) -> str:
-        """For notebooks: the answer when it is there, and never a wait."""
-        text = self._value or ""
-        return text_of_answer(text, f"{self.name}: {self._state}{self.generation.told()}")
+        """For notebooks: the answer as far as it may be shown, and never a wait."""
+        is_held = self.producer is not None and self.producer.is_held
+        text = "" if is_held else self.text_so_far
+        error = "" if self.error is None else f": {type(self.error).__name__}: {self.error}"
+        return text_of_answer(text, f"{self.name}: {self._state}{error}{self.generation.told()}")
 
     def __copy__(self) -> ModelOutputThunk:
         """The same text, free of the session.
@@ -198,25 +201,26 @@ class ModelOutputThunk(Thunk):
         Cancellation: only the waiting ends; the generation goes on and no text is lost.
         """
         producer = self.producer
-        if producer is not None and producer.state == "generating":
-            producer.check_loop()
-            producer.stop_throttling()
-            try:
-                await producer.wait_ended()
-            except anyio.get_cancelled_exc_class() as cancelled:
-                self._cancel_if_interrupted(cancelled)
-                raise
-        else:
-            producer = None
-        if producer is None or self._value is None:
-            # Whoever is cancelled together with the generation is cancelled, and sees no failure.
-            await anyio.lowlevel.checkpoint()
-        if self.producer is not None:
-            if self._value is None:
-                raise self.producer.to_raise()
-            self.mark_awaited()
-        assert self._value is not None
-        return self._value
+        with shortened():
+            if producer is not None and producer.state == "generating":
+                producer.check_loop()
+                producer.stop_throttling()
+                try:
+                    await producer.wait_finished()
+                except anyio.get_cancelled_exc_class() as cancelled:
+                    self._cancel_if_interrupted(cancelled)
+                    raise
+            else:
+                producer = None
+            if producer is None or self._value is None:
+                # Whoever is cancelled together with the generation is cancelled, and sees no failure.
+                await anyio.lowlevel.checkpoint()
+            if self.producer is not None:
+                if self._value is None:
+                    raise self.producer.to_raise()
+                self.mark_awaited()
+            assert self._value is not None
+            return self._value
 
     def mark_awaited(self) -> None:
         """Somebody has waited for the text: it need not be read any more."""
@@ -235,7 +239,7 @@ class ModelOutputThunk(Thunk):
         """
         if self.producer is not None:
             self.producer.check_loop()
-            await self.producer.wait_ended()
+            await self.producer.wait_finished()
 
     async def astream(self) -> str:
         """The text that is new since the last call, as soon as there is some.
@@ -260,7 +264,8 @@ class ModelOutputThunk(Thunk):
             await anyio.lowlevel.checkpoint()
             return self.value
         try:
-            text = await producer.next_text()
+            with shortened():
+                text = await producer.next_text()
         except anyio.get_cancelled_exc_class() as cancelled:
             self._cancel_if_interrupted(cancelled)
             raise
@@ -304,7 +309,7 @@ class ModelOutputThunk(Thunk):
         if self.producer is not None and (self._state == "generating" or exc is not None):
             self.cancel("its block was left")
             with anyio.CancelScope(shield=True):
-                await self.producer.wait_ended()
+                await self.producer.wait_finished()
 
     # --- for whoever makes it -------------------------------------------------------------------
 
@@ -364,7 +369,11 @@ class _Deltas:
 
     async def __anext__(self) -> str:
         while not self._done:
-            text = await self._thunk.astream()
+            try:
+                text = await self._thunk.astream()
+            except Exception as error:  # as shortened() does, at no cost for a delta
+                error.__traceback__ = short_traceback(error.__traceback__)
+                raise
             self._done = self._thunk.is_computed()
             if text:
                 return text

@@ -8,6 +8,7 @@ cancels all tasks that are left and waits for them).
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import time
 from asyncio import _get_running_loop
@@ -21,10 +22,12 @@ __all__ = [
     "call_soon_in",
     "claim",
     "clock",
+    "errors_collected_by",
     "may_run",
     "running_loop",
     "running_task",
     "spawn_root",
+    "wake_on_signals",
     "was_cancelled_natively",
 ]
 
@@ -97,8 +100,30 @@ def call_soon_in(loop: object, function: Callable[[], object]) -> bool:
     return True
 
 
+def errors_collected_by(tasks: object) -> list[BaseException]:
+    """The list in which a task group of anyio's collects what its tasks and its block raise."""
+    errors: list[BaseException] = getattr(tasks, "_exceptions", [])
+    return errors
+
+
 def spawn_root(function: Callable[[], Coroutine[object, object, None]], name: str) -> None:
     """Run a function that never raises in a task of the loop's own."""
     task = asyncio.get_running_loop().create_task(function(), name=name)
     _roots.add(task)
     task.add_done_callback(_roots.discard)
+
+
+def wake_on_signals() -> None:
+    """Let every signal wake the running loop, so that what a handler has it do is not left until something else does.
+
+    ``add_signal_handler`` does that for all signals while there is one; closing the loop ends it. The signal that it is given
+    is one that does nothing by itself.
+    """
+    loop = asyncio.get_running_loop()
+    with suppress(
+        ValueError, RuntimeError, NotImplementedError, AttributeError
+    ):  # Windows, another thread
+        if (before := signal.set_wakeup_fd(-1)) != -1:
+            signal.set_wakeup_fd(before)
+        elif signal.getsignal(signal.SIGURG) is signal.SIG_DFL:
+            loop.add_signal_handler(signal.SIGURG, lambda: None)

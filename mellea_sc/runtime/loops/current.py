@@ -15,6 +15,7 @@ from importlib.util import find_spec
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 from mellea_sc.core.errors import UsageError, WrongEventLoop
 
@@ -23,9 +24,12 @@ __all__ = [
     "call_in",
     "call_soon_in",
     "check_loop",
+    "checkpoint_before_error",
     "clock",
     "current_loop",
+    "errors_collected_by",
     "has_ended",
+    "interpreter_is_ending",
     "is_being_cancelled",
     "is_stray_cancellation",
     "loop_getter",
@@ -92,9 +96,15 @@ def loop_options() -> dict[str, bool]:
     A loop that somebody else starts is theirs to choose. When the interpreter is ending, uvloop cannot be imported
     any more.
     """
-    is_ending = not threading.main_thread().is_alive()
     is_here = sys.platform != "win32" and find_spec("uvloop") is not None
-    return {"use_uvloop": prefers_uvloop and is_here and not is_ending}
+    return {"use_uvloop": prefers_uvloop and is_here and not interpreter_is_ending()}
+
+
+def interpreter_is_ending() -> bool:
+    """Whether the interpreter is ending, and may refuse to import modules or to start threads."""
+    # the main thread counts as alive while it calls what is registered for its end, and imports fail by then
+    shutting_down: object = getattr(threading, "_SHUTTING_DOWN", False)
+    return bool(shutting_down) or not threading.main_thread().is_alive()
 
 
 prefers_uvloop: bool = True
@@ -254,6 +264,29 @@ def after_first_steps(check: Callable[[], None]) -> None:
         from mellea_sc.runtime.loops import asyncio_loop
 
         asyncio_loop.call_after_first_steps(check)
+
+
+async def checkpoint_before_error() -> None:
+    """Give other tasks a turn before an error is raised.
+
+    A coroutine that a cancellation is being thrown into would put that into the context of the error.
+
+    Cancellation: none; not even asyncio's own, which goes through shields, takes the place of the error.
+    """
+    with suppress(anyio.get_cancelled_exc_class()):
+        await anyio.lowlevel.cancel_shielded_checkpoint()
+
+
+def errors_collected_by(tasks: anyio.abc.TaskGroup) -> list[BaseException]:
+    """The list in which a task group collects its errors under asyncio; an empty one under trio.
+
+    There, no cancellation takes the place of an error.
+    """
+    if _is_trio():
+        return []
+    from mellea_sc.runtime.loops import asyncio_loop
+
+    return asyncio_loop.errors_collected_by(tasks)
 
 
 def has_ended(tasks: anyio.abc.TaskGroup) -> bool:

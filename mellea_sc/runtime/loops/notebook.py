@@ -10,7 +10,19 @@ from __future__ import annotations
 import sys
 from types import FrameType
 
-__all__ = ["in_cell", "is_interrupt"]
+__all__ = ["hear_interrupts", "in_cell", "is_interrupt"]
+
+
+def hear_interrupts() -> None:
+    """Let a kernel's event loop hear of the interruption of a cell while the cell awaits.
+
+    ipykernel 6 and 7 hand it to the loop by ``call_soon``, in a signal's handler, which does not wake a loop that waits.
+    """
+    if "ipykernel" in sys.modules and "asyncio" in sys.modules:
+        from mellea_sc.runtime.loops import asyncio_loop
+
+        if asyncio_loop.running_loop() is not None:
+            asyncio_loop.wake_on_signals()
 
 
 def in_cell() -> bool:

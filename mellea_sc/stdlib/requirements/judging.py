@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final, TypeVar
 
-from mellea_sc.core.backend import Backend, JsonSchema
+from mellea_sc.core.backend import Backend, CheckedSchema, JsonSchema
 from mellea_sc.core.base import Component, Context, Thunk
 from mellea_sc.core.errors import EmptyAnswer, InvalidOption, UnclearJudgement
 from mellea_sc.core.judgement import read_judgement
@@ -100,7 +100,7 @@ async def ask_judge(
         thunk, _ = await backend.generate_from_context(
             _Question(question, about),
             ctx.without_items(),
-            format=schema,
+            format=CheckedSchema(schema, lambda _: None),  # `read` sees, and takes more than JSON
             model_options={**options, **(model_options or {})},
         )
         try:

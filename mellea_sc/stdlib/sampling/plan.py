@@ -28,6 +28,7 @@ __all__ = [
     "Once",
     "Plan",
     "check_count",
+    "does_not_fit",
     "is_rejected",
     "raise_if_unmet",
     "reasons_in",
@@ -136,7 +137,7 @@ class AttemptResult:
             return self.rejected
         if self.misfit is None:
             return self.validations
-        return [*self.validations, (FITS_FORMAT, ValidationResult(False, reason=self.misfit))]
+        return [*self.validations, does_not_fit(self.misfit)]
 
     def thunk(self) -> ModelOutputThunk:
         """The text as far as it may be shown, as a computed thunk."""
@@ -147,6 +148,11 @@ class AttemptResult:
         """The conversation that ends with all that the model said."""
         said = ModelOutputThunk.computed(self.generated, generation=self.generation)
         return self.ask.context.add(self.ask.action).add(said)
+
+
+def does_not_fit(misfit: str) -> tuple[Requirement, ValidationResult]:
+    """The verdict on an answer that does not fit its format."""
+    return FITS_FORMAT, ValidationResult(False, reason=misfit)
 
 
 def reasons_in(verdicts: Sequence[tuple[Requirement, ValidationResult]]) -> list[str]:

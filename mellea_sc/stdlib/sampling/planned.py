@@ -18,6 +18,7 @@ from mellea_sc.runtime.checks.ledger import Chunk, Ledger
 from mellea_sc.runtime.generation.answers import read_meaning
 from mellea_sc.runtime.generation.bound import BoundBackend
 from mellea_sc.runtime.pacing import Valves
+from mellea_sc.stdlib.formats import checked
 from mellea_sc.stdlib.sampling.by_requirement import plan_for
 from mellea_sc.stdlib.sampling.engine.options import StreamOptions
 from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner, Nurseries
@@ -69,7 +70,7 @@ class PlannedStrategy(Plan, SamplingStrategy):
         question = Question(
             action=action,
             requirements=[*self.requirements, *requirements],
-            format=format,
+            format=checked(format),
             model_options=model_options,
         )
         runner = AttemptRunner(
@@ -79,7 +80,7 @@ class PlannedStrategy(Plan, SamplingStrategy):
         tried = sorted(runner.results, key=lambda one: one.number)
         answers = [one.thunk() for one in tried]
         for one, answer in zip(tried, answers, strict=True):
-            read_meaning(answer, answer.value, one.ask.action, format)
+            read_meaning(answer, answer.value, one.ask.action, question.format)
         return SamplingResult(
             result_index=next(i for i, one in enumerate(tried) if one.number == choice.number),
             success=choice.success,

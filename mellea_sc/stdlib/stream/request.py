@@ -16,12 +16,14 @@ from mellea_sc.core.backend import Backend
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import check_judges
+from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.bound import BoundBackend, SpawnTarget
 from mellea_sc.runtime.generation.prompt import describe
 from mellea_sc.runtime.loops.current import spawn_root, tell_if_never_started
 from mellea_sc.runtime.nursery import Nursery, current_nursery
 from mellea_sc.runtime.unobserved import OwnError, Unobserved
 from mellea_sc.stdlib.conversation import Turn
+from mellea_sc.stdlib.formats import checked
 from mellea_sc.stdlib.sampling.by_requirement import plan_for
 from mellea_sc.stdlib.sampling.engine.options import StreamOptions
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
@@ -64,6 +66,7 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
     def __await__(self) -> Generator[object, None, StreamChunkingResult]:
         return self.__aenter__().__await__()
 
+    @raises_briefly
     async def __aenter__(self) -> StreamChunkingResult:
         if self._used:
             raise InvalidOption("a stream request can be awaited or entered once; make another one")
@@ -71,6 +74,7 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         self._run = await self._start()
         return StreamChunkingResult(self._run)
 
+    @raises_briefly
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
@@ -187,6 +191,10 @@ async def _own_nursery(backend: Backend, session: Nursery | None) -> AsyncGenera
     """A nursery for one run with a bare backend, in the run's task."""
     options = None if session is None else session.options
     async with Nursery(
-        retrying(backend), options=options, inside=session, name="a stream of its own"
+        retrying(backend),
+        options=options,
+        inside=session,
+        check_format=checked,
+        name="a stream of its own",
     ) as nursery:
         yield nursery

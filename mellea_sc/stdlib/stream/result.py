@@ -22,6 +22,7 @@ from mellea_sc.core.requirement import (
 from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.core.trace import Cause, Trace
 from mellea_sc.runtime.checks.attempt import Attempt
+from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.answers import read_meaning
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.sampling.engine.tracing import cause_of_error, named, trace_of
@@ -45,6 +46,11 @@ class StreamChunkingResult:
 
     def __init__(self, run: StreamRun) -> None:
         self._run = run
+
+    @property
+    def requirements(self) -> Sequence[Requirement]:
+        """What must hold, as it was given (a strategy's own first): the order of verdicts everywhere."""
+        return self._run.question.requirements
 
     @property
     def completed(self) -> bool:
@@ -221,6 +227,7 @@ class StreamChunkingResult:
         """
         return self._run.gate.readers.events(lookahead)
 
+    @raises_briefly
     async def acomplete(self) -> None:
         """Wait for the end of the run; a ``lookahead`` does not hold it up any more.
 
@@ -234,11 +241,11 @@ class StreamChunkingResult:
         run.check_loop()
         if not run.ended.is_set():
             run.gate.stop_throttling()
-        await self.wait_ended()
+        await self.wait_finished()
         if (error := run.error_to_raise()) is not None:
             raise error
 
-    async def wait_ended(self) -> None:
+    async def wait_finished(self) -> None:
         """Wait for the end of the run, and leave its error, if it has one, to somebody else.
 
         Raises:
@@ -315,7 +322,8 @@ class StreamChunkingResult:
                 (label_of(one), "pass" if verdict else "fail", verdict.reason)
                 for one, verdict in self.attempts[-1].validations
             ]
-        said = text_of_answer(self.full_text, f"{self._state}{self.generation.told()}")
+        error = "" if self.error is None else f": {type(self.error).__name__}: {self.error}"
+        said = text_of_answer(self.full_text, f"{self._state}{error}{self.generation.told()}")
         return said + table_of(verdicts) + self.trace.to_svg()
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Iterator
-from functools import partial
-from typing import Protocol, TypeAlias, cast
+from functools import lru_cache, partial
+from typing import Final, Protocol, TypeAlias, cast
 
 from mellea_sc.core.backend import Format, JsonSchema, SchemaModel, schema_of
 from mellea_sc.core.errors import InvalidOption
@@ -21,7 +21,7 @@ from mellea_sc.stdlib.requirements.json.schema_checks import (
     schema_package,
 )
 
-__all__ = ["Fits", "fits"]
+__all__ = ["Fits", "fits", "misfits_with"]
 
 Fits: TypeAlias = Callable[[str], str | None]
 """What is wrong with a complete JSON text, if something is."""
@@ -45,6 +45,11 @@ def fits(schema: Format) -> Fits:
     return partial(_fits_schema, _validator(given))
 
 
+def misfits_with(schema: JsonSchema) -> Fits:
+    """As :func:`fits`, and says what the schema wants instead of what is there, which need not be in a log."""
+    return partial(_fits_schema, _validator(schema), words=_what_is_wanted)
+
+
 def _fits_model(model: type[SchemaModel], text: str) -> str | None:
     try:
         model.model_validate_json(text)
@@ -60,13 +65,38 @@ class _Invalid(Protocol):
     def message(self) -> str: ...
     @property
     def json_path(self) -> str: ...
+    @property
+    def validator(self) -> str | None: ...
+    @property
+    def validator_value(self) -> object: ...
 
 
-def _fits_schema(validator: Validator, text: str) -> str | None:
+def _what_is_wrong(invalid: _Invalid) -> str:
+    return invalid.message
+
+
+_OF_NAMES_ONLY: Final = frozenset(
+    {"required", "dependentRequired", "additionalProperties", "uniqueItems"}
+)
+"""The keywords about which the package's words quote no value."""
+
+
+def _what_is_wanted(invalid: _Invalid) -> str:
+    if invalid.validator in _OF_NAMES_ONLY:
+        return invalid.message
+    if invalid.validator is None:
+        return "nothing may be there"
+    wanted = json.dumps({invalid.validator: invalid.validator_value}, ensure_ascii=False)
+    return f"wanted is {wanted}"
+
+
+def _fits_schema(
+    validator: Validator, text: str, *, words: Callable[[_Invalid], str] = _what_is_wrong
+) -> str | None:
     try:
         value: object = json.loads(text)
     except (ValueError, RecursionError) as error:  # Python can be told to read fewer digits
-        return f"it cannot be read: {error}"
+        return f"it cannot be read as JSON: {error}"
     exceptions = schema_package("jsonschema.exceptions")
     try:
         worst = cast("_Invalid | None", exceptions.best_match(validator.iter_errors(value)))
@@ -76,7 +106,7 @@ def _fits_schema(validator: Validator, text: str) -> str | None:
         return "a number is too large to be held against the schema"
     if worst is None:
         return None
-    return f"it does not fit the schema: {_in_short(f'{worst.json_path}: {worst.message}')}"
+    return f"it does not fit the schema: {_in_short(f'{worst.json_path}: {words(worst)}')}"
 
 
 def _in_short(said: str) -> str:
@@ -86,9 +116,15 @@ def _in_short(said: str) -> str:
 
 def _validator(schema: JsonSchema) -> Validator:
     try:
-        plain = cast("dict[str, object]", json.loads(json.dumps(schema, default=dict)))
+        text = json.dumps(schema, default=dict)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidOption(f"a JSON schema is made of JSON values: {error}") from error
+    return _validator_of(text)
+
+
+@lru_cache(maxsize=64)
+def _validator_of(schema: str) -> Validator:
+    plain = cast("dict[str, object]", json.loads(schema))
     extend = schema_package("jsonschema.validators").extend
     # its own way compares each object in a list with each other one: seconds for some thousand
     # and its patterns may take any time

@@ -28,7 +28,7 @@ from mellea_sc.core.base import Context
 from mellea_sc.core.errors import BackendError, InvalidOption
 from mellea_sc.core.question import Question
 from mellea_sc.runtime.checks.attempt import Attempt
-from mellea_sc.runtime.failures import raise_unchanged, sole_error, stray_cancellation_as, tidied
+from mellea_sc.runtime.failures import raise_unchanged, stray_cancellation_as, task_group, tidied
 from mellea_sc.runtime.generation.answers import misfit_of
 from mellea_sc.runtime.generation.bound import opened_scope
 from mellea_sc.runtime.nursery import Nursery
@@ -110,9 +110,8 @@ class AttemptRunner:
                 await self._attend(self._next.pop(), nurseries)
             return self._choice
         try:
-            with sole_error():
-                async with anyio.create_task_group() as tasks:
-                    self._start_all(tasks, nurseries)
+            async with task_group() as tasks:
+                self._start_all(tasks, nurseries)
         finally:
             for error in self._errors:
                 log.warning("an attempt failed, and others went on", exc_info=tidied(error))

@@ -1,0 +1,24 @@
+"""What ``format=`` becomes where a program gives it: something that answers are held against."""
+
+from __future__ import annotations
+
+from mellea_sc.core.backend import CheckedSchema, Format, schema_of
+
+__all__ = ["checked"]
+
+
+def checked(format: Format | None) -> Format | None:
+    """The same format; a plain JSON schema as a :class:`CheckedSchema`.
+
+    Raises:
+        InvalidOption: it is neither a pydantic model class nor a JSON schema, or a schema of an unknown draft, or
+            with a reference that leads nowhere or in a circle.
+        MissingExtra: it is a schema, and a package of the extra ``json`` is not installed.
+    """
+    schema = schema_of(format)
+    if schema is None or isinstance(format, type | CheckedSchema):
+        return format
+    # loaded where it is needed: it takes as long as all the rest of a session
+    from mellea_sc.stdlib.requirements.json.schema import misfits_with
+
+    return CheckedSchema(schema, misfits_with(schema))
