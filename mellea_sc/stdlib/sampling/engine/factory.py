@@ -36,9 +36,11 @@ class Stage(Protocol):
 
     def begin_attempt(self, number: int, ask: Ask, ledger: Ledger, edits: Edits) -> View:
         """An attempt begins: gives its view."""
+        ...
 
     def end_attempt(self, number: int, attempt: Attempt) -> int:
         """An attempt has ended; gives how many of its chunks have been shown."""
+        ...
 
 
 class AttemptFactory:
