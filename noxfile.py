@@ -82,6 +82,18 @@ def lowest(session: nox.Session) -> None:
     session.run("pytest", "-m", "not model", *session.posargs)
 
 
+@nox.session(python=PYTHONS[-1])
+def newest(session: nox.Session) -> None:
+    """The test suite on the newest releases of what it stands on, those before a release included.
+
+    What looks into the private parts of trio, anyio and asyncio (``mellea_sc/testing/_loops``,
+    ``mellea_sc/runtime/loops``) is the first to notice.
+    """
+    session.install("-e", EVERYTHING)
+    session.install("--upgrade", "--pre", "anyio", "trio", "httpx", "attrs", "h11", "outcome")
+    session.run("pytest", "-m", "not model", *session.posargs)
+
+
 @nox.session
 def wheel(session: nox.Session) -> None:
     """The test suite against the built wheel, without the source tree."""

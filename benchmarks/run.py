@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks.contestants import CONTESTANTS, PROJECT, Environments, clean_environment
 from benchmarks.report import write_report
+from benchmarks.results_file import write_results
 from benchmarks.rows import ROWS, Case, Row
 
 __all__ = ["main"]
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if row.number in wanted:
             measured = measure_row(row, environments, given)
             known[row.number] = {"machine": machine(), **measured}
-            results.write_text(json.dumps(known, indent=1) + "\n")
+            write_results(results, known)
             write_report(known, given.out)
     print(f"written: {given.out / 'REPORT.md'}")
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import os
 import random
 import subprocess
@@ -23,6 +22,8 @@ from statistics import median
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+
+from benchmarks.results_file import write_results
 
 __all__ = ["main"]
 
@@ -251,7 +252,7 @@ def main() -> None:
     found["loop"] = given.loop
     said = found["verdicts"] = verdicts(found)
     given.out.mkdir(exist_ok=True)
-    (given.out / "soak.json").write_text(json.dumps(found, indent=1) + "\n")
+    write_results(given.out / "soak.json", found)
     (given.out / "plots").mkdir(exist_ok=True)
     (given.out / "plots" / "soak.svg").write_text(plot(found["samples"]))  # type: ignore[arg-type]
     for name, (ratio, is_flat) in said.items():

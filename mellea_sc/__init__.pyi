@@ -1,3 +1,4 @@
+from mellea_sc.backends import model_ids as model_ids
 from mellea_sc.backends.local import LocalBackend as LocalBackend
 from mellea_sc.backends.ollama import OllamaBackend as OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend as OpenAIBackend

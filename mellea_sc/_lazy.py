@@ -10,7 +10,6 @@ import pkgutil
 import re
 import sys
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Final
 
 __all__ = ["export_lazily", "exported"]
@@ -33,7 +32,8 @@ def export_lazily(package: str) -> None:
     def get(name: str) -> object:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value: object = getattr(import_module(modules[name]), name)
+        # as an import statement has it, for the name may be that of a module
+        value: object = getattr(__import__(modules[name], fromlist=[name]), name)
         namespace[name] = value
         return value
 

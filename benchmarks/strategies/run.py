@@ -20,6 +20,7 @@ from typing import Any
 
 import anyio
 
+from benchmarks.results_file import write_results
 from benchmarks.run import machine
 from benchmarks.strategies.report import write_report
 from benchmarks.strategies.tasks import LEAST, TASKS, Task
@@ -233,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     path = given.out / ("strategies-no-prefill.json" if given.no_prefill else "strategies.json")
     if not given.report:
-        path.write_text(json.dumps(_measured(given, path), indent=1) + "\n")
+        write_results(path, _measured(given, path))
     write_report(json.loads((given.out / "strategies.json").read_text()), given.out)
     print(f"written: {given.out / 'STRATEGIES.md'}")
 

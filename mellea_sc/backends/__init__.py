@@ -1,6 +1,7 @@
 """How to talk to models: one module per protocol.
 
 model_options.py   ModelOption, and what each protocol calls the options
+model_ids.py       names of models that differ from server to server
 openai.py          any server with OpenAI's chat completions
 ollama.py          Ollama
 local.py           the embedded engine, a child process

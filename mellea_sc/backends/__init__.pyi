@@ -1,4 +1,5 @@
 from mellea_sc.backends.local import LocalBackend as LocalBackend
+from mellea_sc.backends.model_ids import ModelIdentifier as ModelIdentifier
 from mellea_sc.backends.ollama import OllamaBackend as OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend as OpenAIBackend
 from mellea_sc.backends.retry import Retrying as Retrying

@@ -21,6 +21,7 @@ from mellea_sc.backends.http.json_values import (
     usage_in,
 )
 from mellea_sc.backends.http.lines import LineSplitter
+from mellea_sc.backends.model_ids import ModelIdentifier, name_of
 from mellea_sc.backends.model_options import (
     ModelOption,
     WireNames,
@@ -28,12 +29,14 @@ from mellea_sc.backends.model_options import (
     wire_parameters,
 )
 from mellea_sc.core.backend import Delta, GenerationRequest
+from mellea_sc.core.model_options import ModelOptions
 
 if TYPE_CHECKING:
     from mellea_sc.backends.http.client import AnyClient
 
-__all__ = ["OllamaBackend"]
+__all__ = ["OllamaBackend", "OllamaModelBackend"]
 
+DEFAULT_MODEL: Final = "granite4:micro"
 DEFAULT_PORT: Final = 11434
 
 
@@ -44,7 +47,7 @@ class OllamaBackend(HttpBackend):
     ``keep_alive``, ``think`` and the few others that Ollama wants beside them.
 
     Args:
-        model_id: The model's name, as ``ollama list`` shows it.
+        model_id: The model's name, as ``ollama list`` shows it, or one of ``model_ids``.
         base_url: Where Ollama is: a URL, a host, or host and port. By default ``OLLAMA_HOST``, else
             port 11434 of this machine.
         api_key: Where a server wants one: Ollama's own service, or a gateway. Sent as a bearer token; by
@@ -59,6 +62,7 @@ class OllamaBackend(HttpBackend):
         timeout: Seconds that connecting may take (the name's address, TCP and TLS; through a proxy, each of
             them); ``None``: any time. The answer and each of its deltas have ``ModelOption.STREAM_TIMEOUT``.
         extra_body: Fields for the body of every request, beside its options; an option of the same name wins.
+        model_options: What every request starts from; the options of a session and of a call win.
 
     Raises:
         InvalidOption: one of them cannot be used.
@@ -72,7 +76,7 @@ class OllamaBackend(HttpBackend):
 
     def __init__(
         self,
-        model_id: str,
+        model_id: str | ModelIdentifier = DEFAULT_MODEL,
         *,
         base_url: str | None = None,
         api_key: str | None = None,
@@ -82,7 +86,9 @@ class OllamaBackend(HttpBackend):
         proxy: bool | str = True,
         timeout: float | None = CONNECT_TIMEOUT,
         extra_body: Mapping[str, object] | None = None,
+        model_options: ModelOptions | None = None,
     ) -> None:
+        model = name_of(model_id, "ollama")
         url = ollama_url(base_url or os.environ.get("OLLAMA_HOST") or "")
         what = "a base URL" if base_url else "the base URL in OLLAMA_HOST"
         default_key = os.environ.get("OLLAMA_API_KEY") if _HOSTED.match(url) else None
@@ -90,7 +96,7 @@ class OllamaBackend(HttpBackend):
             url, api_key=api_key, default_key=default_key, headers=headers, what=what
         )
         settings = ClientSettings(verify=verify, proxy=proxy, timeout=timeout)
-        super().__init__(model_id, address, _advice(model_id), client, settings)
+        super().__init__(model, address, _advice(model), client, settings, model_options)
         self._extra_body = checked_extra_body(extra_body, _WIRE)
 
     def payload(self, request: GenerationRequest) -> dict[str, object]:
@@ -136,6 +142,10 @@ class OllamaBackend(HttpBackend):
         delta.finish_reason = reason if isinstance(reason, str) and reason else "stop"
         delta.usage = usage_in(chunk, "prompt_eval_count", "eval_count")
         return delta
+
+
+OllamaModelBackend = OllamaBackend
+"""Mellea's name for it."""
 
 
 def ollama_url(host: str) -> str:

@@ -26,6 +26,7 @@ from mellea_sc.backends.http.json_values import (
     text_in,
     usage_in,
 )
+from mellea_sc.backends.model_ids import ModelIdentifier, name_of
 from mellea_sc.backends.model_options import (
     ModelOption,
     WireNames,
@@ -34,6 +35,7 @@ from mellea_sc.backends.model_options import (
 )
 from mellea_sc.core.backend import Delta, GenerationRequest, JsonSchema, Usage
 from mellea_sc.core.errors import BackendRejected, InvalidOption
+from mellea_sc.core.model_options import ModelOptions
 
 if TYPE_CHECKING:
     from mellea_sc.backends.http.client import AnyClient
@@ -52,7 +54,7 @@ class OpenAIBackend(HttpBackend):
     Options of other names go to the server as they are, ``top_p`` for example.
 
     Args:
-        model_id: The model's name, as the server knows it.
+        model_id: The model's name, as the server knows it, or one of ``model_ids``.
         base_url: Where the server is, ``http://127.0.0.1:8080`` or ``…/v1``; a URL without a path is
             taken to end in ``/v1``. By default ``OPENAI_BASE_URL``, else OpenAI's own.
         api_key: By default ``OPENAI_API_KEY``; servers on one's own machine mostly need none.
@@ -75,6 +77,7 @@ class OpenAIBackend(HttpBackend):
             takes ``continue_final_message`` (llama.cpp, vLLM, SGLang) or needs nothing, ``"prefix"`` where the
             message is to be marked as a prefix (Mistral, DeepSeek); a server that refuses the first gets the second.
         uds: Path of a unix socket to go through; ``base_url`` is then the address seen by the server.
+        model_options: What every request starts from; the options of a session and of a call win.
 
     Raises:
         InvalidOption: one of them cannot be used.
@@ -87,7 +90,7 @@ class OpenAIBackend(HttpBackend):
 
     def __init__(
         self,
-        model_id: str,
+        model_id: str | ModelIdentifier,
         *,
         base_url: str | None = None,
         api_key: str | None = None,
@@ -101,12 +104,14 @@ class OpenAIBackend(HttpBackend):
         strict: bool | None = None,
         prefills: bool | Literal["prefix"] = False,
         uds: str | None = None,
+        model_options: ModelOptions | None = None,
     ) -> None:
+        model = name_of(model_id, "openai")
         if prefills not in (True, False, "prefix"):
             raise InvalidOption(f'prefills must be a bool or "prefix", not {prefills!r}')
         address = _address(base_url, api_key, uds, headers)
         settings = ClientSettings(verify=verify, proxy=proxy, timeout=timeout)
-        super().__init__(model_id, address, _advice(model_id), client, settings)
+        super().__init__(model, address, _advice(model), client, settings, model_options)
         self.prefills: bool = bool(prefills)
         self._extra_body = checked_extra_body(extra_body, WireNames({}, _RESERVED))
         self._stream_options = stream_options

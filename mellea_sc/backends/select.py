@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Literal, TypedDict, Unpack, cast
 
 from mellea_sc.backends.http.environment import Verify
+from mellea_sc.backends.model_ids import ModelIdentifier, name_of
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.errors import InvalidOption
 
@@ -18,7 +19,6 @@ __all__ = ["BACKEND_NAMES", "OpenAISettings", "ServerSettings", "make_backend"]
 
 BACKEND_NAMES: Final = ("local", "ollama", "openai")
 """What a backend can be called."""
-DEFAULT_OLLAMA_MODEL: Final = "granite4:micro"
 
 
 class ServerSettings(TypedDict, total=False):
@@ -45,7 +45,7 @@ class OpenAISettings(ServerSettings, total=False):
 
 def make_backend(
     backend_name: str | None = None,
-    model_id: str | None = None,
+    model_id: str | ModelIdentifier | None = None,
     **settings: Unpack[OpenAISettings],
 ) -> Backend:
     """The backend of a name; nothing is opened yet.
@@ -53,8 +53,8 @@ def make_backend(
     Args:
         backend_name: ``"local"``, ``"ollama"`` or ``"openai"``. By default what ``MELLEA_SC_BACKEND``
             says, else ``"local"`` where its extra is installed, else ``"ollama"``.
-        model_id: The model; for ``"local"`` also the path of a GGUF file. By default what
-            ``MELLEA_SC_MODEL`` says, else one that suits the backend.
+        model_id: The model, by its name or as one of ``model_ids``; for ``"local"`` the path of a GGUF file.
+            By default what ``MELLEA_SC_MODEL`` says, else one that suits the backend.
         settings: Of the server, for ``"ollama"`` and ``"openai"``: ``base_url``, ``api_key``, ``headers``,
             ``client``, ``verify``, ``proxy``, ``timeout``, ``extra_body``, and for ``"openai"`` also
             ``stream_options``, ``strict``, ``prefills`` and ``uds``.
@@ -76,17 +76,15 @@ def make_backend(
             _refuse(name, settings, OpenAISettings.__optional_keys__)
             return OpenAIBackend(model, **settings)
         case "ollama":
-            from mellea_sc.backends.ollama import OllamaBackend
+            from mellea_sc.backends.ollama import DEFAULT_MODEL, OllamaBackend
 
             _refuse(name, settings, ServerSettings.__optional_keys__)
-            return OllamaBackend(
-                model or DEFAULT_OLLAMA_MODEL, **cast("ServerSettings", _given(settings))
-            )
+            return OllamaBackend(model or DEFAULT_MODEL, **cast("ServerSettings", _given(settings)))
         case "local":
             from mellea_sc.backends.local import LocalBackend
 
             _refuse(name, settings, frozenset())
-            return LocalBackend(model)
+            return LocalBackend(None if model is None else name_of(model, name))
         case _:
             raise InvalidOption(
                 f"there is no backend called {name!r}: the names are {', '.join(BACKEND_NAMES)}"

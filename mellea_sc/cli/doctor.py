@@ -25,9 +25,9 @@ from mellea_sc.backends.engine.process import require_engine
 from mellea_sc.backends.http.backend import HttpBackend
 from mellea_sc.backends.http.json_values import fields_of, list_of, parse_object
 from mellea_sc.backends.local import LocalBackend
-from mellea_sc.backends.ollama import OllamaBackend
+from mellea_sc.backends.ollama import DEFAULT_MODEL, OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
-from mellea_sc.backends.select import BACKEND_NAMES, DEFAULT_OLLAMA_MODEL, make_backend
+from mellea_sc.backends.select import BACKEND_NAMES, make_backend
 from mellea_sc.cli.ending import BACKEND, VALID, said_of
 from mellea_sc.cli.headers import headers_from
 from mellea_sc.cli.lines import console_on, hanging
@@ -173,7 +173,7 @@ def _is_in_cache() -> bool:
 
 
 async def _look_at_ollama(headers: Mapping[str, str] | None) -> Finding:
-    model = _model() or DEFAULT_OLLAMA_MODEL
+    model = _model() or DEFAULT_MODEL
     backend = OllamaBackend(model, headers=headers)
     answer = await _get(backend, "/api/tags")
     models = [str(fields_of(one).get("name")) for one in list_of(answer.get("models"))]

@@ -1,1 +1,8 @@
-"""Values and contracts: no tasks, no I/O. Imports nothing of ours but itself."""
+"""Values and contracts: no tasks, no I/O. Imports nothing of ours but itself.
+
+What Mellea exports from its ``core`` can be imported from here, see ``__init__.pyi``; the modules have more.
+"""
+
+from mellea_sc._lazy import export_lazily
+
+export_lazily(__name__)

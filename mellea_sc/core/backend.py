@@ -11,6 +11,7 @@ import abc
 import copy
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import attrs
@@ -151,6 +152,8 @@ class Backend(abc.ABC):
     not, it is asked to go on."""
     judges: bool = True
     """Whether the model is of any use as a judge. Where it is not, asking it for a judgement is an error."""
+    model_options: ModelOptions = MappingProxyType({})
+    """What every request starts from; the options of a session and of a call win."""
 
     @abc.abstractmethod
     def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:

@@ -19,10 +19,24 @@ from mellea_sc.core.tool_calls import ToolCall
 if TYPE_CHECKING:
     from typing import Self
 
+    from mellea_sc.runtime.generation.thunk import ModelOutputThunk
+else:
+
+    def __getattr__(name):
+        # Mellea has its thunk here; ours has a task, so it lives in the runtime, and is imported when asked for
+        if name != "ModelOutputThunk":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from mellea_sc.runtime.generation.thunk import ModelOutputThunk
+
+        return ModelOutputThunk
+
+
 __all__ = [
     "CBlock",
     "Component",
     "Context",
+    "ContextTurn",
+    "ModelOutputThunk",
     "Role",
     "Span",
     "Thunk",
@@ -182,6 +196,19 @@ def pending_thunks(*spans: Span) -> Iterator[Thunk]:
             stack.extend(reversed(span.parts()))
 
 
+@attrs.frozen
+class ContextTurn:
+    """What was said, and what was answered.
+
+    Args:
+        model_input: ``None`` where an answer stands alone.
+        output: The answer: a thunk, or a message of the assistant's; ``None`` where there is none yet.
+    """
+
+    model_input: Span | None
+    output: Span | None
+
+
 class Context(abc.ABC):
     """What was said so far: immutable, a chain of spans; adding gives a new context.
 
@@ -193,6 +220,8 @@ class Context(abc.ABC):
 
     remembers: ClassVar[int | None] = None
     """How many of the newest items are kept; ``None``: all."""
+    is_chat_context: ClassVar[bool] = True
+    """Whether the model gets to see what was said before."""
 
     def __init__(self) -> None:
         self._previous: Context | None = None
@@ -255,6 +284,33 @@ class Context(abc.ABC):
             if isinstance(item, Thunk):
                 return item
         return None
+
+    def last_turn(self) -> ContextTurn | None:
+        """The newest item and, where it is an answer, what it answers; ``None`` where nothing was said."""
+        items: list[Span | None] = [None, *self.as_list(2)]
+        last = items[-1]
+        if last is None:
+            return None
+        return (
+            ContextTurn(items[-2], last)
+            if role_of(last) == "assistant"
+            else ContextTurn(last, None)
+        )
+
+    @property
+    def node_data(self) -> Span | None:
+        """The newest item; ``None`` where nothing was said."""
+        return self._item
+
+    @property
+    def previous_node(self) -> Context | None:
+        """The context before the newest item was added; ``None`` where nothing was said."""
+        return self._previous
+
+    @property
+    def is_root_node(self) -> bool:
+        """Whether nothing was said."""
+        return self._item is None
 
     @abc.abstractmethod
     def view_for_generation(self) -> list[Span]:

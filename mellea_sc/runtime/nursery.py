@@ -11,6 +11,9 @@ then the connections are closed. Leaving it by an exception or a cancellation *c
 waits for their cleanup; the connections are closed after that, shielded and bounded in time, so that
 a task that is closing its response still has them.
 
+A nursery may have guests: nurseries of clones of its session, whose tasks are started in a task of its hosts. They
+are cancelled with its tasks, and joined after these, which may use them to the end.
+
 A task's error belongs to the thunk or run that the task computes. Those report here what nobody has
 observed yet, and what is left of that when the nursery is left is raised in one group.
 """
@@ -27,7 +30,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from contextvars import Context, ContextVar, Token, copy_context
 from functools import partial
 from types import TracebackType
-from typing import Final, Self, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Final, Self, TypeVar, TypeVarTuple
 
 import anyio
 import anyio.abc
@@ -41,7 +44,7 @@ from mellea_sc.core.errors import (
     GenerationCancelled,
     SessionClosed,
 )
-from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.runtime.deadlines import DeadlineTimer, WaitTimeout
 from mellea_sc.runtime.failures import (
     failure_of,
@@ -54,19 +57,19 @@ from mellea_sc.runtime.loops.current import (
     checkpoint_before_error,
     current_loop,
     has_ended,
-    pass_on_interrupt,
     running_loop,
     running_task,
-    spawn_root,
     tell_if_never_started,
 )
 from mellea_sc.runtime.loops.notebook import hear_interrupts
 from mellea_sc.runtime.pacing import Slot, Slots, Valves
 from mellea_sc.runtime.unobserved import OnError, OwnError, Unobserved, log_unobserved
 
+if TYPE_CHECKING:
+    from mellea_sc.runtime.adopted import AdoptedNursery
+
 __all__ = [
     "CLEANUP_TIMEOUT",
-    "AdoptedNursery",
     "Nursery",
     "current_nursery",
     "reraise_if_cancelled",
@@ -110,7 +113,7 @@ class Nursery:
 
     Args:
         backend: What generations of this nursery are made with.
-        options: Model options that every generation starts from.
+        options: Model options that every generation starts from, on top of the backend's own.
         on_error: ``"hold"``: a failure belongs to its thunk; ``"cancel"``: the first one cancels all;
             ``"log"``: as ``"hold"``, and what nobody observed is logged instead of kept and raised.
         max_concurrency: At most so many requests are in flight at the same time.
@@ -139,7 +142,8 @@ class Nursery:
     ) -> None:
         self.backend = backend
         self.check_format: Callable[[Format | None], Format | None] = check_format
-        self.options: ModelOptions = options or {}
+        self.own_options: ModelOptions = options or {}
+        self.options: ModelOptions = merge_options(backend.model_options, options)
         self.on_error: OnError = on_error
         self.name = name
         self.loop: object = current_loop()
@@ -147,6 +151,7 @@ class Nursery:
         self.is_open: bool = False
         self.outer: Nursery | None = None
         self._link: _Link | None = None
+        self._guests: set[AdoptedNursery] = set()
         self.unobserved: Unobserved = Unobserved(name, on_error)
         self._cancelled = False
         self._is_inside = inside is not None
@@ -169,6 +174,9 @@ class Nursery:
                     yield
                     if not self._is_inside:
                         self.valves.drain()
+                # not before: until now, what runs here may start something there
+                for guest in list(self._guests):
+                    guest.leave()
             finally:
                 self.is_open = False
                 self._close_link()
@@ -234,6 +242,8 @@ class Nursery:
         self._cancelled = True
         if self.is_open:
             self.tasks.cancel_scope.cancel(reason)
+        for guest in list(self._guests):
+            guest.nursery.cancel(reason)
 
     # --- its tasks ------------------------------------------------------------------------
 
@@ -323,6 +333,23 @@ class Nursery:
             why = f" ({self.cancel_reason})" if self.cancel_reason else ""
             raise SessionClosed(f"{self.name} has ended{why}: nothing can be started in it")
 
+    # --- nurseries of others that live in this one --------------------------------------------
+
+    def admit(self, guest: AdoptedNursery) -> None:
+        """Hold another nursery: it is cancelled with this one, or joined after the tasks of this one.
+
+        Raises:
+            SessionClosed: this one has been left or cancelled.
+            WrongEventLoop: it belongs to another event loop.
+        """
+        self.check_usable()
+        self._start_host(tell_if_never_started(guest.run, guest.has_left), name=guest.name)
+        self._guests.add(guest)
+
+    def dismiss(self, guest: AdoptedNursery) -> None:
+        """A guest has ended."""
+        self._guests.discard(guest)
+
     # --- what generations need --------------------------------------------------------------
 
     def slot(self, limit: WaitTimeout | None = None) -> Slot:
@@ -403,84 +430,8 @@ class Nursery:
                 link.scope.cancel()
 
 
-class AdoptedNursery:
-    """A nursery that the running event loop hosts: cancelled and joined when the loop ends.
-
-    Args:
-        nursery: A nursery that nobody has entered.
-    """
-
-    def __init__(self, nursery: Nursery) -> None:
-        self.nursery = nursery
-        self._entered = anyio.Event()
-        self._leave = anyio.Event()
-        self._left = anyio.Event()
-        self._outcome: BaseException | None = None
-        spawn_root(
-            tell_if_never_started(self._root, self._has_left), f"mellea_sc root of {nursery.name}"
-        )
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether its tasks are gone."""
-        return self._left.is_set()
-
-    async def ready(self) -> Nursery:
-        """The nursery, as soon as tasks can be started in it."""
-        if not self._entered.is_set():
-            await self._entered.wait()
-        return self.nursery
-
-    async def _root(self) -> None:
-        try:
-            async with self.nursery:
-                self._entered.set()
-                await self._leave.wait()
-        except (BaseExceptionGroup, KeyboardInterrupt) as raised:
-            errors = leaves_of(raised)
-            failures = [error for error in errors if not isinstance(error, KeyboardInterrupt)]
-            if failures:
-                what = f"errors in {self.nursery.name} that nobody observed"
-                self._outcome = BaseExceptionGroup(what, failures)
-                if not self._leave.is_set():
-                    log_unobserved(self.nursery.name, failures)
-            if len(failures) < len(errors):
-                pass_on_interrupt()
-        finally:
-            self._has_left()
-
-    def _has_left(self) -> None:
-        self._entered.set()
-        self._left.set()
-
-    async def aclose(self) -> None:
-        """Join its tasks and end it.
-
-        Raises:
-            ExceptionGroup: of the errors that nobody observed.
-
-        Cancellation: the tasks are cancelled, and their cleanup is waited for; errors go before, as in
-        a task group.
-        """
-        self._leave.set()
-        try:
-            await self._left.wait()
-        except BaseException:
-            self.nursery.cancel("closing the session was cancelled")
-            with anyio.CancelScope(shield=True):
-                await self._left.wait()
-            self._raise_outcome()
-            raise
-        self._raise_outcome()
-
-    def _raise_outcome(self) -> None:
-        if self._outcome is not None:
-            outcome, self._outcome = self._outcome, None
-            raise_unchanged(outcome)
-
-
 async def reraise_if_cancelled(error: Exception) -> None:
-    """Where an error is caught that may only tell of the caller's own cancellation: be cancelled, then.
+    """If the caller is being cancelled, raise that instead of an error that may only tell of it.
 
     Who is cancelled together with its session, or by a limit, is cancelled and sees no error.
     """

@@ -20,6 +20,7 @@ class SimpleContext(Context):
     __slots__ = ()
 
     remembers: ClassVar[int | None] = 2
+    is_chat_context: ClassVar[bool] = False
 
     def view_for_generation(self) -> list[Span]:
         """Nothing."""

@@ -87,8 +87,9 @@ class Turns:
     """
 
     def __init__(self, ctx: Context, *, in_order: bool) -> None:
-        self.ctx = ctx
+        self.ctx: Context = ctx
         self._in_order = in_order
+        self._replaced = 0  # how often
         self._line: deque[_QueuedTurn] = deque()
         self._lock = threading.Lock()  # a session may be used in the event loops of several threads
         tell_of_forks(self)
@@ -119,6 +120,33 @@ class Turns:
                 "in a validator use the backend that it is given, or a conversation of its own"
             )
 
+    def replace(self, ctx: Context, *, in_order: bool) -> None:
+        """Go on with another conversation. What requests that wait for nobody add to the old one is forgotten.
+
+        Raises:
+            UsageError: a turn is being taken, or waits for its turn, and would be lost.
+        """
+        with self._lock:
+            if self._line:
+                raise UsageError(
+                    "the conversation has turns that have not ended, which would be lost: await them, or cancel "
+                    "them, before it is replaced"
+                )
+            self.ctx = ctx
+            self._in_order = in_order
+            self._replaced += 1
+
+    def commit_free(self, ctx: Context, begun: int) -> None:
+        """A turn that waited for no other has succeeded; nothing, if the conversation was replaced meanwhile.
+
+        Args:
+            ctx: The conversation with it.
+            begun: How often the conversation had been replaced when it was taken.
+        """
+        with self._lock:
+            if begun == self._replaced:
+                self.ctx = ctx
+
     def take_turn(self, stop_throttling: Callable[[], None], *, runs_code: bool) -> Turn:
         """Take the next place in the line.
 
@@ -130,7 +158,8 @@ class Turns:
             UsageError: as of :meth:`check_outside`.
         """
         if not self._in_order:
-            return _FreeTurn(self)
+            with self._lock:
+                return _FreeTurn(self, self.ctx, self._replaced)
         turn = _QueuedTurn(self, stop_throttling, runs_code)
         with self._lock:
             self.check_outside()
@@ -195,9 +224,11 @@ class _FreeTurn:
     """A turn that waits for no other, and that no other waits for."""
 
     _turns: Turns
+    _before: Context
+    _begun: int
 
     async def __aenter__(self) -> Context:
-        return self._turns.ctx
+        return self._before
 
     async def __aexit__(
         self,
@@ -208,7 +239,7 @@ class _FreeTurn:
         return
 
     def commit(self, ctx: Context) -> None:
-        self._turns.ctx = ctx
+        self._turns.commit_free(ctx, self._begun)
 
     def give_up(self) -> None:
         """Nobody waits for it."""

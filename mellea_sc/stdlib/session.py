@@ -7,10 +7,12 @@ runs the a-method to its end in the session's own thread. ``session_scope.py`` h
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Concatenate, Final, Literal, ParamSpec, TypeVar, Unpack, overload
 
+from mellea_sc.backends.model_ids import ModelIdentifier
 from mellea_sc.backends.retry import retrying
 from mellea_sc.backends.select import OpenAISettings, make_backend
 from mellea_sc.core.arguments import several
@@ -19,6 +21,7 @@ from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
+from mellea_sc.core.prompt import messages_for
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import Requirement, ValidationResult, as_requirement
 from mellea_sc.core.retries import Retries, retried
@@ -51,7 +54,7 @@ DEFAULT_STRATEGY: Final = RejectionSamplingStrategy(loop_budget=2)
 
 def start_session(
     backend_name: str | None = None,
-    model_id: str | None = None,
+    model_id: str | ModelIdentifier | None = None,
     ctx: Context | None = None,
     *,
     context_type: Literal["simple", "chat"] | None = None,
@@ -71,7 +74,8 @@ def start_session(
     Args:
         backend_name: ``"local"``, ``"ollama"`` or ``"openai"``; else ``MELLEA_SC_BACKEND``, else ``local``
             where the extra is installed, else ``ollama``.
-        model_id: The model's name; else ``MELLEA_SC_MODEL``, else one that the backend chooses.
+        model_id: The model's name, or one of ``model_ids``; else ``MELLEA_SC_MODEL``, else one that the
+            backend chooses.
         ctx: The conversation to go on with; a :class:`SimpleContext` if not given.
         context_type: ``"simple"`` or ``"chat"``, instead of ``ctx``.
         model_options: For every generation, see :class:`~mellea_sc.ModelOption`.
@@ -142,6 +146,16 @@ def _blocking(
     return call
 
 
+def _is_in_order(ctx: object) -> bool:
+    """Whether requests that go on with a conversation wait for one another."""
+    if not isinstance(ctx, Context):
+        raise InvalidOption(
+            f"ctx must be a context, not {type(ctx).__name__}: of messages make one with "
+            "ChatContext.from_messages(…)"
+        )
+    return not isinstance(ctx, SimpleContext)
+
+
 class Conversation:
     """Turns of talk with the model of a session, and what was said in them.
 
@@ -161,21 +175,56 @@ class Conversation:
     """
 
     def __init__(self, session: SessionScope, ctx: Context) -> None:
-        if not isinstance(ctx, Context):
-            raise InvalidOption(
-                f"ctx must be a context, not {type(ctx).__name__}: of messages make one with "
-                "ChatContext.from_messages(…)"
-            )
         self._session = session
-        self._turns = Turns(ctx, in_order=not isinstance(ctx, SimpleContext))
+        self._turns = Turns(ctx, in_order=_is_in_order(ctx))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} in {self._session!r}>"
 
+    # --- its conversation -----------------------------------------------------------------------
+
     @property
     def ctx(self) -> Context:
-        """The conversation so far: every turn that has succeeded."""
+        """The conversation so far: every turn that has succeeded. Assign another one to go on with that.
+
+        Raises:
+            UsageError: on assigning: requests that take turns in the conversation have not ended.
+            InvalidOption: on assigning: it is no context.
+        """
         return self._turns.ctx
+
+    @ctx.setter
+    def ctx(self, ctx: Context) -> None:
+        self._turns.replace(ctx, in_order=_is_in_order(ctx))
+
+    def reset(self) -> None:
+        """Forget what was said: the conversation is empty, of the same kind and settings.
+
+        Raises:
+            UsageError: requests that take turns in the conversation have not ended.
+        """
+        self.ctx = self.ctx.without_items()
+
+    def last_prompt(self) -> list[dict[str, str]] | None:
+        """The messages that the newest answer of the conversation was asked with, in OpenAI's form.
+
+        Of several attempts, those of the one that was kept. The system prompt is the session's or its
+        backend's. ``None`` where there is no answer.
+        """
+        answer = self.ctx.last_output()
+        ctx: Context | None = self.ctx
+        if isinstance(answer, ModelOutputThunk) and answer.sampling is not None:
+            ctx = answer.sampling.result_ctx
+        while ctx is not None and not isinstance(ctx.node_data, Thunk):
+            ctx = ctx.previous_node
+        asked = None if ctx is None else ctx.previous_node
+        if asked is None or asked.node_data is None or asked.previous_node is None:
+            return None
+        options = merge_options(self._session._raw.model_options, self._session._options)
+        messages = messages_for(
+            asked.node_data, asked.previous_node, options, prefills=self._session._raw.prefills
+        )
+        return [{"role": one.role, "content": one.content} for one in messages]
 
     # --- the a-methods -------------------------------------------------------------------------
 
@@ -768,3 +817,25 @@ class MelleaSession(SessionScope, Conversation):
             InvalidOption: ``ctx`` is no context.
         """
         return Conversation(self, ChatContext() if ctx is None else ctx)
+
+    def clone(self) -> MelleaSession:
+        """The same session with a conversation of its own, which goes on from where this one is.
+
+        Neither sees what the other says from now on. What the clone starts belongs to this session too: it is
+        joined or cancelled when this one ends. A clone may be ended before, or be a block of its own.
+
+        Raises:
+            SessionClosed: the session has ended.
+        """
+        self._check_open()
+        clone = copy.copy(self)
+        SessionScope.__init__(
+            clone,
+            self._raw,
+            model_options=self._options,
+            on_error=self._on_error,
+            max_concurrency=self._max_concurrency,
+            host=self,
+        )
+        Conversation.__init__(clone, clone, self.ctx)
+        return clone

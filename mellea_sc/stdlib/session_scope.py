@@ -23,12 +23,13 @@ import anyio.to_thread
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.errors import InvalidOption, SessionClosed, WrongEventLoop
 from mellea_sc.core.model_options import ModelOptions, merge_options
+from mellea_sc.runtime.adopted import AdoptedNursery
 from mellea_sc.runtime.failures import raise_unchanged, raises_briefly
 from mellea_sc.runtime.generation.bound import BoundBackend, SpawnTarget
 from mellea_sc.runtime.loop_thread import PATIENCE
 from mellea_sc.runtime.loops.current import current_loop, may_run, running_loop
 from mellea_sc.runtime.loops.forks import tell_of_forks
-from mellea_sc.runtime.nursery import AdoptedNursery, Nursery
+from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.portal import SyncPortal, refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError, log_unobserved
 from mellea_sc.stdlib.formats import checked
@@ -46,6 +47,7 @@ class SessionScope:
         model_options: For every generation.
         on_error: Whether a failure is held for its thunk, cancels all, or is logged when nobody observed it.
         max_concurrency: At most so many requests are in flight at the same time, in each event loop.
+        host: A session that owns what this one starts.
     """
 
     backend: BoundBackend
@@ -58,6 +60,7 @@ class SessionScope:
         model_options: ModelOptions | None,
         on_error: OnError,
         max_concurrency: int | None,
+        host: SessionScope | None = None,
     ) -> None:
         if on_error not in get_args(OnError):
             raise InvalidOption(f'on_error must be "hold", "cancel" or "log", not {on_error!r}')
@@ -71,7 +74,8 @@ class SessionScope:
         self._adopted: dict[object, AdoptedNursery] = {}
         self._lock = threading.Lock()
         self._ended: str | None = None
-        self._portal = SyncPortal(self)
+        self._host = host
+        self._portal: SyncPortal = SyncPortal(self) if host is None else host._portal
         self.backend = BoundBackend(self._place, backend)
         tell_of_forks(self)
 
@@ -80,6 +84,8 @@ class SessionScope:
         return f"<{type(self).__name__} of {self._raw!r}, {state}>"
 
     def _check_open(self) -> None:
+        if self._host is not None:
+            self._host._check_open()
         if self._ended:
             raise SessionClosed(f"the session has ended ({self._ended}): start another one")
 
@@ -176,7 +182,7 @@ class SessionScope:
 
         Cancellation: the calls are cancelled too, and the thread's end is waited for, a bounded time.
         """
-        if not self._portal.is_running:
+        if self._host is not None or not self._portal.is_running:
             return
         if not cancel:
             try:
@@ -216,7 +222,8 @@ class SessionScope:
         try:
             self._portal.call(close)
         finally:
-            self._portal.close()
+            if self._host is None:
+                self._portal.close()
 
     def cancel(self, reason: str | None = None) -> None:
         """Cancel everything that the session runs, and end it.
@@ -269,7 +276,7 @@ class SessionScope:
         self._adopted.clear()
 
     def __del__(self) -> None:
-        if not getattr(self, "_ended", True) and self._adopted:
+        if not getattr(self, "_ended", True) and self._adopted and self._host is None:
             warnings.warn(
                 f"unclosed session {self!r}: use it as a block, or end it by `await m.aclose()` "
                 "(after blocking calls by `m.close()`)",
@@ -298,13 +305,14 @@ class SessionScope:
             self._block.check_usable()
             return self._block
         self._check_open()
+        host = None if self._host is None else await self._host._nursery()
         with self._lock:
             adopted = self._adopted.get(loop)
             if adopted is None:
                 ended = [other for other, one in self._adopted.items() if one.has_ended]
                 for other in ended:
                     del self._adopted[other]
-                adopted = self._adopted[loop] = AdoptedNursery(self._make_nursery())
+                adopted = self._adopted[loop] = AdoptedNursery(self._make_nursery(), host)
         return await adopted.ready()
 
     async def _place(self) -> SpawnTarget:

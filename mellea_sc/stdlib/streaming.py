@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import Component, Context, Span
@@ -48,6 +48,18 @@ from mellea_sc.stdlib.stream.events import (
 from mellea_sc.stdlib.stream.request import StreamRequest
 from mellea_sc.stdlib.stream.result import StreamChunkingResult
 
+if TYPE_CHECKING:
+    from mellea_sc.stdlib.stream.streamer import Streamer, stream
+else:
+
+    def __getattr__(name):  # both are made with what is here
+        if name not in ("Streamer", "stream"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from mellea_sc.stdlib.stream import streamer
+
+        return getattr(streamer, name)
+
+
 __all__ = [
     "ChunkEvent",
     "CompletedEvent",
@@ -62,7 +74,9 @@ __all__ = [
     "StreamChunkingResult",
     "StreamEvent",
     "StreamRequest",
+    "Streamer",
     "StreamingDoneEvent",
+    "stream",
     "stream_with_chunking",
 ]
 

@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from mellea_sc.backends.local import LocalBackend
-from mellea_sc.backends.ollama import OllamaBackend
+from mellea_sc.backends.ollama import DEFAULT_MODEL, OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
-from mellea_sc.backends.select import DEFAULT_OLLAMA_MODEL, make_backend
+from mellea_sc.backends.select import make_backend
 from mellea_sc.core.errors import InvalidOption
 
 
@@ -47,7 +47,7 @@ def test_arguments_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_ollama_has_a_model_to_fall_back_on() -> None:
-    assert make_backend("ollama").model_id == DEFAULT_OLLAMA_MODEL
+    assert make_backend("ollama").model_id == DEFAULT_MODEL
 
 
 def test_openai_has_none() -> None:
@@ -92,6 +92,6 @@ def test_every_name_of_the_package_can_be_imported_from_it() -> None:
     import mellea_sc.backends
 
     for name in mellea_sc.backends.__all__:
-        assert getattr(mellea_sc.backends, name).__name__ == name
+        assert getattr(mellea_sc.backends, name).__name__.rpartition(".")[2] == name
     with pytest.raises(AttributeError, match="watson"):
         _ = mellea_sc.backends.watson  # type: ignore[attr-defined]

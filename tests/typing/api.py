@@ -6,6 +6,7 @@ refused: mypy complains when nothing there is.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import assert_never, assert_type
 
 import anyio
 
+import mellea_sc.core as mellea_core
 from mellea_sc import (
     Ask,
     AttemptResult,
@@ -103,8 +105,13 @@ from mellea_sc import (
     stream_with_chunking,
     wait_for_all_mots,
 )
-from mellea_sc.backends import Retrying
+from mellea_sc.backends import ModelIdentifier, Retrying, model_ids
+from mellea_sc.backends.ollama import OllamaModelBackend
+from mellea_sc.core import base
 from mellea_sc.core.base import Thunk
+from mellea_sc.stdlib.chunking import SentenceChunking
+from mellea_sc.stdlib.components.chat import as_generic_chat_history
+from mellea_sc.stdlib.streaming import Streamer, stream
 from mellea_sc.testing import (
     Call,
     Cassette,
@@ -674,6 +681,36 @@ async def what_users_write_is_accepted(m: MelleaSession) -> None:
     with anyio.move_on_after(3) as scope:
         await m.achat("Hello.")
     assert_type(scope.cancelled_caught, bool)
+
+
+# --- coming from Mellea ---------------------------------------------------------------------------------------
+
+
+async def mellea_s_names(m: MelleaSession, thunk: mellea_core.ModelOutputThunk) -> None:
+    assert_type(thunk, ModelOutputThunk)
+    assert_type(base.ModelOutputThunk(value="text"), ModelOutputThunk)
+    assert_type(mellea_core.MelleaLogger.get_logger(), logging.Logger)
+    assert_type(OllamaModelBackend(model_ids.IBM_GRANITE_4_1_3B), OllamaBackend)
+    OpenAIBackend(ModelIdentifier(openai_name="m"), model_options={ModelOption.SEED: 1})
+    start_session("ollama", model_ids.IBM_GRANITE_4_1_3B)
+    assert_type(SentenceChunking(), SentenceChunker)
+    m.ctx = m.ctx.add("text")
+    m.clone().ctx = "text"  # type: ignore[assignment]
+    assert_type(m.clone(), MelleaSession)
+    assert_type(m.reset(), None)
+    assert_type(m.last_prompt(), list[dict[str, str]] | None)
+    assert_type(m.ctx.last_turn(), mellea_core.ContextTurn | None)
+    assert_type(m.ctx.previous_node, Context | None)
+    assert_type(as_generic_chat_history(m.ctx, formatter=repr), list[Message])
+    async with await stream("Write.", m.backend, m.ctx, chunking=SentenceChunking()) as chunks:
+        assert_type(chunks, Streamer)
+        async for chunk in chunks:
+            assert_type(chunk, str)
+        assert_type(chunks.mot, ModelOutputThunk | None)
+    async with await stream_with_chunking("Write.", m.backend, m.ctx) as result:
+        assert_type(result, StreamChunkingResult)
+    mellea_core.Nothing  # type: ignore[attr-defined]  # noqa: B018
+    base.Nothing  # type: ignore[attr-defined]  # noqa: B018
 
 
 # --- the testing kit ------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from mellea_sc.core.errors import (
     InvalidOption,
     MelleaError,
 )
-from mellea_sc.core.model_options import stream_timeout
+from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout
 
 if TYPE_CHECKING:
     from typing import Self
@@ -69,6 +69,7 @@ class HttpBackend(Backend):
         advice: What to do about the failures that people meet most.
         client: The client to use instead of one of our own; it is never closed.
         settings: How a client of our own connects.
+        model_options: What every request starts from.
 
     Raises:
         InvalidOption: there is a client, and settings for one.
@@ -88,6 +89,7 @@ class HttpBackend(Backend):
         advice: Advice,
         client: AnyClient | None = None,
         settings: ClientSettings | None = None,
+        model_options: ModelOptions | None = None,
     ) -> None:
         settings = settings or ClientSettings()
         if client is not None and (address.uds or not settings.are_usual):
@@ -95,6 +97,7 @@ class HttpBackend(Backend):
                 "give either a client or what one of our own needs (verify, proxy, uds), not both"
             )
         self.model_id = model_id
+        self.model_options: ModelOptions = merge_options(model_options)
         self._address = address
         self._client = client
         self._settings = settings

@@ -34,6 +34,13 @@ class ModelOutputThunk(Thunk):
     Made by sessions and bound backends, already generating. Any number of tasks may await it; one
     at a time may read it with :meth:`astream` or ``async for``. Cancelling who waits does not cancel
     the generation: :meth:`cancel` does, and so does leaving ``async with thunk:`` early.
+
+    Args:
+        nursery: Where it is generated; ``None`` for a text that is there.
+        value: The text, if it is there.
+        name: For people.
+        streamed: Whether its deltas are handed out.
+        generation: What is known about the generation.
     """
 
     __slots__ = (
@@ -59,26 +66,25 @@ class ModelOutputThunk(Thunk):
 
     def __init__(
         self,
-        nursery: Nursery | None,
+        nursery: Nursery | None = None,
         *,
+        value: str | None = None,
         name: str = "a generation",
         streamed: bool = False,
         generation: GenerationInfo | None = None,
     ) -> None:
         self.name: str = name
         self.sampling = None
-        self.parsed_repr = None
+        self.parsed_repr = value
         self.format_error = None
         self.producer = None if nursery is None else Generation(nursery, name, streamed=streamed)
         self._generation = generation
-        self._value: str | None = None
+        self._value: str | None = value
 
     @classmethod
     def computed(cls, text: str, *, generation: GenerationInfo | None = None) -> ModelOutputThunk:
         """A thunk whose text is there."""
-        thunk = cls(None, generation=generation)
-        thunk._value = thunk.parsed_repr = text
-        return thunk
+        return cls(value=text, generation=generation)
 
     # --- what a user asks ------------------------------------------------------------------
 

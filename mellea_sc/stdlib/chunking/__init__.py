@@ -17,10 +17,13 @@ __all__ = [
     "ChunkingName",
     "ChunkingStrategy",
     "ParagraphChunker",
+    "ParagraphChunking",
     "RawChunker",
     "SentenceChunker",
+    "SentenceChunking",
     "SentencesChunker",
     "WordChunker",
+    "WordChunking",
     "resolve_chunking",
 ]
 
@@ -101,6 +104,11 @@ class RawChunker(ChunkingStrategy):
         """Nothing: no delta waits for another."""
         return ()
 
+
+SentenceChunking = SentenceChunker
+WordChunking = WordChunker
+ParagraphChunking = ParagraphChunker
+"""Mellea's names for these three."""
 
 _STRATEGIES: Final[dict[str | None, Callable[[], ChunkingStrategy]]] = {
     "sentence": SentenceChunker,

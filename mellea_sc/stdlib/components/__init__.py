@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mellea_sc.core.base import CBlock, Component
+from mellea_sc.stdlib.components.chat import as_chat_history, as_generic_chat_history
 from mellea_sc.stdlib.components.instruction import Instruction
 from mellea_sc.stdlib.components.message import Message
 from mellea_sc.stdlib.components.mobject import MObject, MObjectProtocol, Query, Transform
@@ -18,4 +19,6 @@ __all__ = [
     "Query",
     "SimpleComponent",
     "Transform",
+    "as_chat_history",
+    "as_generic_chat_history",
 ]

@@ -8,7 +8,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from functools import partial
 from types import TracebackType
 
-import anyio
 import attrs
 
 from mellea_sc.backends.retry import retrying
@@ -60,7 +59,7 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         self._backend = backend
         self._validation_backend = validation_backend
         self._name = describe(question.action)
-        self._run: StreamRun | None = None
+        self._result: StreamChunkingResult | None = None
         self._used = False
 
     def __await__(self) -> Generator[object, None, StreamChunkingResult]:
@@ -71,30 +70,22 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         if self._used:
             raise InvalidOption("a stream request can be awaited or entered once; make another one")
         self._used = True
-        self._run = await self._start()
-        return StreamChunkingResult(self._run)
+        self._result = StreamChunkingResult(await self._start())
+        return self._result
 
-    @raises_briefly
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        """Cancel the run if it has not ended, and wait for its cleanup.
+        """As leaving the block of the result.
 
         Raises:
             Exception: the error that ended the run, if nobody has seen it and the block raised none.
         """
-        run = self._run
-        assert run is not None
-        run.cancel("its block was left")
-        if exc is not None:
-            run.dismiss()
-        with anyio.CancelScope(shield=True):
-            await run.ended.wait()
-        if exc is None and (error := run.error_to_raise()) is not None:
-            raise error
+        assert self._result is not None
+        await self._result.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it shields itself
 
     async def _start(self) -> StreamRun:
         place = await _place_of(self._backend)

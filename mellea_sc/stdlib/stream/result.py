@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from operator import attrgetter
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 import anyio
 import anyio.lowlevel
@@ -41,7 +42,8 @@ class StreamChunkingResult:
     """A streaming run as its user sees it: made by ``stream_with_chunking`` and ``m.stream``.
 
     The released text can be read with :meth:`astream`, what happens with :meth:`events`; either, both
-    or neither, in any order. Its attributes are final when :meth:`acomplete` has returned.
+    or neither, in any order. ``async with`` it, and the run ends with the block. Its attributes are final when
+    :meth:`acomplete` has returned.
     """
 
     def __init__(self, run: StreamRun) -> None:
@@ -297,6 +299,30 @@ class StreamChunkingResult:
         """The attempt of which something may be shown; none before one may be."""
         view = self._run.gate.view
         return self._run.attempt if view is not None and view.is_shown else None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    @raises_briefly
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Cancel the run if it has not ended, and wait for its cleanup.
+
+        Raises:
+            Exception: the error that ended the run, if nobody has seen it and the block raised none.
+        """
+        run = self._run
+        run.cancel("its block was left")
+        if exc is not None:
+            run.dismiss()
+        with anyio.CancelScope(shield=True):
+            await run.ended.wait()
+        if exc is None and (error := run.error_to_raise()) is not None:
+            raise error
 
     @property
     def _state(self) -> str:

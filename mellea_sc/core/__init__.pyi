@@ -1,0 +1,14 @@
+from mellea_sc.core.backend import Backend as Backend
+from mellea_sc.core.base import CBlock as CBlock
+from mellea_sc.core.base import Component as Component
+from mellea_sc.core.base import Context as Context
+from mellea_sc.core.base import ContextTurn as ContextTurn
+from mellea_sc.core.base import Span as Span
+from mellea_sc.core.logger import MelleaLogger as MelleaLogger
+from mellea_sc.core.requirement import PartialValidationResult as PartialValidationResult
+from mellea_sc.core.requirement import Requirement as Requirement
+from mellea_sc.core.requirement import ValidationResult as ValidationResult
+from mellea_sc.core.requirement import default_output_to_bool as default_output_to_bool
+from mellea_sc.core.sampling import SamplingResult as SamplingResult
+from mellea_sc.core.sampling import SamplingStrategy as SamplingStrategy
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk as ModelOutputThunk

@@ -1,0 +1,16 @@
+"""Where the library logs, under Mellea's name."""
+
+from __future__ import annotations
+
+import logging
+
+__all__ = ["MelleaLogger"]
+
+
+class MelleaLogger:
+    """Mellea's way to the library's logger, which is ``logging.getLogger("mellea_sc")``."""
+
+    @staticmethod
+    def get_logger() -> logging.Logger:
+        """The library's logger. It has no handler of its own."""
+        return logging.getLogger("mellea_sc")

@@ -1,0 +1,12 @@
+from mellea_sc.stdlib.chunking import ChunkingStrategy as ChunkingStrategy
+from mellea_sc.stdlib.chunking import ParagraphChunking as ParagraphChunking
+from mellea_sc.stdlib.chunking import SentenceChunking as SentenceChunking
+from mellea_sc.stdlib.chunking import WordChunking as WordChunking
+from mellea_sc.stdlib.stream.streamer import Streamer as Streamer
+from mellea_sc.stdlib.streaming import ChunkEvent as ChunkEvent
+from mellea_sc.stdlib.streaming import CompletedEvent as CompletedEvent
+from mellea_sc.stdlib.streaming import ErrorEvent as ErrorEvent
+from mellea_sc.stdlib.streaming import FullValidationEvent as FullValidationEvent
+from mellea_sc.stdlib.streaming import QuickCheckEvent as QuickCheckEvent
+from mellea_sc.stdlib.streaming import StreamEvent as StreamEvent
+from mellea_sc.stdlib.streaming import StreamingDoneEvent as StreamingDoneEvent

@@ -1,0 +1,141 @@
+"""Mellea's way to read a checked stream::
+
+    async with await stream(action, m.backend, m.ctx, requirements=[…]) as chunks:
+        async for chunk in chunks:
+            ...
+
+Its names on what :func:`~mellea_sc.stream_with_chunking` gives, which has more: events, the released text
+exactly, the story of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Self
+
+import attrs
+
+from mellea_sc.core.backend import Backend
+from mellea_sc.core.base import Component, Context, Span
+from mellea_sc.core.chunking import ChunkingStrategy
+from mellea_sc.core.requirement import (
+    PartialValidationResult,
+    Requirement,
+    ValidationResult,
+    label_of,
+)
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk
+from mellea_sc.stdlib.stream.result import StreamChunkingResult
+from mellea_sc.stdlib.streaming import stream_with_chunking
+
+__all__ = ["Streamer", "stream"]
+
+
+async def stream(
+    action: Component | Span,
+    backend: Backend,
+    ctx: Context,
+    *,
+    chunking: str | ChunkingStrategy | None = None,
+    requirements: Sequence[Requirement | str] | None = None,
+    validation_backend: Backend | None = None,
+) -> Streamer:
+    """Start a stream that is checked, to be entered and iterated.
+
+    Args:
+        action: As of :func:`~mellea_sc.stream_with_chunking`, as are the others.
+        backend: What generates.
+        ctx: The conversation before it.
+        chunking: ``None``, other than there, if it is not given: raw deltas.
+        requirements: What must hold.
+        validation_backend: What validators generate with.
+
+    Raises:
+        InvalidOption: an argument is not usable.
+        SessionClosed: the session of the backend has ended.
+
+    Cancellation: a stream that has been started belongs to the session of its backend, and to its block.
+    """
+    request = stream_with_chunking(
+        action,
+        backend,
+        ctx,
+        chunking=chunking,
+        requirements=requirements,
+        validation_backend=validation_backend,
+    )
+    return Streamer(await request)
+
+
+@attrs.frozen(eq=False)
+class Streamer:
+    """A checked stream under Mellea's names: iterate it for its chunks, inside its block.
+
+    Args:
+        result: The stream, with all that can be known about it.
+    """
+
+    result: StreamChunkingResult
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """As leaving the block of a :class:`~mellea_sc.StreamChunkingResult`."""
+        await self.result.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it shields itself
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self.result.astream()
+
+    async def aclose(self) -> None:
+        """Cancel the stream if it has not ended, and wait for its cleanup.
+
+        Raises:
+            Exception: the error that ended it, if nobody has seen that.
+
+        Cancellation: the cleanup is waited for.
+        """
+        await self.__aexit__(None, None, None)
+
+    @property
+    def completed_normally(self) -> bool:
+        """Whether the text came to its natural end."""
+        return self.result.completed
+
+    @property
+    def failed_early(self) -> bool:
+        """Whether a check stopped it."""
+        return bool(self.result.streaming_failures)
+
+    @property
+    def failure_reason(self) -> str | None:
+        """Why a check stopped it: the first one's reason, else what it wants to hold."""
+        for requirement, verdict in self.result.streaming_failures:
+            return verdict.reason or label_of(requirement)
+        return None
+
+    @property
+    def streaming_failures(self) -> list[tuple[Requirement, PartialValidationResult]]:
+        """The requirements that failed while it streamed, with their verdicts."""
+        return self.result.streaming_failures
+
+    @property
+    def final_validations(self) -> list[ValidationResult]:
+        """After a natural end: a verdict of each requirement on the whole text."""
+        return self.result.final_validations
+
+    @property
+    def full_text(self) -> str:
+        """The text that was handed out."""
+        return self.result.full_text
+
+    @property
+    def mot(self) -> ModelOutputThunk | None:
+        """After a natural end: the text as a computed thunk."""
+        return self.result.as_thunk if self.result.completed else None
