@@ -126,10 +126,10 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         check_judges([*question.requirements, *question.preconditions], judges)
         plan = plan_for(strategy, question.requirements)
         if session is not None:
-            unobserved = session.unobserved
+            own_error = OwnError(session.unobserved, starts_here=True)
         else:
-            unobserved = Unobserved("a stream without a session", "log")
-        return StreamRun(question, plan, self._options, self._turn, OwnError(unobserved))
+            own_error = OwnError(Unobserved("a stream without a session", "log"))
+        return StreamRun(question, plan, self._options, self._turn, own_error)
 
     def __del__(self) -> None:
         if not self._used:
