@@ -99,8 +99,8 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         # from here on nothing waits: the run takes its turn in the conversation and is started
         run = self._made(session)
         task = partial(run.run, generating, judging, session)
-        if place is not None:
-            place.nursery.start(
+        if place is not None and session is not None:
+            session.start(
                 task, name=self._name, tasks=place.tasks, on_never_started=run.on_never_started
             )
         else:
