@@ -264,8 +264,10 @@ class StreamRun:
         if self.error is None or self._error_was_raised:
             return None
         self._error_was_raised = True
+        error = self.own_error.to_raise()
+        # after that: this may be another thread than that of the task which then logs what nobody was told of
         call_in(self._loop, self.observed.set)
-        return self.own_error.to_raise()
+        return error
 
     def dismiss(self) -> None:
         """Nobody will ask for its error: one that nobody was told of is logged."""
