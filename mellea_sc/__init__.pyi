@@ -66,7 +66,7 @@ from mellea_sc.core.trace import Trace as Trace
 from mellea_sc.helpers.async_helpers import wait_for_all_mots as wait_for_all_mots
 from mellea_sc.runtime.budgets.limits import LimitedBlock as LimitedBlock
 from mellea_sc.runtime.budgets.limits import limits as limits
-from mellea_sc.runtime.generation.producer import BoundBackend as BoundBackend
+from mellea_sc.runtime.generation.bound import BoundBackend as BoundBackend
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk as ModelOutputThunk
 from mellea_sc.stdlib.chunking import ParagraphChunker as ParagraphChunker
 from mellea_sc.stdlib.chunking import RawChunker as RawChunker

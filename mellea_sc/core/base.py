@@ -75,8 +75,6 @@ class Thunk(abc.ABC):
     """What the text means, as whoever asked for it reads it."""
     format_error: str | None = None
     """Why the text does not fit the ``format`` that was asked for, if it does not."""
-    generation: GenerationInfo = NOTHING_KNOWN
-    """What is known about the generation so far."""
 
     @abc.abstractmethod
     def is_computed(self) -> bool:
@@ -98,6 +96,11 @@ class Thunk(abc.ABC):
         Raises:
             ThunkNotComputed: it is not there yet.
         """
+
+    @property
+    def generation(self) -> GenerationInfo:
+        """What is known about the generation so far."""
+        return NOTHING_KNOWN
 
     @property
     def reasoning(self) -> str:
@@ -141,6 +144,7 @@ class Component(abc.ABC):
 
 
 Span: TypeAlias = str | CBlock | Component | Thunk
+"""What may stand where text goes."""
 
 
 def text_of(span: Span) -> str:

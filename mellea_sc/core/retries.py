@@ -24,7 +24,6 @@ __all__ = [
     "of_call",
     "retried",
     "retries_of",
-    "sent",
     "untimed",
 ]
 
@@ -82,7 +81,10 @@ def retried(retries: int | Retries | None) -> AbstractContextManager[None]:
         InvalidOption: it is neither a number of times nor :class:`Retries`.
     """
     wanted = retries_of(retries)
-    return nullcontext() if wanted is None else _Setting(of_call, wanted)
+    return _AS_BEFORE if wanted is None else _Setting(of_call, wanted)
+
+
+_AS_BEFORE: Final = nullcontext()
 
 
 # --- what a request holds ------------------------------------------------------------------------
@@ -112,11 +114,6 @@ def untimed() -> AbstractContextManager[None]:
     """A block whose waits are bounded by something else than the time-out of the running task's request."""
     request = in_flight.get()
     return nullcontext() if request is None else request.untimed()
-
-
-def sent(request: InFlight) -> AbstractContextManager[None]:
-    """A block in which the running task makes this request."""
-    return _Setting(in_flight, request)
 
 
 class _Setting(Generic[T]):

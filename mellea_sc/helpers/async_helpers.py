@@ -8,6 +8,7 @@ from typing import cast
 import anyio
 
 from mellea_sc.runtime.failures import raises_briefly
+from mellea_sc.runtime.generation.generation import Generation
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 
 __all__ = ["wait_for_all_mots"]
@@ -29,53 +30,55 @@ async def wait_for_all_mots(mots: Iterable[ModelOutputThunk]) -> None:
     Cancellation: only the waiting ends; the generations go on.
     """
     thunks = list(dict.fromkeys(mots))
-    for thunk in thunks:
-        thunk.check_loop()
-    left = len(thunks)
-    failed: ModelOutputThunk | None = None
+    producers = [thunk.producer for thunk in thunks if thunk.producer is not None]
+    for producer in producers:
+        producer.check_loop()
+    left = len(producers)
+    failed: Generation | None = None
     settled = anyio.Event()
 
-    def ended(thunk: ModelOutputThunk) -> None:
+    def ended(producer: Generation) -> None:
         nonlocal left, failed
         left -= 1
-        if failed is None and thunk.has_no_value:
-            failed = thunk
+        if failed is None and producer.state != "computed":
+            failed = producer
         if not left or failed is not None:
             settled.set()
 
     try:
-        for thunk in thunks:
-            thunk.stop_throttling()
-            thunk.when_finished(ended)
-        if thunks:
+        for producer in producers:
+            producer.stop_throttling()
+            producer.when_ended(ended)
+        if producers:
             await settled.wait()
         # who is cancelled together with the generations is cancelled, and sees no failure
         await anyio.lowlevel.checkpoint()
     finally:
         if left:
-            for thunk in thunks:
-                thunk.never_mind(ended)
+            for producer in producers:
+                producer.never_mind(ended)
     if failed is not None:
-        await _stop_all(thunks)
-        await failed.wait_for_value()
-        raise _with_notes(failed.failure(), thunks)
+        await _stop_all(producers)
+        await anyio.lowlevel.checkpoint()
+        raise _with_notes(failed.to_raise(), thunks)
     for thunk in thunks:
-        thunk.was_awaited()
+        thunk.mark_awaited()
 
 
-async def _stop_all(thunks: list[ModelOutputThunk]) -> None:
-    for thunk in thunks:
-        thunk.stop("another thunk that was waited for has failed")
+async def _stop_all(producers: list[Generation]) -> None:
+    for producer in producers:
+        producer.stop("another thunk that was waited for has failed")
     with anyio.CancelScope(shield=True):
-        for thunk in thunks:
-            await thunk.wait_finished()
+        for producer in producers:
+            await producer.wait_finished()
 
 
 def _with_notes(first: Exception, thunks: list[ModelOutputThunk]) -> Exception:
     """The error with the others, of which somebody is told by it."""
     for thunk in thunks:
         other = thunk.error
-        thunk.was_told()
+        if thunk.producer is not None:
+            thunk.producer.own_error.mark_raised()
         if other is None or other is first:
             continue
         note = f"{thunk!r}, which was waited for as well: {_with_causes(other)}"

@@ -36,13 +36,9 @@ class DeadlineTimer:
         self._nap = anyio.CancelScope()
         self._life = anyio.CancelScope()
 
-    def limit(self, seconds: float) -> WaitTimeout:
-        """A limit for a wait; to be entered by the task that waits.
-
-        Args:
-            seconds: How long each wait may take; may be infinite.
-        """
-        return WaitTimeout(self, seconds)
+    def limit(self, seconds: float, scope: anyio.CancelScope | None = None) -> WaitTimeout:
+        """A limit for a wait; see :class:`WaitTimeout`."""
+        return WaitTimeout(self, seconds, scope)
 
     async def run(self) -> None:
         """Cancel the waits that have exceeded their limits, until :meth:`close`."""
@@ -61,9 +57,10 @@ class DeadlineTimer:
     def add(self, limit: WaitTimeout) -> None:
         """A wait begins."""
         self._limits.add(limit)
-        if limit.due < self._nap.deadline:
+        due = limit.since + limit.seconds
+        if due < self._nap.deadline:
             # not in the caller's context, which the timer would keep alive with all that is in it
-            self._context.run(setattr, self._nap, "deadline", limit.due)
+            self._context.run(setattr, self._nap, "deadline", due)
 
     def remove(self, limit: WaitTimeout) -> None:
         """A wait is over."""
@@ -78,7 +75,10 @@ class WaitTimeout:
 
     Args:
         watch: Looks after it.
-        seconds: How long each wait may take.
+        seconds: How long each wait may take; may be infinite.
+        scope: What it cancels. Whoever has entered it says by :meth:`resume` and :meth:`pause` when the block
+            begins and ends, and sees by :attr:`is_exceeded` what has cancelled it. ``None``: a scope of its own,
+            and the block is that of the limit.
     """
 
     __slots__ = ("_scope", "_watch", "is_exceeded", "seconds", "since")
@@ -88,9 +88,11 @@ class WaitTimeout:
     is_exceeded: bool
     """Whether a wait has taken too long, and was cancelled."""
 
-    def __init__(self, watch: DeadlineTimer, seconds: float) -> None:
+    def __init__(
+        self, watch: DeadlineTimer, seconds: float, scope: anyio.CancelScope | None = None
+    ) -> None:
         self._watch = watch
-        self._scope = anyio.CancelScope()
+        self._scope = anyio.CancelScope() if scope is None else scope
         self.seconds: float = seconds
         self.is_exceeded = False
 
@@ -130,5 +132,6 @@ class WaitTimeout:
     def exceed(self) -> None:
         """Cancel the wait: it has taken too long."""
         self.pause()
-        self.is_exceeded = True
+        # who is cancelled for another reason may take long to end, and is not late
+        self.is_exceeded = not self._scope.cancel_called
         self._scope.cancel("it took too long")

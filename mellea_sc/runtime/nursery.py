@@ -30,7 +30,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from contextvars import Context, ContextVar, Token, copy_context
 from functools import partial
 from types import TracebackType
-from typing import Final, Self, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Final, Self, TypeVar, TypeVarTuple
 
 import anyio
 import anyio.abc
@@ -57,19 +57,19 @@ from mellea_sc.runtime.loops.current import (
     checkpoint_before_error,
     current_loop,
     has_ended,
-    pass_on_interrupt,
     running_loop,
     running_task,
-    spawn_root,
     tell_if_never_started,
 )
 from mellea_sc.runtime.loops.notebook import hear_interrupts
 from mellea_sc.runtime.pacing import Slot, Slots, Valves
-from mellea_sc.runtime.unobserved import Held, OnError, Unobserved, log_unobserved
+from mellea_sc.runtime.unobserved import OnError, OwnError, Unobserved, log_unobserved
+
+if TYPE_CHECKING:
+    from mellea_sc.runtime.adopted import AdoptedNursery
 
 __all__ = [
     "CLEANUP_TIMEOUT",
-    "AdoptedNursery",
     "Nursery",
     "current_nursery",
     "reraise_if_cancelled",
@@ -101,12 +101,11 @@ def _as_it_is(format: Format | None) -> Format | None:
 class _Link:
     """A backend's connections: being opened, open, or failed."""
 
+    own_error: OwnError
     settled: anyio.Event = attrs.field(factory=anyio.Event)
     given_up: anyio.Event = attrs.field(factory=anyio.Event)
     scope: anyio.CancelScope = attrs.field(factory=lambda: anyio.CancelScope(shield=True))
     backend: Backend | None = None
-    error: Exception | None = None
-    held: Held | None = None
 
 
 class Nursery:
@@ -153,12 +152,14 @@ class Nursery:
         self.outer: Nursery | None = None
         self._link: _Link | None = None
         self._guests: set[AdoptedNursery] = set()
-        self._unobserved = Unobserved(name, on_error)
+        self.unobserved: Unobserved = Unobserved(name, on_error)
         self._cancelled = False
         self._is_inside = inside is not None
         self.valves: Valves = Valves() if inside is None else inside.valves
-        self._slots = Slots(max_concurrency, self.valves)
+        self._slots = None if max_concurrency is None else Slots(max_concurrency, self.valves)
         self._watch = DeadlineTimer()
+        self.now: Callable[[], float] = self._watch.now
+        """The clock of its event loop."""
 
     # --- its life -------------------------------------------------------------------------
 
@@ -207,10 +208,10 @@ class Nursery:
             if exc is not None:
                 exc.__traceback__ = tb  # without the frames through which it came into the group
         except anyio.get_cancelled_exc_class():  # noqa: ASYNC103 - errors go before, as in a task group
-            errors.extend(self._unobserved.take())
+            errors.extend(self.unobserved.take())
             if not errors and not own:
                 raise
-        known = {id(error): error for error in [*errors, *self._unobserved.take()]}
+        known = {id(error): error for error in [*errors, *self.unobserved.take()]}
         errors = [error for error in known.values() if all(error is not one for one in own)]
         if isinstance(exc, KeyboardInterrupt | SystemExit | GeneratorExit):
             log_unobserved(self.name, errors)
@@ -290,7 +291,7 @@ class Nursery:
         ended = anyio.Event()
         scope = anyio.CancelScope()
         outcome: list[T] = []
-        failure: list[tuple[Exception, Held | None]] = []
+        own_error = OwnError(self.unobserved)
 
         async def run() -> None:
             task = running_task()
@@ -298,9 +299,9 @@ class Nursery:
                 with scope:
                     outcome.append(await function(*args))
             except BaseException as error:  # noqa: ASYNC103 - what failure_of() does not know is raised
-                if (told := failure_of(error, name, task)) is None:
+                if (failure := failure_of(error, name, task)) is None:
                     raise
-                failure.append((told, self.hold(told)))
+                own_error.fail(failure)
             finally:
                 ended.set()
 
@@ -312,10 +313,8 @@ class Nursery:
             with anyio.CancelScope(shield=True):
                 await ended.wait()
             raise
-        for error, held in failure:
-            if held is not None:
-                held.observed()
-            raise_unchanged(error)
+        if own_error.error is not None:
+            raise own_error.to_raise()
         if not outcome:
             # Whoever is cancelled together with it is cancelled, and sees no failure.
             await anyio.lowlevel.checkpoint()
@@ -333,23 +332,6 @@ class Nursery:
         if not self.is_open or self.is_cancelled or has_ended(self.tasks):
             why = f" ({self.cancel_reason})" if self.cancel_reason else ""
             raise SessionClosed(f"{self.name} has ended{why}: nothing can be started in it")
-
-    def hold(self, error: Exception, started: str = "") -> Held | None:
-        """Remember an error that nobody has observed yet; ``None``: a limit was exceeded, and others say so.
-
-        Args:
-            error: The error.
-            started: Where what has failed was started: as :meth:`line_that_starts` said then.
-        """
-        if all(
-            isinstance(one, BudgetExceeded) and one.raised_elsewhere for one in leaves_of(error)
-        ):
-            return None
-        return self._unobserved.hold(error, started)
-
-    def line_that_starts(self) -> str:
-        """The line of the program that is starting something, where that may be logged."""
-        return self._unobserved.where()
 
     # --- nurseries of others that live in this one --------------------------------------------
 
@@ -374,15 +356,15 @@ class Nursery:
         """A place among the ``max_concurrency`` requests in flight, to be entered; see :class:`Slot`."""
         return Slot(self._slots, limit)
 
-    def limit(self, seconds: float) -> WaitTimeout:
+    def limit(self, seconds: float, scope: anyio.CancelScope | None = None) -> WaitTimeout:
         """A bound on each of the waits within a block; see :class:`WaitTimeout`."""
-        self._start_watch()
-        return self._watch.limit(seconds)
+        if not self._watch.is_running:
+            self._start_watch()
+        return WaitTimeout(self._watch, seconds, scope)
 
     def _start_watch(self) -> None:
-        if not self._watch.is_running:
-            self._watch.is_running = True
-            self._start_host(self._watch.run, name=f"watch of {self.name}")
+        self._watch.is_running = True
+        self._start_host(self._watch.run, name=f"watch of {self.name}")
 
     def _start_host(
         self,
@@ -403,16 +385,16 @@ class Nursery:
         """
         link = self._link
         if link is None:
-            self._start_watch()  # not later: what asyncio starts just before it ends has no first step
-            link = self._link = _Link()
+            if (
+                not self._watch.is_running
+            ):  # not later: what asyncio starts just before it ends has no first step
+                self._start_watch()
+            link = self._link = _Link(OwnError(self.unobserved))
             self._start_host(self._host, link, name=f"connections of {self.name}")
         if link.backend is None:
             await link.settled.wait()
-        if link.error is not None:
-            if link.held is not None:
-                link.held.observed()
-            raise_unchanged(link.error)
-        assert link.backend is not None
+        if link.backend is None:
+            raise link.own_error.to_raise()
         return link.backend
 
     async def _host(self, link: _Link) -> None:
@@ -426,15 +408,16 @@ class Nursery:
         except BaseException as raised:  # noqa: ASYNC103 - what failure_of() does not know is raised
             if (error := failure_of(raised, name, task)) is None:
                 raise
-            link.held = self.hold(error)
-            if not link.settled.is_set():  # handed to whoever asked for the connections
-                link.error = error
+            link.own_error.fail(error)
+            if (
+                link.backend is None
+            ):  # it is raised to who waits for the connections; the next one tries again
                 self._link = None
         finally:
-            if link.backend is None and link.error is None:
-                link.error = SessionClosed(
-                    f"{self.name} has ended: its connections were not opened"
-                )
+            if link.backend is None and link.own_error.error is None:
+                closed = SessionClosed(f"{self.name} has ended: its connections were not opened")
+                link.own_error.fail(closed)
+                link.own_error.mark_raised()  # only who waits for them is to know
             link.settled.set()
 
     def _close_link(self) -> None:
@@ -447,108 +430,8 @@ class Nursery:
                 link.scope.cancel()
 
 
-class AdoptedNursery:
-    """A nursery that the running event loop hosts, or another nursery: joined and ended with it.
-
-    The loop cancels it. A nursery that is left normally joins it, and takes over what nobody has observed.
-
-    Args:
-        nursery: A nursery that nobody has entered.
-        host: The nursery that hosts it.
-    """
-
-    def __init__(self, nursery: Nursery, host: Nursery | None = None) -> None:
-        self.nursery = nursery
-        self.name: str = f"mellea_sc root of {nursery.name}"
-        self._host = host
-        self._is_closed = False
-        self._entered = anyio.Event()
-        self._leave = anyio.Event()
-        self._left = anyio.Event()
-        self._outcome: BaseException | None = None
-        if host is not None:
-            host.admit(self)
-        else:
-            spawn_root(tell_if_never_started(self.run, self.has_left), self.name)
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether its tasks are gone."""
-        return self._left.is_set()
-
-    async def ready(self) -> Nursery:
-        """The nursery, as soon as tasks can be started in it."""
-        if not self._entered.is_set():
-            await self._entered.wait()
-        return self.nursery
-
-    async def run(self) -> None:
-        """What the task of the host does."""
-        try:
-            async with self.nursery:
-                self._entered.set()
-                await self._leave.wait()
-        except (BaseExceptionGroup, KeyboardInterrupt) as raised:
-            errors = leaves_of(raised)
-            failures = [error for error in errors if not isinstance(error, KeyboardInterrupt)]
-            if failures and self._host is not None and not self._is_closed:
-                held = [error for error in failures if isinstance(error, Exception)]
-                if len(held) < len(failures):
-                    raise
-                for error in held:
-                    self._host.hold(error)
-                if self.nursery.on_error == "cancel":
-                    self._host.cancel()
-            elif failures:
-                what = f"errors in {self.nursery.name} that nobody observed"
-                self._outcome = BaseExceptionGroup(what, failures)
-                if not self._leave.is_set():
-                    log_unobserved(self.nursery.name, failures)
-            if len(failures) < len(errors):
-                pass_on_interrupt()
-        finally:
-            self.has_left()
-
-    def has_left(self) -> None:
-        """Its tasks are gone."""
-        self._entered.set()
-        self._left.set()
-        if self._host is not None:
-            self._host.dismiss(self)
-
-    def leave(self) -> None:
-        """Join its tasks and end it, without waiting for that."""
-        self._leave.set()
-
-    async def aclose(self) -> None:
-        """Join its tasks and end it.
-
-        Raises:
-            ExceptionGroup: of the errors that nobody observed.
-
-        Cancellation: the tasks are cancelled, and their cleanup is waited for; errors go before, as in
-        a task group.
-        """
-        self._is_closed = True
-        self._leave.set()
-        try:
-            await self._left.wait()
-        except BaseException:
-            self.nursery.cancel("closing the session was cancelled")
-            with anyio.CancelScope(shield=True):
-                await self._left.wait()
-            self._raise_outcome()
-            raise
-        self._raise_outcome()
-
-    def _raise_outcome(self) -> None:
-        if self._outcome is not None:
-            outcome, self._outcome = self._outcome, None
-            raise_unchanged(outcome)
-
-
 async def reraise_if_cancelled(error: Exception) -> None:
-    """Where an error is caught that may only tell of the caller's own cancellation: be cancelled, then.
+    """If the caller is being cancelled, raise that instead of an error that may only tell of it.
 
     Who is cancelled together with its session, or by a limit, is cancelled and sees no error.
     """

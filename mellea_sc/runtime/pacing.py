@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from contextvars import Token
 from types import TracebackType
 from typing import Self
 
 import anyio
 
 from mellea_sc.core.errors import BackendError
+from mellea_sc.core.retries import InFlight, in_flight
 from mellea_sc.runtime.deadlines import WaitTimeout
 from mellea_sc.runtime.loops.current import clock
 
@@ -119,14 +121,14 @@ class Slots:
     """Places among the requests in flight.
 
     Args:
-        limit: How many places there are; ``None``: any number.
+        limit: How many places there are.
         valves: Opened while a request waits for a place.
     """
 
     __slots__ = ("_places", "_valves")
 
-    def __init__(self, limit: int | None, valves: Valves) -> None:
-        self._places = None if limit is None else anyio.Semaphore(limit)
+    def __init__(self, limit: int, valves: Valves) -> None:
+        self._places = anyio.Semaphore(limit)
         self._valves = valves
 
     async def take(self) -> None:
@@ -134,8 +136,6 @@ class Slots:
 
         Cancellation: a waiting request gives up its turn and has cost nothing.
         """
-        if self._places is None:
-            return
         with suppress(anyio.WouldBlock):
             self._places.acquire_nowait()
             return
@@ -145,38 +145,72 @@ class Slots:
 
     def give_back(self) -> None:
         """Leave the place to somebody else."""
-        if self._places is not None:
-            self._places.release()
+        self._places.release()
 
 
 class Slot:
-    """The place of one request, for a block. While it waits to be made again, others have it.
+    """The place of one request: taken for an ``async with`` block, in which the request is made in a ``with`` block.
 
-    It is a :class:`~mellea_sc.core.retries.InFlight`.
+    While it waits to be made again, others have the place. It is an :class:`~mellea_sc.core.retries.InFlight`.
 
     Args:
-        slots: Where the place is.
-        limit: What bounds the wait for the request's deltas, if anything does.
+        slots: Where the place is; ``None``: any number of requests may be in flight.
+        limit: What bounds the wait for each of the request's deltas, if anything does.
     """
 
-    __slots__ = ("_is_taken", "_limit", "_slots", "failure")
+    __slots__ = ("_is_taken", "_limit", "_slots", "_token", "failure")
 
     failure: BackendError | None
     """Of the attempt before the one that is made now."""
+    _token: Token[InFlight | None]
 
-    def __init__(self, slots: Slots, limit: WaitTimeout | None) -> None:
+    def __init__(self, slots: Slots | None, limit: WaitTimeout | None) -> None:
         self.failure = None
         self._slots = slots
         self._limit = limit
         self._is_taken = False
 
+    async def __aenter__(self) -> Self:
+        if self._slots is not None:
+            await self._slots.take()
+            self._is_taken = True
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        if self._slots is not None and self._is_taken:
+            self._slots.give_back()
+
+    def __enter__(self) -> None:
+        self._token = in_flight.set(self)
+        if self._limit is not None:
+            self._limit.resume()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        if self._limit is not None:
+            self._limit.pause()
+        in_flight.reset(self._token)
+
     async def wait(self, seconds: float, failure: BackendError) -> None:
         """Wait without the place, and then until there is one again, as long as that takes."""
         self.failure = failure
         with self.untimed():
-            self._give_back()
+            if self._slots is not None:
+                self._is_taken = False
+                self._slots.give_back()
             await anyio.sleep(seconds)
-            await self._take()
+            if self._slots is not None:
+                await self._slots.take()
+                self._is_taken = True
 
     @contextmanager
     def untimed(self) -> Generator[None]:
@@ -194,24 +228,3 @@ class Slot:
         """The wait for a delta begins anew."""
         if self._limit is not None:
             self._limit.since = clock()()
-
-    async def _take(self) -> None:
-        await self._slots.take()
-        self._is_taken = True
-
-    def _give_back(self) -> None:
-        if self._is_taken:
-            self._is_taken = False
-            self._slots.give_back()
-
-    async def __aenter__(self) -> Self:
-        await self._take()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        self._give_back()

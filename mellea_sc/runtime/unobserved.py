@@ -1,9 +1,8 @@
-"""Errors that nobody has observed yet.
+"""Errors that nobody has been told of yet.
 
-An error belongs to the thunk or the run that failed with it. That one holds on to a :class:`Held` until
-somebody is told of the error::
+Each generation and each run has an :class:`OwnError`. What becomes of the error that it fails with::
 
-    it is raised to somebody                         observed
+    it is raised to somebody                         that is all
     the thunk or the run was cancelled by its user   logged: nobody will ask for it
     the session is left                              raised, in one group
       … which has ``on_error="log"``                 logged; and before that, when the thunk or run is forgotten
@@ -15,9 +14,13 @@ import logging
 import sys
 import weakref
 from collections.abc import Iterable
+from types import TracebackType
 from typing import Final, Literal, TypeAlias
 
-__all__ = ["Held", "OnError", "Unobserved", "log_unobserved"]
+from mellea_sc.core.errors import BudgetExceeded
+from mellea_sc.runtime.failures import leaves_of
+
+__all__ = ["OnError", "OwnError", "Unobserved", "log_unobserved"]
 
 log: Final = logging.getLogger("mellea_sc")
 
@@ -25,87 +28,112 @@ OnError: TypeAlias = Literal["hold", "cancel", "log"]
 
 
 class Unobserved:
-    """The errors of one nursery that nobody has observed.
+    """The errors of one nursery that nobody has been told of.
 
     Args:
         name: The nursery's, for people.
-        on_error: ``"log"``: they are not kept here, and logged when nobody can observe them any more.
+        on_error: ``"log"``: they are not kept here, and logged when nobody can be told of them any more.
     """
 
     def __init__(self, name: str, on_error: OnError) -> None:
-        self._name = name
-        self._keeps = on_error != "log"
-        # in order; with "log" only those that their owners keep
-        self._kept: dict[Held, None] | weakref.WeakKeyDictionary[Held, None] = (
-            {} if self._keeps else weakref.WeakKeyDictionary()
+        self.name: str = name
+        self.keeps: bool = on_error != "log"
+        """Whether errors are kept to be raised at the end; otherwise what nobody was told of is logged."""
+        # in order; with "log" only those whose generations or runs somebody still has
+        self._pending: dict[OwnError, None] | weakref.WeakKeyDictionary[OwnError, None] = (
+            {} if self.keeps else weakref.WeakKeyDictionary()
         )
 
-    def hold(self, error: Exception, where: str = "") -> Held:
-        """Remember an error until it is observed.
+    def add(self, error: OwnError) -> None:
+        """Somebody has to be told of it."""
+        self._pending[error] = None
 
-        Args:
-            error: The error.
-            where: Where in the program was started what has failed.
-        """
-        held = Held(self, error, where)
-        self._kept[held] = None
-        return held
-
-    def where(self) -> str:
-        """The line of the program that is calling, where that will be logged."""
-        return "" if self._keeps else _line_that_calls()
+    def discard(self, error: OwnError) -> None:
+        """Somebody was told of it."""
+        self._pending.pop(error, None)
 
     def take(self) -> list[Exception]:
-        """What was not observed, once: to be raised. With ``on_error="log"`` it is logged instead."""
-        left = list(self._kept)
-        if not self._keeps:
-            for held in left:
-                held.let_go()
+        """What nobody was told of, once: to be raised. With ``on_error="log"`` it is logged instead."""
+        pending = list(self._pending)
+        if not self.keeps:
+            for one in pending:
+                one.dismiss()
             return []
-        self._kept, self._keeps = weakref.WeakKeyDictionary(), False  # what comes now is logged
-        errors = [held.error for held in left if held.error is not None]
-        for held in left:
-            held.error = None
-        return errors
-
-    def forget(self, held: Held) -> None:
-        """It was observed, or logged."""
-        self._kept.pop(held, None)
-
-    def log(self, error: Exception, where: str) -> None:
-        """Say it in the log."""
-        log_unobserved(f"{self._name}{f' (started at {where})' if where else ''}", [error])
-
-    def is_logged_when_forgotten(self) -> bool:
-        """Whether an error that nobody can observe any more is to be logged."""
-        return not self._keeps
+        self._pending, self.keeps = weakref.WeakKeyDictionary(), False  # what comes now is logged
+        return [one.to_raise() for one in pending]
 
 
-class Held:
-    """An error that nobody has observed yet."""
+class OwnError:
+    """The error of one generation or run, if it fails, and whether somebody has been told of it.
 
-    __slots__ = ("__weakref__", "_of", "_where", "error")
+    Args:
+        unobserved: Where it is kept until somebody is told of it.
+        starts_here: Whether the program starts it now, so that a log can say which line does.
+    """
 
-    def __init__(self, of: Unobserved, error: Exception, where: str) -> None:
-        self.error: Exception | None = error
-        self._of = of
-        self._where = where
+    __slots__ = (
+        "__weakref__",
+        "_context",
+        "_is_dismissed",
+        "_started_at",
+        "_traceback",
+        "_unobserved",
+        "error",
+        "is_pending",
+    )
 
-    def observed(self) -> None:
-        """Somebody has been told of it."""
-        self.error = None
-        self._of.forget(self)
+    def __init__(self, unobserved: Unobserved, *, starts_here: bool = False) -> None:
+        self.error: Exception | None = None
+        self.is_pending: bool = False
+        """Whether it has failed, and somebody has to be told of that yet."""
+        self._unobserved = unobserved
+        self._started_at = _line_that_calls() if starts_here and not unobserved.keeps else ""
+        self._is_dismissed = False
+        self._traceback: TracebackType | None = None
+        self._context: BaseException | None = None
 
-    def let_go(self) -> None:
-        """Nobody will ask for it: say it in the log, if nobody was told of it."""
-        error, self.error = self.error, None
-        if error is not None:
-            self._of.forget(self)
-            self._of.log(error, self._where)
+    def fail(self, error: Exception) -> None:
+        """It has failed. Nobody has to be told of a limit that an enclosing block raises an error for."""
+        assert self.error is None
+        self.error, self._traceback, self._context = error, error.__traceback__, error.__context__
+        if all(
+            isinstance(one, BudgetExceeded) and one.raised_elsewhere for one in leaves_of(error)
+        ):
+            return
+        if self._is_dismissed:
+            self._log()
+        else:
+            self.is_pending = True
+            self._unobserved.add(self)
+
+    def to_raise(self) -> Exception:
+        """The error, to be raised: the same each time, and as it was the first time. Somebody is told of it."""
+        assert self.error is not None
+        self.mark_raised()
+        self.error.__context__ = self._context
+        return self.error.with_traceback(self._traceback)
+
+    def mark_raised(self) -> None:
+        """Somebody has been told of it, if there is an error."""
+        if self.is_pending:
+            self.is_pending = False
+            self._unobserved.discard(self)
+
+    def dismiss(self) -> None:
+        """Nobody will ask for it: it is logged, now or when it comes, unless somebody was told of it."""
+        self._is_dismissed = True
+        if self.is_pending:
+            self.mark_raised()
+            self._log()
+
+    def _log(self) -> None:
+        assert self.error is not None
+        started = f" (started at {self._started_at})" if self._started_at else ""
+        log_unobserved(f"{self._unobserved.name}{started}", [self.error])
 
     def __del__(self) -> None:
-        if self.error is not None and self._of.is_logged_when_forgotten():
-            self._of.log(self.error, self._where)
+        if self.is_pending and not self._unobserved.keeps:
+            self._log()
 
 
 def log_unobserved(name: str, errors: Iterable[BaseException]) -> None:

@@ -23,12 +23,13 @@ import anyio.to_thread
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.errors import InvalidOption, SessionClosed, WrongEventLoop
 from mellea_sc.core.model_options import ModelOptions, merge_options
+from mellea_sc.runtime.adopted import AdoptedNursery
 from mellea_sc.runtime.failures import raise_unchanged, raises_briefly
-from mellea_sc.runtime.generation.producer import BoundBackend, SpawnTarget
+from mellea_sc.runtime.generation.bound import BoundBackend, SpawnTarget
 from mellea_sc.runtime.loop_thread import PATIENCE
 from mellea_sc.runtime.loops.current import current_loop, may_run, running_loop
 from mellea_sc.runtime.loops.forks import tell_of_forks
-from mellea_sc.runtime.nursery import AdoptedNursery, Nursery
+from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.portal import SyncPortal, refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError, log_unobserved
 from mellea_sc.stdlib.formats import checked

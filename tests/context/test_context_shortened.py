@@ -173,7 +173,7 @@ async def test_2_11_a_copy_of_a_computed_thunk_is_one_of_its_own(
     assert again.is_computed()
     assert again.generation == thunk.generation
     assert again.parsed_repr == thunk.parsed_repr
-    assert again._nursery is None
+    assert again.producer is None
 
 
 @COPIES

@@ -33,7 +33,8 @@ from mellea_sc import (
 )
 from mellea_sc.core.requirement import PartialValidationResult
 from mellea_sc.runtime.budgets.limits import limited
-from mellea_sc.runtime.generation.producer import SpawnTarget, start_generation
+from mellea_sc.runtime.generation.bound import SpawnTarget, start_generation
+from mellea_sc.runtime.generation.generation import Generation
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.testing import Fail, Script, ScriptedBackend, Stall
 
@@ -369,7 +370,7 @@ async def test_a_stream_under_a_limit_is_cut_with_its_judges() -> None:
             async for chunk in result.astream():
                 read.append(chunk)  # noqa: PERF401 - it is cancelled
         with anyio.fail_after(1):
-            await result.ended.wait()
+            await result.wait_finished()
         assert result.error is not None
         error = result.error
         assert isinstance(error, BudgetExceeded)
@@ -561,13 +562,14 @@ async def started(m: object, backend_steps: int, allowed: Limits | None) -> Mode
     place: SpawnTarget = await m.backend.place()  # type: ignore[attr-defined]
     thunk = ModelOutputThunk(place.nursery)
 
-    async def work(sink: ModelOutputThunk) -> None:
+    async def work(_: ModelOutputThunk, sink: Generation) -> None:
         with limited(allowed):
             for _ in range(backend_steps):
                 inner = start_generation(place, CBlock(ASKED), m.ctx.without_items())  # type: ignore[attr-defined]
                 sink.write(await inner)
 
-    thunk.start(work, place.tasks)
+    assert thunk.producer is not None
+    thunk.producer.start(thunk, work, place.tasks)
     return thunk
 
 

@@ -16,10 +16,10 @@ from mellea_sc import (
     start_session,
     stream_with_chunking,
 )
+from mellea_sc.runtime.adopted import AdoptedNursery
 from mellea_sc.runtime.failures import leaves_of, sole_error
 from mellea_sc.runtime.loops.current import clock, current_loop, running_loop
 from mellea_sc.runtime.nursery import (
-    AdoptedNursery,
     Nursery,
     current_nursery,
 )

@@ -22,7 +22,7 @@ from mellea_sc import (
     start_session,
     wait_for_all_mots,
 )
-from mellea_sc.runtime.generation.thunk import MAX_UNREAD
+from mellea_sc.runtime.generation.generation import MAX_UNREAD
 from mellea_sc.testing import Fail, Pause, Script, ScriptedBackend, Stall, Step, cancel_everywhere
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
@@ -424,7 +424,7 @@ async def test_a_source_that_never_waits_wakes_its_reader_a_few_hundred_times_fo
         assert len(texts) <= 10_000 // MAX_UNREAD + 2
         drained = await m.ainstruct("?", model_options=STREAM)
         await anyio.wait_all_tasks_blocked()
-        drained.stop_throttling()
+        drained.producer.stop_throttling()
         texts = await read_to_the_end(drained)
         assert "".join(texts) == "".join(deltas)
         assert len(texts) <= 300

@@ -325,7 +325,7 @@ async def test_a_cancelled_one_is_freed_with_its_last_reference() -> None:
             thunk = await m.ainstruct("?")
             await anyio.wait_all_tasks_blocked()
             thunk.cancel()
-            await thunk.wait_for_value()
+            await thunk.wait_finished()
             await anyio.wait_all_tasks_blocked()
             reference = weakref.ref(thunk)
             del thunk

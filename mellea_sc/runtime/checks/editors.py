@@ -36,7 +36,7 @@ from mellea_sc.runtime.checks.edits import Edit, Edits
 from mellea_sc.runtime.checks.lanes import Lane
 from mellea_sc.runtime.checks.ledger import Chunk, Move
 from mellea_sc.runtime.deadlines import WaitTimeout
-from mellea_sc.runtime.generation.producer import LONGEST
+from mellea_sc.runtime.generation.pump import LONGEST
 from mellea_sc.runtime.pacing import Valve, Valves
 
 __all__ = ["PASSES", "Editor", "TextSink"]

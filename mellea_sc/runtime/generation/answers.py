@@ -85,14 +85,15 @@ def _advice(known: GenerationInfo) -> str:
     return ". The error's reasoning has what it thought" if known.reasoning else ""
 
 
-def read_meaning(thunk: ModelOutputThunk, action: Component | Span, format: Format | None) -> None:
+def read_meaning(
+    thunk: ModelOutputThunk, text: str, action: Component | Span, format: Format | None
+) -> None:
     """Set what the text of a thunk means, and why it does not fit its format, if it does not.
 
     It means what the component reads in it, or itself; a format that is a class gives an instance instead.
     It means nothing, ``None``, where it does not fit its format, or where a class was asked for and the model wants
     functions to be called.
     """
-    text = thunk.text_so_far
     has_answer = bool(text) or not thunk.tool_calls
     if format is not None and has_answer:
         instance, thunk.format_error = _read(text, format)

@@ -22,7 +22,7 @@ from mellea_sc.core.requirement import (
     ValidationResult,
     check_can_judge,
 )
-from mellea_sc.runtime.generation.producer import BoundBackend, opened_scope
+from mellea_sc.runtime.generation.bound import BoundBackend, opened_scope
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.requirements.judging import ask_judge
 
