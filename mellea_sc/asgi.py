@@ -257,9 +257,8 @@ class _Pieces:
         written: Callable[[StreamEvent, StreamChunkingResult], bytes],
         heartbeat: bytes | None,
     ) -> None:
-        result.bound_lookahead(LOOKAHEAD)
         self._result = result
-        self._events = result.events()
+        self._events = result.events(lookahead=LOOKAHEAD)
         self._written = written
         self._heartbeat = heartbeat
         self._begun = False

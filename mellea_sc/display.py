@@ -75,11 +75,7 @@ async def live(shown: StreamChunkingResult | ModelOutputThunk) -> None:
     except anyio.get_cancelled_exc_class():
         shown.cancel("its display was cancelled")
         with anyio.CancelScope(shield=True):
-            await (
-                shown.ended.wait()
-                if isinstance(shown, StreamChunkingResult)
-                else shown.wait_finished()
-            )
+            await shown.wait_finished()
         raise
     finally:
         view.ended = True

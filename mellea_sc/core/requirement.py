@@ -32,6 +32,7 @@ __all__ = [
     "Requirement",
     "ValidationFunction",
     "ValidationResult",
+    "as_requirement",
     "check_can_judge",
     "check_judges",
     "default_output_to_bool",
@@ -335,3 +336,18 @@ def _copied_if_gathered(value: object) -> object:
 def label_of(requirement: Requirement) -> str:
     """A requirement, for people: its description, or else its kind."""
     return requirement.description or type(requirement).__name__
+
+
+def as_requirement(requirement: Requirement | str) -> Requirement:
+    """A requirement as it is, or of a description.
+
+    Raises:
+        InvalidOption: it is neither.
+    """
+    match requirement:
+        case Requirement():
+            return requirement
+        case str():
+            return Requirement(requirement)
+        case _:
+            raise InvalidOption(f"a requirement is a Requirement or a str, not {requirement!r}")

@@ -10,7 +10,7 @@ import attrs
 
 from mellea_sc.core.errors import InvalidOption
 
-__all__ = ["LimitName", "Limits", "Prices", "Spent"]
+__all__ = ["LimitName", "Limits", "Prices", "Spent", "check_limits"]
 
 LimitName: TypeAlias = Literal["tokens", "requests", "seconds", "cost"]
 """Which limit was exceeded."""
@@ -129,3 +129,13 @@ class Spent:
         requests = f"{self.requests} request{'' if self.requests == 1 else 's'}"
         cost = "" if self.cost is None else f", a cost of {self.cost:.4g}"
         return f"{about}{self.tokens} tokens in {requests}, {self.seconds:.3g} s{cost}"
+
+
+def check_limits(limits: object) -> None:
+    """Check what was given as ``limits=``.
+
+    Raises:
+        InvalidOption: these are no limits.
+    """
+    if limits is not None and not isinstance(limits, Limits):
+        raise InvalidOption(f"limits must be Limits(…) or None, not {limits!r}")

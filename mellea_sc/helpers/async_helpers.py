@@ -70,7 +70,7 @@ async def _stop_all(producers: list[Generation]) -> None:
         producer.stop("another thunk that was waited for has failed")
     with anyio.CancelScope(shield=True):
         for producer in producers:
-            await producer.wait_ended()
+            await producer.wait_finished()
 
 
 def _with_notes(first: Exception, thunks: list[ModelOutputThunk]) -> Exception:

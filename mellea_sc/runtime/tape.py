@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Generic, TypeVar, overload
+from typing import Generic, TypeVar
 
 import anyio
 
 from mellea_sc.core.errors import StreamConsumed
 from mellea_sc.runtime.failures import shortened
-from mellea_sc.runtime.loops.current import check_loop, current_loop
+from mellea_sc.runtime.loops.current import check_loop, current_loop, loop_getter
 
 __all__ = ["Tape"]
 
@@ -27,21 +27,35 @@ class Tape(Generic[T]):
 
     Args:
         name: For the error of a second iteration.
-        on_read: Called with each item that the reader takes.
+        on_read: Called after the reader has taken an item.
         error: Gives what is raised to the reader who has come to the end, instead of ending the iteration.
     """
 
-    __slots__ = ("_ended", "_error", "_items", "_loop", "_name", "_on_read", "_reader", "_wake")
+    __slots__ = (
+        "_ended",
+        "_error",
+        "_items",
+        "_loop",
+        "_name",
+        "_on_read",
+        "_reader",
+        "_running_loop",
+        "_wake",
+        "taken",
+    )
 
     def __init__(
         self,
         name: str,
         *,
-        on_read: Callable[[T], None] | None = None,
+        on_read: Callable[[], None] | None = None,
         error: Callable[[], Exception | None] | None = None,
     ) -> None:
+        self.taken: int = 0
+        """How many items the reader has taken."""
         self._name = name
         self._loop = current_loop()
+        self._running_loop = loop_getter()
         self._on_read = on_read
         self._error = error
         self._items: deque[T] = deque()
@@ -81,16 +95,10 @@ class Tape(Generic[T]):
         Args:
             pick: What the reader gets of an item; one of which that is empty is passed over.
         """
-        return TapeReader(self, pick)
+        return _TapeReader(self, pick)
 
-    @overload
-    async def next(self, reader: object) -> T: ...
-
-    @overload
-    async def next(self, reader: object, pick: Callable[[T], R]) -> R: ...
-
-    async def next(self, reader: object, pick: Callable[[T], R] | None = None) -> T | R:
-        """The next item, or what is picked of it, for the one reader: the first who asks."""
+    async def next(self, reader: object, pick: Callable[[T], R]) -> R:
+        """What is picked of the next item, for the one reader: the first who asks."""
         if self._reader is None:
             self.check_loop()
             self._reader = reader
@@ -103,22 +111,23 @@ class Tape(Generic[T]):
                         with shortened():
                             raise error
                     raise StopAsyncIteration
-                self.check_loop()  # here and at the first step: for each item it would be half of the work
+                # here and at the first step only: for each item, checking would be half of the work
+                if self._running_loop() is not self._loop:
+                    self.check_loop()
                 self._wake = anyio.Event()
                 try:
                     await self._wake.wait()
                 finally:
                     self._wake = None
-            item = self._items.popleft()
+            picked = pick(self._items.popleft())
+            self.taken += 1
             if self._on_read is not None:
-                self._on_read(item)
-            if pick is None:
-                return item
-            if picked := pick(item):
+                self._on_read()
+            if picked:
                 return picked
 
 
-class TapeReader(Generic[T, R]):
+class _TapeReader(Generic[T, R]):
     """One iteration of a tape. A plain object: leaving its loop early leaves nothing to clean up."""
 
     __slots__ = ("_pick", "_tape")
@@ -127,7 +136,7 @@ class TapeReader(Generic[T, R]):
         self._tape = tape
         self._pick = pick
 
-    def __aiter__(self) -> TapeReader[T, R]:
+    def __aiter__(self) -> _TapeReader[T, R]:
         return self
 
     def __anext__(self) -> Coroutine[object, object, R]:

@@ -22,28 +22,26 @@ from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
 from mellea_sc.core.prompt import messages_for
-from mellea_sc.core.requirement import Requirement, ValidationResult
+from mellea_sc.core.question import Question
+from mellea_sc.core.requirement import Requirement, ValidationResult, as_requirement
 from mellea_sc.core.retries import Retries, retried
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.spending import Limits
 from mellea_sc.runtime.failures import raises_briefly, shortened
-from mellea_sc.runtime.generation.prompt import describe
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.portal import refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError
 from mellea_sc.stdlib.components import Instruction, Message, Query, Transform
 from mellea_sc.stdlib.context import ChatContext, SimpleContext
 from mellea_sc.stdlib.conversation import Turns
-from mellea_sc.stdlib.requirements.making import as_requirement
+from mellea_sc.stdlib.formats import checked
 from mellea_sc.stdlib.sampling import PlannedStrategy, RejectionSamplingStrategy
-from mellea_sc.stdlib.sampling.engine.judges import DEFAULT_LANE_BUFFER
+from mellea_sc.stdlib.sampling.engine.options import DEFAULT_LANE_BUFFER, StreamOptions
 from mellea_sc.stdlib.session_scope import SessionScope
-from mellea_sc.stdlib.session_work import Asked, judge, work_for
-from mellea_sc.stdlib.stream.run import StreamRun
+from mellea_sc.stdlib.session_work import judge, runs_code, thunk_of, work_for
 from mellea_sc.stdlib.streaming import (
     DEFAULT_VALIDATOR_TIMEOUT,
     StreamRequest,
-    prepare_run,
 )
 
 __all__ = ["Conversation", "MelleaSession", "start_session"]
@@ -324,24 +322,23 @@ class Conversation:
         else has the thunk, so the generation is cancelled too.
         """
         own = action.requirements if isinstance(action, Instruction) else []
-        judged = [*own, *map(as_requirement, several("requirements", requirements))]
+        judged = [*own, *several("requirements", requirements)]
         if return_sampling_results and strategy is None:
             raise InvalidOption("return_sampling_results needs a strategy")
         options = merge_options(self._session._options, model_options)
+        if strategy is DEFAULT_STRATEGY and not judged and wants_stream(options):
+            # it would be there for the format alone; and what was asked for live is not held back by a strategy
+            # that nobody has asked for
+            strategy = None
         thunk = await self._start(
-            Asked(
+            Question.of(
                 action,
                 requirements=judged,
+                preconditions=preconditions,
+                strategy=strategy,
                 limits=limits,
                 retries=retries,
-                preconditions=[
-                    copy.copy(as_requirement(one))
-                    for one in several("preconditions", preconditions)
-                ],
-                strategy=strategy,
-                format=format,
-                # what was asked for live is not held back by a strategy that nobody has asked for
-                repairs_format=strategy is not DEFAULT_STRATEGY or not wants_stream(options),
+                format=checked(format),
                 model_options=model_options,
             )
         )
@@ -743,41 +740,38 @@ class Conversation:
                 raise InvalidOption(
                     "user_variables and grounding_context go with a description, not with a component"
                 )
-        asked, session = action, self._session
-
-        def prepare() -> StreamRun:
-            self._turns.check_outside()
-            return prepare_run(
-                asked,
+            return StreamRequest(
+                Question.of(
+                    action,
+                    requirements=requirements,
+                    preconditions=preconditions,
+                    strategy=strategy,
+                    limits=limits,
+                    retries=retries,
+                    format=checked(format),
+                    model_options=model_options,
+                ),
+                StreamOptions(
+                    chunking=chunking,
+                    lane_buffer=lane_buffer,
+                    validator_timeout=validator_timeout,
+                    lookahead=lookahead,
+                    hold_back=hold_back,
+                ),
                 functools.partial(self._turns.take_turn, runs_code=True),
-                judge=validation_backend or session.backend,
-                requirements=requirements,
-                chunking=chunking,
-                format=format,
-                model_options=model_options,
-                lane_buffer=lane_buffer,
-                lookahead=lookahead,
-                validator_timeout=validator_timeout,
-                strategy=strategy,
-                hold_back=hold_back,
-                preconditions=preconditions,
-                limits=limits,
-                retries=retries,
+                self._session.backend,
+                validation_backend,
             )
-
-        return StreamRequest(
-            session._place, prepare, describe(asked), session.backend, validation_backend
-        )
 
     # --- inside ---------------------------------------------------------------------------------
 
-    async def _start(self, asked: Asked) -> ModelOutputThunk:
+    async def _start(self, question: Question) -> ModelOutputThunk:
         nursery = await self._session._nursery()
-        thunk = asked.thunk(nursery)
+        thunk = thunk_of(question, nursery)
         producer = thunk.producer
         assert producer is not None
-        turn = self._turns.take_turn(producer.stop_throttling, runs_code=asked.runs_code)
-        producer.start(thunk, work_for(asked, nursery, turn), nursery.tasks, turn.give_up)
+        turn = self._turns.take_turn(producer.stop_throttling, runs_code=runs_code(question))
+        producer.start(thunk, work_for(question, nursery, turn), nursery.tasks, turn.give_up)
         return thunk
 
 

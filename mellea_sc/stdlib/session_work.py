@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Coroutine, Sequence
 from functools import partial
 
-import attrs
-
 from mellea_sc.core.backend import CheckedSchema, Format
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
 from mellea_sc.core.prompt import beginning_of, not_yet_read
+from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import Requirement, ValidationResult, check_judges
-from mellea_sc.core.retries import Retries, retried, retries_of
+from mellea_sc.core.retries import retried
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
-from mellea_sc.core.spending import Limits
 from mellea_sc.core.trace import TokenCount, Trace
 from mellea_sc.runtime.budgets.limits import limited
-from mellea_sc.runtime.checks.validation import check_input, validate_all
-from mellea_sc.runtime.failures import stray_cancellation_as, task_group
+from mellea_sc.runtime.checks.validation import validate_all
 from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.bound import opened_scope
 from mellea_sc.runtime.generation.generation import Generation, Work
@@ -29,70 +26,49 @@ from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.components import Query, Transform
 from mellea_sc.stdlib.conversation import Turn
-from mellea_sc.stdlib.formats import checked
-from mellea_sc.stdlib.sampling.plan import does_not_fit, raise_if_unmet
+from mellea_sc.stdlib.preconditions import answer_if_met
+from mellea_sc.stdlib.sampling.plan import does_not_fit
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 from mellea_sc.stdlib.sampling.repairing import RejectionSamplingStrategy
 
-__all__ = ["Asked", "judge", "work_for"]
+__all__ = ["judge", "runs_code", "thunk_of", "work_for"]
 
 
-@attrs.frozen
-class Asked:
-    """What a session was asked for.
+def thunk_of(question: Question, nursery: Nursery) -> ModelOutputThunk:
+    """The thunk of an answer, not yet generating.
 
-    Args:
-        repairs_format: Whether a strategy is used for the format alone, where nothing else is required.
+    Raises:
+        InvalidOption: the strategy is not usable, or the model none that can judge.
     """
+    nursery.check_usable()
+    strategy: object = question.strategy
+    if strategy is not None and not isinstance(strategy, SamplingStrategy):
+        raise InvalidOption(f"strategy must be a SamplingStrategy or None, not {strategy!r}")
+    check_judges(question.preconditions, nursery.backend)
+    if isinstance(sampling := sampled_by(question), PlannedStrategy):
+        check_judges([*sampling.requirements, *question.requirements], nursery.backend)
+    options = merge_options(nursery.options, question.model_options)
+    return ModelOutputThunk(nursery, name=describe(question.action), streamed=wants_stream(options))
 
-    action: Component | Span
-    requirements: Sequence[Requirement] = attrs.field(kw_only=True)
-    preconditions: Sequence[Requirement] = attrs.field(kw_only=True)
-    strategy: SamplingStrategy | None = attrs.field(kw_only=True)
-    limits: Limits | None = attrs.field(kw_only=True)
-    retries: int | Retries | None = attrs.field(kw_only=True)
-    format: Format | None = attrs.field(kw_only=True, converter=checked)
-    repairs_format: bool = attrs.field(kw_only=True)
-    model_options: ModelOptions | None = attrs.field(kw_only=True)
 
-    def thunk(self, nursery: Nursery) -> ModelOutputThunk:
-        """The thunk of it, not yet generating.
+def sampled_by(question: Question) -> SamplingStrategy | None:
+    """The strategy, where there is anything for one to do: an answer can fail its format, too."""
+    strategy = question.strategy
+    if strategy is None or strategy.is_needed(question.requirements):
+        return strategy
+    has_format = question.format is not None and isinstance(strategy, PlannedStrategy)
+    return strategy if has_format else None
 
-        Raises:
-            InvalidOption: the strategy, an option or the format is not usable, or the model none that can
-                judge.
-        """
-        nursery.check_usable()
-        strategy: object = self.strategy
-        if strategy is not None and not isinstance(strategy, SamplingStrategy):
-            raise InvalidOption(f"strategy must be a SamplingStrategy or None, not {strategy!r}")
-        limited(self.limits)
-        retries_of(self.retries)
-        check_judges(self.preconditions, nursery.backend)
-        if isinstance(sampling := self.sampled_by, PlannedStrategy):
-            check_judges([*sampling.requirements, *self.requirements], nursery.backend)
-        options = merge_options(nursery.options, self.model_options)
-        return ModelOutputThunk(nursery, name=describe(self.action), streamed=wants_stream(options))
 
-    @property
-    def sampled_by(self) -> SamplingStrategy | None:
-        """The strategy, where there is anything for one to do: an answer can fail its format, too."""
-        strategy = self.strategy
-        if strategy is None or strategy.is_needed(self.requirements):
-            return strategy
-        has_format = self.format is not None and isinstance(strategy, PlannedStrategy)
-        return strategy if has_format and self.repairs_format else None
-
-    @property
-    def runs_code(self) -> bool:
-        """Whether code of the user's may run while it is answered: a validator, a tool, a strategy."""
-        strategy = self.sampled_by
-        if isinstance(self.action, Query | Transform) and self.action.methods:
-            return True
-        if strategy is not None and type(strategy) is not RejectionSamplingStrategy:
-            return True
-        judging = [] if strategy is None else [*strategy.requirements, *self.requirements]
-        return any(map(has_code, [*self.preconditions, *judging]))
+def runs_code(question: Question) -> bool:
+    """Whether code of the user's may run while it is answered: a validator, a tool, a strategy."""
+    strategy = sampled_by(question)
+    if isinstance(question.action, Query | Transform) and question.action.methods:
+        return True
+    if strategy is not None and type(strategy) is not RejectionSamplingStrategy:
+        return True
+    judging = [] if strategy is None else [*strategy.requirements, *question.requirements]
+    return any(map(has_code, [*question.preconditions, *judging]))
 
 
 def has_code(requirement: Requirement) -> bool:
@@ -100,70 +76,53 @@ def has_code(requirement: Requirement) -> bool:
     return type(requirement) is not Requirement or requirement.validation_fn is not None
 
 
-def work_for(asked: Asked, nursery: Nursery, turn: Turn) -> Work:
-    """The work of a thunk's task: the answer to what was asked, in its turn of the conversation."""
-    return partial(_work, asked, nursery, turn)
+def work_for(question: Question, nursery: Nursery, turn: Turn) -> Work:
+    """The work of a thunk's task: the answer to a question, in its turn of the conversation."""
+    return partial(_work, question, nursery, turn)
 
 
 async def _work(
-    asked: Asked, nursery: Nursery, turn: Turn, thunk: ModelOutputThunk, sink: Generation
+    question: Question, nursery: Nursery, turn: Turn, thunk: ModelOutputThunk, sink: Generation
 ) -> None:
     async with turn as ctx:
-        await settle(asked.action, *not_yet_read(ctx))
-        with limited(asked.limits), retried(asked.retries):
-            if asked.preconditions:
-                await _answer_if_met(asked, nursery, ctx, thunk, sink)
+        await settle(question.action, *not_yet_read(ctx))
+        with limited(question.limits), retried(question.retries):
+            if question.preconditions:
+                sink.hold_output()
+                answer = partial(_answer, question, nursery, ctx, thunk, sink)
+                await answer_if_met(question, ctx, nursery, answer, met=sink.release_output)
             else:
-                await _answer(asked, nursery, ctx, thunk, sink)
+                await _answer(question, nursery, ctx, thunk, sink)
         warn_of_misfit(thunk)
-        turn.commit(ctx.add(asked.action).add(thunk))
+        turn.commit(ctx.add(question.action).add(thunk))
 
 
 def _answer(
-    asked: Asked, nursery: Nursery, ctx: Context, thunk: ModelOutputThunk, sink: Generation
+    question: Question, nursery: Nursery, ctx: Context, thunk: ModelOutputThunk, sink: Generation
 ) -> Coroutine[object, object, None]:
     """What answers, to be awaited: no coroutine of its own, through which each delta would have to go."""
-    action = asked.action
-    if (strategy := asked.sampled_by) is not None:
-        return _sample(asked, strategy, nursery, ctx, thunk, sink)
-    if isinstance(action, Query | Transform) and action.methods and asked.format is None:
-        return _carry_out(action, asked, nursery, ctx, thunk, sink)
-    return _ask(asked, nursery, ctx, thunk, sink)
+    action = question.action
+    if (strategy := sampled_by(question)) is not None:
+        return _sample(question, strategy, nursery, ctx, thunk, sink)
+    if isinstance(action, Query | Transform) and action.methods and question.format is None:
+        return _carry_out(action, question, nursery, ctx, thunk, sink)
+    return _ask(question, nursery, ctx, thunk, sink)
 
 
 async def _ask(
-    asked: Asked, nursery: Nursery, ctx: Context, thunk: ModelOutputThunk, sink: Generation
+    question: Question, nursery: Nursery, ctx: Context, thunk: ModelOutputThunk, sink: Generation
 ) -> None:
     """Ask once."""
-    action, format = asked.action, asked.format
-    request = await request_for(nursery, action, ctx, format, asked.model_options)
+    action, format = question.action, question.format
+    request = await request_for(nursery, action, ctx, format, question.model_options)
     beginning = beginning_of(action, prefills=nursery.backend.prefills)
     thunk.generation = await pump(nursery, request, sink, beginning)
     read_meaning(thunk, sink.text, action, format)
-    thunk.sampling = _single(asked, ctx, thunk)
-
-
-async def _answer_if_met(
-    asked: Asked, nursery: Nursery, ctx: Context, thunk: ModelOutputThunk, sink: Generation
-) -> None:
-    """Answer, and check the input beside that; nothing is handed out before it is found good."""
-
-    async def check() -> None:
-        with stray_cancellation_as("a precondition"):
-            async with opened_scope(nursery) as backend:
-                verdicts = await check_input(asked.preconditions, asked.action, backend, ctx)
-            raise_if_unmet(list(zip(asked.preconditions, verdicts, strict=True)))
-        sink.release_output()
-
-    sink.hold_output()
-    async with task_group() as tasks:
-        tasks.start_soon(check, name="preconditions")
-        with stray_cancellation_as("an answer"):
-            await _answer(asked, nursery, ctx, thunk, sink)
+    thunk.sampling = _single(question, ctx, thunk)
 
 
 async def _sample(
-    asked: Asked,
+    question: Question,
     strategy: SamplingStrategy,
     nursery: Nursery,
     ctx: Context,
@@ -172,12 +131,12 @@ async def _sample(
 ) -> None:
     async with opened_scope(nursery) as backend:
         result = await strategy.sample(
-            asked.action,
+            question.action,
             ctx,
             backend,
-            asked.requirements,
-            format=asked.format,
-            model_options=asked.model_options,
+            question.requirements,
+            format=question.format,
+            model_options=question.model_options,
         )
     kept = result.result
     if isinstance(kept, ModelOutputThunk):
@@ -195,7 +154,7 @@ async def _sample(
 
 async def _carry_out(
     action: Query | Transform,
-    asked: Asked,
+    question: Question,
     nursery: Nursery,
     ctx: Context,
     thunk: ModelOutputThunk,
@@ -205,7 +164,7 @@ async def _carry_out(
     format = schema and CheckedSchema(schema, lambda _: None)  # carrying it out will see
     async with opened_scope(nursery) as backend:
         answer, _ = await backend.generate_from_context(
-            action, ctx, format=format, model_options=asked.model_options
+            action, ctx, format=format, model_options=question.model_options
         )
         text = await answer.avalue()
         thunk.generation = answer.generation
@@ -216,7 +175,7 @@ async def _carry_out(
     )
 
 
-def _single(asked: Asked, ctx: Context, thunk: ModelOutputThunk) -> SamplingResult:
+def _single(question: Question, ctx: Context, thunk: ModelOutputThunk) -> SamplingResult:
     """An answer that nothing could reject but its format, as a sampling result."""
     known, misfit = thunk.generation, thunk.format_error
     generated = known.usage.completion_tokens if known.usage else 0
@@ -226,8 +185,8 @@ def _single(asked: Asked, ctx: Context, thunk: ModelOutputThunk) -> SamplingResu
         success=misfit is None,
         sample_generations=[thunk],
         sample_validations=[[] if misfit is None else [does_not_fit(misfit)]],
-        sample_actions=[asked.action],
-        sample_contexts=[ctx.add(asked.action).add(thunk)],
+        sample_actions=[question.action],
+        sample_contexts=[ctx.add(question.action).add(thunk)],
         trace=Trace(
             what=thunk.name,
             outcome="accepted" if misfit is None else "rejected",

@@ -295,12 +295,12 @@ def test_with_a_pace_a_delta_takes_one_step_of_each_task_and_two_of_a_lane(
     [
         pytest.param(awaited_thunk, 2.05, id="awaited thunk"),
         pytest.param(streamed_thunk, 2.65, id="streamed thunk"),
-        pytest.param(checked_stream(0, "sentence"), 7.3, id="sentences, 0 requirements"),
-        pytest.param(checked_stream(1, "sentence"), 8.2, id="sentences, 1 requirement"),
-        pytest.param(checked_stream(4, "sentence"), 9.9, id="sentences, 4 requirements"),
-        pytest.param(checked_stream(0, "word"), 19.2, id="words, 0 requirements"),
-        pytest.param(checked_stream(1, "word"), 32.5, id="words, 1 requirement"),
-        pytest.param(checked_stream(4, "word"), 54.5, id="words, 4 requirements"),
+        pytest.param(checked_stream(0, "sentence"), 7.1, id="sentences, 0 requirements"),
+        pytest.param(checked_stream(1, "sentence"), 7.9, id="sentences, 1 requirement"),
+        pytest.param(checked_stream(4, "sentence"), 9.4, id="sentences, 4 requirements"),
+        pytest.param(checked_stream(0, "word"), 18.1, id="words, 0 requirements"),
+        pytest.param(checked_stream(1, "word"), 28.7, id="words, 1 requirement"),
+        pytest.param(checked_stream(4, "word"), 46.4, id="words, 4 requirements"),
     ],
 )
 def test_a_delta_takes_few_calls(program: Program, limit: float, loop: str) -> None:

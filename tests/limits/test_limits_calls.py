@@ -96,7 +96,7 @@ async def test_a_block_around_a_stream_raises_once(on_error: str) -> None:
     async def program(m: MelleaSession) -> None:
         with limits(tokens=4):
             result = await m.stream("?", chunking="word")
-            await result.ended.wait()
+            await result.wait_finished()
 
     session = start_session(backend=backend, on_error=on_error)  # type: ignore[arg-type]
     async with assert_no_leaks(), session as m:

@@ -370,7 +370,7 @@ async def test_a_stream_under_a_limit_is_cut_with_its_judges() -> None:
             async for chunk in result.astream():
                 read.append(chunk)  # noqa: PERF401 - it is cancelled
         with anyio.fail_after(1):
-            await result.ended.wait()
+            await result.wait_finished()
         assert result.error is not None
         error = result.error
         assert isinstance(error, BudgetExceeded)

@@ -93,7 +93,7 @@ async def test_a_judge_and_a_stream_are_closed_together(connect: Connect) -> Non
                 with anyio.fail_after(5):
                     await thunk
             seen = await closed(server)
-            await stream.ended.wait()
+            await stream.wait_finished()
         assert {one.ended for one in server.requests} == {"client_closed"}
     assert all(after <= before + 1 for before, after in seen)
 

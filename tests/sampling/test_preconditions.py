@@ -8,6 +8,7 @@ from sampling_help import Without, chunks_of, sentences
 
 from mellea_sc import (
     Context,
+    GenerationRequest,
     InputCheckEvent,
     ModelOption,
     PreconditionFailed,
@@ -90,15 +91,17 @@ async def test_a_good_input_lets_the_text_go_whenever_it_is_found_good(
 async def test_one_that_raises_or_is_late_is_an_error_and_one_that_is_recorded_stops_nothing() -> (
     None
 ):
-    stalled = Script([Stall()])
-    async with start_session(backend=ScriptedBackend(stalled, Script([Stall()]), "Text.")) as m:
-        result = await m.stream("?", preconditions=[Requirement("input", raising)])
+    def answer(request: GenerationRequest) -> Script:
+        return Script(["Text." if request.messages[-1].content == "noted" else Stall()])
+
+    async with start_session(backend=ScriptedBackend(answer)) as m:
+        result = await m.stream("raises", preconditions=[Requirement("input", raising)])
         with pytest.raises(ZeroDivisionError):
             await result.acomplete()
-        late = await m.stream("?", preconditions=[after(99, True)], validator_timeout=3)
+        late = await m.stream("late", preconditions=[after(99, True)], validator_timeout=3)
         with pytest.raises(ValidatorTimeout, match="within 3 s"):
             await late.acomplete()
-        noted = await m.stream("?", preconditions=[after(1, False, on_fail="noop")])
+        noted = await m.stream("noted", preconditions=[after(1, False, on_fail="noop")])
         assert await chunks_of(noted) == ["Text."]
 
 

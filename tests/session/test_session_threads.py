@@ -176,7 +176,7 @@ def test_the_error_of_a_stream_of_the_loop_itself_may_be_raised_in_another_loop(
     async def main() -> None:
         backend = ScriptedBackend(["a. ", Fail(BackendError("broken"))])
         result = await stream_with_chunking("?", backend, SimpleContext())
-        await result.ended.wait()
+        await result.wait_finished()
         assert await errors_of(result.acomplete, [OTHER[loop]]) == {"BackendError"}
         await anyio.wait_all_tasks_blocked()
 

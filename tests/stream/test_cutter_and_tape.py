@@ -72,14 +72,14 @@ def test_what_a_cutter_keeps_does_not_grow_with_the_text(
 
 
 async def test_a_tape_is_read_once_and_what_is_there_needs_no_waiting() -> None:
-    read: list[str] = []
-    tape: Tape[str] = Tape("numbers", on_read=read.append)
+    read: list[int] = []
+    tape: Tape[str] = Tape("numbers", on_read=lambda: read.append(tape.taken))
     for n in range(3):
         tape.write(str(n))
     unused = tape.reader(str)
     reader = tape.reader(str)
     assert [await anext(reader), await anext(reader)] == ["0", "1"]
-    assert read == ["0", "1"]
+    assert read == [1, 2]
     with pytest.raises(StreamConsumed, match="numbers"):
         await anext(unused)
     tape.end()

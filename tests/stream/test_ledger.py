@@ -30,7 +30,7 @@ def test_without_lanes_a_chunk_is_releasable_at_once() -> None:
     assert ledger.cut(chunk(0, 3)) == "release"
     assert ledger.cut(chunk(4, 7)) == "release"
     assert ledger.releasable == 2
-    assert ledger.verdicts_on(0) == []
+    assert ledger.take_verdicts(0) == []
 
 
 def test_a_chunk_waits_for_every_lane() -> None:
@@ -39,7 +39,7 @@ def test_a_chunk_waits_for_every_lane() -> None:
     assert ledger.judged(0, chunk(0, 3), PASS) == "hold"
     assert ledger.judged(1, chunk(0, 3), UNKNOWN) == "release"
     assert ledger.releasable == 1
-    assert ledger.verdicts_on(0) == [PASS, UNKNOWN]
+    assert ledger.take_verdicts(0) == [PASS, UNKNOWN]
 
 
 class Explained(PartialValidationResult):
@@ -59,7 +59,7 @@ def test_every_verdict_is_told_as_it_was_given() -> None:
     ledger.cut(chunk(0, 3))
     for lane, verdict in enumerate(given):
         ledger.judged(lane, chunk(0, 3), verdict)
-    told = ledger.verdicts_on(0)
+    told = ledger.take_verdicts(0)
     assert told == given
     assert [type(verdict) for verdict in told] == [type(verdict) for verdict in given]
 
@@ -95,7 +95,7 @@ def test_a_lane_whose_text_has_ended_has_passed_all_of_it() -> None:
     assert ledger.ended(0) == "hold"
     assert ledger.ended(1) == "release"
     assert ledger.cut(chunk(3, 4)) == "release"
-    assert ledger.verdicts_on(1) == [UNKNOWN, UNKNOWN]
+    assert ledger.take_verdicts(1) == [UNKNOWN, UNKNOWN]
 
 
 def test_after_a_fail_nothing_becomes_releasable() -> None:
@@ -138,7 +138,7 @@ def test_verdicts_on_the_failed_chunk_are_unknown_where_a_lane_has_not_come_so_f
     ledger.cut(chunk(3, 6))
     for lane in range(4):
         ledger.judged(lane, chunk(0, 3), PASS)
-    ledger.verdicts_on(0)
+    ledger.take_verdicts(0)
     ledger.judged(0, chunk(3, 6), PASS)
     ledger.judged(1, chunk(3, 5), PASS)  # a piece of its own, that ends before the chunk
     ledger.judged(3, chunk(3, 6), FAIL)
@@ -159,7 +159,7 @@ def test_each_chunk_has_the_verdict_on_the_piece_that_covers_its_end() -> None:
         ledger.judged(0, chunk(n * 2, n * 2 + 2), verdict)
     for end in (1, 2, 5, 8):
         ledger.cut(chunk(max(0, end - 1), end))
-    assert [ledger.verdicts_on(n)[0].reason for n in range(4)] == ["0", "0", "2", "3"]
+    assert [ledger.take_verdicts(n)[0].reason for n in range(4)] == ["0", "0", "2", "3"]
 
 
 def test_the_last_verdict_of_a_lane_that_has_ended_is_on_the_rest_as_well() -> None:
@@ -169,7 +169,7 @@ def test_the_last_verdict_of_a_lane_that_has_ended_is_on_the_rest_as_well() -> N
     ledger.judged(0, chunk(0, 5), said)
     ledger.cut(chunk(6, 9))
     assert ledger.ended(0) == "release"
-    assert [ledger.verdicts_on(index) for index in (0, 1)] == [[said], [said]]
+    assert [ledger.take_verdicts(index) for index in (0, 1)] == [[said], [said]]
 
 
 @given(st.integers(0, 3))
@@ -196,7 +196,7 @@ class LedgerAgreement(RuleBasedStateMachine):
         else:
             assert move == ("release" if self.ledger.releasable > self.seen else "hold")
         for index in range(self.seen, self.ledger.releasable):
-            assert len(self.ledger.verdicts_on(index)) == self.lanes
+            assert len(self.ledger.take_verdicts(index)) == self.lanes
         self.seen = self.ledger.releasable
 
     @rule(gap=st.integers(0, 2), length=st.integers(1, 4))

@@ -251,7 +251,7 @@ async def test_1_4_errors_in_the_cleanup_of_a_cancelled_run_are_not_lost(
                         m.cancel()
                     case _:
                         outer.cancel()
-                await result.ended.wait()
+                await result.wait_finished()
     except ExceptionGroup as group:
         told = group
         assert how != "result"  # it was cancelled by its user, who is not told again
@@ -465,7 +465,7 @@ async def test_1_4_a_backends_error_is_not_lost_when_the_judging_of_its_text_is_
             result = await m.stream("?", requirements=[Check(always("pass", after=5))])
             await anyio.sleep(1)
             (result if how == "result" else m).cancel()
-            await result.ended.wait()
+            await result.wait_finished()
     assert result is not None
     assert anyio.current_time() == 1
     assert isinstance(result.error, ModelError)

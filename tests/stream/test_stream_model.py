@@ -248,7 +248,7 @@ async def run(program: Program) -> Ran:
             if not program.readers:
                 tg.start_soon(complete)
             tg.start_soon(cancel)
-            await result.ended.wait()
+            await result.wait_finished()
             ran.took = anyio.current_time()
         await complete()
         if "events" not in program.readers:

@@ -85,7 +85,7 @@ async def test_4_8_a_block_that_is_left_early_ends_the_run() -> None:
     async with assert_no_leaks(), m:
         async with m.stream("?", requirements=[check]) as result:
             await anyio.sleep(1)
-        assert result.ended.is_set()
+        assert result.has_ended
         assert backend.calls[0].outcome == "cancelled"
         assert check.seen.cancelled == ["One."]
         assert anyio.current_time() == 1
@@ -117,7 +117,7 @@ async def test_4_8_an_exception_that_leaves_the_block_cancels_the_run_and_stays_
 
 async def test_4_8_an_error_that_nobody_has_seen_leaves_the_block_once() -> None:
     async def read_some(result: StreamChunkingResult) -> None:
-        await result.ended.wait()
+        await result.wait_finished()
 
     async def read_all(result: StreamChunkingResult) -> None:
         with pytest.raises(ModelError):
@@ -250,7 +250,7 @@ async def test_1_5_an_error_without_a_session_is_not_logged_while_somebody_may_s
     backend = ScriptedBackend(["One. ", Fail(ModelError("broken"))])
     async with assert_no_leaks():
         result = await stream_with_chunking(CBlock("?"), backend, SimpleContext())
-        await result.ended.wait()
+        await result.wait_finished()
         await anyio.wait_all_tasks_blocked()
         with pytest.raises(ModelError):
             await result.acomplete()
@@ -263,7 +263,7 @@ def test_1_5_an_error_that_nobody_saw_is_logged_when_the_loop_ends(
     async def program() -> None:
         backend = ScriptedBackend(["One. ", Fail(ModelError("broken"))])
         result = await stream_with_chunking(CBlock("?"), backend, SimpleContext())
-        await result.ended.wait()
+        await result.wait_finished()
 
     for loop in ("asyncio", "trio"):
         caplog.clear()
@@ -279,7 +279,7 @@ async def test_1_4_an_error_that_nobody_saw_leaves_the_session() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         async with m:
             result = await m.stream("?")
-            await result.ended.wait()
+            await result.wait_finished()
     (error,) = caught.value.exceptions
     assert isinstance(error, ModelError)
 
@@ -306,7 +306,7 @@ async def test_4_8_what_a_validator_streams_ends_with_the_run() -> None:
     async with assert_no_leaks(), start_session(backend=backend) as m:
         result = await m.stream("?", requirements=[Check(stream_and_fail)])
         await result.acomplete()
-        assert streams[0].ended.is_set()
+        assert streams[0].has_ended
         assert streams[0].cancelled
         assert [call.outcome for call in backend.calls] == ["ended", "cancelled"]
 
@@ -585,7 +585,7 @@ async def test_4_8_a_run_cancelled_at_any_checkpoint_leaves_nothing_behind(
     async def check() -> None:
         assert all(call.outcome in ("ended", "cancelled") for call in backends[-1].calls)
         for result in results:
-            assert result.ended.is_set()
+            assert result.has_ended
             events = await read_events(result)
             assert kinds(events).count("Completed") == 1
             assert kinds(events)[-1] == "Completed"

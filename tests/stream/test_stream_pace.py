@@ -173,7 +173,7 @@ async def test_4_9_without_lookahead_a_reader_may_come_at_the_very_end() -> None
     backend = ScriptedBackend(Script([f"w{n} " for n in range(1000)]))
     async with start_session(backend=backend) as m:
         result = await m.stream("?", requirements=[Check()], chunking="word")
-        await result.ended.wait()
+        await result.wait_finished()
         assert len(await read_chunks(result)) == 1000
 
 
@@ -231,7 +231,7 @@ async def test_4_9_leaving_the_session_lets_a_run_go_that_waits_after_its_text(b
         )
         # the text has ended and is judged: only the reader is missing
         await anyio.sleep(10)
-        assert not result.ended.is_set()
+        assert not result.has_ended
     assert result.completed
 
 
@@ -254,7 +254,7 @@ async def test_4_9_nothing_is_released_after_the_end() -> None:
         assert await anext(chunks) == "One."
         await anyio.sleep(1)
         result.cancel()
-        await result.ended.wait()
+        await result.wait_finished()
         before = result.full_text
         await result.acomplete()
         assert result.full_text == before == "One. Two."
@@ -381,9 +381,10 @@ async def test_4_2_a_request_that_waits_lets_an_unread_run_go() -> None:
     async with assert_no_leaks(), start_session(backend=backend, max_concurrency=1) as m:
         result = await m.stream("?", lookahead=1)
         await anyio.sleep(1)
-        assert not result.ended.is_set()
+        assert not result.has_ended
         assert str(await m.achat("!")) is not None
-        assert result.ended.is_set()
+        await anyio.wait_all_tasks_blocked()
+        assert result.has_ended
 
 
 class FirstWordOnly(ChunkingStrategy):

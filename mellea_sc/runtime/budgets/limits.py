@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Final, Self, cast
 
 from mellea_sc.core.errors import BudgetExceeded, InvalidOption
-from mellea_sc.core.spending import Limits, Prices, Spent
+from mellea_sc.core.spending import Limits, Prices, Spent, check_limits
 from mellea_sc.runtime.budgets.budget import Budget, open_budgets
 from mellea_sc.runtime.budgets.scope import BudgetScope
 from mellea_sc.runtime.failures import raise_unchanged
@@ -81,8 +81,7 @@ class LimitedBlock:
     """
 
     def __init__(self, limits: Limits) -> None:
-        if not isinstance(limits, Limits):
-            raise InvalidOption(f"limits must be Limits(…) or None, not {limits!r}")
+        check_limits(limits)
         self.limits: Limits = limits
         self._budget: Budget | None = None
         self._scope: BudgetScope | None = None

@@ -2,7 +2,7 @@
 
 ::
 
-    backend ──delta──> pump ──> Attempt.write ──> editors ──> Judged: Lanes ──> ledger ──release──> audience
+    backend ──delta──> pump ──> Attempt.write ──> editors ──> Judged: Lanes ──> ledger ──release──> view
                                    (none, or those of          │                  │
                                     requirements that edit) validators            └──cancel──> the race's scope
                                                                                                (connection, editors,
@@ -36,13 +36,14 @@ import anyio
 import anyio.abc
 import attrs
 
-from mellea_sc.core.backend import Backend, Delta, Format
-from mellea_sc.core.base import Component, Context, Span
+from mellea_sc.core.backend import Backend, Delta
+from mellea_sc.core.base import Context
 from mellea_sc.core.beginnings import Beginning
 from mellea_sc.core.errors import BackendTimeout
 from mellea_sc.core.generation_info import GenerationInfo
-from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
+from mellea_sc.core.model_options import ModelOption, merge_options
 from mellea_sc.core.prompt import beginning_of
+from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.core.usage import estimated_tokens
@@ -52,7 +53,12 @@ from mellea_sc.runtime.checks.edits import Edits, Placed
 from mellea_sc.runtime.checks.lanes import Lane, LaneCheckpoint, Lanes
 from mellea_sc.runtime.checks.ledger import Chunk, Failure, Ledger
 from mellea_sc.runtime.checks.validation import validate_all
-from mellea_sc.runtime.failures import failure_of, raise_unchanged, task_group
+from mellea_sc.runtime.failures import (
+    failure_of,
+    raise_unchanged,
+    stray_cancellation_as,
+    task_group,
+)
 from mellea_sc.runtime.generation.bound import opened_scope
 from mellea_sc.runtime.generation.prompt import request_for
 from mellea_sc.runtime.generation.pump import pump
@@ -62,29 +68,10 @@ from mellea_sc.runtime.loops.current import clock, running_task
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
 from mellea_sc.runtime.pacing import Valves
 
-__all__ = ["Asking", "Attempt", "AttemptEnd", "Audience", "Judging", "ResumePoint"]
+__all__ = ["Attempt", "AttemptEnd", "Checks", "ResumePoint", "View"]
 
 AttemptEnd: TypeAlias = Literal["running", "completed", "failed", "stopped", "error", "cancelled"]
 """How an attempt ended: with its last token, by a failed check, because it was not needed any more, …"""
-
-
-@attrs.frozen(kw_only=True)
-class Asking:
-    """What one attempt asks.
-
-    Args:
-        action: What the model is asked.
-        ctx: The conversation before that.
-        asked: The conversation as validators see it, up to and with what the user asked.
-        format: What the answer has to fit.
-        model_options: For the generation.
-    """
-
-    action: Component | Span
-    ctx: Context
-    asked: Context
-    format: Format | None
-    model_options: ModelOptions | None
 
 
 @attrs.frozen(kw_only=True)
@@ -116,8 +103,8 @@ class ResumePoint:
 
 
 @attrs.frozen(kw_only=True)
-class Judging:
-    """Who judges an attempt, and by what rules.
+class Checks:
+    """Who checks an attempt, and by what rules.
 
     Args:
         requirements: The copies that judge it, in order.
@@ -138,8 +125,8 @@ class Judging:
     timeout: float
 
 
-class Audience(Protocol):
-    """Who is shown an attempt while it runs."""
+class View(Protocol):
+    """What is shown of an attempt while it runs."""
 
     @property
     def is_full(self) -> bool:
@@ -172,17 +159,17 @@ class Audience(Protocol):
 
 
 class Judged:
-    """The end of the chain: the text that is shown, for its judges and its audience."""
+    """The end of the chain: the text that is shown, for its judges and its view."""
 
-    def __init__(self, lanes: Lanes, audience: Audience) -> None:
+    def __init__(self, lanes: Lanes, view: View) -> None:
         self.parts: list[str] = []
         self._lanes = lanes
-        self._audience = audience
+        self._view = view
 
     def feed(self, text: str) -> bool:
         """Take the text; true when a lane or the reader is behind."""
         self.parts.append(text)
-        return self._lanes.feed(text) or self._audience.is_full
+        return self._lanes.feed(text) or self._view.is_full
 
     def end(self) -> None:
         """The text has ended."""
@@ -191,32 +178,38 @@ class Judged:
     async def room(self, valves: Valves) -> None:
         """Wait for the lanes and the reader."""
         await self._lanes.room(valves)
-        await self._audience.room(valves)
+        await self._view.room(valves)
 
 
 class Attempt:
     """The tasks of one attempt. Its writes are the pump's.
 
     Args:
-        asking: What is asked.
-        judging: Who judges.
-        audience: Who is shown it.
+        question: What is asked.
+        ctx: The conversation before that.
+        checks: Who checks it.
+        view: Where it is shown.
+        asked: The conversation as validators see it, up to and with what the user asked.
         kept: What it begins with.
         remembers: Whether another attempt may go on from inside this one.
     """
 
     def __init__(
         self,
-        asking: Asking,
-        judging: Judging,
-        audience: Audience,
+        question: Question,
+        ctx: Context,
+        checks: Checks,
+        view: View,
         *,
+        asked: Context,
         kept: ResumePoint | None = None,
         remembers: bool = False,
     ) -> None:
-        self.asking = asking
-        self.ledger: Ledger = judging.ledger
-        self.edits: Edits = judging.edits
+        self._question = question
+        self._ctx = ctx
+        self._asked = asked
+        self.ledger: Ledger = checks.ledger
+        self.edits: Edits = checks.edits
         self.record: AnswerRecord = AnswerRecord()
         self.validations: list[ValidationResult] = []
         self.end: AttemptEnd = "running"
@@ -227,8 +220,8 @@ class Attempt:
         self.kept_length: int = 0 if kept is None else len(kept.text)
         self.started_at: float = 0.0
         self.ended_at: float = 0.0
-        self._judging = judging
-        self._audience = audience
+        self._checks = checks
+        self._view = view
         self._kept = kept
         self._chunks: list[Chunk] = []
         self._begins = False
@@ -239,15 +232,15 @@ class Attempt:
         self.late: BackendTimeout | None = None
         self._now: Callable[[], float] = clock()
         self._lanes = Lanes(
-            judging.main,
-            judging.lanes,
-            judging.ledger,
-            cut=self._cut if remembers else audience.cut,
-            release=audience.advance,
+            checks.main,
+            checks.lanes,
+            checks.ledger,
+            cut=self._cut if remembers else view.cut,
+            release=view.advance,
             cancel=self._check_failed,
         )
-        self._judged = Judged(self._lanes, audience)
-        self._editors = judging.editors
+        self._judged = Judged(self._lanes, view)
+        self._editors = checks.editors
         self._parts: list[str] = [] if self._editors else self._judged.parts
         after: TextSink = self._judged
         for editor in reversed(self._editors):
@@ -260,8 +253,8 @@ class Attempt:
     @property
     def requirements(self) -> list[Requirement]:
         """The copies that judge it, in order."""
-        requirements = list(self._judging.requirements)
-        for lane in self._judging.lanes:
+        requirements = list(self._checks.requirements)
+        for lane in self._checks.lanes:
             requirements[lane.index] = lane.requirement
         return requirements
 
@@ -366,7 +359,7 @@ class Attempt:
             after = self._chunks[count].start
         else:
             after = len(text) - len(text[end:].lstrip())
-        lanes = {lane.index: lane for lane in self._judging.lanes}
+        lanes = {lane.index: lane for lane in self._checks.lanes}
         return ResumePoint(
             text=text[:after],
             chunks=self._chunks[:count],
@@ -402,7 +395,7 @@ class Attempt:
             error of the backend's that waited for them is raised instead.
         """
         self._valves = nursery.valves
-        options = merge_options(nursery.options, self.asking.model_options)
+        options = merge_options(nursery.options, self._question.model_options)
         limit = options.get(ModelOption.MAX_NEW_TOKENS)
         self.token_limit = limit if isinstance(limit, int) else None
         now, task = self._now, running_task()
@@ -450,7 +443,7 @@ class Attempt:
             self._end_race(reason)
 
     def _start(self, tasks: anyio.abc.TaskGroup, judging: Backend, nursery: Nursery) -> None:
-        asked, limit = self.asking.asked, nursery.limit
+        asked, limit = self._asked, nursery.limit
         self._lanes.start(tasks, judging, asked, limit)
         for number, editor in enumerate(self._editors):
             name = f"editor {number}: {editor.lane.requirement!r}"
@@ -458,7 +451,7 @@ class Attempt:
 
     def _begin(self) -> None:
         kept = self._kept
-        lanes = {lane.index: lane for lane in self._judging.lanes}
+        lanes = {lane.index: lane for lane in self._checks.lanes}
         for index in range(self.ledger.lanes):
             if index in lanes:
                 self.ledger.passed(index, lanes[index].known.judged)
@@ -477,26 +470,26 @@ class Attempt:
             self._judged.parts[:] = [self.edited.rstrip()]
             self._parts[:] = [self.generated.rstrip()]
         text, requirements = self.edited, self.requirements
-        self._audience.generated(text)
+        self._view.generated(text)
         if requirements:
             answer = ModelOutputThunk.computed(text, generation=self.generation)
             self.validations = await validate_all(
                 requirements,
                 judging,
-                self.asking.asked.add(answer),
-                timeout=self._judging.timeout,
-                format=self.asking.format,
+                self._asked.add(answer),
+                timeout=self._checks.timeout,
+                format=self._question.format,
             )
-            self._audience.validated(self.validations)
+            self._view.validated(self.validations)
         self.end = "completed"
 
     async def _produce(self, nursery: Nursery) -> None:
-        asking = self.asking
+        question = self._question
         try:
-            request = await request_for(
-                nursery, asking.action, asking.ctx, asking.format, asking.model_options
-            )
-            with self.scope:
+            with self.scope, stray_cancellation_as("a generation"):
+                request = await request_for(
+                    nursery, question.action, self._ctx, question.format, question.model_options
+                )
                 await pump(nursery, request, self, self._beginning(nursery.backend.prefills))
             if self.late is not None and self.scope.cancelled_caught:
                 raise self.late
@@ -511,12 +504,12 @@ class Attempt:
     def _beginning(self, prefills: bool) -> Beginning | None:
         """What the text begins with before the model says anything, or has begun with already."""
         if self._kept is None:
-            return beginning_of(self.asking.action, prefills=prefills)
+            return beginning_of(self._question.action, prefills=prefills)
         return None if prefills else Beginning("", self._kept.text, asked=True)
 
     def _cut(self, chunk: Chunk) -> None:
         self._chunks.append(chunk)
-        self._audience.cut(chunk)
+        self._view.cut(chunk)
 
     def _cut_off(self, by: Editor) -> None:
         """Nothing more can be shown: stop the model, and whoever edits before that."""
@@ -554,13 +547,13 @@ class Attempt:
         self._parts.append(text)
         if self._editors:
             return self._head.feed(text)
-        return self._lanes.feed(text) or self._audience.is_full
+        return self._lanes.feed(text) or self._view.is_full
 
     def write_other(self, delta: Delta) -> None:
         """Take what a delta has besides its text: nobody judges it."""
         self.record.take(delta)
         if delta.reasoning:
-            self._audience.reasoned(delta.reasoning)
+            self._view.reasoned(delta.reasoning)
 
     async def room(self) -> None:
         """Wait for the first in the chain: an editor, or the lanes and the reader."""

@@ -186,10 +186,22 @@ class Ledger:
         """A lane has judged its last piece."""
         return self._pass(lane, math.inf)
 
-    def verdicts_on(self, index: int) -> list[PartialValidationResult]:
-        """One verdict per lane on a releasable chunk; to be asked once for each, in order."""
+    def take_verdicts(self, index: int) -> list[PartialValidationResult]:
+        """One verdict per lane on a releasable chunk. Chunks are asked for in order: what is before is forgotten."""
         end = self._ends[index]
-        return [self._covering(lane, end) for lane in range(self.lanes)]
+        taken: list[PartialValidationResult] = []
+        for rule, verdicts in zip(self._rules, self._verdicts, strict=True):
+            last = UNKNOWN
+            while verdicts:
+                at, last = verdicts[0]
+                if at >= end:
+                    break
+                verdicts.popleft()
+            else:
+                if not rule.blocking:
+                    last = UNKNOWN
+            taken.append(last)
+        return taken
 
     def verdicts_on_failure(self) -> list[PartialValidationResult]:
         """One verdict per lane on the chunk that failed: ``"unknown"`` where a lane has not got that far."""
@@ -201,16 +213,6 @@ class Ledger:
             else next((v for at, v in verdicts if at >= end), UNKNOWN)
             for lane, verdicts in enumerate(self._verdicts)
         ]
-
-    def _covering(self, lane: int, end: int) -> PartialValidationResult:
-        verdicts = self._verdicts[lane]
-        last = UNKNOWN
-        while verdicts:
-            at, last = verdicts[0]
-            if at >= end:
-                return last
-            verdicts.popleft()
-        return last if self._rules[lane].blocking else UNKNOWN
 
     def _pass(self, lane: int, position: float) -> Move:
         if self._rules[lane].blocking:

@@ -39,7 +39,7 @@ async def validate_all(
     """One verdict per requirement on the last output of the context, in their order.
 
     Args:
-        requirements: Each is judged in a task of its own.
+        requirements: Several are judged in a task of their own each.
         backend: For those that ask a model; bound to a scope of the caller's.
         ctx: Ends with the answer.
         timeout: Seconds for each, unless the requirement has a timeout of its own.
@@ -78,6 +78,9 @@ async def validate_all(
             verdicts[index] = ValidationResult(True, reason=f"not judged: {error!r}")
 
     verdicts: dict[int, ValidationResult] = {}
+    if len(requirements) == 1:  # there is nothing beside it: no task
+        await judge(0, requirements[0])
+        return [verdicts[0]]
     async with task_group() as tasks:
         for index, requirement in enumerate(requirements):
             tasks.start_soon(judge, index, requirement, name=f"validate {requirement!r}")

@@ -271,7 +271,7 @@ class Generation:
 
     # --- who waits for its end -------------------------------------------------------------------
 
-    async def wait_ended(self) -> None:
+    async def wait_finished(self) -> None:
         """Wait until it has ended, in whichever way, and its task is done with it.
 
         Cancellation: only the waiting ends.

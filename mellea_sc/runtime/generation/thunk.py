@@ -211,7 +211,7 @@ class ModelOutputThunk(Thunk):
                 producer.check_loop()
                 producer.stop_throttling()
                 try:
-                    await producer.wait_ended()
+                    await producer.wait_finished()
                 except anyio.get_cancelled_exc_class() as cancelled:
                     self._cancel_if_interrupted(cancelled)
                     raise
@@ -244,7 +244,7 @@ class ModelOutputThunk(Thunk):
         """
         if self.producer is not None:
             self.producer.check_loop()
-            await self.producer.wait_ended()
+            await self.producer.wait_finished()
 
     async def astream(self) -> str:
         """The text that is new since the last call, as soon as there is some.
@@ -314,7 +314,7 @@ class ModelOutputThunk(Thunk):
         if self.producer is not None and (self._state == "generating" or exc is not None):
             self.cancel("its block was left")
             with anyio.CancelScope(shield=True):
-                await self.producer.wait_ended()
+                await self.producer.wait_finished()
 
     # --- for whoever makes it -------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import asyncio
 import signal
 import sys
 import time
+from asyncio import _get_running_loop
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
@@ -40,6 +41,10 @@ def running_loop() -> object | None:
         return asyncio.get_running_loop()
     except (RuntimeError, AttributeError):  # there is none, or this thread is importing asyncio
         return None
+
+
+loop_getter: Final[Callable[[], object | None]] = _get_running_loop
+"""As :func:`running_loop`, without a function of ours around asyncio's own."""
 
 
 def clock() -> Callable[[], float]:

@@ -32,6 +32,7 @@ __all__ = [
     "interpreter_is_ending",
     "is_being_cancelled",
     "is_stray_cancellation",
+    "loop_getter",
     "loop_options",
     "may_run",
     "pass_on_interrupt",
@@ -76,6 +77,17 @@ def current_loop() -> object:
     if (token := running_loop()) is None:
         raise UsageError("no event loop is running here: call this from an async function")
     return token
+
+
+def loop_getter() -> Callable[[], object | None]:
+    """What :func:`running_loop` does, for who will ask often, in a loop of the kind that runs now."""
+    if _is_trio():
+        from mellea_sc.runtime.loops import trio_loop
+
+        return trio_loop.running_loop
+    from mellea_sc.runtime.loops import asyncio_loop
+
+    return asyncio_loop.loop_getter
 
 
 def loop_options() -> dict[str, bool]:

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from mellea_sc.core.arguments import several
 from mellea_sc.core.base import CBlock, Component, Span, text_of
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.core.requirement import Requirement
+from mellea_sc.core.requirement import Requirement, as_requirement
 from mellea_sc.stdlib.components._template import check_template, fill
-from mellea_sc.stdlib.requirements.making import as_requirement
 
 __all__ = ["Instruction", "listed"]
 

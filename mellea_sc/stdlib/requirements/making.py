@@ -7,7 +7,12 @@ from typing import Final
 
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import InvalidOption, InvalidVerdict
-from mellea_sc.core.requirement import Requirement, ValidationFunction, ValidationResult
+from mellea_sc.core.requirement import (
+    Requirement,
+    ValidationFunction,
+    ValidationResult,
+    as_requirement,
+)
 
 __all__ = ["as_requirement", "check", "req", "reqify", "simple_validate"]
 
@@ -32,21 +37,6 @@ def check(
 ) -> Requirement:
     """A requirement that is checked and not said: its description stays out of the prompt."""
     return Requirement(description, validation_fn, check_only=True)
-
-
-def as_requirement(requirement: Requirement | str) -> Requirement:
-    """A requirement as it is, or of a description.
-
-    Raises:
-        InvalidOption: it is neither.
-    """
-    match requirement:
-        case Requirement():
-            return requirement
-        case str():
-            return Requirement(requirement)
-        case _:
-            raise InvalidOption(f"a requirement is a Requirement or a str, not {requirement!r}")
 
 
 reqify: Final = as_requirement

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Component, Context, Span
@@ -10,7 +10,7 @@ from mellea_sc.core.requirement import OnFail, Requirement
 from mellea_sc.stdlib.components.feedback import WithFeedback
 from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, Once, Plan, check_count
 
-__all__ = ["Again", "Backtracking", "ByRequirement"]
+__all__ = ["Again", "Backtracking", "ByRequirement", "plan_for"]
 
 
 class Again(Plan):
@@ -86,32 +86,41 @@ class Backtracking(Plan):
         return None if last.released else 0
 
 
-class ByRequirement(Plan):
-    """What a requirement says of its fail goes before what the strategy would do.
+def plan_for(strategy: Plan | None, requirements: Sequence[Requirement]) -> Plan:
+    """The strategy, or one attempt; where a requirement says what follows its fail, that goes before.
 
     Args:
         strategy: Decides where requirements do not; ``None``: one attempt.
         requirements: What is judged.
     """
+    plan = Once() if strategy is None else strategy
+    said: set[OnFail | None] = {requirement.on_fail for requirement in requirements}
+    if said.isdisjoint(("stop", "retry", "backtrack")):
+        return plan
+    return ByRequirement(plan, said)
 
-    def __init__(self, strategy: Plan | None, requirements: Sequence[Requirement]) -> None:
-        said = {requirement.on_fail for requirement in requirements}
-        self._strategy: Plan = strategy or Once()
-        self._anew: Plan = Again()
-        self._back: Plan = Backtracking()
-        if strategy is not None:
-            if strategy.goes_on:
-                self._back = strategy
-            else:
-                self._anew = strategy
-        self.concurrent: bool = self._strategy.concurrent
-        self.weighs: bool = self._strategy.weighs
-        self.goes_on: bool = self._strategy.goes_on or "backtrack" in said
-        self.asks_anew: bool = self._strategy.asks_anew or "retry" in said
+
+class ByRequirement(Plan):
+    """What a requirement says of its fail goes before what the strategy would do.
+
+    Args:
+        plan: Decides where requirements do not.
+        said: What they say.
+    """
+
+    def __init__(self, plan: Plan, said: Collection[OnFail | None]) -> None:
+        self._plan = plan
+        # a strategy that asks anew, or goes back, is also the one by which requirements have it done
+        self._anew: Plan = Again() if plan.goes_on or isinstance(plan, Once) else plan
+        self._back: Plan = plan if plan.goes_on else Backtracking()
+        self.concurrent: bool = self._plan.concurrent
+        self.weighs: bool = self._plan.weighs
+        self.goes_on: bool = self._plan.goes_on or "backtrack" in said
+        self.asks_anew: bool = self._plan.asks_anew or "retry" in said
 
     def begin(self, action: Component | Span, context: Context) -> Sequence[Ask]:
         """As the strategy."""
-        return self._strategy.begin(action, context)
+        return self._plan.begin(action, context)
 
     def after(self, past: Sequence[AttemptResult], running: int) -> Sequence[Ask] | Choice:
         """As the requirements say that have failed, the strictest first; else as the strategy."""
@@ -121,16 +130,16 @@ class ByRequirement(Plan):
             return Choice(last.number, False)
         if "retry" in said:
             return self._anew.after(past, running)
-        if "backtrack" in said and self._back is not self._strategy:
+        if "backtrack" in said and self._back is not self._plan:
             step = self._back.after(past, running)
             if not isinstance(step, Choice):
                 return step
             # going back has come to its end, and others may be running, or be good already
-        return self._strategy.after(past, running)
+        return self._plan.after(past, running)
 
     async def weigh(self, result: AttemptResult, backend: Backend) -> float | None:
         """As the strategy."""
-        return await self._strategy.weigh(result, backend)
+        return await self._plan.weigh(result, backend)
 
     def __repr__(self) -> str:
-        return repr(self._strategy)
+        return repr(self._plan)

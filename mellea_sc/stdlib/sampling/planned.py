@@ -9,12 +9,21 @@ from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import BackendNotBound
 from mellea_sc.core.model_options import ModelOptions
-from mellea_sc.core.requirement import Requirement
+from mellea_sc.core.question import Question
+from mellea_sc.core.requirement import Requirement, ValidationResult, as_requirement
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
+from mellea_sc.runtime.checks.attempt import Attempt, View
+from mellea_sc.runtime.checks.edits import Edits
+from mellea_sc.runtime.checks.ledger import Chunk, Ledger
+from mellea_sc.runtime.generation.answers import read_meaning
 from mellea_sc.runtime.generation.bound import BoundBackend
-from mellea_sc.stdlib.requirements.making import as_requirement
-from mellea_sc.stdlib.sampling.engine.runner import sample
-from mellea_sc.stdlib.sampling.plan import Plan
+from mellea_sc.runtime.pacing import Valves
+from mellea_sc.stdlib.formats import checked
+from mellea_sc.stdlib.sampling.by_requirement import plan_for
+from mellea_sc.stdlib.sampling.engine.options import StreamOptions
+from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner, Nurseries
+from mellea_sc.stdlib.sampling.engine.tracing import trace_of
+from mellea_sc.stdlib.sampling.plan import Ask, Plan
 
 __all__ = ["PlannedStrategy"]
 
@@ -52,15 +61,65 @@ class PlannedStrategy(Plan, SamplingStrategy):
         """Ask and judge, as the strategy says, until it makes a choice.
 
         Every attempt is judged while it is generated, and ends at its first failing chunk.
+
+        Cancellation: every attempt is cancelled and has ended.
         """
         if not isinstance(backend, BoundBackend):
             raise BackendNotBound(f"{backend!r} is not bound to a session: use its m.backend")
-        return await sample(
-            self,
-            action,
-            context,
-            backend,
-            [*self.requirements, *requirements],
-            format=format,
+        nursery = (await backend.place()).nursery
+        question = Question(
+            action=action,
+            requirements=[*self.requirements, *requirements],
+            format=checked(format),
             model_options=model_options,
         )
+        runner = AttemptRunner(
+            plan_for(self, question.requirements), question, StreamOptions(), _NotShown()
+        )
+        choice = await runner.run(context, Nurseries(nursery, nursery))
+        tried = sorted(runner.results, key=lambda one: one.number)
+        answers = [one.thunk() for one in tried]
+        for one, answer in zip(tried, answers, strict=True):
+            read_meaning(answer, answer.value, one.ask.action, question.format)
+        return SamplingResult(
+            result_index=next(i for i, one in enumerate(tried) if one.number == choice.number),
+            success=choice.success,
+            sample_generations=answers,
+            sample_validations=[one.verdicts for one in tried],
+            sample_actions=[one.ask.action for one in tried],
+            sample_contexts=[
+                one.ask.context.add(one.ask.action).add(answer)
+                for one, answer in zip(tried, answers, strict=True)
+            ],
+            trace=trace_of(
+                action,
+                "accepted" if choice.success else "rejected",
+                runner.attempts,
+                runner.asks,
+                accepted=choice.number if choice.success else None,
+            ),
+        )
+
+
+class _NotShown:
+    """The stage and the view of attempts that nobody looks at while they run."""
+
+    is_full = False
+
+    def begin_attempt(self, number: int, ask: Ask, ledger: Ledger, edits: Edits) -> View:
+        return self
+
+    def end_attempt(self, number: int, attempt: Attempt) -> int:
+        return 0
+
+    def cut(self, chunk: Chunk) -> None: ...
+
+    def advance(self) -> None: ...
+
+    async def room(self, valves: Valves) -> None: ...
+
+    def reasoned(self, text: str) -> None: ...
+
+    def generated(self, text: str) -> None: ...
+
+    def validated(self, validations: Sequence[ValidationResult]) -> None: ...

@@ -34,7 +34,7 @@ Verdicts = Sequence[Sequence[tuple[Requirement, ValidationResult]]]
 class BaseSamplingStrategy(PlannedStrategy):
     """Attempts one after the other, each but the first a repair of the one before.
 
-    A subclass says with :meth:`repair` what to ask next, and with :meth:`select_from_failure` which
+    A subclass says with :meth:`repair` what to ask next, and may say with :meth:`select_from_failure` which
     answer to keep when none is good; both as in Mellea.
 
     Args:
@@ -85,11 +85,12 @@ class BaseSamplingStrategy(PlannedStrategy):
         """
 
     @staticmethod
-    @abc.abstractmethod
     def select_from_failure(
         sampled_actions: Actions, sampled_results: Sequence[Thunk], sampled_val: Verdicts
     ) -> int:
-        """The index of the answer to keep when none is good; it may count from the end."""
+        """The index of the answer to keep when none is good, by default the first; it may count from the end."""
+        del sampled_actions, sampled_results, sampled_val
+        return 0
 
     def begin(self, action: Component | Span, context: Context) -> Sequence[Ask]:
         """The same in each series."""
@@ -150,14 +151,6 @@ class RejectionSamplingStrategy(BaseSamplingStrategy):
         del new_ctx, past_results, past_val
         return past_actions[-1], old_ctx
 
-    @staticmethod
-    def select_from_failure(
-        sampled_actions: Actions, sampled_results: Sequence[Thunk], sampled_val: Verdicts
-    ) -> int:
-        """The first."""
-        del sampled_actions, sampled_results, sampled_val
-        return 0
-
 
 class RepairTemplateStrategy(BaseSamplingStrategy):
     """Asks again with the reasons why the answer was rejected, and keeps the first when none is good.
@@ -182,14 +175,6 @@ class RepairTemplateStrategy(BaseSamplingStrategy):
         """The first action, with the reasons of the last rejection."""
         del new_ctx, past_results
         return WithFeedback(past_actions[0], reasons_in(past_val[-1])), old_ctx
-
-    @staticmethod
-    def select_from_failure(
-        sampled_actions: Actions, sampled_results: Sequence[Thunk], sampled_val: Verdicts
-    ) -> int:
-        """The first."""
-        del sampled_actions, sampled_results, sampled_val
-        return 0
 
 
 class MultiTurnStrategy(BaseSamplingStrategy):

@@ -11,8 +11,6 @@ from collections.abc import Awaitable, Callable, Generator, Hashable, Sequence
 from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
-import attrs
-
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import BackendError, InvalidOption, InvalidVerdict
@@ -27,39 +25,16 @@ Score: TypeAlias = Callable[[str], float | Awaitable[float]] | Requirement
 """What an answer is worth: a function of its text, or a requirement whose verdict has a score."""
 
 
-@attrs.define(eq=False)
-class _Call:
-    """What the attempts of one call share: whether the strategy's own function has failed."""
-
-    has_failed: bool = False
-
-    @contextmanager
-    def asking(self, name: str, function: object) -> Generator[None]:
-        """Around a function of the strategy's: its first error ends the call, and no other is raised.
-
-        Attempts that end in the same moment would otherwise raise the same error once each.
-        """
-        try:
-            yield
-        except BackendError:
-            raise  # the attempt's, as of any other generation
-        except Exception as error:
-            if self.has_failed:
-                return
-            self.has_failed = True
-            error.add_note(f"raised when the strategy asked its {name}, {function!r}")
-            raise
-
-
-@attrs.frozen(kw_only=True)
-class _AskOfSeveral(Ask):
-    """One of several attempts at the same."""
-
-    call: _Call = attrs.field(factory=_Call, repr=False, eq=False)
-
-
-def _call_of(result: AttemptResult) -> _Call:
-    return result.ask.call if isinstance(result.ask, _AskOfSeveral) else _Call()
+@contextmanager
+def _asking(name: str, function: object) -> Generator[None]:
+    """Around a function of the strategy's: its error says whose it is."""
+    try:
+        yield
+    except BackendError:
+        raise  # the attempt's, as of any other generation
+    except Exception as error:
+        error.add_note(f"raised when the strategy asked its {name}, {function!r}")
+        raise
 
 
 class _Several(PlannedStrategy):
@@ -82,11 +57,7 @@ class _Several(PlannedStrategy):
 
     def begin(self, action: Component | Span, context: Context) -> Sequence[Ask]:
         """All of them."""
-        call = _Call()
-        return [
-            _AskOfSeveral(action=action, context=context, chain=chain, call=call)
-            for chain in range(self.n)
-        ]
+        return [Ask(action=action, context=context, chain=chain) for chain in range(self.n)]
 
 
 class RacingStrategy(_Several):
@@ -163,11 +134,10 @@ class BestOfNStrategy(_Several):
 
     async def weigh(self, result: AttemptResult, backend: Backend) -> float:
         """What the score says."""
-        with _call_of(result).asking("score", self.score):
-            return await self._weigh(result, backend)
-        return 0.0
+        with _asking("score", self.score):
+            return await self._worth_of(result, backend)
 
-    async def _weigh(self, result: AttemptResult, backend: Backend) -> float:
+    async def _worth_of(self, result: AttemptResult, backend: Backend) -> float:
         score = self.score
         if score is None:
             given = [
@@ -237,13 +207,8 @@ class MajorityVotingStrategy(_Several):
     def after(self, past: Sequence[AttemptResult], running: int) -> Sequence[Ask] | Choice:
         """The majority's, as soon as it is certain."""
         good = sorted((one for one in past if one.valid), key=lambda one: one.number)
-        with _call_of(past[-1]).asking("key", self.key):
-            return self._choice(past, {one.number: self._said(one.text) for one in good}, running)
-        return Choice(past[-1].number, False)  # whatever: the call ends with the key's error
-
-    def _choice(
-        self, past: Sequence[AttemptResult], said: dict[int, Hashable], running: int
-    ) -> Sequence[Ask] | Choice:
+        with _asking("key", self.key):
+            said = {one.number: self._said(one.text) for one in good}
         votes = Counter(said.values()).most_common(2)
         lead = votes[0][1] - (votes[1][1] if len(votes) > 1 else 0) if votes else 0
         if running and lead <= running:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from operator import attrgetter
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 import anyio
 import anyio.lowlevel
+import attrs
 
-from mellea_sc.core.errors import ThunkNotComputed
+from mellea_sc.core.errors import PreconditionFailed, ThunkNotComputed
 from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.picture import table_of, text_of_answer
 from mellea_sc.core.requirement import (
@@ -20,113 +21,98 @@ from mellea_sc.core.requirement import (
     label_of,
 )
 from mellea_sc.core.tool_calls import ToolCall
-from mellea_sc.core.trace import Trace
-from mellea_sc.runtime.checks.ledger import Chunk
+from mellea_sc.core.trace import Cause, Trace
+from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.failures import raises_briefly
+from mellea_sc.runtime.generation.answers import read_meaning
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.runtime.loops.current import check_loop, current_loop
+from mellea_sc.stdlib.sampling.engine.tracing import cause_of_error, named, trace_of
 from mellea_sc.stdlib.sampling.plan import AttemptResult
 from mellea_sc.stdlib.stream.events import StreamEvent
-from mellea_sc.stdlib.stream.view import Gate
+from mellea_sc.stdlib.stream.readers import ReleasedChunk
+from mellea_sc.stdlib.stream.run import StreamRun
 
 __all__ = ["StreamChunkingResult"]
 
-TEXT: Final[Callable[[Chunk], str]] = attrgetter("text")
+TEXT: Final[Callable[[ReleasedChunk], str]] = attrgetter("text")
 """Empty for white space at the end of a text, which is no chunk."""
-
-
-class Inside(Protocol):
-    """The run behind a result."""
-
-    @property
-    def attempts(self) -> Sequence[AttemptResult]:
-        """The attempts that have ended."""
-        ...
-
-    def generation(self) -> GenerationInfo:
-        """What is known about the generation."""
-        ...
-
-    def reasoning(self) -> str:
-        """What the model thinks."""
-        ...
-
-    def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The calls that it wants to have made."""
-        ...
-
-    def thunk(self) -> ModelOutputThunk:
-        """What was released, computed."""
-        ...
-
-    def trace(self) -> Trace:
-        """The story so far."""
-        ...
-
-    def released_text(self) -> str:
-        """What was released."""
-        ...
-
-    def was_observed(self) -> None:
-        """Somebody has been told of the error."""
-        ...
-
-    def dismiss(self) -> None:
-        """Nobody will ask for an error."""
-        ...
 
 
 class StreamChunkingResult:
     """A streaming run as its user sees it: made by ``stream_with_chunking`` and ``m.stream``.
 
     The released text can be read with :meth:`astream`, what happens with :meth:`events`; either, both
-    or neither, in any order. ``async with`` it, and the run ends with the block. The attributes below are final when :meth:`acomplete` has returned.
+    or neither, in any order. ``async with`` it, and the run ends with the block. Its attributes are final when
+    :meth:`acomplete` has returned.
     """
 
-    requirements: Sequence[Requirement]
-    """What must hold, as it was given (a strategy's own first): the order of verdicts everywhere."""
-    completed: bool
-    """Whether the text came to its natural end: no check failed while it streamed, no error, no cancel.
-    With ``hold_back`` also that it was accepted; otherwise it was not shown."""
-    final_validations: list[ValidationResult]
-    """After a natural end: one verdict per requirement on the whole text, in their order."""
-    streaming_failures: list[tuple[Requirement, PartialValidationResult]]
-    """What stopped the text while it streamed: the requirements that failed (the copies that judged it),
-    in order, or the preconditions."""
-    recorded_failures: list[tuple[Requirement, PartialValidationResult]]
-    """The fails that did not stop it (``on_fail`` of ``"filter"``, ``"fix"`` or ``"noop"``), as they came."""
-    error: Exception | None
-    """The error that ended the run. Reading it does not count as having observed it."""
-    cancelled: bool
-    """Whether the run was cancelled from outside: by :meth:`cancel`, its block, its session or a limit."""
-
-    def __init__(self, run: Inside, gate: Gate, requirements: Sequence[Requirement]) -> None:
-        self.requirements = requirements
-        self.completed = False
-        self.cancelled = False
-        self.final_validations = []
-        self.streaming_failures = []
-        self.recorded_failures = []
-        self.error = None
-        self.scope: anyio.CancelScope = anyio.CancelScope()
-        self.ended: anyio.Event = anyio.Event()
-        self.error_was_raised: bool = False
-        self.cancel_reason: str | None = None
-        self._loop = current_loop()
+    def __init__(self, run: StreamRun) -> None:
         self._run = run
-        self._gate = gate
+
+    @property
+    def requirements(self) -> Sequence[Requirement]:
+        """What must hold, as it was given (a strategy's own first): the order of verdicts everywhere."""
+        return self._run.question.requirements
+
+    @property
+    def completed(self) -> bool:
+        """Whether the text came to its natural end: no check failed while it streamed, no error, no cancel.
+        With ``hold_back`` also that it was accepted; otherwise it was not shown.
+        """
+        return self._run.completed
+
+    @property
+    def final_validations(self) -> list[ValidationResult]:
+        """After a natural end: one verdict per requirement on the whole text, in their order."""
+        attempt = self._final_attempt
+        return [] if attempt is None else list(attempt.validations)
+
+    @property
+    def streaming_failures(self) -> list[tuple[Requirement, PartialValidationResult]]:
+        """What stopped the text while it streamed: the requirements that failed (the copies that judged it),
+        in order, or the preconditions.
+        """
+        attempt = self._final_attempt
+        return list(self._run.unmet) if attempt is None else attempt.failures
+
+    @property
+    def recorded_failures(self) -> list[tuple[Requirement, PartialValidationResult]]:
+        """The fails that did not stop it (``on_fail`` of ``"filter"``, ``"fix"`` or ``"noop"``), as they came."""
+        attempt = self._final_attempt
+        return [] if attempt is None else attempt.noted
+
+    @property
+    def error(self) -> Exception | None:
+        """The error that ended the run. Reading it does not count as having observed it."""
+        return self._run.error
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run was cancelled from outside: by :meth:`cancel`, its block, its session or a limit."""
+        return self._run.cancelled
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run has ended, however."""
+        return self._run.ended.is_set()
 
     @property
     def attempts(self) -> Sequence[AttemptResult]:
         """Every attempt that has ended, in the order of their ends."""
-        return self._run.attempts
+        return self._run.runner.results
 
     @property
     def generation(self) -> GenerationInfo:
         """Model, finish reason, usage and times, as far as they are known: the usage and the total time
         are those of all attempts.
         """
-        return self._run.generation()
+        attempt, attempts = self._run.attempt, self._run.runner.attempts
+        if attempt is None:
+            return GenerationInfo()
+        known = attempt.generation
+        if self._shown_attempt is None:
+            known = attrs.evolve(known, reasoning="", tool_calls=())
+        return known.summed_over([one.generation for one in attempts])
 
     @property
     def finish_reason(self) -> str | None:
@@ -140,19 +126,45 @@ class StreamChunkingResult:
         """What the model thinks before it answers, as far as it has come: of the attempt that is shown. No
         requirement judges it.
         """
-        return self._run.reasoning()
+        attempt = self._shown_attempt
+        return "" if attempt is None else attempt.reasoning
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The calls that the model wants to have made, as far as they have come."""
-        return self._run.tool_calls()
+        attempt = self._shown_attempt
+        return () if attempt is None else attempt.tool_calls
 
     @property
     def trace(self) -> Trace:
         """The story of the run so far: its attempts and judges, what ended each of them, and the tokens
         generated, released, wasted, and saved by stopping early. Its ``str`` is for people.
         """
-        return self._run.trace()
+        run = self._run
+        accepted = run.chosen.number if run.chosen is not None and run.completed else None
+        cause: Cause | None = None
+        for unmet, verdict in run.unmet:
+            cause = Cause(kind="precondition", who=named(unmet), reason=verdict.reason)
+        if not self.has_ended:
+            outcome = "running"
+        elif run.error is not None and not isinstance(run.error, PreconditionFailed):
+            outcome, cause = "failed", cause_of_error(run.error, None)
+        elif run.cancelled:
+            outcome, cause = "cancelled", Cause(kind="cancel", reason=run.cancel_reason)
+        elif accepted is None:
+            outcome = "rejected"
+        else:
+            outcome = "accepted" if all(self.final_validations) else "completed, not valid"
+        return trace_of(
+            run.question.action,
+            outcome,
+            run.runner.attempts,
+            run.runner.asks,
+            accepted=accepted,
+            released=run.gate.characters_shown(),
+            cause=cause,
+            judges=run.input_judges,
+        )
 
     @property
     def full_text(self) -> str:
@@ -165,7 +177,8 @@ class StreamChunkingResult:
     @property
     def released(self) -> int:
         """How many chunks have been released, of the attempt that is shown."""
-        return 0 if self._gate.showing is None else self._gate.showing.chunks_released
+        view = self._run.gate.view
+        return 0 if view is None else view.chunks_released
 
     def astream(self) -> AsyncIterator[str]:
         """The released chunks, in order, as they are released.
@@ -183,7 +196,7 @@ class StreamChunkingResult:
 
         Cancellation: only the waiting ends. Nothing is lost.
         """
-        return self._gate.chunks.reader(TEXT)
+        return self._run.gate.readers.chunks(TEXT)
 
     def atext(self) -> AsyncIterator[str]:
         """The released text exactly, white space included, piece by piece as it is released.
@@ -197,25 +210,24 @@ class StreamChunkingResult:
 
         Cancellation: only the waiting ends. Nothing is lost.
         """
-        return self._gate.chunks.reader(_whole_text_of)
+        return self._run.gate.readers.chunks(_whole_text_of)
 
-    def events(self) -> AsyncIterator[StreamEvent]:
+    def events(self, *, lookahead: int | None = None) -> AsyncIterator[StreamEvent]:
         """What happens, in order; the last event is always a ``CompletedEvent``.
 
         One reader: a second iteration raises :class:`~mellea_sc.StreamConsumed` at its first step.
         An error comes as an ``ErrorEvent`` and is raised by :meth:`astream` or :meth:`acomplete`.
+
+        Args:
+            lookahead: How many released chunks may wait unread, where the stream was not given a
+                ``lookahead`` itself; ``None``: any number.
 
         Raises:
             WrongEventLoop: at a step: the run goes on in another event loop.
 
         Cancellation: only the waiting ends. Nothing is lost.
         """
-        return self._gate.events.reader()
-
-    def bound_lookahead(self, chunks: int) -> None:
-        """Let at most so many released chunks wait unread, where the stream was not given a ``lookahead``."""
-        if self._gate.lookahead is None:
-            self._gate.lookahead = chunks
+        return self._run.gate.readers.events(lookahead)
 
     @raises_briefly
     async def acomplete(self) -> None:
@@ -227,14 +239,27 @@ class StreamChunkingResult:
 
         Cancellation: only the waiting ends; the run goes on.
         """
-        if self.ended.is_set():  # perhaps in another event loop
+        run = self._run
+        run.check_loop()
+        if not run.ended.is_set():
+            run.gate.stop_throttling()
+        await self.wait_finished()
+        if (error := run.error_to_raise()) is not None:
+            raise error
+
+    async def wait_finished(self) -> None:
+        """Wait for the end of the run, and leave its error, if it has one, to somebody else.
+
+        Raises:
+            WrongEventLoop: the run goes on in another event loop.
+
+        Cancellation: only the waiting ends; the run goes on.
+        """
+        if self._run.ended.is_set():  # perhaps in another event loop
             await anyio.lowlevel.checkpoint()
         else:
-            check_loop(self._loop, repr(self))
-            self._gate.open()
-            await self.ended.wait()
-        if (error := self.error_to_raise()) is not None:
-            raise error
+            self._run.check_loop()
+            await self._run.ended.wait()
 
     @property
     def as_thunk(self) -> ModelOutputThunk:
@@ -243,9 +268,15 @@ class StreamChunkingResult:
         Raises:
             ThunkNotComputed: the run has not ended.
         """
-        if not self.ended.is_set():
+        if not self.has_ended:
             raise ThunkNotComputed("the run has not ended: `await result.acomplete()` first")
-        return self._run.thunk()
+        question, answer = self._run.question, self._run.answer
+        thunk = ModelOutputThunk.computed(self.full_text, generation=self.generation)
+        if answer is not None:
+            thunk.parsed_repr, thunk.format_error = answer.parsed_repr, answer.format_error
+        elif question.format is not None:
+            read_meaning(thunk, thunk.value, question.action, question.format)
+        return thunk
 
     def cancel(self, reason: str | None = None) -> None:
         """Cancel the run: the connection is closed, every validator is cancelled.
@@ -255,23 +286,24 @@ class StreamChunkingResult:
         Raises:
             WrongEventLoop: the run goes on in another event loop.
         """
-        self.stop(reason)
+        self._run.cancel(reason)
         self._run.dismiss()
 
-    def stop(self, reason: str | None) -> None:
-        """Cancel the run, for somebody who will ask for its error; without effect when it has ended.
+    @property
+    def _final_attempt(self) -> Attempt | None:
+        """The attempt by which the run has ended; none before that, or where the input was not good."""
+        return self._run.attempt if self.has_ended and not self._run.unmet else None
 
-        Raises:
-            WrongEventLoop: the run goes on in another event loop.
-        """
-        if not self.ended.is_set():
-            check_loop(self._loop, repr(self))
-            self.cancel_reason = reason
-            self.scope.cancel(reason)
+    @property
+    def _shown_attempt(self) -> Attempt | None:
+        """The attempt of which something may be shown; none before one may be."""
+        view = self._run.gate.view
+        return self._run.attempt if view is not None and view.is_shown else None
 
     async def __aenter__(self) -> Self:
         return self
 
+    @raises_briefly
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
@@ -283,26 +315,18 @@ class StreamChunkingResult:
         Raises:
             Exception: the error that ended the run, if nobody has seen it and the block raised none.
         """
+        run = self._run
+        run.cancel("its block was left")
         if exc is not None:
-            self.cancel("its block was left")
-        elif not self.ended.is_set():
-            self.stop("its block was left")
+            run.dismiss()
         with anyio.CancelScope(shield=True):
-            await self.ended.wait()
-        if exc is None and (error := self.error_to_raise()) is not None:
+            await run.ended.wait()
+        if exc is None and (error := run.error_to_raise()) is not None:
             raise error
-
-    def error_to_raise(self) -> Exception | None:
-        """The error that ended the run, if there is one and it has not been raised before."""
-        if self.error is None or self.error_was_raised:
-            return None
-        self.error_was_raised = True
-        self._run.was_observed()
-        return self.error
 
     @property
     def _state(self) -> str:
-        if not self.ended.is_set():
+        if not self.has_ended:
             return "running"
         if self.completed:
             return "completed"
@@ -329,5 +353,5 @@ class StreamChunkingResult:
         return said + table_of(verdicts) + self.trace.to_svg()
 
 
-def _whole_text_of(chunk: Chunk) -> str:
+def _whole_text_of(chunk: ReleasedChunk) -> str:
     return chunk.before + chunk.text

@@ -1,97 +1,63 @@
-"""One streaming run: attempts, and the gate to who reads them, in one cancel scope.
+"""The task of one streaming run.
 
 ::
 
-    AttemptRunner ──> Attempt ──cut, advance──> AttemptView ──> Gate ──> readers
-        │            └─ race: producer, lanes                ^
-        │                                                    │
-        └──Choice──> accept / reject ────────────────────────┘
-    preconditions ──────────────────────────────── unlock ───┘   (a failing one cancels the attempts)
+    AttemptRunner ──> Attempt ──cut, advance──> AttemptView ──> Readers ──> who reads
+        │            └─ race: producer, lanes         ^
+        │                                             │
+        └──Choice──> Gate.accept / reject ────────────┤
+    preconditions ────────────────────── Gate.unlock ─┘   (a failing one cancels the attempts)
 
-The run lives in one task of its session's. When that task is done, all others are gone; only then the
-consumer learns how it went.
+The run lives in one task of its session's. When that task is done, all others are gone; only then those who
+read the run learn how it went. Only this task writes the attributes of :class:`StreamRun`; a user reads them
+through a :class:`~mellea_sc.StreamChunkingResult`, which has no state of its own.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import anyio
-import attrs
 
-from mellea_sc.core.base import Component, Context, Span
-from mellea_sc.core.errors import BudgetExceeded, PreconditionFailed
-from mellea_sc.core.generation_info import GenerationInfo
-from mellea_sc.core.requirement import PartialValidationResult, Requirement
-from mellea_sc.core.retries import Retries, retried
-from mellea_sc.core.spending import Limits
-from mellea_sc.core.tool_calls import ToolCall
-from mellea_sc.core.trace import Cause, Trace
+from mellea_sc.core.base import Context
+from mellea_sc.core.errors import BudgetExceeded
+from mellea_sc.core.question import Question
+from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
+from mellea_sc.core.retries import retried
 from mellea_sc.runtime.budgets.limits import limited
 from mellea_sc.runtime.budgets.scope import budget_scope
 from mellea_sc.runtime.checks.attempt import Attempt
-from mellea_sc.runtime.checks.validation import check_input
-from mellea_sc.runtime.failures import (
-    failure_of,
-    raise_unchanged,
-    stray_cancellation_as,
-    task_group,
-)
+from mellea_sc.runtime.failures import failure_of, raise_unchanged
 from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
-from mellea_sc.runtime.generation.bound import opened_scope
 from mellea_sc.runtime.generation.prompt import describe
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.runtime.loops.current import call_in, clock, current_loop, running_task
+from mellea_sc.runtime.loops.current import call_in, check_loop, clock, current_loop, running_task
 from mellea_sc.runtime.nursery import Nursery
-from mellea_sc.runtime.unobserved import OwnError, Unobserved
+from mellea_sc.runtime.unobserved import OwnError
 from mellea_sc.stdlib.conversation import Turn
-from mellea_sc.stdlib.sampling.by_requirement import ByRequirement
-from mellea_sc.stdlib.sampling.engine.judges import AttemptSettings
-from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner
-from mellea_sc.stdlib.sampling.engine.tracing import cause_of_error, named
-from mellea_sc.stdlib.sampling.plan import AttemptResult, Choice, Plan, is_rejected, raise_if_unmet
+from mellea_sc.stdlib.preconditions import answer_if_met
+from mellea_sc.stdlib.sampling.engine.options import StreamOptions
+from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner, Nurseries
+from mellea_sc.stdlib.sampling.plan import AttemptResult, Plan, is_rejected
 from mellea_sc.stdlib.stream.events import CompletedEvent, ErrorEvent, InputCheckEvent
-from mellea_sc.stdlib.stream.result import StreamChunkingResult
 from mellea_sc.stdlib.stream.view import Gate
 
-__all__ = ["StreamRun", "StreamSettings"]
-
-
-@attrs.frozen(kw_only=True)
-class StreamSettings:
-    """How a run is shown, and by what strategy it is made.
-
-    Args:
-        strategy: What follows a rejected attempt; ``None``: nothing, unless a requirement says so.
-        preconditions: What must hold of the input.
-        limits: What the run may use.
-        retries: How often its requests are made again; ``None``: as the session says.
-        lookahead: How many released chunks may wait unread; ``None``: any number.
-        hold_back: How many chunks are held back until their attempt is accepted; may be infinite.
-        attempt: How attempts are made.
-    """
-
-    strategy: Plan | None
-    preconditions: Sequence[Requirement]
-    limits: Limits | None
-    retries: Retries | None
-    lookahead: int | None
-    hold_back: float
-    attempt: AttemptSettings
+__all__ = ["StreamRun"]
 
 
 class StreamRun:
-    """The tasks behind a :class:`StreamChunkingResult`.
+    """One streaming run: its task, and what is known of it.
 
     Args:
-        action: What the model is asked.
+        question: What is asked.
+        plan: What follows a rejected attempt.
+        options: How it is checked and shown.
         turn: Takes the run's place in a conversation; given what has the run go on without its reader when
             another request waits for it.
-        requirements: What must hold; the originals.
-        settings: How it is made and shown.
+        own_error: Its error, if it will have one.
 
     Raises:
         InvalidOption: a chunking is not known.
@@ -100,255 +66,214 @@ class StreamRun:
 
     def __init__(
         self,
-        action: Component | Span,
+        question: Question,
+        plan: Plan,
+        options: StreamOptions,
         turn: Callable[[Callable[[], None]], Turn],
-        requirements: Sequence[Requirement],
-        settings: StreamSettings,
+        own_error: OwnError,
     ) -> None:
-        self._action = action
-        self._limits = settings.limits
-        self._retries = settings.retries
-        self._preconditions = [copy.copy(one) for one in settings.preconditions]
-        self._input_timeout = settings.attempt.validator_timeout
-        self._unmet: list[tuple[Requirement, PartialValidationResult]] = []
-        self._input_judges: list[tuple[ModelOutputThunk, float]] = []
-        self.own_error: OwnError = OwnError(Unobserved("a stream without a session", "log"))
-        self._chosen: AttemptResult | None = None
-        self._answered: ModelOutputThunk | None = None
-        self._format = settings.attempt.format
-        self._loop = current_loop()
+        self.question: Question = question
+        self.own_error: OwnError = own_error
+        """The error that has ended it, if one has."""
+        self.ended: anyio.Event = anyio.Event()
+        self.completed: bool = False
+        self.cancelled: bool = False
+        self.cancel_reason: str | None = None
+        self.unmet: list[tuple[Requirement, PartialValidationResult]] = []
+        """The preconditions that are not met."""
+        self.chosen: AttemptResult | None = None
+        """The attempt that was chosen."""
+        self.answer: ModelOutputThunk | None = None
+        """Its text as the answer, if it is one."""
+        self.input_judges: list[tuple[ModelOutputThunk, float]] = []
+        """Who has judged the preconditions, and since when."""
         self.observed: anyio.Event = anyio.Event()
-        strategy = ByRequirement(settings.strategy, requirements)
-        self._gate = Gate(
-            lookahead=settings.lookahead,
-            hold_back=settings.hold_back,
-            may_retract=strategy.asks_anew,
-            concurrent=strategy.concurrent,
-            locked=bool(self._preconditions),
+        """Set when somebody has seen the error."""
+        self.gate: Gate = Gate(
+            lookahead=options.lookahead,
+            hold_back=options.held_back,
+            may_retract=plan.asks_anew,
+            concurrent=plan.concurrent,
+            locked=bool(question.preconditions),
             error=self.error_to_raise,
         )
-        self._conductor = AttemptRunner(strategy, requirements, settings.attempt, self._gate)
-        self.result: StreamChunkingResult = StreamChunkingResult(
-            self, self._gate, tuple(requirements)
-        )
+        self.runner: AttemptRunner = AttemptRunner(plan, question, options, self.gate)
+        self._timeout = options.timeout
+        self._scope = anyio.CancelScope()
+        self._loop = current_loop()
+        self._error_was_raised = False
         # the last step: whoever is in the line of a conversation has to come to run()
-        self._turn = turn(self._gate.open)
+        self._turn = turn(self.gate.stop_throttling)
 
     # --- its task ------------------------------------------------------------------------------
 
     async def run(
         self,
-        backend: AbstractAsyncContextManager[Nursery],
-        validation_backend: AbstractAsyncContextManager[Nursery] | None,
-        keeper: Nursery | None,
+        generating: AbstractAsyncContextManager[Nursery],
+        judging: AbstractAsyncContextManager[Nursery] | None,
+        session: Nursery | None,
     ) -> None:
-        """Run to the end. Raises nothing but cancellation, unless the keeper wants its first error.
+        """Run to the end. Raises nothing but cancellation, unless the session wants its first error.
 
         Args:
-            backend: The nursery whose backend generates.
-            validation_backend: The one that validators generate with, if it is another.
-            keeper: Keeps the error if nobody observes it.
+            generating: The nursery whose backend generates.
+            judging: The one that validators generate with, if it is another.
+            session: Raises the error at its end if nobody has observed it.
         """
-        result = self.result
-        task = running_task()
+        task, question = running_task(), self.question
         try:
-            with result.scope, budget_scope(), limited(self._limits), retried(self._retries):
-                async with backend as nursery, self._turn as ctx:
-                    if validation_backend is None:
-                        await self._answer(nursery, nursery, ctx)
+            with self._scope, budget_scope(), limited(question.limits), retried(question.retries):
+                answer = self._checked_answer if question.preconditions else self._answer
+                async with generating as nursery, self._turn as ctx:
+                    if judging is None:
+                        await answer(Nurseries(nursery, nursery), ctx)
                     else:
-                        async with validation_backend as judges:
-                            await self._answer(nursery, judges, ctx)
+                        async with judging as judges:
+                            await answer(Nurseries(nursery, judges), ctx)
         except BaseException as error:  # noqa: ASYNC103 - what failure_of() does not know is raised
             failure = failure_of(error, "a stream", task)
             if failure is None:
                 raise
-            result.error = failure
+            self.own_error.fail(failure)
         finally:
             self._end()
         if (
-            result.error is not None
-            and keeper is not None
-            and keeper.on_error == "cancel"
+            session is not None
+            and session.on_error == "cancel"
             and self.own_error.is_pending
+            and self.error is not None
         ):
-            raise_unchanged(result.error)
+            raise_unchanged(self.error)
 
     def on_never_started(self) -> None:
         """Its task was cancelled before its first step."""
         self._turn.give_up()
         self._end()
 
-    async def _answer(self, nursery: Nursery, judges: Nursery, ctx: Context) -> None:
-        if not self._preconditions:
-            await self._attempt(nursery, judges, ctx)
-            return
-        async with task_group() as tasks:
-            tasks.start_soon(self._check_input, judges, ctx, name="preconditions")
-            with stray_cancellation_as("an attempt"):
-                await self._attempt(nursery, judges, ctx)
+    async def _checked_answer(self, nurseries: Nurseries, ctx: Context) -> None:
+        await answer_if_met(
+            self.question,
+            ctx,
+            nurseries.judging,
+            partial(self._answer, nurseries, ctx),
+            judged=self._input_judged,
+            met=self.gate.unlock,
+            timeout=self._timeout,
+            judge_began=lambda thunk: self.input_judges.append((thunk, clock()())),
+        )
 
-    async def _check_input(self, judges: Nursery, ctx: Context) -> None:
-        with stray_cancellation_as("a precondition"):
-            async with opened_scope(judges, started=self._input_judge_began) as backend:
-                verdicts = await check_input(
-                    self._preconditions, self._action, backend, ctx, timeout=self._input_timeout
-                )
-            judged = list(zip(self._preconditions, verdicts, strict=True))
-            self._unmet = [
-                (one, PartialValidationResult("fail", reason=verdict.reason, score=verdict.score))
-                for one, verdict in judged
-                if is_rejected(one, verdict)
-            ]
-            self._gate.events.write(InputCheckEvent(not self._unmet, verdicts))
-            raise_if_unmet(judged)
-        self._gate.unlock()
+    def _input_judged(self, verdicts: Sequence[ValidationResult]) -> None:
+        self.unmet = [
+            (one, PartialValidationResult("fail", reason=verdict.reason, score=verdict.score))
+            for one, verdict in zip(self.question.preconditions, verdicts, strict=True)
+            if is_rejected(one, verdict)
+        ]
+        self.gate.readers.write(InputCheckEvent(not self.unmet, verdicts))
 
-    def _input_judge_began(self, thunk: ModelOutputThunk) -> None:
-        self._input_judges.append((thunk, clock()()))
-
-    async def _attempt(self, nursery: Nursery, judges: Nursery, ctx: Context) -> None:
-        choice = await self._conductor.run(self._action, ctx, nursery, judges)
-        chosen = self._conductor.chosen(choice)
-        showing = self._gate.showing
-        was_live = showing is not None and not self._gate.hold_back
-        if not choice.success and showing is not None and self._gate.hold_back < math.inf:
-            # what was shown stays, whichever attempt the strategy finds the least bad
-            chosen = self._conductor.chosen(Choice(showing.number, success=False))
-        if chosen.completed and (choice.success or was_live):
-            await self._gate.accept(chosen.number, nursery.valves)
+    async def _answer(self, nurseries: Nurseries, ctx: Context) -> None:
+        choice = await self.runner.run(ctx, nurseries)
+        gate, action = self.gate, self.question.action
+        number, view = choice.number, gate.view
+        is_live = view is not None and not gate.hold_back
+        if not choice.success and view is not None and gate.hold_back < math.inf:
+            # None is good, and the plan finds one the least bad; but what the reader has seen of another one
+            # cannot be unseen, and result and conversation have to speak of the same text.
+            number = view.number
+        chosen = self.runner.result(number)
+        if chosen.completed and (choice.success or is_live):
+            await gate.accept(number, nurseries.generating.valves)
             answer = chosen.thunk()
-            answer.name = describe(self._action)
-            read_meaning(answer, answer.value, self._action, self._format)
+            answer.name = describe(action)
+            read_meaning(answer, answer.value, action, self.question.format)
             warn_of_misfit(answer)
-            self._answered = answer
-            self.result.completed = True
-            self._turn.commit(ctx.add(self._action).add(answer))
+            self.answer = answer
+            self.completed = True
+            self._turn.commit(ctx.add(action).add(answer))
         else:
-            self._gate.reject(chosen.number)
-        self._chosen = chosen
+            gate.reject(number)
+        self.chosen = chosen
 
     def _end(self) -> None:
-        """Say how it went."""
-        result, conductor = self.result, self._conductor
-        attempt = self._shown_attempt()
-        if result.error is not None:
-            self.own_error.fail(result.error)
+        """Say how it went. Nothing in here waits, so nobody ever sees half of it."""
+        readers, attempt, error = self.gate.readers, self.attempt, self.error
+        if error is not None:
             if not self.own_error.is_pending:
                 self.observed.set()
-        result.streaming_failures = self._unmet
-        if attempt is not None and not self._unmet:
-            result.streaming_failures = attempt.failures
-            result.recorded_failures = attempt.noted
-            result.final_validations = attempt.validations
-        if result.error is not None:
-            result.completed = False
-            result.cancelled = isinstance(result.error, BudgetExceeded)
-            name = type(result.error).__name__
-            self._gate.events.write(ErrorEvent(name, _message_of(result.error)))
-        elif self._chosen is None and not result.streaming_failures:
-            result.completed = False
-            result.cancelled = True
-        attempts = max(1, len(conductor.attempts))
-        self._gate.events.write(CompletedEvent(result.completed, result.full_text, attempts))
-        result.ended.set()
-        self._gate.close()
+            # it may have been accepted before that: closing the connections may have failed
+            self.completed = False
+            self.cancelled = isinstance(error, BudgetExceeded)
+            readers.write(ErrorEvent(type(error).__name__, _message_of(error)))
+        elif self.chosen is None:
+            # no error and no choice: the plan was cancelled before it could make one. A failed check that was
+            # known by then has stopped the text all the same
+            self.completed = False
+            self.cancelled = not (attempt is not None and attempt.ledger.failed)
+        attempts = max(1, len(self.runner.attempts))
+        readers.write(CompletedEvent(self.completed, self.released_text(), attempts))
+        self.ended.set()
+        readers.end()
 
-    # --- what its result asks --------------------------------------------------------------------
+    # --- what is known of it -----------------------------------------------------------------------
 
     @property
-    def attempts(self) -> Sequence[AttemptResult]:
-        """The attempts that have ended, in the order of their ends."""
-        return self._conductor.results
+    def error(self) -> Exception | None:
+        """The error that has ended it."""
+        return self.own_error.error
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The attempt that was chosen, or is shown, or began last."""
+        attempts, view = self.runner.attempts, self.gate.view
+        if self.chosen is not None:
+            return attempts[self.chosen.number - 1]
+        if view is not None and view.number <= len(attempts):
+            return attempts[view.number - 1]
+        return attempts[-1] if attempts else None
 
     def released_text(self) -> str:
         """What was released of the attempt that is shown."""
-        attempt, showing = self._shown_attempt(), self._gate.showing
-        if attempt is None or showing is None:
+        attempt, view = self.attempt, self.gate.view
+        if attempt is None or view is None:
             return ""
-        if self.result.completed:
-            return attempt.text
-        return attempt.edited[: showing.position]
+        return attempt.text if self.completed else attempt.edited[: view.position]
 
-    def thunk(self) -> ModelOutputThunk:
-        """What was released, as a computed thunk."""
-        thunk = ModelOutputThunk.computed(self.released_text(), generation=self.generation())
-        if self._answered is not None:
-            thunk.parsed_repr = self._answered.parsed_repr
-            thunk.format_error = self._answered.format_error
-        elif self._format is not None:
-            read_meaning(thunk, thunk.value, self._action, self._format)
-        return thunk
+    # --- its end from outside ----------------------------------------------------------------------
 
-    def reasoning(self) -> str:
-        """What the model thinks, in the attempt that is shown; nothing before one may be."""
-        attempt = self._shown_attempt()
-        return attempt.reasoning if attempt is not None and self._gate.is_showing else ""
+    def check_loop(self) -> None:
+        """Raise unless the run goes on in the event loop that runs here.
 
-    def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The calls that the model wants to have made, in the attempt that is shown; none before one may be."""
-        attempt = self._shown_attempt()
-        return attempt.tool_calls if attempt is not None and self._gate.is_showing else ()
+        Raises:
+            WrongEventLoop: it goes on in another one.
+        """
+        if not self.ended.is_set():
+            check_loop(self._loop, f"the stream {describe(self.question.action)!r}")
 
-    def generation(self) -> GenerationInfo:
-        """What is known of the attempt that is shown, with the usage and the time of all."""
-        attempt = self._shown_attempt()
-        if attempt is None:
-            return GenerationInfo()
-        known = attempt.generation
-        if not self._gate.is_showing:
-            known = attrs.evolve(known, reasoning="", tool_calls=())
-        return known.summed_over([one.generation for one in self._conductor.attempts])
+    def cancel(self, reason: str | None) -> None:
+        """Cancel it, for somebody who will ask for its error; without effect when it has ended.
 
-    def trace(self) -> Trace:
-        """The story so far."""
-        result, chosen = self.result, self._chosen
-        accepted = chosen.number if chosen is not None and result.completed else None
-        cause: Cause | None = None
-        for unmet, verdict in self._unmet:
-            cause = Cause(kind="precondition", who=named(unmet), reason=verdict.reason)
-        if not result.ended.is_set():
-            outcome = "running"
-        elif result.error is not None and not isinstance(result.error, PreconditionFailed):
-            outcome, cause = "failed", cause_of_error(result.error, None)
-        elif result.cancelled:
-            outcome, cause = "cancelled", Cause(kind="cancel", reason=result.cancel_reason)
-        elif accepted is None:
-            outcome = "rejected"
-        else:
-            outcome = "accepted" if all(result.final_validations) else "completed, not valid"
-        return self._conductor.trace(
-            self._action,
-            outcome,
-            accepted=accepted,
-            released=self._gate.characters_shown(),
-            cause=cause,
-            judges=self._input_judges,
-        )
-
-    def was_observed(self) -> None:
-        """Somebody has been told of the error."""
-        self.own_error.mark_raised()
-        call_in(self._loop, self.observed.set)
-
-    def dismiss(self) -> None:
-        """Nobody will ask for an error: one that nobody was told of is logged."""
-        self.own_error.dismiss()
-        if self.own_error.error is not None:
-            call_in(self._loop, self.observed.set)
-
-    def _shown_attempt(self) -> Attempt | None:
-        """The attempt that was chosen, or is shown, or began last."""
-        attempts, showing = self._conductor.attempts, self._gate.showing
-        if self._chosen is not None:
-            return attempts[self._chosen.number - 1]
-        if showing is not None and showing.number <= len(attempts):
-            return attempts[showing.number - 1]
-        return attempts[-1] if attempts else None
+        Raises:
+            WrongEventLoop: it goes on in another event loop.
+        """
+        self.check_loop()
+        if not self.ended.is_set():
+            self.cancel_reason = reason
+            self._scope.cancel(reason)
 
     def error_to_raise(self) -> Exception | None:
-        """The error that ended the run, once: for who has come to the end of the chunks."""
-        return self.result.error_to_raise()
+        """The error that ended the run, if there is one and nobody was given it before: whoever asks raises it."""
+        if self.error is None or self._error_was_raised:
+            return None
+        self._error_was_raised = True
+        error = self.own_error.to_raise()
+        # after that: this may be another thread than that of the task which then logs what nobody was told of
+        call_in(self._loop, self.observed.set)
+        return error
+
+    def dismiss(self) -> None:
+        """Nobody will ask for its error: one that nobody was told of is logged."""
+        self.own_error.dismiss()
+        if self.error is not None:
+            call_in(self._loop, self.observed.set)
 
 
 def _message_of(error: Exception) -> str:

@@ -1,14 +1,17 @@
-"""What a reader of a checked stream is shown, and when.
+"""What the readers of a checked stream are shown, and when.
 
 ::
 
-    Attempt ──cut──> AttemptView: chunks in waiting ──advance()──> Gate: events, chunks ──> readers
-                        │  held until the ledger releases them          │
-                        │  held back until the attempt is accepted      │ with ``lookahead``: until
-                        └─ locked until the input is checked            └─ the reader has room
+    Attempt ──cut──> AttemptView: chunks in waiting ──advance()──> Readers: chunks, events
+                        │  held until the ledger releases them        │
+                        │  held back until the attempt is accepted    │ with ``lookahead``: until
+                        └─ all held back until the input is checked   └─ the reader has room
 
-Releasing never waits: whoever makes it possible (a lane with its verdict, a reader with its reading,
-the end of an attempt) does it.
+Releasing never waits: whoever makes it possible (a lane with its verdict, a reader with its reading, a
+precondition that is met, the end of an attempt) calls :meth:`AttemptView.advance`.
+
+A :class:`Gate` knows all attempts of a run and shows one of them at a time; an :class:`AttemptView` knows
+one attempt and how much of it may be shown.
 """
 
 from __future__ import annotations
@@ -23,32 +26,186 @@ from mellea_sc.core.requirement import ValidationResult
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.checks.edits import Edits
 from mellea_sc.runtime.checks.ledger import Chunk, Ledger
-from mellea_sc.runtime.pacing import Valve, Valves
-from mellea_sc.runtime.tape import Tape
+from mellea_sc.runtime.pacing import Valves
 from mellea_sc.stdlib.sampling.plan import Ask
 from mellea_sc.stdlib.stream.events import (
     EditEvent,
     FullValidationEvent,
     QuickCheckEvent,
     ReasoningEvent,
-    RetractEvent,
     RetryEvent,
     StreamingDoneEvent,
 )
-from mellea_sc.stdlib.stream.tape import EventTape, Shown
+from mellea_sc.stdlib.stream.readers import Readers, ReleasedChunk
 
 __all__ = ["AttemptView", "Gate"]
 
 
+class AttemptView:
+    """What is shown of one attempt.
+
+    Args:
+        number: The attempt's.
+        ledger: Says what its requirements have passed.
+        edits: What was edited in it.
+        readers: Whom it is shown to.
+        shown: How many of its first chunks an earlier attempt has shown already.
+    """
+
+    def __init__(
+        self, number: int, ledger: Ledger, edits: Edits, readers: Readers, *, shown: int
+    ) -> None:
+        self.number: int = number
+        self.released: int = shown
+        """How many entries were released: its chunks, and white space that ends the text."""
+        self.position: int = 0
+        """Up to where its text is shown."""
+        self._ledger = ledger
+        self._edits = edits
+        self._readers = readers
+        # how many chunks that have passed are not shown yet: none is, until show() says so
+        self._held_back: float = math.inf
+        self._waiting: deque[Chunk] = deque()
+        self._shown_before = shown
+        self._began_at = 0
+        self._ends_in_space = False
+        self._thoughts: list[ReasoningEvent] = []
+        self._full_text: str | None = None
+        self._validations: Sequence[ValidationResult] | None = None
+
+    @property
+    def chunks_released(self) -> int:
+        """How many chunks have been released: white space that ends the text is none."""
+        return self.released - self._ends_in_space
+
+    @property
+    def characters(self) -> int:
+        """How much has been shown of what it generated itself."""
+        return self._edits.source(self.position) - self._began_at
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether anything of it may be shown now, be it text or not."""
+        return self._held_back < math.inf
+
+    # --- from its attempt ----------------------------------------------------------------------------
+
+    def cut(self, chunk: Chunk) -> None:
+        """Take the next chunk of the main chunking."""
+        if self._shown_before:
+            self._shown_before -= 1
+            self.position = self._began_at = chunk.end
+        else:
+            self._waiting.append(chunk)
+
+    def advance(self) -> None:
+        """Show what may be shown now.
+
+        It is called by everything that might allow for more, and most of these calls find that something else
+        still forbids it; so it looks at all conditions anew, and none of its callers has to know the others.
+        """
+        readers, ledger = self._readers, self._ledger
+        if readers.have_ended:
+            return
+        if self._thoughts:
+            self._tell_thoughts()
+        allowed = ledger.releasable - self._held_back
+        is_bounded = readers.lookahead is not None
+        while self.released < allowed and not (is_bounded and readers.is_behind):
+            chunk = self._waiting.popleft()
+            if self._edits.untold:
+                self._tell_edits(chunk.end)
+            verdicts = ledger.take_verdicts(self.released) if ledger.lanes else None
+            readers.release(
+                ReleasedChunk(chunk.text, chunk.before, self.released, self.number, verdicts)
+            )
+            self.released += 1
+            self.position = chunk.end
+            self._ends_in_space = not chunk.text
+        if readers.valve.wake is not None and not self.is_full:
+            readers.valve.look()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a chunk that may be shown waits for the readers."""
+        allowed = self._ledger.releasable - self._held_back
+        return self.released < allowed and self._readers.is_behind
+
+    async def room(self, valves: Valves) -> None:
+        """Wait until no chunk waits for the readers."""
+        if self.is_full:
+            await self._readers.valve.wait(valves)
+            self.advance()  # the valve may have been opened, though no reader has made room
+
+    def reasoned(self, text: str) -> None:
+        """The model has thought on: said at once, where its attempt may be shown before it has ended."""
+        self._thoughts.append(ReasoningEvent(text, self.number))
+        self._tell_thoughts()
+
+    def generated(self, text: str) -> None:
+        """The text has come to its natural end."""
+        self._full_text = text
+        if not self._held_back:
+            self._tell_end()
+
+    def validated(self, validations: Sequence[ValidationResult]) -> None:
+        """The whole text has been judged."""
+        self._validations = validations
+        if not self._held_back and self._full_text is None:
+            self.tell_validation()
+
+    # --- from its gate -------------------------------------------------------------------------------
+
+    def show(self, held_back: float) -> None:
+        """Show it from now on, but for so many of the last chunks that have passed."""
+        self._held_back = held_back
+        self.advance()
+
+    def hold(self) -> None:
+        """Show no more of it."""
+        self._held_back = math.inf
+
+    def finish(self) -> None:
+        """It is accepted, and all of it is shown: say how it ended."""
+        self._readers.settle()
+        self._tell_end()
+        self.tell_validation()
+
+    def tell_validation(self) -> None:
+        """Say how the whole text was judged, if that has not been said."""
+        if self._validations is not None:
+            verdicts = list(self._validations)
+            self._readers.write(FullValidationEvent(self.number, all(verdicts), verdicts))
+            self._validations = None
+
+    # --- events --------------------------------------------------------------------------------------
+
+    def _tell_thoughts(self) -> None:
+        if self.is_shown:
+            for thought in self._thoughts:
+                self._readers.write(thought)
+            self._thoughts.clear()
+
+    def _tell_edits(self, position: float) -> None:
+        """Say what was edited before a position of the text; it stands before the next chunk's events."""
+        for edit in self._edits.take(position):
+            self._readers.write(EditEvent(self.released, self.number, edit.lane, edit.verdict))
+
+    def _tell_end(self) -> None:
+        if self._full_text is not None:
+            self._tell_edits(math.inf)
+            self._readers.write(StreamingDoneEvent(self.number, self._full_text))
+            self._full_text = None
+
+
 class Gate:
-    """The readers' side of a run: a stage for its attempts.
+    """Says which attempt of a run is shown, and from when on.
 
     Args:
         lookahead: How many released chunks may wait unread; ``None``: any number.
-        hold_back: How many chunks that may be shown are not, until their attempt is accepted;
+        hold_back: How many chunks that have passed are not shown until their attempt is accepted;
             ``math.inf``: all of them.
-        may_retract: Whether released chunks may be retracted: then the tape of chunks, which cannot say
-            so, has those of the last attempt only, at its end.
+        may_retract: Whether an attempt may take the place of text that an earlier one has shown.
         concurrent: Whether several attempts may run at once: then none is shown before it is accepted.
         locked: Whether nothing is shown until :meth:`unlock`.
         error: Gives the run's error, if it has one that was not raised yet.
@@ -64,283 +221,89 @@ class Gate:
         locked: bool,
         error: Callable[[], Exception | None],
     ) -> None:
-        self.chunks: Tape[Chunk] = Tape(
-            "astream() or atext()", on_read=self._chunk_was_read, error=error
-        )
-        self.events: EventTape = EventTape(self._chunk_event_was_read)
-        self.showing: AttemptView | None = None
+        self.view: AttemptView | None = None
+        """That of the attempt that is shown, or will be."""
         self.hold_back: float = math.inf if concurrent else hold_back
-        self.may_retract: bool = may_retract and self.hold_back < math.inf
-        self.closed: bool = False
-        self.written: int = 0
-        self._shows_several = concurrent
-        self._all: dict[int, AttemptView] = {}
-        self.lookahead: int | None = lookahead
-        self.locked: bool = locked
-        self.valve: Valve = Valve(self._is_full, for_reader=True)
+        self.readers: Readers = Readers(
+            lookahead=lookahead,
+            may_retract=may_retract and self.hold_back < math.inf,
+            is_full=self._is_full,
+            on_read=self._advance,
+            error=error,
+        )
+        self._concurrent = concurrent
+        self._views: dict[int, AttemptView] = {}
+        self._locked = locked
         self._unlocked = anyio.Event()
-        self._chunks_read = 0
-        self._chunk_events_read = 0
 
     # --- a stage for attempts --------------------------------------------------------------------
 
-    def enter(self, number: int, ask: Ask, ledger: Ledger, edits: Edits) -> AttemptView:
-        """An attempt begins."""
-        before = self.showing
-        showing = self._all[number] = AttemptView(self, number, ledger, edits)
-        if not self._shows_several:
-            self.showing = showing
-        if before is not None and not self._shows_several:
-            showing.take_over(before, ask.keep)
+    def begin_attempt(self, number: int, ask: Ask, ledger: Ledger, edits: Edits) -> AttemptView:
+        """An attempt begins: it goes on where the one before was good, and what else was shown is retracted."""
+        before, shown = self.view, 0
+        if before is not None:
+            before.tell_validation()
+            before.hold()
+            if before.released > ask.keep:
+                self.readers.retract(ask.keep, before.number)
+            shown = min(before.released, ask.keep)
+        view = self._views[number] = AttemptView(number, ledger, edits, self.readers, shown=shown)
+        if not self._concurrent:
+            self.view = view
+            if not self._locked:
+                view.show(self.hold_back)
         if ask.reason is not None:
-            self.events.write(RetryEvent(number, ask.reason))
-        return showing
+            self.readers.write(RetryEvent(number, ask.reason))
+        return view
 
-    def leave(self, attempt: Attempt, number: int) -> int:
+    def end_attempt(self, number: int, attempt: Attempt) -> int:
         """An attempt has ended; gives how many of its chunks have been shown."""
-        showing = self._all[number]
-        if attempt.ledger.failed:
-            index = min(failure.chunk_index for failure in attempt.ledger.failures)
+        if failures := attempt.ledger.failures:
+            index = min(failure.chunk_index for failure in failures)
             verdicts = attempt.ledger.verdicts_on_failure()
-            self.events.write(QuickCheckEvent(index, number, False, verdicts))
-        return showing.chunks_released
+            self.readers.write(QuickCheckEvent(index, number, False, verdicts))
+        return self._views[number].chunks_released
 
     async def accept(self, number: int, valves: Valves) -> None:
-        """An attempt is accepted: all that is held back is shown, as the reader has room.
+        """An attempt is accepted: all that is held back is shown, as the readers have room.
 
         Cancellation: what was not released by then never is.
         """
-        if self.locked:
+        if self._locked:
             await self._unlocked.wait()
-        showing = self.showing = self._all[number]
-        self.hold_back = 0
-        showing.advance()
-        await showing.room(valves)
-        showing.end()
+        view = self.view = self._views[number]
+        view.show(0)
+        await view.room(valves)
+        view.finish()
 
     def reject(self, number: int) -> None:
         """No attempt is accepted; this one comes nearest, and is as far shown as it was."""
-        showing = self._all[number]
-        showing.write_validation()
-        if self._shows_several:
-            self.showing = showing
-
-    @property
-    def is_showing(self) -> bool:
-        """Whether anything of an attempt may be shown now, be it text or not."""
-        return self.showing is not None and not self.locked and self.hold_back < math.inf
+        view = self._views[number]
+        view.tell_validation()
+        if self._concurrent:
+            self.view = view
 
     def unlock(self) -> None:
         """The input is good."""
-        self.locked = False
+        self._locked = False
         self._unlocked.set()
-        self._go_on()
+        if self.view is not None:
+            self.view.show(self.hold_back)
 
     def characters_shown(self) -> dict[int, int]:
         """How many characters of its own each attempt has shown, by the attempts' numbers."""
-        return {number: showing.characters for number, showing in self._all.items()}
+        return {number: view.characters for number, view in self._views.items()}
 
     # --- the readers -----------------------------------------------------------------------------
 
-    def has_room(self) -> bool:
-        """Whether another chunk may be released, as far as the readers are concerned."""
-        if self.lookahead is None or self.valve.is_open:
-            return True
-        if self.may_retract and not self.events.has_reader:
-            return True
-        read = max(self._chunks_read, self._chunk_events_read)
-        return self.written - read < self.lookahead
-
-    def open(self) -> None:
+    def stop_throttling(self) -> None:
         """Wait for the readers no more."""
-        self.valve.open_for_good()
-        self._go_on()
+        self.readers.valve.open_for_good()
+        self._advance()
 
     def _is_full(self) -> bool:
-        return self.showing is not None and self.showing.is_full
+        return self.view is not None and self.view.is_full
 
-    def close(self) -> None:
-        """The run has ended: what was not released never is, whoever reads on."""
-        self.closed = True
-        if self.showing is not None:
-            self.showing.settle()
-        self.chunks.end()
-        self.events.end()
-
-    def _chunk_was_read(self, _: Chunk) -> None:
-        self._chunks_read += 1
-        if self.lookahead is not None:
-            self._go_on()
-
-    def _chunk_event_was_read(self) -> None:
-        self._chunk_events_read += 1
-        if self.lookahead is not None:
-            self._go_on()
-
-    def _go_on(self) -> None:
-        if self.showing is not None:
-            self.showing.advance()
-
-
-class AttemptView:
-    """What is shown of one attempt: its audience.
-
-    Args:
-        gate: Where it is shown.
-        number: The attempt's.
-        ledger: Says what may be shown.
-        edits: What was edited in it.
-    """
-
-    def __init__(self, gate: Gate, number: int, ledger: Ledger, edits: Edits) -> None:
-        self.number = number
-        self.released: int = 0
-        self.position: int = 0
-        self._gate = gate
-        self._ledger = ledger
-        self._edits = edits
-        self._waiting: deque[Chunk] = deque()
-        self._thoughts: list[ReasoningEvent] = []
-        self._shown_before = 0
-        self._began_at = 0
-        self._chunks: list[Chunk] = []
-        self._ends_in_space = False
-        self._full_text: str | None = None
-        self._validations: Sequence[ValidationResult] | None = None
-
-    def take_over(self, before: AttemptView, keep: int) -> None:
-        """Go on where another attempt was good; what else was shown of it is retracted."""
-        before.write_validation()
-        if before.released > keep:
-            self._gate.events.write(RetractEvent(keep, before.number))
-        self.released = self._shown_before = min(before.released, keep)
-        self._chunks = before._chunks[: self.released]
-
-    @property
-    def chunks_released(self) -> int:
-        """How many chunks have been released: white space that ends the text is none."""
-        return self.released - self._ends_in_space
-
-    @property
-    def characters(self) -> int:
-        """How much has been shown of what it generated itself."""
-        return self._edits.source(self.position) - self._began_at
-
-    def cut(self, chunk: Chunk) -> None:
-        """Take the next chunk of the main chunking."""
-        if self._shown_before:
-            self._shown_before -= 1
-            self.position = self._began_at = chunk.end
-        else:
-            self._waiting.append(chunk)
-
-    def reasoned(self, text: str) -> None:
-        """The model has thought on: said at once, where its attempt may be shown before it has ended."""
-        self._thoughts.append(ReasoningEvent(text, self.number))
-        self._tell_thoughts()
-
-    def _tell_thoughts(self) -> None:
-        gate = self._gate
-        if self is gate.showing and gate.is_showing:
-            for thought in self._thoughts:
-                gate.events.write(thought)
-            self._thoughts.clear()
-
-    def advance(self) -> None:
-        """Let out what may be shown now."""
-        gate = self._gate
-        if self._thoughts:
-            self._tell_thoughts()
-        if self is gate.showing and not gate.locked:
-            most = self._ledger.releasable - gate.hold_back
-            unbounded = gate.lookahead is None
-            while self.released < most and not gate.closed and (unbounded or gate.has_room()):
-                self._release(self._waiting.popleft())
-        if gate.valve.wake is not None and not self.is_full:
-            gate.valve.look()
-
-    def _release(self, chunk: Chunk) -> None:
-        gate, ledger, index = self._gate, self._ledger, self.released
-        if self._edits.untold:
-            self._tell_edits(chunk.end)
-        verdicts = ledger.verdicts_on(index) if ledger.lanes else None
-        if gate.may_retract:
-            self._chunks.append(chunk)
-        else:
-            gate.chunks.write(chunk)
-        gate.events.write(Shown(chunk.text, chunk.before, index, self.number, verdicts))
-        if chunk.text:
-            gate.written += 1
-        else:
-            self._ends_in_space = True
-        self.released += 1
-        self.position = chunk.end
-
-    def _tell_edits(self, position: float) -> None:
-        """Say what was edited before a position of the text; it stands before the next chunk's events."""
-        for edit in self._edits.take(position):
-            event = EditEvent(self.released, self.number, edit.lane, edit.verdict)
-            self._gate.events.write(event)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether a chunk that may be shown waits for the reader."""
-        releasable = self._ledger.releasable
-        if self.released >= releasable:
-            return False
-        gate = self._gate
-        return (
-            not gate.has_room()
-            and self is gate.showing
-            and not gate.locked
-            and self.released < releasable - gate.hold_back
-        )
-
-    async def room(self, valves: Valves) -> None:
-        """Wait until no chunk waits for the reader."""
-        if self.is_full:
-            await self._gate.valve.wait(valves)
-            self.advance()  # it may have been opened without a reader who has made room
-
-    def generated(self, text: str) -> None:
-        """The text has come to its natural end."""
-        self._full_text = text
-        if self._is_live:
-            self._write_done()
-
-    def validated(self, validations: Sequence[ValidationResult]) -> None:
-        """The whole text has been judged."""
-        self._validations = validations
-        if self._is_live and self._full_text is None:
-            self.write_validation()
-
-    @property
-    def _is_live(self) -> bool:
-        gate = self._gate
-        return self is gate.showing and not gate.hold_back and not gate.locked
-
-    def _write_done(self) -> None:
-        if self._full_text is not None:
-            self._tell_edits(math.inf)
-            self._gate.events.write(StreamingDoneEvent(self.number, self._full_text))
-            self._full_text = None
-
-    def write_validation(self) -> None:
-        """Say how the whole text was judged, if that has not been said."""
-        if self._validations is not None:
-            verdicts = list(self._validations)
-            self._gate.events.write(FullValidationEvent(self.number, all(verdicts), verdicts))
-            self._validations = None
-
-    def end(self) -> None:
-        """It is accepted, and all of it is shown."""
-        self.settle()
-        self._write_done()
-        self.write_validation()
-
-    def settle(self) -> None:
-        """What has been shown is not retracted any more: those readers have it who cannot be told so."""
-        chunks, self._chunks = self._chunks, []
-        if self._gate.may_retract:
-            for chunk in chunks:
-                self._gate.chunks.write(chunk)
+    def _advance(self) -> None:
+        if self.view is not None:
+            self.view.advance()

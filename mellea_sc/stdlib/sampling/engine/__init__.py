@@ -1,6 +1,7 @@
 """What carries a strategy out.
 
-runner.py    asks and judges what a plan says, until the plan chooses
-judges.py    the copies of the requirements that judge one attempt, and by what rules
-tracing.py   the story of a call: what ran when, and what that cost
+runner.py   asks what a plan says, in attempts, until the plan chooses one
+factory.py  makes the attempts: copies of the requirements, lanes, editors, options
+options.py  how they are checked and shown
+tracing.py  the story of a call: what ran when, and what that cost
 """

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mellea_sc.core.base import Component, Span
 from mellea_sc.core.errors import GenerationCancelled
 from mellea_sc.core.plain_text import quoted
 from mellea_sc.core.requirement import Requirement, label_of
 from mellea_sc.core.trace import Cause, CauseKind, TokenCount, Trace
 from mellea_sc.runtime.checks.attempt import Attempt
+from mellea_sc.runtime.generation.prompt import describe
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.sampling.plan import Ask, reasons_in
 
@@ -16,30 +18,29 @@ __all__ = ["cause_of_error", "trace_of", "useful_characters"]
 
 
 def trace_of(
-    what: str,
+    action: Component | Span,
     outcome: str,
     attempts: Sequence[Attempt],
     asks: Sequence[Ask],
     *,
     accepted: int | None,
-    released: Mapping[int, int],
-    now: float,
+    released: Mapping[int, int] | None = None,
     cause: Cause | None = None,
     judges: Sequence[tuple[ModelOutputThunk, float]] = (),
 ) -> Trace:
     """The story of a call.
 
     Args:
-        what: What was asked.
+        action: What was asked.
         outcome: How it ended.
         attempts: Its attempts.
         asks: What each of them asked.
         accepted: The number of the attempt whose text is the call's.
         released: For each attempt's number, how many characters of its own a reader was shown.
-        now: When it ended, by the event loop's clock.
         cause: What ended it, where that was none of its attempts.
         judges: Who has judged what was asked, and since when.
     """
+    now = max([one.ended_at for one in attempts], default=0.0)
     starts = [*(one.started_at for one in attempts[:1]), *(since for _, since in judges)]
     began = min(starts, default=now)
     useful = useful_characters(attempts, asks, accepted)
@@ -50,13 +51,13 @@ def trace_of(
             began=began,
             now=now,
             useful=useful[number - 1],
-            released=released.get(number, 0),
+            released=(released or {}).get(number, 0),
             is_accepted=number == accepted,
         )
         for number, attempt in enumerate(attempts, 1)
     ]
     return Trace(
-        what=what,
+        what=describe(action),
         outcome=outcome,
         began=0.0,
         ended=now - began,

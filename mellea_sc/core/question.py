@@ -1,0 +1,79 @@
+"""What one call asks, as a value."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import attrs
+
+from mellea_sc.core.arguments import several
+from mellea_sc.core.backend import Format
+from mellea_sc.core.base import Component, Span
+from mellea_sc.core.model_options import ModelOptions, merge_options
+from mellea_sc.core.requirement import Requirement, as_requirement
+from mellea_sc.core.retries import Retries, retries_of
+from mellea_sc.core.sampling import SamplingStrategy
+from mellea_sc.core.spending import Limits, check_limits
+
+__all__ = ["Question"]
+
+
+@attrs.frozen(kw_only=True)
+class Question:
+    """What one call asks, made once from its arguments.
+
+    The conversation that it is asked in is no part of it: that is known only when its turn has come.
+
+    Args:
+        action: What the model is asked.
+        requirements: What must hold of the answer; the originals, of which each attempt has copies.
+        preconditions: What must hold of what is asked; copies of this call's own.
+        strategy: What follows a rejected answer. Which kinds of it are usable depends on the call.
+        format: What the answer has to fit; a JSON schema as one that answers are held against.
+        model_options: For every generation of the call.
+        limits: What the call may use, its attempts and judges together.
+        retries: How often its requests are made again; ``None``: as the session says.
+    """
+
+    action: Component | Span
+    requirements: Sequence[Requirement] = ()
+    preconditions: Sequence[Requirement] = ()
+    strategy: SamplingStrategy | None = None
+    format: Format | None = None
+    model_options: ModelOptions | None = None
+    limits: Limits | None = None
+    retries: Retries | None = None
+
+    @classmethod
+    def of(
+        cls,
+        action: Component | Span,
+        *,
+        requirements: Sequence[Requirement | str] | None,
+        preconditions: Sequence[Requirement | str] | None,
+        strategy: SamplingStrategy | None,
+        limits: Limits | None,
+        retries: int | Retries | None,
+        format: Format | None,
+        model_options: ModelOptions | None,
+    ) -> Question:
+        """The question from the arguments as a user gives them.
+
+        Raises:
+            InvalidOption: one of them is not usable.
+            Exception: as a precondition's ``__copy__`` raises it.
+        """
+        merge_options(model_options)
+        check_limits(limits)
+        conditions = [as_requirement(one) for one in several("preconditions", preconditions)]
+        return cls(
+            action=action,
+            requirements=[as_requirement(one) for one in several("requirements", requirements)],
+            preconditions=[copy.copy(one) for one in conditions],
+            strategy=strategy,
+            format=format,
+            model_options=model_options,
+            limits=limits,
+            retries=retries_of(retries),
+        )

@@ -1,0 +1,73 @@
+"""Checking what a model is asked, beside its answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Sequence
+
+import anyio
+import anyio.lowlevel
+
+from mellea_sc.core.base import Context
+from mellea_sc.core.question import Question
+from mellea_sc.core.requirement import ValidationResult
+from mellea_sc.runtime.checks.validation import check_input
+from mellea_sc.runtime.failures import stray_cancellation_as, task_group
+from mellea_sc.runtime.generation.bound import opened_scope
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk
+from mellea_sc.runtime.nursery import Nursery
+from mellea_sc.stdlib.sampling.plan import raise_if_unmet
+
+__all__ = ["answer_if_met"]
+
+
+async def answer_if_met(
+    question: Question,
+    ctx: Context,
+    judges: Nursery,
+    answer: Callable[[], Awaitable[None]],
+    *,
+    judged: Callable[[Sequence[ValidationResult]], None] | None = None,
+    met: Callable[[], None],
+    timeout: float = math.inf,
+    judge_began: Callable[[ModelOutputThunk], None] | None = None,
+) -> None:
+    """Answer, and check the preconditions at the same time.
+
+    The answer may be complete before they are judged: whoever gives it holds it until ``met`` is called.
+
+    Args:
+        question: What is asked.
+        ctx: The conversation before it.
+        judges: Where preconditions are judged that ask a model.
+        answer: Gives the answer.
+        judged: Called with their verdicts, in their order.
+        met: Called after that if all of them are met.
+        timeout: Seconds for each, unless it has a timeout of its own.
+        judge_began: Called with each generation of a judge.
+
+    Raises:
+        PreconditionFailed: one is not met; the answer has been cancelled.
+        Exception: as a precondition, or the answer, raised it.
+
+    Cancellation: the answer and the preconditions are cancelled and have ended.
+    """
+
+    async def check() -> None:
+        with stray_cancellation_as("a precondition"):
+            await (
+                anyio.lowlevel.checkpoint()
+            )  # the request is on its way first: a check costs it no time
+            async with opened_scope(judges, started=judge_began) as backend:
+                verdicts = await check_input(
+                    question.preconditions, question.action, backend, ctx, timeout=timeout
+                )
+            if judged is not None:
+                judged(verdicts)
+            raise_if_unmet(list(zip(question.preconditions, verdicts, strict=True)))
+        met()
+
+    async with task_group() as tasks:
+        tasks.start_soon(check, name="preconditions")
+        with stray_cancellation_as("an answer"):
+            await answer()

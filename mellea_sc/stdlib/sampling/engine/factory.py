@@ -1,0 +1,236 @@
+"""Makes the attempts of one call: who checks each, who edits it, and what it asks.
+
+A requirement that looks at a running text has a lane. One that edits (``on_fail="filter"`` or ``"fix"``, if text
+waits for it) has an editor for each pass before that, and its lane judges what comes out of them all.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Protocol
+
+import attrs
+
+from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
+from mellea_sc.core.question import Question
+from mellea_sc.core.requirement import Requirement
+from mellea_sc.runtime.checks.attempt import Attempt, Checks, ResumePoint, View
+from mellea_sc.runtime.checks.cutter import Cutter, Grouped
+from mellea_sc.runtime.checks.editors import PASSES, Editor
+from mellea_sc.runtime.checks.edits import Edits
+from mellea_sc.runtime.checks.lanes import Findings, Lane, LaneCheckpoint
+from mellea_sc.runtime.checks.ledger import Ledger, Rule
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk
+from mellea_sc.runtime.nursery import Nursery
+from mellea_sc.stdlib.chunking import resolve_chunking
+from mellea_sc.stdlib.components.feedback import going_on
+from mellea_sc.stdlib.requirements.watching import Watch
+from mellea_sc.stdlib.sampling.engine.options import StreamOptions
+from mellea_sc.stdlib.sampling.plan import Ask
+
+__all__ = ["AttemptFactory", "Stage"]
+
+
+class Stage(Protocol):
+    """Where attempts are shown."""
+
+    def begin_attempt(self, number: int, ask: Ask, ledger: Ledger, edits: Edits) -> View:
+        """An attempt begins: gives its view."""
+        ...
+
+    def end_attempt(self, number: int, attempt: Attempt) -> int:
+        """An attempt has ended; gives how many of its chunks have been shown."""
+        ...
+
+
+class AttemptFactory:
+    """Makes the attempts of one call; each is judged by copies of the requirements.
+
+    Args:
+        question: What the call asks.
+        options: How its attempts are checked.
+        remembers: Whether an attempt may go on from inside an earlier one.
+
+    Raises:
+        InvalidOption: a chunking is not known.
+        Exception: as a requirement's ``__copy__`` raises it.
+    """
+
+    def __init__(self, question: Question, options: StreamOptions, *, remembers: bool) -> None:
+        self._question = question
+        self._options = options
+        self._remembers = remembers
+        resolve_chunking(options.chunking)
+        for requirement in question.requirements:
+            self._own_cutter(requirement)
+        # made here, and not with the first attempt: a copy that cannot be made starts nothing
+        self._copies: list[Requirement] | None = list(map(copy.copy, question.requirements))
+
+    def begin(
+        self, number: int, ask: Ask, kept: ResumePoint | None, nursery: Nursery, stage: Stage
+    ) -> Attempt:
+        """An attempt, not yet running.
+
+        Args:
+            number: Its number.
+            ask: What a plan wants to have asked.
+            kept: What it begins with.
+            nursery: Its backend generates.
+            stage: Where it is shown.
+        """
+        checks = self._checks(kept)
+        view = stage.begin_attempt(number, ask, checks.ledger, checks.edits)
+        action, context = ask.action, ask.context
+        if kept is not None:
+            begun = ModelOutputThunk.computed(kept.text)
+            action, context = going_on(action, context, begun, prefills=nursery.backend.prefills)
+        options = self._model_options(number, nursery.options, kept)
+        return Attempt(
+            attrs.evolve(self._question, action=action, model_options=options),
+            context,
+            checks,
+            view,
+            asked=ask.context.add(ask.action),
+            kept=kept,
+            remembers=self._remembers,
+        )
+
+    def _checks(self, kept: ResumePoint | None) -> Checks:
+        """Who checks the next attempt."""
+        known = self._known(kept)
+        requirements = [one.requirement for one in known]
+        found: dict[int, Findings] = {}
+        editing = [index for index, one in enumerate(requirements) if _edits(one)]
+        edits = Edits(PASSES * len(editing), () if kept is None else kept.edits)
+        editors = [
+            self._editor(number, index, known[index], found, edits, kept)
+            for number, index in enumerate(editing * PASSES)
+        ]
+        lanes = [
+            self._lane(index, one, found, remembers=self._remembers)
+            for index, one in enumerate(known)
+            if _looks_at_running_text(one.requirement)
+        ]
+        noted = () if kept is None else [f for f in kept.noted if f.end <= known[f.lane].judged]
+        return Checks(
+            requirements=requirements,
+            main=Cutter(resolve_chunking(self._options.chunking)),
+            lanes=lanes,
+            editors=editors,
+            edits=edits,
+            ledger=Ledger(len(requirements), list(map(_rule, requirements)), noted=noted),
+            timeout=self._options.timeout,
+        )
+
+    def _model_options(
+        self, number: int, defaults: ModelOptions, kept: ResumePoint | None
+    ) -> ModelOptions | None:
+        given = self._question.model_options
+        known = merge_options(defaults, given)
+        seed, most = known.get(ModelOption.SEED), known.get(ModelOption.MAX_NEW_TOKENS)
+        if number > 1 and isinstance(seed, int):
+            given = merge_options(given, {ModelOption.SEED: seed + number - 1})
+        if kept is not None and isinstance(most, int):
+            # what is kept is a part of the answer; a delta has one token, or more
+            rest = max(1, most - len(kept.deltas))
+            given = merge_options(given, {ModelOption.MAX_NEW_TOKENS: rest})
+        return given
+
+    def _known(self, kept: ResumePoint | None) -> list[LaneCheckpoint]:
+        """What each requirement knows about the beginning of the next attempt, as copies.
+
+        Of a beginning that is kept, a piece counts only if the beginning alone is enough to cut it: one that
+        ended where it did because of what came next may go on otherwise now.
+        """
+        originals = self._question.requirements
+        if kept is None:
+            copies, self._copies = self._copies or list(map(copy.copy, originals)), None
+            return [LaneCheckpoint(0, requirement) for requirement in copies]
+        known: list[LaneCheckpoint] = []
+        for requirement, known_at in zip(originals, kept.known, strict=True):
+            cutter = self._own_cutter(requirement)
+            cut = (
+                kept.chunks
+                if cutter is None
+                else [p for t in kept.pieces() for p in cutter.feed(t)]
+            )
+            known.append(known_at(cut[-1].end if cut else 0))
+        return known
+
+    def _editor(
+        self,
+        number: int,
+        index: int,
+        known: LaneCheckpoint,
+        found: dict[int, Findings],
+        edits: Edits,
+        kept: ResumePoint | None,
+    ) -> Editor:
+        own = attrs.evolve(known, requirement=copy.copy(known.requirement))
+        lane = self._lane(index, own, found, later=True)
+        return Editor(
+            number,
+            lane,
+            lane.cutter or Cutter(resolve_chunking(self._options.chunking)),
+            edits,
+            replaces=known.requirement.on_fail == "fix",
+            kept="" if kept is None else kept.text,
+        )
+
+    def _lane(
+        self,
+        index: int,
+        known: LaneCheckpoint,
+        found: dict[int, Findings],
+        *,
+        later: bool = False,
+        remembers: bool = False,
+    ) -> Lane:
+        """One lane; of a requirement that edits, each takes over what the one before has found."""
+        requirement, options = known.requirement, self._options
+        earlier = found.pop(index, None)
+        # a watch's pieces carry their verdicts: there is nothing to be saved
+        if later and not isinstance(requirement.chunking, Watch):
+            found[index] = Findings()
+        return Lane(
+            index,
+            known,
+            self._own_cutter(requirement),
+            options.timeout if requirement.timeout is None else requirement.timeout,
+            options.lane_buffer,
+            remembers=remembers,
+            earlier=earlier,
+            later=found.get(index),
+        )
+
+    def _own_cutter(self, requirement: Requirement) -> Cutter | None:
+        main, chunking = self._options.chunking, requirement.chunking
+        if chunking is None and main is None and _edits(requirement):
+            # what stands in the text may not depend on where the model cut its deltas
+            chunking = "sentence"
+        if chunking is None and requirement.every == 1 and not requirement.window:
+            return None
+        strategy = resolve_chunking(main if chunking is None else chunking)
+        if requirement.every > 1:
+            strategy = Grouped(strategy, requirement.every)
+        return Cutter(strategy, requirement.window)
+
+
+def _edits(requirement: Requirement) -> bool:
+    # what is advisory may have been shown when it is judged
+    return (
+        requirement.on_fail in ("filter", "fix")
+        and requirement.blocking
+        and _looks_at_running_text(requirement)
+    )
+
+
+def _rule(requirement: Requirement) -> Rule:
+    records = requirement.on_fail == "noop" or (
+        requirement.on_fail in ("filter", "fix") and not requirement.blocking
+    )
+    return Rule("record" if records else "cancel", requirement.blocking)
+
+
+def _looks_at_running_text(requirement: Requirement) -> bool:
+    return type(requirement).stream_validate is not Requirement.stream_validate

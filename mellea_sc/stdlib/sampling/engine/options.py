@@ -1,0 +1,61 @@
+"""How a text is checked while it is generated, and how it is shown."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import attrs
+
+from mellea_sc.core.chunking import ChunkingStrategy
+from mellea_sc.core.errors import InvalidOption
+
+__all__ = ["DEFAULT_LANE_BUFFER", "StreamOptions"]
+
+DEFAULT_LANE_BUFFER: Final = 16
+
+
+@attrs.frozen(kw_only=True)
+class StreamOptions:
+    """How a text is checked while it is generated, and how it is shown.
+
+    Args:
+        chunking: The chunking that the reader sees, and requirements that have none of their own.
+        lane_buffer: How many chunks one lane may be ahead of another.
+        validator_timeout: Seconds for one call of a validator; ``None``: any number.
+        lookahead: How many released chunks may wait unread; ``None``: any number.
+        hold_back: How many chunks are held back until their attempt is accepted; ``True``: all.
+
+    Raises:
+        InvalidOption: one of them is not usable; but a chunking's name is checked where it is used.
+    """
+
+    chunking: str | ChunkingStrategy | None = "sentence"
+    lane_buffer: int = DEFAULT_LANE_BUFFER
+    validator_timeout: float | None = None
+    lookahead: int | None = None
+    hold_back: bool | int = False
+
+    def __attrs_post_init__(self) -> None:
+        buffer, ahead, held = self.lane_buffer, self.lookahead, self.hold_back
+        if not isinstance(buffer, int) or buffer < 1:
+            raise InvalidOption(f"lane_buffer must be an integer from 1 on, not {buffer!r}")
+        if ahead is not None and (not isinstance(ahead, int) or ahead < 1):
+            raise InvalidOption(f"lookahead must be an integer from 1 on or None, not {ahead!r}")
+        if not self.timeout > 0:
+            raise InvalidOption(
+                "validator_timeout must be a positive number of seconds or None, not "
+                f"{self.validator_timeout!r}"
+            )
+        if not isinstance(held, int) or held < 0:
+            raise InvalidOption(f"hold_back must be a bool or a number of chunks, not {held!r}")
+
+    @property
+    def timeout(self) -> float:
+        """Seconds for one call of a validator; may be infinite."""
+        return math.inf if self.validator_timeout is None else self.validator_timeout
+
+    @property
+    def held_back(self) -> float:
+        """How many chunks are held back; may be infinite."""
+        return math.inf if self.hold_back is True else self.hold_back

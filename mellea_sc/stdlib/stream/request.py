@@ -1,0 +1,191 @@
+"""A streaming run that has not been started yet, and where it is started."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import partial
+from types import TracebackType
+
+import attrs
+
+from mellea_sc.backends.retry import retrying
+from mellea_sc.core.backend import Backend
+from mellea_sc.core.errors import InvalidOption
+from mellea_sc.core.question import Question
+from mellea_sc.core.requirement import check_judges
+from mellea_sc.runtime.failures import raises_briefly
+from mellea_sc.runtime.generation.bound import BoundBackend, SpawnTarget
+from mellea_sc.runtime.generation.prompt import describe
+from mellea_sc.runtime.loops.current import spawn_root, tell_if_never_started
+from mellea_sc.runtime.nursery import Nursery, current_nursery
+from mellea_sc.runtime.unobserved import OwnError, Unobserved
+from mellea_sc.stdlib.conversation import Turn
+from mellea_sc.stdlib.formats import checked
+from mellea_sc.stdlib.sampling.by_requirement import plan_for
+from mellea_sc.stdlib.sampling.engine.options import StreamOptions
+from mellea_sc.stdlib.sampling.planned import PlannedStrategy
+from mellea_sc.stdlib.stream.result import StreamChunkingResult
+from mellea_sc.stdlib.stream.run import StreamRun
+
+__all__ = ["StreamRequest"]
+
+
+class StreamRequest(Awaitable[StreamChunkingResult]):
+    """A streaming run that has not been started: await it, or enter it; once.
+
+    Args:
+        question: What is asked.
+        options: How it is checked and shown.
+        turn: Takes the run's place in a conversation; given what has the run go on without its reader when
+            another request waits for it.
+        backend: What generates. The run goes where it is bound to; one that is bound to nothing gives it a place
+            in the current session, or in the event loop itself.
+        validation_backend: What validators generate with, if it is another.
+    """
+
+    def __init__(
+        self,
+        question: Question,
+        options: StreamOptions,
+        turn: Callable[[Callable[[], None]], Turn],
+        backend: Backend,
+        validation_backend: Backend | None,
+    ) -> None:
+        self._question = question
+        self._options = options
+        self._turn = turn
+        self._backend = backend
+        self._validation_backend = validation_backend
+        self._name = describe(question.action)
+        self._result: StreamChunkingResult | None = None
+        self._used = False
+
+    def __await__(self) -> Generator[object, None, StreamChunkingResult]:
+        return self.__aenter__().__await__()
+
+    @raises_briefly
+    async def __aenter__(self) -> StreamChunkingResult:
+        if self._used:
+            raise InvalidOption("a stream request can be awaited or entered once; make another one")
+        self._used = True
+        self._result = StreamChunkingResult(await self._start())
+        return self._result
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """As leaving the block of the result.
+
+        Raises:
+            Exception: the error that ended the run, if nobody has seen it and the block raised none.
+        """
+        assert self._result is not None
+        await self._result.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it shields itself
+
+    async def _start(self) -> StreamRun:
+        place = await _place_of(self._backend)
+        session = None if place is None else place.nursery
+        generating = await _nursery_for(self._backend, session)
+        judging = None
+        if self._validation_backend is not None:
+            judging = await _nursery_for(self._validation_backend, None)
+        if place is not None:
+            place.check_usable()
+        # from here on nothing waits: the run takes its turn in the conversation and is started
+        run = self._made(session)
+        task = partial(run.run, generating, judging, session)
+        if place is not None and session is not None:
+            session.start(
+                task, name=self._name, tasks=place.tasks, on_never_started=run.on_never_started
+            )
+        else:
+            spawn_root(tell_if_never_started(task, run.on_never_started), self._name)
+            spawn_root(
+                tell_if_never_started(partial(_wait_for_observer, run), run.dismiss),
+                f"what became of {self._name}",
+            )
+        return run
+
+    def _made(self, session: Nursery | None) -> StreamRun:
+        question = self._question
+        strategy: object = question.strategy
+        if strategy is not None and not isinstance(strategy, PlannedStrategy):
+            raise InvalidOption(
+                "a stream's strategy must be a PlannedStrategy, which judges while it streams, not "
+                f"{strategy!r}"
+            )
+        if strategy is not None:
+            judged = [*strategy.requirements, *question.requirements]
+            question = attrs.evolve(question, requirements=judged)
+        judges = self._validation_backend or self._backend
+        check_judges([*question.requirements, *question.preconditions], judges)
+        plan = plan_for(strategy, question.requirements)
+        if session is not None:
+            own_error = OwnError(session.unobserved, starts_here=True)
+        else:
+            own_error = OwnError(Unobserved("a stream without a session", "log"))
+        return StreamRun(question, plan, self._options, self._turn, own_error)
+
+    def __del__(self) -> None:
+        if not self._used:
+            warnings.warn(
+                f"the stream {self._name!r} was never awaited or entered: nothing was generated",
+                RuntimeWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+
+async def _wait_for_observer(run: StreamRun) -> None:
+    """An error of a run that the event loop hosts waits for an observer until the loop ends.
+
+    A task of its own: in that of the run, an error may have gone before the cancellation at the loop's end,
+    which asyncio does not repeat.
+    """
+    try:
+        await run.ended.wait()
+        if run.error is not None:
+            await run.observed.wait()
+    finally:
+        run.dismiss()
+
+
+async def _place_of(backend: Backend) -> SpawnTarget | None:
+    """Where a run goes; ``None``: the event loop hosts it."""
+    if isinstance(backend, BoundBackend):
+        return await backend.place()
+    nursery = current_nursery()
+    return None if nursery is None else SpawnTarget(nursery, nursery.tasks)
+
+
+async def _nursery_for(
+    backend: Backend, session: Nursery | None
+) -> AbstractAsyncContextManager[Nursery]:
+    """A block with the nursery that holds a backend's connections: a session's, or one made for the run.
+
+    Args:
+        backend: Bound to a session, or a bare one.
+        session: The one that the run is started in, if that is known already.
+    """
+    if isinstance(backend, BoundBackend):
+        return nullcontext(session or (await backend.place()).nursery)
+    return _own_nursery(backend, session)
+
+
+@asynccontextmanager
+async def _own_nursery(backend: Backend, session: Nursery | None) -> AsyncGenerator[Nursery]:
+    """A nursery for one run with a bare backend, in the run's task."""
+    options = None if session is None else session.own_options
+    async with Nursery(
+        retrying(backend),
+        options=options,
+        inside=session,
+        check_format=checked,
+        name="a stream of its own",
+    ) as nursery:
+        yield nursery
