@@ -163,8 +163,9 @@ class Lane:
         if piece.end <= self.memory.judged:
             return False
         self.waiting.append(piece)
-        if not self._is_called:
-            self.wake()
+        if not self._is_called:  # as wake(), without the call
+            self._is_called = True
+            self._calls_for_it.send_nowait(None)
         return self._blocking and len(self.waiting) > self.buffer
 
     def wake(self) -> None:

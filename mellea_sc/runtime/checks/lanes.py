@@ -108,8 +108,8 @@ class Lanes:
         full = False
         self.parts.append(text)
         self._cutting = True
-        if chunks := self._main.feed(text):
-            full = self._give(chunks)
+        for chunk in self._main.feed(text):
+            full |= self._take(chunk, self._on_chunk)
         for lane, cutter in self._on_own:
             for piece in cutter.feed(text):
                 full |= lane.offer(piece)
@@ -124,7 +124,8 @@ class Lanes:
         try:
             if not self._cutting:
                 self._cutting = True
-                self._give(self._main.flush())
+                for chunk in self._main.flush():
+                    self._take(chunk, self._on_chunk)
                 for lane, cutter in self._on_own:
                     for piece in cutter.flush():
                         lane.offer(piece)
@@ -136,22 +137,18 @@ class Lanes:
     def finish(self) -> None:
         """The text is whole and judged: what no chunk holds at its end may be shown as well."""
         if rest := self._main.rest():
-            self._cut(rest)
+            self._take(rest, ())
 
-    def _give(self, chunks: Sequence[Chunk]) -> bool:
+    def _take(self, chunk: Chunk, lanes: Sequence[Lane]) -> bool:
         full = False
-        for chunk in chunks:
-            self._cut(chunk)
-            for lane in self._on_chunk:
-                full |= lane.offer(chunk)
-        return full
-
-    def _cut(self, chunk: Chunk) -> None:
         if self._remembers:
             self.chunks.append(chunk)
         self._view.cut(chunk)
         if self._ledger.cut(chunk) == "release":  # the lane that failed has told of a "cancel"
             self._view.advance()
+        for lane in lanes:
+            full |= lane.offer(chunk)
+        return full
 
     def _is_behind(self) -> bool:
         return any(lane.is_behind for lane in self._lanes if lane.requirement.blocking)
