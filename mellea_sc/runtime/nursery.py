@@ -383,19 +383,22 @@ class Nursery:
 
         Cancellation: the connections go on being opened, for others.
         """
-        link = self._link
-        if link is None:
-            if (
-                not self._watch.is_running
-            ):  # not later: what asyncio starts just before it ends has no first step
-                self._start_watch()
-            link = self._link = _Link(OwnError(self.unobserved))
-            self._start_host(self._host, link, name=f"connections of {self.name}")
+        link = self.connect()
         if link.backend is None:
             await link.settled.wait()
         if link.backend is None:
             raise link.own_error.to_raise()
         return link.backend
+
+    def connect(self) -> _Link:
+        """Begin to open the connections, if nobody has: for a :meth:`connection` that will be asked for."""
+        if self._link is None:
+            # not later: what asyncio starts just before it ends has no first step
+            if not self._watch.is_running:
+                self._start_watch()
+            self._link = _Link(OwnError(self.unobserved))
+            self._start_host(self._host, self._link, name=f"connections of {self.name}")
+        return self._link
 
     async def _host(self, link: _Link) -> None:
         backend, task = self.backend, running_task()
