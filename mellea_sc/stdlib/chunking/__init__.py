@@ -53,18 +53,11 @@ class SentenceChunker(PatternChunker):
     _end = _ASCII_END
     _reach = 4
 
-    def feed(self, delta: str) -> Sequence[str]:
-        """The chunks that this delta finishes."""
-        if not delta:
-            return ()
-        self._pending.append(delta)
+    def find(self, delta: str) -> Sequence[int]:
+        """The boundaries that a delta makes certain."""
         window = self._tail + delta
         if window.isascii():
-            boundary = _ASCII_END.search(window)
-            if boundary is not None:
-                return self._cut_at(boundary, window)
-            self._tail = window[-4:]
-            return ()
+            return super().find(delta)
         if not _PERHAPS.search(window):
             self._tail = window[-self._reach :]
             return ()
@@ -76,7 +69,7 @@ class SentenceChunker(PatternChunker):
             end = boundary.end()
             found.append(len(window) - end)
         self._tail = self._kept(window[end:])
-        return self._cut(found) if found else ()
+        return found
 
     def _kept(self, rest: str) -> str:
         stop = _STOP_MARK.search(rest)

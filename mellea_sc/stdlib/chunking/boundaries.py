@@ -1,60 +1,16 @@
-"""What the chunkers of the library share: what is kept, and how it is cut where a boundary is found.
-
-A chunker keeps what it has not given away in a list of deltas and joins it only when there is a
-boundary, and it looks for boundaries only where new text is: the work per delta does not grow.
-"""
+"""Boundaries that a pattern finds, looking only where new text is: the work per delta does not grow."""
 
 from __future__ import annotations
 
-import abc
 import re
 from collections.abc import Sequence
 
-from mellea_sc.core.chunking import ChunkingStrategy
+from mellea_sc.core.chunking import BoundaryChunking
 
-__all__ = ["BoundaryChunker", "PatternChunker"]
-
-
-class BoundaryChunker(ChunkingStrategy):
-    """Chunks that end at boundaries, without white space around them."""
-
-    bare: bool = True
-
-    def __init__(self) -> None:
-        self._pending: list[str] = []
-        self._forget()
-
-    @abc.abstractmethod
-    def _forget(self) -> None:
-        """Be as before the first delta."""
-
-    def flush(self) -> Sequence[str]:
-        """The trailing fragment, and before it what only the end has made certain."""
-        if not self._pending:
-            return ()
-        chunks = self._cut([*self._last_boundaries(), 0])
-        self._forget()
-        return chunks
-
-    def _last_boundaries(self) -> Sequence[int]:
-        """Those before the last that are certain only because the text has ended, as for ``_cut``."""
-        return ()
-
-    def _cut(self, boundaries: Sequence[int]) -> list[str]:
-        """The chunks up to boundaries; for each it is said how much of the text is known after it."""
-        text = "".join(self._pending)
-        size = len(text)
-        chunks: list[str] = []
-        start = 0
-        for after in boundaries:
-            if chunk := text[start : size - after].strip():
-                chunks.append(chunk)
-            start = size - after
-        self._pending = [text[start:]] if start < size else []
-        return chunks
+__all__ = ["PatternChunker"]
 
 
-class PatternChunker(BoundaryChunker):
+class PatternChunker(BoundaryChunking):
     """Chunks that end where a pattern matches.
 
     ``_tail`` is the end of the text in which a match could still begin: ``_reach`` characters. A match
@@ -67,31 +23,12 @@ class PatternChunker(BoundaryChunker):
     def _forget(self) -> None:
         self._tail = ""
 
-    def feed(self, delta: str) -> Sequence[str]:
-        """The chunks that this delta finishes."""
-        if not delta:
-            return ()
-        self._pending.append(delta)
+    def find(self, delta: str) -> Sequence[int]:
+        """The boundaries that a delta makes certain."""
         window = self._tail + delta
-        boundary = self._end.search(window)
-        if boundary is None:
+        if self._end.search(window) is None:
             self._tail = window[-self._reach :]
             return ()
-        return self._cut_at(boundary, window)
-
-    def _cut_at(self, boundary: re.Match[str] | None, window: str) -> Sequence[str]:
-        """The chunks that end in a window, of which the first boundary is known."""
-        text = "".join(self._pending)
-        before = len(text) - len(window)  # text ends with window, and no boundary lies before it
-        chunks: list[str] = []
-        start = end = 0
-        while boundary is not None:
-            end = boundary.end()
-            if chunk := text[start : before + end].strip():
-                chunks.append(chunk)
-            start = before + end
-            boundary = self._end.search(window, end)
-        rest = text[start:]
-        self._pending = [rest] if rest else []
-        self._tail = rest[-self._reach :]
-        return chunks
+        ends = [boundary.end() for boundary in self._end.finditer(window)]
+        self._tail = window[ends[-1] :][-self._reach :]
+        return [len(window) - end for end in ends]
