@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mellea_sc.core.chunking import BoundaryChunking, ChunkingStrategy
 from mellea_sc.core.errors import ChunkingError
@@ -21,6 +21,7 @@ class Cutter:
 
     __slots__ = (
         "_boundaries",
+        "_find",
         "_none_yet",
         "_pending",
         "_seen",
@@ -43,6 +44,9 @@ class Cutter:
             and type(strategy).flush is BoundaryChunking.flush
             else None
         )
+        self._find: Callable[[str], Sequence[str | int]] = (
+            strategy.feed if self._boundaries is None else self._boundaries.find
+        )
         self._window = window
         self._seen = ""
         self._space = self._none_yet = 0 if strategy.bare else -1
@@ -56,11 +60,9 @@ class Cutter:
             ChunkingError: one of them does not stand in the text.
         """
         self._pending.append(delta)
-        if self._boundaries is None:
-            found: Sequence[str | int] = self._strategy.feed(delta)
-        else:
-            found = self._boundaries.find(delta) if delta else ()
-        return self._cut(found) if found else ()
+        if delta and (found := self._find(delta)):
+            return self._cut(found)
+        return ()
 
     def flush(self) -> Sequence[Chunk]:
         """The trailing fragment, if there is one."""

@@ -26,9 +26,10 @@ class PatternChunker(BoundaryChunking):
     def find(self, delta: str) -> Sequence[int]:
         """The boundaries that a delta makes certain."""
         window = self._tail + delta
-        if self._end.search(window) is None:
-            self._tail = window[-self._reach :]
-            return ()
-        ends = [boundary.end() for boundary in self._end.finditer(window)]
-        self._tail = window[ends[-1] :][-self._reach :]
-        return [len(window) - end for end in ends]
+        found: list[int] = []
+        size, end = len(window), 0
+        while (boundary := self._end.search(window, end)) is not None:
+            end = boundary.end()
+            found.append(size - end)
+        self._tail = window[max(end, size - self._reach) :]
+        return found
