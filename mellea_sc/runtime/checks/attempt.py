@@ -34,6 +34,7 @@ from typing import Literal, TypeAlias
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 from mellea_sc.core.backend import Backend, Delta
 from mellea_sc.core.base import Context
@@ -374,6 +375,8 @@ class Attempt:
 
     async def _produce(self, nursery: Nursery) -> None:
         question = self._question
+        # asyncio lets a task begin that is cancelled already; and whoever has waited for the connections is first
+        await anyio.lowlevel.checkpoint()
         try:
             with self.scope, stray_cancellation_as("a generation"):
                 request = await request_for(

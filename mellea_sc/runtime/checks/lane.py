@@ -254,6 +254,8 @@ class Lane:
                     if memory.keeps:
                         memory.keep(piece, verdict)
                 if verdict.success == "fail":
+                    # two turns: who was woken for the same piece may begin with a checkpoint
+                    await anyio.lowlevel.cancel_shielded_checkpoint()
                     await anyio.lowlevel.cancel_shielded_checkpoint()
                 if (next_step := judged(self.index, piece, verdict)) == "stop":
                     return None
