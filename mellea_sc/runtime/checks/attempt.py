@@ -25,7 +25,6 @@ chunkings again, and not through validators that have judged it: each goes on wi
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from functools import partial
@@ -53,7 +52,7 @@ from mellea_sc.runtime.checks.edits import Edits, Placed
 from mellea_sc.runtime.checks.lane import ValidatorCalls
 from mellea_sc.runtime.checks.lanes import Lanes, View
 from mellea_sc.runtime.checks.ledger import Failure, Ledger
-from mellea_sc.runtime.checks.memory import LaneCheckpoint, ResumePoint
+from mellea_sc.runtime.checks.memory import ResumePoint
 from mellea_sc.runtime.checks.validation import validate_all
 from mellea_sc.runtime.failures import (
     failure_of,
@@ -244,16 +243,12 @@ class Attempt:
         after = (
             end + len(rest) - len(rest.lstrip()) if count == len(chunks) else chunks[count].start
         )
-        lanes = {lane.index: lane for lane in self._checks.lanes}
         return ResumePoint(
             text=text[:after],
             chunks=chunks[:count],
             edits=self.edits.before(after),
             noted=[failure for failure in self.ledger.noted if failure.end <= after],
-            known=[
-                lanes[index].memory.known_at if index in lanes else partial(_as_it_is, requirement)
-                for index, requirement in enumerate(self.requirements)
-            ],
+            known=self._checks.checkpoints(),
             deltas=[end for end in self._delta_ends() if end <= after],
         )
 
@@ -341,12 +336,7 @@ class Attempt:
 
     def _begin(self) -> None:
         kept = self._kept
-        lanes = {lane.index: lane for lane in self._checks.lanes}
-        for index in range(self.ledger.lanes):
-            if index in lanes:
-                self.ledger.passed(index, lanes[index].memory.judged)
-            else:
-                self.ledger.ended(index)
+        self._checks.begin()
         if kept is None:
             return
         for piece in kept.pieces():
@@ -442,8 +432,3 @@ class Attempt:
     async def room(self) -> None:
         """Wait for the first in the chain: an editor, or the lanes and the reader."""
         await self._head.room(self._valves)
-
-
-def _as_it_is(requirement: Requirement, _: int) -> LaneCheckpoint:
-    """What a requirement knows that does not look at running text."""
-    return LaneCheckpoint(0, copy.copy(requirement))

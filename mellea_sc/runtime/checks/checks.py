@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import attrs
 
@@ -12,6 +14,7 @@ from mellea_sc.runtime.checks.editors import Editor
 from mellea_sc.runtime.checks.edits import Edits
 from mellea_sc.runtime.checks.lane import Lane
 from mellea_sc.runtime.checks.ledger import Ledger
+from mellea_sc.runtime.checks.memory import LaneCheckpoint
 
 __all__ = ["Checks"]
 
@@ -53,3 +56,25 @@ class Checks:
             if editor.cut_off is not None:
                 return self.requirements[editor.lane.index], editor.cut_off
         return None
+
+    def begin(self) -> None:
+        """Tell the ledger how far each has judged: of what an attempt begins with, or, without a lane, all of it."""
+        judged = {lane.index: lane.memory.judged for lane in self.lanes}
+        for index in range(len(self.copies)):
+            if index in judged:
+                self.ledger.passed(index, judged[index])
+            else:
+                self.ledger.ended(index)
+
+    def checkpoints(self) -> list[Callable[[int], LaneCheckpoint]]:
+        """For each requirement, given a position: what it knew about the text up to there; of those that remember."""
+        memories = {lane.index: lane.memory for lane in self.lanes}
+        return [
+            memories[index].known_at if index in memories else partial(_as_it_is, requirement)
+            for index, requirement in enumerate(self.requirements)
+        ]
+
+
+def _as_it_is(requirement: Requirement, _: int) -> LaneCheckpoint:
+    """What a requirement knows that does not look at running text."""
+    return LaneCheckpoint(0, copy.copy(requirement))
