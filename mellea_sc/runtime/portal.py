@@ -11,7 +11,11 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
+from functools import partial
 from typing import Final, Generic, TypeVar
+
+import anyio
+import anyio.to_thread
 
 from mellea_sc.core.errors import SessionClosed, SyncCallInEventLoop
 from mellea_sc.runtime.budgets.scope import budget_scope
@@ -130,6 +134,27 @@ class SyncPortal:
             thread, self._is_closed = self._thread, True
         if thread is not None:
             thread.end(cancel=cancel)
+
+    async def aclose(self, *, cancel: bool) -> None:
+        """End the thread, if it is running, while the caller's event loop goes on.
+
+        Args:
+            cancel: As of :meth:`close`.
+
+        Cancellation: the calls are cancelled too, and the thread's end is waited for, a bounded time.
+        """
+        if not self.is_running:
+            return
+        if not cancel:
+            try:
+                await anyio.to_thread.run_sync(self.close, abandon_on_cancel=True)
+            except BaseException:
+                await self.aclose(cancel=True)  # noqa: ASYNC102, ASYNC120 - shields itself
+                raise
+        else:
+            with anyio.move_on_after(PATIENCE, shield=True):
+                close = partial(self.close, cancel=True)
+                await anyio.to_thread.run_sync(close, abandon_on_cancel=True)
 
     def forked(self) -> None:
         """The child's first call starts a thread anew."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
 from functools import partial
+from typing import Final
 
+from mellea_sc.core.arguments import several
 from mellea_sc.core.backend import CheckedSchema, Format
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption
@@ -24,14 +26,43 @@ from mellea_sc.runtime.generation.prompt import describe, request_for, settle
 from mellea_sc.runtime.generation.pump import pump
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
-from mellea_sc.stdlib.components import Query, Transform
-from mellea_sc.stdlib.conversation import Turn
+from mellea_sc.stdlib.arguments import ActArguments
+from mellea_sc.stdlib.components import Instruction, Query, Transform
+from mellea_sc.stdlib.formats import checked
 from mellea_sc.stdlib.preconditions import answer_if_met
 from mellea_sc.stdlib.sampling.plan import does_not_fit
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 from mellea_sc.stdlib.sampling.repairing import RejectionSamplingStrategy
+from mellea_sc.stdlib.turns import Turn
 
-__all__ = ["judge", "runs_code", "thunk_of", "work_for"]
+__all__ = ["DEFAULT_STRATEGY", "judge", "question_of", "runs_code", "thunk_of", "work_for"]
+
+DEFAULT_STRATEGY: Final = RejectionSamplingStrategy(loop_budget=2)
+
+
+def question_of(action: Component | Span, given: ActArguments, options: ModelOptions) -> Question:
+    """The question from the arguments of a call, and what an instruction says itself.
+
+    Args:
+        action: What the model is asked.
+        given: The arguments of the call.
+        options: Model options of the session.
+
+    Raises:
+        InvalidOption: an argument is not usable.
+        MissingExtra: the format needs a package of the extra ``json``.
+    """
+    required = several("requirements", given.get("requirements"))
+    if isinstance(action, Instruction):
+        required = [*action.requirements, *required]
+    strategy = given.get("strategy", DEFAULT_STRATEGY)
+    is_streamed = wants_stream(merge_options(options, given.get("model_options")))
+    if strategy is DEFAULT_STRATEGY and not required and is_streamed:
+        # It would be there for the format alone. Nobody has asked for it, so it does not hold back a text that
+        # somebody has asked to see live.
+        strategy = None
+    asked: ActArguments = {**given, "requirements": required}
+    return Question.of(action, asked, strategy=strategy, format=checked(given.get("format")))
 
 
 def thunk_of(question: Question, nursery: Nursery) -> ModelOutputThunk:

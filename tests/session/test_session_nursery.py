@@ -16,13 +16,10 @@ from mellea_sc import (
     start_session,
     stream_with_chunking,
 )
+from mellea_sc.runtime.adopted import AdoptedNursery
 from mellea_sc.runtime.failures import leaves_of, sole_error
 from mellea_sc.runtime.loops.current import clock, current_loop, running_loop
-from mellea_sc.runtime.nursery import (
-    AdoptedNursery,
-    Nursery,
-    current_nursery,
-)
+from mellea_sc.runtime.nursery import Nursery, current_nursery
 from mellea_sc.testing import Fail, Pause, ScriptedBackend, Stall
 
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "trio"])
@@ -55,10 +52,10 @@ async def test_the_current_nursery_is_that_of_the_innermost_open_block() -> None
     seen: list[object] = []
     assert current_nursery() is None
     async with start_session(backend=ScriptedBackend()) as outer:
-        assert current_nursery() is outer._block
+        assert current_nursery() is outer._life._block
         async with start_session(backend=ScriptedBackend()) as inner:
-            assert current_nursery() is inner._block
-        assert current_nursery() is outer._block
+            assert current_nursery() is inner._life._block
+        assert current_nursery() is outer._life._block
 
         async def in_another_loop() -> None:
             seen.append(current_nursery())
