@@ -16,7 +16,7 @@ import nox
 nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "types", "tests", "lowest", "wheel"]
+nox.options.sessions = ["lint", "types", "tests", "lowest", "wheel", "docs"]
 
 PYTHONS = ["3.11", "3.12", "3.13"]
 NOT_OURS = "ASYNC109,ASYNC127,ASYNC9"
@@ -111,6 +111,15 @@ def wheel(session: nox.Session) -> None:
         shutil.copy(HERE / name, away / name)
     session.chdir(away)
     session.run("pytest", "-m", "not model", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, into docs/_build; a link to nowhere and a name without a page are errors."""
+    session.install("-e", ".[cli,pydantic]", *group("docs"))
+    out = HERE / "docs" / "_build"
+    shutil.rmtree(out, ignore_errors=True)
+    session.run("sphinx-build", "-n", "-W", "--keep-going", "-q", "docs", str(out))
 
 
 @nox.session

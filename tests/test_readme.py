@@ -61,7 +61,7 @@ def server() -> Iterator[ModelServer]:
 
 
 def test_the_readme_has_programs() -> None:
-    assert len(programs()) >= 8
+    assert programs()
 
 
 @pytest.mark.parametrize("program", programs(), ids=lambda program: program.text.splitlines()[-1])

@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 JsonSchema: TypeAlias = Mapping[str, object]
+"""A JSON schema, as ``json.loads`` gives it."""
 
 
 @runtime_checkable
@@ -60,6 +61,7 @@ class SchemaModel(Protocol):
 
 
 Format: TypeAlias = type[SchemaModel] | JsonSchema
+"""What an answer is constrained to: a pydantic model class, or a JSON schema."""
 
 
 class CheckedSchema(dict[str, object]):

@@ -144,6 +144,7 @@ class Component(abc.ABC):
 
 
 Span: TypeAlias = str | CBlock | Component | Thunk
+"""What may stand where text goes."""
 
 
 def text_of(span: Span) -> str:

@@ -75,7 +75,7 @@ _MEETS: Final = re.compile(
 
 
 def default_output_to_bool(answer: str) -> bool:
-    """Read a judge's answer, as this module says.
+    """Read a judge's answer: yes or no at its beginning, in its last sentence, as a verdict or in an object of JSON.
 
     Raises:
         ValueError: it is neither a clear yes nor a clear no.

@@ -21,6 +21,7 @@ __all__ = [
 ]
 
 ModelOptions: TypeAlias = Mapping[str, object]
+"""Options by the names of :class:`ModelOption`; others go to the server as they are."""
 
 DEFAULT_STREAM_TIMEOUT: Final = 120.0
 

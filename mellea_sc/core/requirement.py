@@ -117,6 +117,7 @@ class PartialValidationResult:
 
 
 ValidationFunction: TypeAlias = Callable[[Context], ValidationResult | Awaitable[ValidationResult]]
+"""Judges a finished answer: the last output of the context. It may be async."""
 
 _JudgeByModel: TypeAlias = Callable[
     ["Requirement", str, Backend, Context, ModelOptions | None], Awaitable[ValidationResult]

@@ -13,6 +13,7 @@ from mellea_sc.core.errors import InvalidOption
 __all__ = ["LimitName", "Limits", "Prices", "Spent", "check_limits"]
 
 LimitName: TypeAlias = Literal["tokens", "requests", "seconds", "cost"]
+"""Which limit was exceeded."""
 
 
 def _whole(_: object, field: attrs.Attribute[int | None], value: object) -> None:

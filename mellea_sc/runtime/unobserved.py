@@ -68,6 +68,7 @@ class OwnError:
 
     Args:
         unobserved: Where it is kept until somebody is told of it.
+        starts_here: Whether the program starts it now, so that a log can say which line does.
     """
 
     __slots__ = (
@@ -81,12 +82,12 @@ class OwnError:
         "is_pending",
     )
 
-    def __init__(self, unobserved: Unobserved) -> None:
+    def __init__(self, unobserved: Unobserved, *, starts_here: bool = False) -> None:
         self.error: Exception | None = None
         self.is_pending: bool = False
         """Whether it has failed, and somebody has to be told of that yet."""
         self._unobserved = unobserved
-        self._started_at = "" if unobserved.keeps else _line_that_calls()
+        self._started_at = _line_that_calls() if starts_here and not unobserved.keeps else ""
         self._is_dismissed = False
         self._traceback: TracebackType | None = None
         self._context: BaseException | None = None

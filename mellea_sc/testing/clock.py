@@ -22,6 +22,7 @@ from mellea_sc.testing._loops.deadlock import Deadlock
 __all__ = ["Deadlock", "LoopName", "run_virtual", "runs_in", "virtual_backend"]
 
 LoopName: TypeAlias = Literal["asyncio", "trio"]
+"""An event loop, by its name."""
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")

@@ -28,6 +28,7 @@ __all__ = ["Leak", "LeakKind", "Leaked", "assert_no_leaks", "assert_no_leaks_of_
 LeakKind: TypeAlias = Literal[
     "task", "async generator", "memory stream", "thread", "file descriptor", "child process"
 ]
+"""What can be left behind."""
 
 _CHECKPOINTS: Final = 10  # for callbacks that the event loop still has to run
 _REAL_SECONDS: Final = 1.0  # for threads and processes that are about to end

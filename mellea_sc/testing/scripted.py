@@ -62,6 +62,7 @@ class Fail:
 
 
 Step: TypeAlias = str | Delta | Pause | Stall | Fail
+"""A delta of a scripted answer, or what happens between two."""
 
 
 @attrs.frozen
@@ -85,7 +86,9 @@ class Script:
 
 
 ScriptedAnswer: TypeAlias = str | Iterable[Step] | Script | Fail
+"""What a scripted backend may answer."""
 Outcome: TypeAlias = Literal["running", "ended", "cancelled", "closed", "error"]
+"""What became of a call."""
 
 
 class ScriptExhausted(AssertionError):

@@ -1,4 +1,4 @@
-"""The README's programs, as they are printed, on servers that nobody here wrote."""
+"""Programs of the README and the guide, as they are printed, on servers that nobody here wrote."""
 
 from __future__ import annotations
 
@@ -11,14 +11,26 @@ from pathlib import Path
 import pytest
 from running import KEY, Running
 
-README = (Path(__file__).parent.parent.parent / "README.md").read_text()
-PROGRAMS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+HERE = Path(__file__).parent.parent.parent
+PAGES = [
+    "README.md",
+    *(f"docs/guide/{it}.md" for it in ("first-stream", "sessions", "conversations")),
+]
+PROGRAMS = [
+    program
+    for page in PAGES
+    for program in re.findall(
+        r"^```python\n(.*?)^```",
+        (HERE / page).read_text(encoding="utf-8"),
+        re.DOTALL | re.MULTILINE,
+    )
+]
 ASKING = [text for text in PROGRAMS if "backend=" not in text]
 """The others bring a backend of their own."""
 
 
 @pytest.mark.parametrize("program", ASKING, ids=range(len(ASKING)))
-def test_a_program_of_the_readme_runs(program: str, server: Running) -> None:
+def test_a_program_of_the_documentation_runs(program: str, server: Running) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         env={
@@ -37,5 +49,5 @@ def test_a_program_of_the_readme_runs(program: str, server: Running) -> None:
     assert done.stdout.strip()
 
 
-def test_the_readme_has_programs_that_ask() -> None:
+def test_the_documentation_has_programs_that_ask() -> None:
     assert len(ASKING) >= 6

@@ -12,7 +12,8 @@ import pytest
 from mellea_sc import Backend, BackendWrapper, Delta, GenerationRequest, limits, start_session
 from mellea_sc.backends import Retrying
 from mellea_sc.core.errors import BackendError
-from mellea_sc.runtime.budgets.metering import metered
+from mellea_sc.runtime.budgets.budget import open_budgets
+from mellea_sc.runtime.budgets.metering import Metered
 from mellea_sc.testing import (
     FailingBackend,
     Recording,
@@ -37,7 +38,7 @@ async def test_a_recording_loses_nothing(tmp_path: Path) -> None:
 
 async def test_a_metered_backend_loses_nothing() -> None:
     with limits(requests=100):
-        await check_wrapper(metered)
+        await check_wrapper(lambda inner: Metered(inner, open_budgets.get()))
 
 
 async def test_a_session_hands_out_a_backend_that_says_what_its_own_says() -> None:

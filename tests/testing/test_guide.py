@@ -25,7 +25,7 @@ def test_the_programs_of_the_guide_pass(pytester: pytest.Pytester) -> None:
         "[pytest]\npythonpath = .\naddopts = -p no:asyncio -p no:trio\nfilterwarnings = error\n"
     )
     result = pytester.runpytest_subprocess("--timeout=60")
-    result.assert_outcomes(passed=24)
+    result.assert_outcomes(passed=28)
 
 
 def test_what_the_guide_names_is_where_it_says() -> None:

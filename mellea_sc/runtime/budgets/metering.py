@@ -20,12 +20,11 @@ from mellea_sc.core.spending import Prices
 from mellea_sc.core.usage import CHARACTERS, estimated_tokens
 from mellea_sc.runtime.budgets.budget import (
     Budget,
-    open_budgets,
 )
 from mellea_sc.runtime.budgets.scope import note_request
 from mellea_sc.runtime.generation.record import other_characters
 
-__all__ = ["Account", "Metered", "metered"]
+__all__ = ["Account", "Metered"]
 
 
 class Account:
@@ -120,12 +119,6 @@ class Account:
 def _cost(prices: Prices | None, prompt: int, completion: int) -> float:
     """In millionths."""
     return 0.0 if prices is None else prices.prompt * prompt + prices.completion * completion
-
-
-def metered(backend: Backend) -> Backend:
-    """A backend whose requests are debited to the budgets of the calling task; itself if there are none."""
-    budgets = open_budgets.get()
-    return Metered(backend, budgets) if budgets else backend
 
 
 class Metered(BackendWrapper):

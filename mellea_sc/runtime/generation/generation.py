@@ -94,7 +94,7 @@ class Generation:
         self.record: AnswerRecord = AnswerRecord()
         self.scope: anyio.CancelScope = anyio.CancelScope()
         self.late: BackendTimeout | None = None
-        self.own_error: OwnError = OwnError(nursery.unobserved)
+        self.own_error: OwnError = OwnError(nursery.unobserved, starts_here=True)
         self.is_held: bool = False
         """Whether nothing is handed out although it is there: what was asked is still being checked."""
         self.on_ended: list[Callable[[Generation], None]] | None = None

@@ -84,10 +84,10 @@ async def pump(
 ) -> GenerationInfo:
     """Make one request and write its deltas to the sink, after the beginning that the answer was given.
 
+    Where a delta, the first included, takes longer than ``STREAM_TIMEOUT``, the sink's scope is cancelled.
+
     Returns:
         What is known about it at its end.
-
-    Where a delta, the first included, takes longer than ``STREAM_TIMEOUT``, the sink's scope is cancelled.
 
     Raises:
         BackendError: as the backend raised it; what came before it has been written.
@@ -121,8 +121,7 @@ async def pump(
                         ):
                             record.time_to_first_token = now() - started
                         if delta.usage is not None or delta.finish_reason is not None:
-                            record.usage = delta.usage or record.usage
-                            record.finish_reason = delta.finish_reason or record.finish_reason
+                            record.note(delta)
                         seen += 1
                         if not seen % TURN:
                             await anyio.lowlevel.checkpoint()
@@ -133,8 +132,7 @@ async def pump(
         finally:
             record.total_time = now() - started
             if limit.is_exceeded:
-                what = "the next delta" if seen else "the first delta"
-                sink.late = _late(slot, limit, backend, what)
+                sink.late = _late(slot, limit, backend, "next" if seen else "first")
     known = record.info()
     check_said(known, request, has_text=sink.has_text)
     if beginning is not None and (rest := beginning.end()):
@@ -161,9 +159,10 @@ async def _write_in_pieces(sink: Sink, text: str, limit: WaitTimeout) -> None:
     limit.resume()
 
 
-def _late(slot: Slot, limit: WaitTimeout, backend: Backend, what: str) -> BackendTimeout:
+def _late(slot: Slot, limit: WaitTimeout, backend: Backend, which: str) -> BackendTimeout:
+    who = f"{backend.provider} ({backend.model_id})"
     error = BackendTimeout(
-        f"{backend.provider} ({backend.model_id}) did not send {what} within {limit.seconds:g} s; "
+        f"{who} did not send the {which} delta within {limit.seconds:g} s; "
         "raise ModelOption.STREAM_TIMEOUT if the model needs longer"
     )
     if slot.failure is not None:

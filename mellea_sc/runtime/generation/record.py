@@ -54,6 +54,11 @@ class AnswerRecord:
                 self._calls = ToolCallParts()
             self._calls.take(piece)
 
+    def note(self, delta: Delta) -> None:
+        """Take what a delta says of its answer."""
+        self.usage = delta.usage or self.usage
+        self.finish_reason = delta.finish_reason or self.finish_reason
+
     @property
     def reasoning(self) -> str:
         """What the model thinks."""

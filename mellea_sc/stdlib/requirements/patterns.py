@@ -40,7 +40,7 @@ class MustNotMatch(Watched):
       hold is judged as if the text ended there. Of a match that fits in the window, or whose beginning
       in the window matches by itself, not a character is released, and the rest of it fails too (as
       long as it has at most 65536 characters). Otherwise (``BEGIN.*END`` over several lines) it is found at
-      the end, when :meth:`validate` searches the whole text.
+      the end, when :meth:`Requirement.validate` searches the whole text.
 
     Expressions are those of :mod:`re`, matched by the package ``regex``, which can give up: one that takes
     too long on a step is an error. Words (``\w``, ``\b``) are Unicode's: an accent belongs to its letter.

@@ -138,8 +138,8 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         # from here on nothing waits: the run takes its turn in the conversation and is started
         run = self._made(session)
         task = partial(run.run, generating, judging, session)
-        if place is not None:
-            place.nursery.start(
+        if place is not None and session is not None:
+            session.start(
                 task, name=self._name, tasks=place.tasks, on_never_started=run.on_never_started
             )
         else:
@@ -165,10 +165,10 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         check_judges([*question.requirements, *question.preconditions], judges)
         plan = plan_for(strategy, question.requirements)
         if session is not None:
-            unobserved = session.unobserved
+            own_error = OwnError(session.unobserved, starts_here=True)
         else:
-            unobserved = Unobserved("a stream without a session", "log")
-        return StreamRun(question, plan, self._options, self._turn, OwnError(unobserved))
+            own_error = OwnError(Unobserved("a stream without a session", "log"))
+        return StreamRun(question, plan, self._options, self._turn, own_error)
 
     def __del__(self) -> None:
         if not self._used:
