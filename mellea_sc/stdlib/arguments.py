@@ -6,16 +6,30 @@ Several methods share them, and forward them as they are. What each means is sai
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import CBlock, Span
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.question import QuestionArguments, RequestArguments
 from mellea_sc.core.sampling import SamplingStrategy
+from mellea_sc.runtime.failures import shortened
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 
-__all__ = ["ActArguments", "InstructArguments", "QueryArguments", "StreamArguments"]
+__all__ = [
+    "ActArguments",
+    "InstructArguments",
+    "QueryArguments",
+    "StreamArguments",
+    "keyword_arguments",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class QueryArguments(RequestArguments, total=False):
@@ -51,3 +65,56 @@ class StreamArguments(QuestionArguments, total=False):
     validator_timeout: float | None
     strategy: PlannedStrategy | None
     hold_back: bool | int
+
+
+def keyword_arguments(
+    arguments: type[object], **defaults: object
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """For a function that ends in ``**given: Unpack[arguments]``: have it refuse others, and show them all.
+
+    Type checkers and editors read the ``TypedDict``. ``help()`` and ``inspect.signature`` show ``**given`` as the
+    keyword arguments it stands for, in the order of the docstring.
+
+    Args:
+        arguments: The ``TypedDict``.
+        defaults: What an argument is when it is not given, where that is not ``None``.
+    """
+    types = {  # under `from __future__ import annotations`, a ForwardRef around the text
+        name: getattr(kind, "__forward_arg__", kind)
+        for name, kind in arguments.__annotations__.items()
+    }
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        signature = inspect.signature(function)
+        *own, given = signature.parameters.values()
+        assert given.kind is inspect.Parameter.VAR_KEYWORD
+        documentation = inspect.getdoc(function) or ""  # there is none under `python -OO`
+        described = re.findall(r"^    (\w+): ", documentation, re.MULTILINE)
+        order = {name: number for number, name in enumerate(described)}
+        shared = [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=kind
+            )
+            for name, kind in types.items()
+        ]
+        positional = [one for one in own if one.kind is not inspect.Parameter.KEYWORD_ONLY]
+        by_keyword = sorted(
+            [*own[len(positional) :], *shared],
+            key=lambda one: order.get(one.name, len(order)),
+        )
+        accepted = frozenset(one.name for one in [*own, *shared])
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            if not accepted.issuperset(kwargs):
+                unknown = next(name for name in kwargs if name not in accepted)
+                raise TypeError(
+                    f"{function.__qualname__}() got an unexpected keyword argument {unknown!r}"
+                )
+            with shortened():
+                return function(*args, **kwargs)
+
+        vars(call)["__signature__"] = signature.replace(parameters=[*positional, *by_keyword])
+        return call
+
+    return decorate

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, Literal, TypeVar, Unpack, overload
 
-from mellea_sc.core.arguments import keyword_arguments, several
+from mellea_sc.core.arguments import several
 from mellea_sc.core.backend import Format
 from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk
 from mellea_sc.core.errors import InvalidOption
@@ -20,7 +20,7 @@ from mellea_sc.core.question import ConditionArguments
 from mellea_sc.core.requirement import Requirement, ValidationResult, as_requirement
 from mellea_sc.core.retries import Retries, retried
 from mellea_sc.core.sampling import SamplingResult
-from mellea_sc.runtime.failures import raises_briefly, shortened
+from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.bound import BoundBackend
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.arguments import (
@@ -28,6 +28,7 @@ from mellea_sc.stdlib.arguments import (
     InstructArguments,
     QueryArguments,
     StreamArguments,
+    keyword_arguments,
 )
 from mellea_sc.stdlib.blocking import blocking_half
 from mellea_sc.stdlib.components import Instruction, Message, Query, Transform
@@ -444,20 +445,19 @@ class Conversation:
 
         Cancellation: as of :func:`stream_with_chunking`.
         """
-        with shortened():
-            if isinstance(action, str):
-                action = Instruction(
-                    action,
-                    given.get("requirements"),
-                    user_variables=user_variables,
-                    grounding_context=grounding_context,
-                )
-            elif user_variables is not None or grounding_context is not None:
-                raise InvalidOption(
-                    "user_variables and grounding_context go with a description, not with a component"
-                )
-            take_turn = partial(self._turns.take_turn, runs_code=True)
-            return StreamRequest.of(action, self._backend, take_turn, given)
+        if isinstance(action, str):
+            action = Instruction(
+                action,
+                given.get("requirements"),
+                user_variables=user_variables,
+                grounding_context=grounding_context,
+            )
+        elif user_variables is not None or grounding_context is not None:
+            raise InvalidOption(
+                "user_variables and grounding_context go with a description, not with a component"
+            )
+        take_turn = partial(self._turns.take_turn, runs_code=True)
+        return StreamRequest.of(action, self._backend, take_turn, given)
 
     # --- inside ---------------------------------------------------------------------------------
 

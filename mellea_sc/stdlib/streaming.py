@@ -18,10 +18,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
-from mellea_sc.core.arguments import keyword_arguments
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Component, Context, Span
-from mellea_sc.stdlib.arguments import StreamArguments
+from mellea_sc.stdlib.arguments import StreamArguments, keyword_arguments
 from mellea_sc.stdlib.stream.events import (
     ChunkEvent,
     CompletedEvent,

@@ -219,7 +219,7 @@ async def _nursery_for(
 @asynccontextmanager
 async def _own_nursery(backend: Backend, session: Nursery | None) -> AsyncGenerator[Nursery]:
     """A nursery for one run with a bare backend, in the run's task."""
-    options = None if session is None else session.options
+    options = None if session is None else session.own_options
     async with Nursery(
         retrying(backend),
         options=options,
