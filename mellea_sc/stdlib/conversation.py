@@ -14,8 +14,7 @@ from mellea_sc.core.arguments import several
 from mellea_sc.core.backend import Format
 from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.core.model_options import ModelOptions, merge_options
-from mellea_sc.core.prompt import messages_for
+from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.question import ConditionArguments
 from mellea_sc.core.requirement import Requirement, ValidationResult, as_requirement
 from mellea_sc.core.retries import Retries, retried
@@ -36,6 +35,7 @@ from mellea_sc.stdlib.session_life import SessionLife
 from mellea_sc.stdlib.session_work import (
     DEFAULT_STRATEGY,
     judge,
+    last_prompt,
     question_of,
     runs_code,
     thunk_of,
@@ -108,20 +108,9 @@ class Conversation:
         Of several attempts, those of the one that was kept. The system prompt is the session's or its
         backend's. ``None`` where there is no answer.
         """
-        answer = self.ctx.last_output()
-        ctx: Context | None = self.ctx
-        if isinstance(answer, ModelOutputThunk) and answer.sampling is not None:
-            ctx = answer.sampling.result_ctx
-        while ctx is not None and not isinstance(ctx.node_data, Thunk):
-            ctx = ctx.previous_node
-        asked = None if ctx is None else ctx.previous_node
-        if asked is None or asked.node_data is None or asked.previous_node is None:
+        messages = last_prompt(self.ctx, self._life.backend, self._life.options)
+        if messages is None:
             return None
-        backend = self._life.backend
-        options = merge_options(backend.model_options, self._life.options)
-        messages = messages_for(
-            asked.node_data, asked.previous_node, options, prefills=backend.prefills
-        )
         return [{"role": one.role, "content": one.content} for one in messages]
 
     # --- the a-methods -------------------------------------------------------------------------
@@ -277,11 +266,7 @@ class Conversation:
             content: What to say; a template if there are variables.
             role: As whom.
             user_variables: Named texts to fill in.
-            preconditions: As of :meth:`ainstruct`.
-            limits: As of :meth:`ainstruct`.
-            retries: As of :meth:`ainstruct`.
-            format: A pydantic model class or a JSON schema that the model is constrained to.
-            model_options: See :class:`~mellea_sc.ModelOption`.
+            given: The others are those of :meth:`ainstruct`.
 
         Raises:
             SessionClosed: the session has ended.
@@ -309,11 +294,7 @@ class Conversation:
             obj: Any object; see :class:`~mellea_sc.stdlib.components.MObjectProtocol` for how it
                 presents itself, and which of its methods the model may call to answer.
             query: The question.
-            limits: As of :meth:`ainstruct`.
-            retries: As of :meth:`ainstruct`.
-            format: A pydantic model class or a JSON schema; then no method is called.
-            model_options: See :class:`~mellea_sc.ModelOption`.
-            await_result: Return only when the thunk is computed.
+            given: The others are those of :meth:`ainstruct`. With a ``format``, no method is called.
 
         Returns:
             A thunk of the answer, at once; its ``parsed_repr`` is what a called method returned.
@@ -335,11 +316,7 @@ class Conversation:
         Args:
             obj: Any object, as for :meth:`aquery`.
             transformation: What to make of it.
-            limits: As of :meth:`ainstruct`.
-            retries: As of :meth:`ainstruct`.
-            format: A pydantic model class or a JSON schema; then no method is called.
-            model_options: See :class:`~mellea_sc.ModelOption`.
-            await_result: Return only when the thunk is computed.
+            given: The others are those of :meth:`ainstruct`. With a ``format``, no method is called.
 
         Returns:
             A thunk of the result, at once; its ``parsed_repr`` is what a called method returned.

@@ -7,11 +7,11 @@ from functools import partial
 from typing import Final
 
 from mellea_sc.core.arguments import several
-from mellea_sc.core.backend import CheckedSchema, Format
+from mellea_sc.core.backend import Backend, ChatMessage, CheckedSchema, Format
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
-from mellea_sc.core.prompt import beginning_of, not_yet_read
+from mellea_sc.core.prompt import beginning_of, messages_for, not_yet_read
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import Requirement, ValidationResult, check_judges
 from mellea_sc.core.retries import retried
@@ -35,7 +35,15 @@ from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 from mellea_sc.stdlib.sampling.repairing import RejectionSamplingStrategy
 from mellea_sc.stdlib.turns import Turn
 
-__all__ = ["DEFAULT_STRATEGY", "judge", "question_of", "runs_code", "thunk_of", "work_for"]
+__all__ = [
+    "DEFAULT_STRATEGY",
+    "judge",
+    "last_prompt",
+    "question_of",
+    "runs_code",
+    "thunk_of",
+    "work_for",
+]
 
 DEFAULT_STRATEGY: Final = RejectionSamplingStrategy(loop_budget=2)
 
@@ -252,3 +260,20 @@ async def judge(
         return await validate_all(
             requirements, backend, ctx, format=format, model_options=model_options
         )
+
+
+def last_prompt(
+    ctx: Context, backend: Backend, options: ModelOptions
+) -> Sequence[ChatMessage] | None:
+    """The messages that the newest answer of a conversation was asked with; ``None`` where there is none."""
+    answer = ctx.last_output()
+    node: Context | None = ctx
+    if isinstance(answer, ModelOutputThunk) and answer.sampling is not None:
+        node = answer.sampling.result_ctx  # that of the attempt that was kept
+    while node is not None and not isinstance(node.node_data, Thunk):
+        node = node.previous_node
+    asked = None if node is None else node.previous_node
+    if asked is None or asked.node_data is None or asked.previous_node is None:
+        return None
+    options = merge_options(backend.model_options, options)
+    return messages_for(asked.node_data, asked.previous_node, options, prefills=backend.prefills)
