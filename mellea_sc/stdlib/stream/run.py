@@ -264,8 +264,10 @@ class StreamRun:
         if self.error is None or self._error_was_raised:
             return None
         self._error_was_raised = True
+        error = self.own_error.to_raise()
+        # not before: in its own loop, whoever waits for this dismisses an error that is still to be raised
         call_in(self._loop, self.observed.set)
-        return self.own_error.to_raise()
+        return error
 
     def dismiss(self) -> None:
         """Nobody will ask for its error: one that nobody was told of is logged."""
