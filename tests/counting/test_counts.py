@@ -299,8 +299,8 @@ def test_with_a_pace_a_delta_takes_one_step_of_each_task_and_two_of_a_lane(
         pytest.param(checked_stream(1, "sentence"), 7.9, id="sentences, 1 requirement"),
         pytest.param(checked_stream(4, "sentence"), 9.4, id="sentences, 4 requirements"),
         pytest.param(checked_stream(0, "word"), 18.1, id="words, 0 requirements"),
-        pytest.param(checked_stream(1, "word"), 28.5, id="words, 1 requirement"),
-        pytest.param(checked_stream(4, "word"), 46.2, id="words, 4 requirements"),
+        pytest.param(checked_stream(1, "word"), 28.7, id="words, 1 requirement"),
+        pytest.param(checked_stream(4, "word"), 46.4, id="words, 4 requirements"),
     ],
 )
 def test_a_delta_takes_few_calls(program: Program, limit: float, loop: str) -> None:

@@ -405,10 +405,8 @@ class Attempt:
             with self._race:
                 async with opened_scope(judges, started=self.judge_began) as judging:
                     async with task_group() as tasks:
-                        # A task of its own: each delta resumes all coroutines that its task is in
-                        # the middle of, and here these are those of the run, the runner and the attempt.
-                        tasks.start_soon(self._produce, nursery, name="producer")
                         self._start(tasks, judging, nursery)
+                        await self._produce(nursery)
                     is_whole = not self._errors and not self.ledger.failed
                     if is_whole and not self._begins:
                         self._lanes.finish()
