@@ -456,7 +456,7 @@ class Conversation:
         producer = thunk.producer
         assert producer is not None
         turn = self._turns.take_turn(producer.stop_throttling, runs_code=runs_code(question))
-        thunk.start(work_for(question, nursery, turn), nursery.tasks, on_never_started=turn.give_up)
+        producer.start(thunk, work_for(question, nursery, turn), nursery.tasks, turn.give_up)
         if given.get("await_result"):
             async with thunk:
                 await thunk.avalue()

@@ -568,7 +568,8 @@ async def started(m: object, backend_steps: int, allowed: Limits | None) -> Mode
                 inner = start_generation(place, CBlock(ASKED), m.ctx.without_items())  # type: ignore[attr-defined]
                 sink.write(await inner)
 
-    thunk.start(work, place.tasks)
+    assert thunk.producer is not None
+    thunk.producer.start(thunk, work, place.tasks)
     return thunk
 
 

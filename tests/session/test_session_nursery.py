@@ -19,7 +19,10 @@ from mellea_sc import (
 from mellea_sc.runtime.adopted import AdoptedNursery
 from mellea_sc.runtime.failures import leaves_of, sole_error
 from mellea_sc.runtime.loops.current import clock, current_loop, running_loop
-from mellea_sc.runtime.nursery import Nursery, current_nursery
+from mellea_sc.runtime.nursery import (
+    Nursery,
+    current_nursery,
+)
 from mellea_sc.testing import Fail, Pause, ScriptedBackend, Stall
 
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "trio"])

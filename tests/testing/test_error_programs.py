@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.nursery import Nursery
-from mellea_sc.runtime.unobserved import Unobserved
+from mellea_sc.runtime.unobserved import OwnError, Unobserved
 from mellea_sc.testing._errors.values import Strategy
 from mellea_sc.testing.clock import LoopName
 from mellea_sc.testing.error_programs import (
@@ -91,7 +91,8 @@ def test_it_finds_an_error_that_a_session_forgets(
     steps = (Step("start"), Step("sleep", seconds=5), Step("sleep", seconds=5))
     program = attrs.evolve(PROGRAM, steps=steps, on_error=on_error)
     assert lost_errors(program, loop) == []
-    monkeypatch.setattr(Nursery, "hold", lambda *_: None)
+    monkeypatch.setattr(Unobserved, "add", lambda *_: None)
+    monkeypatch.setattr(OwnError, "is_pending", property(lambda _: False, lambda *_: None))
     assert lost_errors(program, loop) == LOST
 
 

@@ -166,7 +166,8 @@ def start_generation(
         read_meaning(thunk, sink.text, action, format)
         warn_of_misfit(thunk)
 
-    thunk.start(work, place.tasks)
+    assert thunk.producer is not None
+    thunk.producer.start(thunk, work, place.tasks)
     return thunk
 
 

@@ -116,15 +116,19 @@ class Generation:
         thunk: ModelOutputThunk,
         work: Work,
         tasks: anyio.abc.TaskGroup,
-        on_never_started: Callable[[], None] | None,
+        on_never_started: Callable[[], None] = lambda: None,
     ) -> None:
-        """Have the work done in a task of the group's; see ``ModelOutputThunk.start``.
+        """Have the work done in a task of the group's.
 
-        Only the task holds the thunk: the generation must not, or a thunk that failed could not be forgotten
-        before the garbage collector comes, and its error would be logged late.
+        Args:
+            thunk: Whose producer this is. Only the task holds it: the generation must not, or a thunk that failed
+                could not be forgotten before the garbage collector comes, and its error would be logged late.
+            work: What the task does.
+            tasks: A task group inside the nursery, or the nursery's own.
+            on_never_started: Called if the work was dropped before it began.
         """
         self._nursery.check_usable()
-        self._on_never_started = on_never_started or _nothing
+        self._on_never_started = on_never_started
         tasks.start_soon(self._run, thunk, work, name=self.name)
         after_first_steps(self._check_started)
 
@@ -317,7 +321,3 @@ class Generation:
             return self.own_error.to_raise()
         reason = self._reason if self._reason is not None else self._nursery.cancel_reason
         return GenerationCancelled(reason, partial_text=self.text, usage=self.record.usage)
-
-
-def _nothing() -> None:
-    """What follows where nobody has to be told."""

@@ -6,12 +6,11 @@ the text is there and nobody has to be handed the rest of it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
 import anyio
-import anyio.abc
 import anyio.lowlevel
 
 from mellea_sc.core.base import Thunk
@@ -21,7 +20,7 @@ from mellea_sc.core.picture import text_of_answer
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.runtime.failures import short_traceback, shortened
-from mellea_sc.runtime.generation.generation import Generation, Work
+from mellea_sc.runtime.generation.generation import Generation
 from mellea_sc.runtime.loops.notebook import is_interrupt
 from mellea_sc.runtime.nursery import Nursery
 
@@ -319,23 +318,6 @@ class ModelOutputThunk(Thunk):
                 await self.producer.wait_finished()
 
     # --- for whoever makes it -------------------------------------------------------------------
-
-    def start(
-        self,
-        work: Work,
-        tasks: anyio.abc.TaskGroup,
-        *,
-        on_never_started: Callable[[], None] | None = None,
-    ) -> None:
-        """Have its producer do the work, in a task of the group's.
-
-        Args:
-            work: What the task does.
-            tasks: A task group inside the nursery, or the nursery's own.
-            on_never_started: Called if the task was dropped before it began.
-        """
-        assert self.producer is not None
-        self.producer.start(self, work, tasks, on_never_started)
 
     def take_value(self) -> None:
         """The producer has all of the text; it is only needed on if that is still to be read."""
