@@ -164,7 +164,9 @@ class Conversation:
 
         Cancellation: as of :meth:`ainstruct`.
         """
-        return await self._answer(action, given, all_attempts=return_sampling_results)
+        if return_sampling_results:
+            return await self._attempts(action, given)
+        return await self._ask(action, given)
 
     @overload
     async def ainstruct(
@@ -248,7 +250,9 @@ class Conversation:
             given.get("output_prefix"),
         )
         given["requirements"] = None  # the instruction has them
-        return await self._answer(instruction, given, all_attempts=return_sampling_results)
+        if return_sampling_results:
+            return await self._attempts(instruction, given)
+        return await self._ask(instruction, given)
 
     @raises_briefly
     @keyword_arguments(ConditionArguments)
@@ -359,20 +363,12 @@ class Conversation:
         Cancellation: every validator is cancelled.
         """
         given = [reqs] if isinstance(reqs, Requirement | str) else several("reqs", reqs)
+        required = [as_requirement(requirement) for requirement in given]
         nursery = await self._life.nursery()
         ctx = await self._turns.settled() if output is None else self.ctx
+        judging = partial(judge, nursery, ctx, required, output, input, format, model_options)
         with retried(retries):
-            return await nursery.call(
-                judge,
-                nursery,
-                ctx,
-                [as_requirement(requirement) for requirement in given],
-                output,
-                input,
-                format,
-                model_options,
-                name="validate",
-            )
+            return await nursery.call(judging, name="validate")
 
     def run_blocking(self, function: Callable[[], Awaitable[T]]) -> T:
         """Run an async function in the session's own event-loop thread, and wait for what it returns.
@@ -438,11 +434,7 @@ class Conversation:
 
     # --- inside ---------------------------------------------------------------------------------
 
-    async def _answer(
-        self, action: Component | Span, given: ActArguments, *, all_attempts: bool
-    ) -> ModelOutputThunk | SamplingResult:
-        if not all_attempts:
-            return await self._ask(action, given)
+    async def _attempts(self, action: Component | Span, given: ActArguments) -> SamplingResult:
         if given.get("strategy", DEFAULT_STRATEGY) is None:
             raise InvalidOption("return_sampling_results needs a strategy")
         thunk = await self._ask(action, {**given, "await_result": True})
