@@ -42,7 +42,7 @@ from mellea_sc.stdlib.session_work import (
     work_for,
 )
 from mellea_sc.stdlib.stream.request import STREAM_DEFAULTS, StreamRequest
-from mellea_sc.stdlib.turns import Turns, takes_turns
+from mellea_sc.stdlib.turns import Turns
 
 __all__ = ["Conversation"]
 
@@ -73,7 +73,7 @@ class Conversation:
     def __init__(self, life: SessionLife, ctx: Context) -> None:
         self._life = life
         self._backend = BoundBackend(life.place, life.backend)
-        self._turns = Turns(ctx, in_order=takes_turns(ctx))
+        self._turns = Turns(ctx)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} in {self._life!r}>"
@@ -92,7 +92,7 @@ class Conversation:
 
     @ctx.setter
     def ctx(self, ctx: Context) -> None:
-        self._turns.replace(ctx, in_order=takes_turns(ctx))
+        self._turns.replace(ctx)
 
     def reset(self) -> None:
         """Forget what was said: the conversation is empty, of the same kind and settings.

@@ -1,17 +1,17 @@
 """Whose turn it is in a conversation.
 
-A conversation that remembers can only go on where the turn before has ended. Requests take their place
-in the line when they are made, in that order, and wait for it in their own task. A turn that fails or
+In a conversation that remembers, each request has to see the answer to the one before. Requests get in line
+when they are made, in that order, and each waits for its turn in its own task. A turn that fails or
 is cancelled leaves the line and the conversation as if it had never been.
 
-A request that might wait for itself is refused: one that is made inside a turn, by a validator, say. In a
-thread nothing tells that it was such a validator that started it. So nobody waits for a turn of another
-event loop, and no blocking call for one in which code of the user's runs.
+A request that might wait for itself is refused, such as one that a validator makes, inside a turn. In
+another thread it cannot be known that it was a validator that started it. So no request waits for a turn of
+another event loop, and no blocking call waits for a turn in which code of the user's runs.
 
-One case is left, and can only be told of in the log, when it has taken long: a validator whose thread (of
-``loop.run_in_executor``, which copies no context variables) has the turn's own event loop ask, by
-``asyncio.run_coroutine_threadsafe``, and waits for that. It looks like a thread of the program's own, whose turn
-comes when the one before has ended. A requirement's ``timeout`` ends it.
+One deadlock cannot be detected, and after a long wait is only logged: a validator has a thread (of
+``loop.run_in_executor``, which copies no context variables) that asks in the turn's own event loop, by
+``asyncio.run_coroutine_threadsafe``, and waits for the answer. It looks like a thread of the program's own, whose
+turn comes when the one before has ended. A requirement's ``timeout`` ends it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Final, Protocol
+from typing import Final, TypeAlias
 
 import anyio
 import attrs
@@ -35,7 +35,7 @@ from mellea_sc.runtime.loops.forks import tell_of_forks
 from mellea_sc.runtime.portal import is_blocking_call
 from mellea_sc.stdlib.context import SimpleContext
 
-__all__ = ["Turn", "Turns", "takes_turns"]
+__all__ = ["Turn", "Turns"]
 
 log: Final = logging.getLogger("mellea_sc")
 
@@ -45,7 +45,7 @@ OVERLAP: Final = (
 )
 
 LONG: Final = 30.0
-"""Seconds of waiting for a turn in which code of the user's runs, after which that is told of."""
+"""Seconds of waiting for a turn in which code of the user's runs, after which the wait is logged."""
 
 LONG_WAIT: Final = (
     "a turn of a conversation has waited %g s for another one in which a validator, a strategy or a tool may run. "
@@ -54,67 +54,31 @@ LONG_WAIT: Final = (
 )
 
 
-def takes_turns(ctx: object) -> bool:
-    """Whether requests in a conversation wait for one another: where it remembers, each has to see the one before.
-
-    Raises:
-        InvalidOption: it is no context.
-    """
-    if not isinstance(ctx, Context):
-        raise InvalidOption(
-            f"ctx must be a context, not {type(ctx).__name__}: of messages make one with "
-            "ChatContext.from_messages(…)"
-        )
-    return not isinstance(ctx, SimpleContext)
-
-
-class Turn(Protocol):
-    """One request's part in a conversation: inside its block it has the conversation before it."""
-
-    async def __aenter__(self) -> Context:
-        """Wait for the turns before this one."""
-        ...
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        """Let the next turn begin."""
-        ...
-
-    def commit(self, ctx: Context) -> None:
-        """The turn has succeeded: this is the conversation now."""
-        ...
-
-    def give_up(self) -> None:
-        """Leave the line without having begun."""
-        ...
-
-
 class Turns:
     """What was said in a conversation, and the line of requests that want to go on with it.
 
     Args:
         ctx: What was said so far.
-        in_order: Whether requests wait for one another; otherwise each starts from what is there.
+        in_order: Whether requests wait for one another, where the context remembers what they add; otherwise each
+            starts from what is there.
+
+    Raises:
+        InvalidOption: ``ctx`` is no context.
     """
 
-    def __init__(self, ctx: Context, *, in_order: bool) -> None:
+    def __init__(self, ctx: Context, *, in_order: bool = True) -> None:
+        self._in_order = _remembers(ctx) and in_order
         self.ctx: Context = ctx
-        self._in_order = in_order
         self._replaced = 0  # how often
         self._line: deque[_QueuedTurn] = deque()
         self._lock = threading.Lock()  # a session may be used in the event loops of several threads
         tell_of_forks(self)
 
     def check_outside(self) -> None:
-        """Raise where waiting for the turns in line might be waiting for the one that waits.
+        """Raise if the caller must not wait for the turns in line, because they might be waiting for the caller.
 
         Raises:
-            UsageError: this is called from inside a turn of this conversation, by a validator, say, or
-                might be.
+            UsageError: this is, or might be, called from inside a turn of this conversation, by a validator, say.
         """
         around, here, blocking = _around.get(), current_loop(), is_blocking_call()
         line = tuple(self._line)
@@ -135,12 +99,14 @@ class Turns:
                 "in a validator use the backend that it is given, or a conversation of its own"
             )
 
-    def replace(self, ctx: Context, *, in_order: bool) -> None:
-        """Go on with another conversation. What requests that wait for nobody add to the old one is forgotten.
+    def replace(self, ctx: Context) -> None:
+        """Go on with another conversation. What free turns that have begun add to the old one is forgotten.
 
         Raises:
-            UsageError: a turn is being taken, or waits for its turn, and would be lost.
+            InvalidOption: it is no context.
+            UsageError: there are turns in line, which would be lost.
         """
+        in_order = _remembers(ctx)
         with self._lock:
             if self._line:
                 raise UsageError(
@@ -152,7 +118,7 @@ class Turns:
             self._replaced += 1
 
     def commit_free(self, ctx: Context, begun: int) -> None:
-        """A turn that waited for no other has succeeded; nothing, if the conversation was replaced meanwhile.
+        """A free turn has succeeded; without effect if the conversation was replaced meanwhile.
 
         Args:
             ctx: The conversation with it.
@@ -163,11 +129,15 @@ class Turns:
                 self.ctx = ctx
 
     def take_turn(self, stop_throttling: Callable[[], None], *, runs_code: bool) -> Turn:
-        """Take the next place in the line.
+        """Get in line; or begin at once, where requests do not wait for one another.
 
         Args:
-            stop_throttling: Called when another request waits for this one: it may be waiting for a reader.
+            stop_throttling: Called when another request waits for this one, which itself may wait for a reader.
             runs_code: Whether code of the user's runs in the turn, a validator's, say.
+
+        Returns:
+            An async context manager: its block begins when the turns before have ended, with the conversation so
+            far. ``commit`` in the block says what the conversation is now. Instead of entering it, ``give_up``.
 
         Raises:
             UsageError: as of :meth:`check_outside`.
@@ -193,7 +163,7 @@ class Turns:
         return turn
 
     async def settled(self) -> Context:
-        """The conversation, when the turns that are in line now have ended.
+        """Wait until the turns that are in line now have ended, and return the conversation.
 
         Raises:
             UsageError: as of :meth:`check_outside`.
@@ -215,7 +185,7 @@ class Turns:
         return self.ctx
 
     def leave(self, turn: _QueuedTurn) -> None:
-        """A turn has ended or was given up."""
+        """A turn has ended or was given up: the next one begins."""
         with self._lock:
             if turn in self._line:
                 self._line.remove(turn)
@@ -236,7 +206,7 @@ class Turns:
 
 @attrs.frozen
 class _FreeTurn:
-    """A turn that waits for no other, and that no other waits for."""
+    """A turn where requests do not wait for one another."""
 
     _turns: Turns
     _before: Context
@@ -262,13 +232,15 @@ class _FreeTurn:
 
 @attrs.define(eq=False)
 class _QueuedTurn:
+    """A turn in line."""
+
     _turns: Turns
     stop_throttling: Callable[[], None]
     runs_code: bool
     loop: object = attrs.field(factory=current_loop, init=False)
     around: tuple[_QueuedTurn, ...] = attrs.field(factory=lambda: _around.get(), init=False)
     waits_for: set[_QueuedTurn] = attrs.field(factory=lambda: set[_QueuedTurn](), init=False)
-    """The turn before it, and those that were asked for inside it."""
+    """The turn before it in line, and those that it waits for in its block."""
     head: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     left: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     waits_for_code: bool = attrs.field(default=False, init=False)
@@ -297,6 +269,20 @@ class _QueuedTurn:
 
     def give_up(self) -> None:
         self._turns.leave(self)
+
+
+Turn: TypeAlias = _FreeTurn | _QueuedTurn
+"""One request's part in a conversation; see :meth:`Turns.take_turn`."""
+
+
+def _remembers(ctx: object) -> bool:
+    """Whether a context shows a request what was said before, so that each has to wait for the one before."""
+    if not isinstance(ctx, Context):
+        raise InvalidOption(
+            f"ctx must be a context, not {type(ctx).__name__}: of messages make one with "
+            "ChatContext.from_messages(…)"
+        )
+    return not isinstance(ctx, SimpleContext)
 
 
 def _all_waited_for(turns: Iterable[_QueuedTurn]) -> set[_QueuedTurn]:
