@@ -34,12 +34,12 @@ from mellea_sc.stdlib.components import Instruction, Message, Query, Transform
 from mellea_sc.stdlib.session_life import SessionLife
 from mellea_sc.stdlib.session_work import (
     DEFAULT_STRATEGY,
+    answer,
     judge,
     last_prompt,
     question_of,
     runs_code,
     thunk_of,
-    work_for,
 )
 from mellea_sc.stdlib.stream.request import STREAM_DEFAULTS, StreamRequest
 from mellea_sc.stdlib.turns import Turns
@@ -448,7 +448,8 @@ class Conversation:
         producer = thunk.producer
         assert producer is not None
         turn = self._turns.take_turn(producer.stop_throttling, runs_code=runs_code(question))
-        producer.start(thunk, work_for(question, nursery, turn), nursery.tasks, turn.give_up)
+        work = partial(answer, question, nursery, turn)
+        producer.start(thunk, work, nursery.tasks, turn.give_up)
         if given.get("await_result"):
             async with thunk:
                 await thunk.avalue()

@@ -13,7 +13,12 @@ from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
 from mellea_sc.core.prompt import beginning_of, messages_for, not_yet_read
 from mellea_sc.core.question import Question
-from mellea_sc.core.requirement import Requirement, ValidationResult, check_judges
+from mellea_sc.core.requirement import (
+    Requirement,
+    ValidationResult,
+    as_requirement,
+    check_judges,
+)
 from mellea_sc.core.retries import retried
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.trace import TokenCount, Trace
@@ -21,7 +26,7 @@ from mellea_sc.runtime.budgets.limits import limited
 from mellea_sc.runtime.checks.validation import validate_all
 from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.bound import opened_scope
-from mellea_sc.runtime.generation.generation import Generation, Work
+from mellea_sc.runtime.generation.generation import Generation
 from mellea_sc.runtime.generation.prompt import describe, request_for, settle
 from mellea_sc.runtime.generation.pump import pump
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
@@ -37,12 +42,12 @@ from mellea_sc.stdlib.turns import Turn
 
 __all__ = [
     "DEFAULT_STRATEGY",
+    "answer",
     "judge",
     "last_prompt",
     "question_of",
     "runs_code",
     "thunk_of",
-    "work_for",
 ]
 
 DEFAULT_STRATEGY: Final = RejectionSamplingStrategy(loop_budget=2)
@@ -60,48 +65,41 @@ def question_of(action: Component | Span, given: ActArguments, options: ModelOpt
         InvalidOption: an argument is not usable.
         MissingExtra: the format needs a package of the extra ``json``.
     """
-    required = several("requirements", given.get("requirements"))
+    required = [as_requirement(one) for one in several("requirements", given.get("requirements"))]
     if isinstance(action, Instruction):
         required = [*action.requirements, *required]
-    strategy = given.get("strategy", DEFAULT_STRATEGY)
-    is_streamed = wants_stream(merge_options(options, given.get("model_options")))
-    if strategy is DEFAULT_STRATEGY and not required and is_streamed:
-        # It would be there for the format alone. Nobody has asked for it, so it does not hold back a text that
-        # somebody has asked to see live.
-        strategy = None
+    format = checked(given.get("format"))
+    strategy: object = given.get("strategy", DEFAULT_STRATEGY)
+    if strategy is not None and not isinstance(strategy, SamplingStrategy):
+        raise InvalidOption(f"strategy must be a SamplingStrategy or None, not {strategy!r}")
+    if strategy is not None and not strategy.is_needed(required):
+        # An answer can still fail its format. But for that alone, a strategy that nobody has asked for does not
+        # hold back a text that somebody has asked to see live.
+        is_default = strategy is DEFAULT_STRATEGY
+        is_live = is_default and wants_stream(merge_options(options, given.get("model_options")))
+        if format is None or is_live or not isinstance(strategy, PlannedStrategy):
+            strategy = None
     asked: ActArguments = {**given, "requirements": required}
-    return Question.of(action, asked, strategy=strategy, format=checked(given.get("format")))
+    return Question.of(action, asked, strategy=strategy, format=format)
 
 
 def thunk_of(question: Question, nursery: Nursery) -> ModelOutputThunk:
     """The thunk of an answer, not yet generating.
 
     Raises:
-        InvalidOption: the strategy is not usable, or the model none that can judge.
+        InvalidOption: the model is none that can judge.
     """
     nursery.check_usable()
-    strategy: object = question.strategy
-    if strategy is not None and not isinstance(strategy, SamplingStrategy):
-        raise InvalidOption(f"strategy must be a SamplingStrategy or None, not {strategy!r}")
     check_judges(question.preconditions, nursery.backend)
-    if isinstance(sampling := sampled_by(question), PlannedStrategy):
-        check_judges([*sampling.requirements, *question.requirements], nursery.backend)
+    if isinstance(strategy := question.strategy, PlannedStrategy):
+        check_judges([*strategy.requirements, *question.requirements], nursery.backend)
     options = merge_options(nursery.options, question.model_options)
     return ModelOutputThunk(nursery, name=describe(question.action), streamed=wants_stream(options))
 
 
-def sampled_by(question: Question) -> SamplingStrategy | None:
-    """The strategy, where there is anything for one to do: an answer can fail its format, too."""
-    strategy = question.strategy
-    if strategy is None or strategy.is_needed(question.requirements):
-        return strategy
-    has_format = question.format is not None and isinstance(strategy, PlannedStrategy)
-    return strategy if has_format else None
-
-
 def runs_code(question: Question) -> bool:
     """Whether code of the user's may run while it is answered: a validator, a tool, a strategy."""
-    strategy = sampled_by(question)
+    strategy = question.strategy
     if isinstance(question.action, Query | Transform) and question.action.methods:
         return True
     if strategy is not None and type(strategy) is not RejectionSamplingStrategy:
@@ -115,21 +113,17 @@ def has_code(requirement: Requirement) -> bool:
     return type(requirement) is not Requirement or requirement.validation_fn is not None
 
 
-def work_for(question: Question, nursery: Nursery, turn: Turn) -> Work:
-    """The work of a thunk's task: the answer to a question, in its turn of the conversation."""
-    return partial(_work, question, nursery, turn)
-
-
-async def _work(
+async def answer(
     question: Question, nursery: Nursery, turn: Turn, thunk: ModelOutputThunk, sink: Generation
 ) -> None:
+    """What the task of a thunk does: answer a question, in its turn of the conversation."""
     async with turn as ctx:
         await settle(question.action, *not_yet_read(ctx))
         with limited(question.limits), retried(question.retries):
             if question.preconditions:
                 sink.hold_output()
-                answer = partial(_answer, question, nursery, ctx, thunk, sink)
-                await answer_if_met(question, ctx, nursery, answer, met=sink.release_output)
+                answering = partial(_answer, question, nursery, ctx, thunk, sink)
+                await answer_if_met(question, ctx, nursery, answering, met=sink.release_output)
             else:
                 await _answer(question, nursery, ctx, thunk, sink)
         warn_of_misfit(thunk)
@@ -141,7 +135,7 @@ def _answer(
 ) -> Coroutine[object, object, None]:
     """What answers, to be awaited: no coroutine of its own, through which each delta would have to go."""
     action = question.action
-    if (strategy := sampled_by(question)) is not None:
+    if (strategy := question.strategy) is not None:
         return _sample(question, strategy, nursery, ctx, thunk, sink)
     if isinstance(action, Query | Transform) and action.methods and question.format is None:
         return _carry_out(action, question, nursery, ctx, thunk, sink)

@@ -69,9 +69,11 @@ class Turns:
     def __init__(self, ctx: Context, *, in_order: bool = True) -> None:
         self._in_order = _remembers(ctx) and in_order
         self.ctx: Context = ctx
-        self._replaced = 0  # how often
+        self.replaced: int = 0
+        """How often another conversation was put in its place."""
         self._line: deque[_QueuedTurn] = deque()
-        self._lock = threading.Lock()  # a session may be used in the event loops of several threads
+        self.lock: threading.Lock = threading.Lock()
+        """A session may be used in the event loops of several threads."""
         tell_of_forks(self)
 
     def check_outside(self) -> None:
@@ -107,7 +109,7 @@ class Turns:
             UsageError: there are turns in line, which would be lost.
         """
         in_order = _remembers(ctx)
-        with self._lock:
+        with self.lock:
             if self._line:
                 raise UsageError(
                     "the conversation has turns that have not ended, which would be lost: await them, or cancel "
@@ -115,18 +117,7 @@ class Turns:
                 )
             self.ctx = ctx
             self._in_order = in_order
-            self._replaced += 1
-
-    def commit_free(self, ctx: Context, begun: int) -> None:
-        """A free turn has succeeded; without effect if the conversation was replaced meanwhile.
-
-        Args:
-            ctx: The conversation with it.
-            begun: How often the conversation had been replaced when it was taken.
-        """
-        with self._lock:
-            if begun == self._replaced:
-                self.ctx = ctx
+            self.replaced += 1
 
     def take_turn(self, stop_throttling: Callable[[], None], *, runs_code: bool) -> Turn:
         """Get in line; or begin at once, where requests do not wait for one another.
@@ -143,10 +134,10 @@ class Turns:
             UsageError: as of :meth:`check_outside`.
         """
         if not self._in_order:
-            with self._lock:
-                return _FreeTurn(self, self.ctx, self._replaced)
+            with self.lock:
+                return _FreeTurn(self, self.ctx, self.replaced)
         turn = _QueuedTurn(self, stop_throttling, runs_code)
-        with self._lock:
+        with self.lock:
             self.check_outside()
             earlier = tuple(self._line)
             self._line.append(turn)
@@ -168,7 +159,7 @@ class Turns:
         Raises:
             UsageError: as of :meth:`check_outside`.
         """
-        with self._lock:
+        with self.lock:
             self.check_outside()
             line = tuple(self._line)
         for earlier in line:
@@ -186,7 +177,7 @@ class Turns:
 
     def leave(self, turn: _QueuedTurn) -> None:
         """A turn has ended or was given up: the next one begins."""
-        with self._lock:
+        with self.lock:
             if turn in self._line:
                 self._line.remove(turn)
             following = self._line[0] if self._line else None
@@ -200,7 +191,7 @@ class Turns:
 
     def forked(self) -> None:
         """The turns in line are the parent's."""
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._line.clear()
 
 
@@ -224,7 +215,10 @@ class _FreeTurn:
         return
 
     def commit(self, ctx: Context) -> None:
-        self._turns.commit_free(ctx, self._begun)
+        turns = self._turns
+        with turns.lock:
+            if turns.replaced == self._begun:  # else the conversation goes on with another one
+                turns.ctx = ctx
 
     def give_up(self) -> None:
         """Nobody waits for it."""
