@@ -66,7 +66,7 @@ class LocalBackend(Backend):
         # asked about clear cases, SmolLM2 says yes to all, whatever the wording
         self.judges: bool = self._gguf is not None
         self._progress: ProgressCallback = progress or _ignore
-        self._lease: Lease | None = None
+        self.lease: Lease | None = None
 
     def __repr__(self) -> str:
         return f"LocalBackend({self.model_id if self._gguf is None else str(self._gguf)!r})"
@@ -81,7 +81,7 @@ class LocalBackend(Backend):
 
         Cancellation: a download is stopped and leaves nothing; the engine ends with its last user.
         """
-        if self._lease is not None:
+        if self.lease is not None:
             yield self
             return
         require_engine()
@@ -90,7 +90,7 @@ class LocalBackend(Backend):
         async with lease(EngineSpec(model)) as held:
             self._progress(Progress("ready"))
             connected = copy.copy(self)
-            connected._lease = held
+            connected.lease = held
             yield connected
 
     @asynccontextmanager
@@ -102,8 +102,8 @@ class LocalBackend(Backend):
         """
         async with AsyncExitStack() as stack:
             connected = await stack.enter_async_context(self.connected())
-            assert connected._lease is not None
-            engine = await connected._lease.engine()
+            assert connected.lease is not None
+            engine = await connected.lease.engine()
             # A client for each request: the engine may close a connection just when it is used
             # again, and over a socket of this machine a new one costs nothing.
             client = _client(self.model_id, engine)

@@ -20,7 +20,7 @@ from mellea_sc.backends.http.json_values import (
     text_in,
     usage_in,
 )
-from mellea_sc.backends.http.lines import LineSplitter
+from mellea_sc.backends.http.lines import LineSplitter, Splitter
 from mellea_sc.backends.model_ids import ModelIdentifier, name_of
 from mellea_sc.backends.model_options import (
     ModelOption,
@@ -72,6 +72,7 @@ class OllamaBackend(HttpBackend):
     prefills = True
     path: ClassVar[str] = "/api/chat"
     media_types: ClassVar[tuple[str, ...]] = ("application/x-ndjson", "application/ndjson")
+    splitter: ClassVar[type[Splitter]] = LineSplitter
     ends_with_finish_reason: ClassVar[bool] = True
 
     def __init__(
@@ -102,8 +103,10 @@ class OllamaBackend(HttpBackend):
     def payload(self, request: GenerationRequest) -> dict[str, object]:
         """The body of the request."""
         parameters = wire_parameters(request.options, _WIRE)
-        extra = checked_extra_body(parameters.pop("extra_body", None), _WIRE)
-        payload = {**self._extra_body, **extra}
+        extra = parameters.pop("extra_body", None)
+        payload = dict(self._extra_body)
+        if extra is not None:
+            payload |= checked_extra_body(extra, _WIRE)
         payload |= {name: parameters.pop(name) for name in _BESIDE_OPTIONS if name in parameters}
         payload["model"] = self.model_id
         payload["messages"] = messages_in(request)
@@ -114,22 +117,19 @@ class OllamaBackend(HttpBackend):
             payload.setdefault("format", request.json_schema)
         return payload
 
-    def splitter(self) -> LineSplitter:
-        """The response is a stream of lines."""
-        return LineSplitter()
-
     def parse(self, text: str) -> Delta | None:
         """The delta in a line; the one that says ``done`` is the last."""
         chunk = parse_object(text)
         if chunk is None:
-            raise self._failures.malformed(text)
+            raise self.failures.malformed(text)
         if chunk.get("error"):
-            raise self._failures.model(chunk["error"])
+            raise self.failures.model(chunk["error"])
         message = fields_of(chunk.get("message"))
-        content = text_in(message.get("content") or chunk.get("response"))
+        said = message.get("content")
+        content = said if isinstance(said, str) and said else text_in(said or chunk.get("response"))
         done = chunk.get("done")
         if content is None or not isinstance(done, bool):
-            raise self._failures.malformed(text)
+            raise self.failures.malformed(text)
         delta = Delta(content)
         if not content or len(message) > 2 or "role" not in message:
             delta.reasoning = reasoning_in(message) or text_in(chunk.get("thinking")) or ""
@@ -138,7 +138,7 @@ class OllamaBackend(HttpBackend):
             return delta
         reason = chunk.get("done_reason")
         if reason in ("load", "unload"):  # it has loaded a model, or let it go, and said nothing
-            raise self._failures.model(f"done_reason {reason!r}")
+            raise self.failures.model(f"done_reason {reason!r}")
         delta.finish_reason = reason if isinstance(reason, str) and reason else "stop"
         delta.usage = usage_in(chunk, "prompt_eval_count", "eval_count")
         return delta

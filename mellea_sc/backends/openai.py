@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Final, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
 import attrs
@@ -20,12 +20,12 @@ from mellea_sc.backends.http.json_values import (
     calls_in,
     count_in,
     fields_of,
-    list_of,
     parse_object,
     reasoning_in,
     text_in,
     usage_in,
 )
+from mellea_sc.backends.http.lines import Splitter
 from mellea_sc.backends.model_ids import ModelIdentifier, name_of
 from mellea_sc.backends.model_options import (
     ModelOption,
@@ -86,6 +86,7 @@ class OpenAIBackend(HttpBackend):
     provider = "openai"
     path: ClassVar[str] = "/chat/completions"
     media_types: ClassVar[tuple[str, ...]] = ("text/event-stream",)
+    splitter: ClassVar[type[Splitter]] = EventSplitter
     ends_with_finish_reason: ClassVar[bool] = False  # the usage follows
 
     def __init__(
@@ -129,8 +130,11 @@ class OpenAIBackend(HttpBackend):
         dialect = self._dialect
         wire = WireNames({**_NAMES, ModelOption.MAX_NEW_TOKENS: dialect.max_tokens}, _RESERVED)
         parameters = wire_parameters(request.options, wire)
-        extra = checked_extra_body(parameters.pop("extra_body", None), wire)
-        payload = {**self._extra_body, **extra, **parameters}
+        extra = parameters.pop("extra_body", None)
+        payload = dict(self._extra_body)
+        if extra is not None:
+            payload |= checked_extra_body(extra, wire)
+        payload |= parameters
         payload["model"] = self.model_id
         messages = messages_in(request)
         payload["messages"] = messages
@@ -164,13 +168,9 @@ class OpenAIBackend(HttpBackend):
             log.warning(
                 "%s cannot hold an answer to a JSON schema; from now on it is asked for JSON, with the schema in "
                 "the prompt",
-                self._failures.server,
+                self.failures.server,
             )
         return learned
-
-    def splitter(self) -> EventSplitter:
-        """The response is a stream of events."""
-        return EventSplitter()
 
     def parse(self, text: str) -> Delta | None:
         """The delta in an event's data; ``[DONE]`` is the end.
@@ -178,37 +178,44 @@ class OpenAIBackend(HttpBackend):
         An event without choices (a ping, metadata, the usage) is an empty delta. Text is also taken where
         other protocols have it: in ``message``, in ``text``; reasoning and calls, by whichever of their names.
         """
-        if text.strip() == "[DONE]":
-            return None
         chunk = parse_object(text)
         if chunk is None:
-            raise self._failures.malformed(text)
-        found = chunk.get("choices")
-        if found is not None and not isinstance(found, list):
-            raise self._failures.malformed(text)
-        choices = list_of(cast("object", found))
-        choice = fields_of(choices[0] if choices else None)
+            if text.strip() == "[DONE]":
+                return None
+            raise self.failures.malformed(text)
+        choices = chunk.get("choices")
+        if choices is not None and not isinstance(choices, list):
+            raise self.failures.malformed(text)
+        choice = choices[0] if choices else None
+        if not isinstance(choice, dict):
+            choice = {}
         error = chunk.get("error") or choice.get("error")
         if not error and "choices" not in chunk:
             error = chunk.get("detail")  # FastAPI's word for it
         if error or chunk.get("object") == "error":
-            raise self._failures.model(error or chunk)
+            raise self.failures.model(error or chunk)
         reason = choice.get("finish_reason")
-        if reason in _FAILED:
-            raise self._failures.model(f"finish_reason {reason!r}")
-        words = fields_of(choice.get("delta")) or fields_of(choice.get("message"))
-        # A model that declines an answer in a given form says so in a field of its own.
+        if reason is not None:
+            if reason in _FAILED:
+                raise self.failures.model(f"finish_reason {reason!r}")
+            if not reason or not isinstance(reason, str):
+                reason = None
+        found = choice.get("delta")
+        words: Mapping[str, object] = (
+            found if isinstance(found, dict) and found else fields_of(choice.get("message"))
+        )
         said = words.get("content")
         if isinstance(said, str) and said:
             content: str | None = said
-        else:
-            content = text_in(said or words.get("refusal") or choice.get("text"))
+        else:  # a model that declines an answer in a given form says so in a field of its own
+            other = said or words.get("refusal") or choice.get("text")
+            content = "" if other is None or other == "" else text_in(other)
         if content is None:
-            raise self._failures.malformed(text)
-        reason = reason if isinstance(reason, str) and reason else None
+            raise self.failures.malformed(text)
         has_usage = chunk.get("usage") or "x_groq" in chunk
         delta = Delta(content, reason, _usage(chunk) if has_usage else None)
-        if content is not said or len(words) > 1:  # most deltas are one text and nothing else
+        has_more = len(words) > ("content" in words) + ("role" in words)
+        if has_more or isinstance(said, list):  # most deltas are one text and nothing else
             delta.reasoning = reasoning_in(words)
             delta.tool_calls = calls_in(words)
         return delta

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Final, Self
@@ -86,11 +86,13 @@ def retrying(backend: Backend, retries: int | Retries | None = None) -> Backend:
 
 
 class _Opening:
-    """One generation: asked for on entering, as often as it takes."""
+    """One generation: asked for on entering, as often as it takes; then the deltas of the answer."""
 
-    __slots__ = ("_made", "_opened", "_owner", "_request", "_retries", "_wait")
+    __slots__ = ("_first", "_made", "_next", "_opened", "_owner", "_request", "_retries", "_wait")
 
     _opened: AbstractAsyncContextManager[AsyncIterator[Delta]]
+    _first: Delta | None
+    _next: Callable[[], Awaitable[Delta]]
 
     def __init__(self, owner: Retrying, request: GenerationRequest) -> None:
         self._owner = owner
@@ -99,31 +101,47 @@ class _Opening:
         self._made = 0
         self._wait = FIRST_WAIT
 
-    async def __aenter__(self) -> AsyncIterator[Delta]:
+    async def __aenter__(self) -> Self:
         began = anyio.current_time()
         while True:
+            self._made += 1
+            opened = self._owner.inner.open(self._request)
             try:
-                return await self._attempt()
+                deltas = aiter(await opened.__aenter__())
+                self._owner.has_answered = True
+                try:
+                    self._first = await _first_of(deltas)
+                except BaseException as error:
+                    await opened.__aexit__(type(error), error, error.__traceback__)  # noqa: ASYNC102, ASYNC120 - bounds itself
+                    raise
             except BackendError as error:
                 failure = error
-            self._owner.has_answered |= not isinstance(failure, BackendUnreachable)
-            seconds = self._seconds_to_wait(failure, anyio.current_time() - began)
-            if seconds is None:
-                raise failure
-            log.warning(
-                "%s (%s): attempt %d of %d in %.1f s, because %s",
-                self._owner.provider,
-                self._owner.model_id,
-                self._made + 1,
-                self._retries.times + 1,
-                seconds,
-                " ".join(str(failure).split()),
-            )
-            request = in_flight.get()
-            if request is None:
-                await anyio.sleep(seconds)
             else:
-                await request.wait(seconds, failure)
+                self._opened, self._next = opened, deltas.__anext__
+                return self
+            await self._wait_or_raise(failure, anyio.current_time() - began)
+
+    async def _wait_or_raise(self, failure: BackendError, elapsed: float) -> None:
+        """Wait until the next attempt; raise the failure if there is none."""
+        owner = self._owner
+        owner.has_answered |= not isinstance(failure, BackendUnreachable)
+        seconds = self._seconds_to_wait(failure, elapsed)
+        if seconds is None:
+            raise failure
+        log.warning(
+            "%s (%s): attempt %d of %d in %.1f s, because %s",
+            owner.provider,
+            owner.model_id,
+            self._made + 1,
+            self._retries.times + 1,
+            seconds,
+            " ".join(str(failure).split()),
+        )
+        request = in_flight.get()
+        if request is None:
+            await anyio.sleep(seconds)
+        else:
+            await request.wait(seconds, failure)
 
     async def __aexit__(
         self,
@@ -133,18 +151,14 @@ class _Opening:
     ) -> bool | None:
         return await self._opened.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - bounds itself
 
-    async def _attempt(self) -> AsyncIterator[Delta]:
-        self._made += 1
-        opened = self._owner.inner.open(self._request)
-        deltas = aiter(await opened.__aenter__())
-        self._owner.has_answered = True
-        try:
-            first = await _first_of(deltas)
-        except BaseException as error:
-            await opened.__aexit__(type(error), error, error.__traceback__)  # noqa: ASYNC102, ASYNC120 - bounds itself
-            raise
-        self._opened = opened
-        return deltas if first is None else _Deltas(first, deltas)
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Awaitable[Delta]:
+        if self._first is None:
+            return self._next()
+        first, self._first = self._first, None
+        return _at_once(first)
 
     def _seconds_to_wait(self, failure: BackendError, elapsed: float) -> float | None:
         """Seconds until the next attempt; ``None``: there is none, and the failure says why."""
@@ -173,30 +187,11 @@ async def _first_of(deltas: AsyncIterator[Delta]) -> Delta | None:
     usage: Usage | None = None
     async for delta in deltas:
         usage = delta.usage or usage
-        if attrs.evolve(delta, usage=None) != Delta():
-            return attrs.evolve(delta, usage=usage)
+        if delta.text or delta.finish_reason is not None or delta.reasoning or delta.tool_calls:
+            return delta if usage is delta.usage else attrs.evolve(delta, usage=usage)
         if (request := in_flight.get()) is not None:
             request.progressed()
     return None if usage is None else Delta(usage=usage)
-
-
-class _Deltas:
-    """The deltas of an answer of which the first was read already."""
-
-    __slots__ = ("_first", "_next")
-
-    def __init__(self, first: Delta, rest: AsyncIterator[Delta]) -> None:
-        self._first: Delta | None = first
-        self._next = rest.__anext__
-
-    def __aiter__(self) -> Self:
-        return self
-
-    def __anext__(self) -> Awaitable[Delta]:
-        if self._first is None:
-            return self._next()
-        first, self._first = self._first, None
-        return _at_once(first)
 
 
 async def _at_once(delta: Delta) -> Delta:  # noqa: ASYNC124 - an iterator wants one

@@ -23,7 +23,7 @@ from rich.text import Text
 from mellea_sc.backends._weights import SMOLLM2, cache_directory, pip_command
 from mellea_sc.backends.engine.process import require_engine
 from mellea_sc.backends.http.backend import HttpBackend
-from mellea_sc.backends.http.json_values import fields_of, list_of, parse_object
+from mellea_sc.backends.http.json_values import fields_of, list_of
 from mellea_sc.backends.local import LocalBackend
 from mellea_sc.backends.ollama import DEFAULT_MODEL, OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
@@ -177,7 +177,7 @@ async def _look_at_ollama(headers: Mapping[str, str] | None) -> Finding:
     backend = OllamaBackend(model, headers=headers)
     answer = await _get(backend, "/api/tags")
     models = [str(fields_of(one).get("name")) for one in list_of(answer.get("models"))]
-    at = f"at {backend._address}"
+    at = f"at {backend.address}"
     if model in models or f"{model}:latest" in models:
         return Finding("ollama", True, f"{at}, {model}", models)
     says = f"{at}, without {model}: ollama pull {model}"
@@ -197,7 +197,7 @@ async def _look_at_openai(headers: Mapping[str, str] | None) -> Finding:
     backend = OpenAIBackend(model or "any", headers=headers)
     answer = await _get(backend, "/models")
     models = [str(fields_of(one).get("id")) for one in list_of(answer.get("data"))]
-    at = f"at {backend._address}, {key}"
+    at = f"at {backend.address}, {key}"
     if model is None:
         says = f"{at}: set MELLEA_SC_MODEL to one of its models"
         return Finding("openai", False, says, models, "setting", reached=True)
@@ -220,27 +220,11 @@ async def _get(backend: HttpBackend, path: str) -> Mapping[str, object]:
     Raises:
         MelleaError: there is none.
     """
-    from mellea_sc.backends.http.translation import client_errors, translated
-
-    address = backend._address
-    async with backend.connected() as connected:
-        failures, client = connected._failures, connected._client
-        assert client is not None
-        try:
-            with anyio.fail_after(PROBE):
-                response = await client.get(
-                    address.at(path), headers=address.sent_headers(), timeout=None
-                )
-        except TimeoutError:
-            raise failures.unreachable(f"no answer within {PROBE:g} s") from None
-        except client_errors() as error:
-            raise translated(error, failures) from error
-    if not response.is_success:
-        raise failures.status(response.status_code, response.headers, response.text)
-    answer = parse_object(response.text)
-    if answer is None:
-        raise failures.malformed(response.text)
-    return answer
+    try:
+        with anyio.fail_after(PROBE):
+            return await backend.get(path)
+    except TimeoutError:
+        raise backend.failures.unreachable(f"no answer within {PROBE:g} s") from None
 
 
 def _model() -> str | None:

@@ -49,6 +49,21 @@ def test_a_base_url_without_a_path_is_taken_to_end_in_v1(base_url: str, where: s
     assert repr(OpenAIBackend("m", base_url=base_url)) == f"OpenAIBackend('m', {where!r})"
 
 
+@pytest.mark.parametrize(
+    ("base_url", "sent"),
+    [
+        ("http://h:80/a b", "http://h/a%20b/c"),
+        ("https://h:443", "https://h/c"),
+        ("https://h:80", "https://h:80/c"),
+        ("http://[::1]:1/v1", "http://[::1]:1/v1/c"),
+        ("http://bücher.example/é", "http://xn--bcher-kva.example/%C3%A9/c"),
+        ("http://h/a%2Fb?api-version=1&x=a b", "http://h/a%2Fb/c?api-version=1&x=a%20b"),
+    ],
+)
+def test_an_address_is_sent_in_ascii_and_without_the_usual_port(base_url: str, sent: str) -> None:
+    assert parse_address(base_url).at("/c") == sent
+
+
 def test_the_environment_says_where_the_servers_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://there:1/v1")
     monkeypatch.setenv("OLLAMA_HOST", "elsewhere")
@@ -155,7 +170,7 @@ def test_what_the_environment_knows_of_another_server_does_not_reach_a_socket(
     monkeypatch.setenv("OPENAI_API_KEY", "sk-env")
     backend = OpenAIBackend("m", uds="/run/engine")
     assert repr(backend) == "OpenAIBackend('m', 'unix:/run/engine')"
-    assert backend._address.authorization is None
+    assert backend.address.authorization is None
 
 
 @pytest.mark.parametrize(

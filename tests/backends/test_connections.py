@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from typing import cast
+import subprocess
+import sys
 
 import anyio
 import anyio.abc
@@ -233,7 +234,8 @@ async def test_aiohttp_is_used_by_itself_under_asyncio_where_it_is_installed(
 ) -> None:
     assert has_aiohttp()
     async with OpenAIBackend("m", base_url="http://127.0.0.1:9").connected() as backend:
-        transport = type(cast("httpx.AsyncClient", backend._client)._transport).__name__
+        assert backend.link is not None
+        transport = type(backend.link.transport).__name__
     assert (
         transport == {"asyncio": "AiohttpTransport", "trio": "DirectTransport"}[anyio_backend_name]
     )
@@ -242,8 +244,32 @@ async def test_aiohttp_is_used_by_itself_under_asyncio_where_it_is_installed(
 async def test_a_proxy_is_left_to_httpx() -> None:
     backend = OpenAIBackend("m", base_url="http://192.0.2.1", proxy="http://127.0.0.1:9")
     async with backend.connected() as connected:
-        client = cast("httpx.AsyncClient", connected._client)
-        assert isinstance(client._transport, httpx.AsyncHTTPTransport)
+        assert connected.link is not None
+        assert type(connected.link.transport).__name__ == "HttpxTransport"
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_connections_of_our_own_need_no_httpx(loop: str) -> None:
+    program = f"""
+import sys, anyio
+from mellea_sc.backends import OpenAIBackend
+from mellea_sc.core.backend import ChatMessage, GenerationRequest
+from mellea_sc.core.errors import BackendUnreachable
+
+async def ask():
+    backend = OpenAIBackend("m", base_url="http://127.0.0.1:9")
+    try:
+        async with backend.open(GenerationRequest((ChatMessage("user", "hi"),))):
+            pass
+    except BackendUnreachable:
+        print(*{{"httpx", "httpcore"}} & set(sys.modules))
+
+anyio.run(ask, backend={loop!r})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "\n"
 
 
 @pytest.mark.parametrize("found", ["3.11.18", "2.3", "unknown"])

@@ -77,7 +77,7 @@ async def test_a_key_for_ollama_is_sent_as_a_bearer_token(monkeypatch: pytest.Mo
         await ask(OllamaBackend("m", base_url=server.ollama_url))
     assert [r.headers.get("authorization") for r in server.requests] == ["Bearer mine", None]
     hosted = OllamaBackend("m", base_url="https://ollama.com")
-    assert hosted._address.sent_headers() == {"authorization": "Bearer for-the-service"}
+    assert hosted.address.sent_headers() == {"authorization": "Bearer for-the-service"}
 
 
 async def test_the_query_of_a_base_url_goes_with_every_request() -> None:
@@ -100,12 +100,12 @@ def test_openais_account_is_told_to_openai_alone(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("OPENAI_ORG_ID", "org-env")
     monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-env")
     for url in (None, "https://eu.api.openai.com/v1"):
-        sent = OpenAIBackend("m", base_url=url)._address.sent_headers()
+        sent = OpenAIBackend("m", base_url=url).address.sent_headers()
         assert (sent["openai-organization"], sent["openai-project"]) == ("org-env", "proj-env")
     given = OpenAIBackend("m", headers={"OpenAI-Organization": "org-mine"})
-    assert given._address.sent_headers()["openai-organization"] == "org-mine"
+    assert given.address.sent_headers()["openai-organization"] == "org-mine"
     other = OpenAIBackend("m", base_url="https://api.openai.com.example")
-    assert "openai-organization" not in other._address.sent_headers()
+    assert "openai-organization" not in other.address.sent_headers()
 
 
 @pytest.mark.parametrize(

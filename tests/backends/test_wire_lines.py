@@ -63,6 +63,16 @@ FIELDS = st.sampled_from(
 ).map(str.encode)
 STREAMS = st.lists(st.tuples(FIELDS, ENDS)).map(lambda pairs: b"".join(map(b"".join, pairs)))
 # What breaks them too.
+# Nearly every read is of such events or lines, and each of them may be followed by anything else.
+USUAL = st.lists(
+    st.sampled_from(
+        b'data: {"a": "\xc3\xa9"}\n\n|data: [DONE]\n\n|data: [{}]\n\n|{"a": 1}\n|{"b": {}}\n|data: {"c": 1}\n|'
+        b'data: {"d": 1}\r\n\r\n|\r|\n|event: error\n|<p>\n\n|{\n|}\n|\xff|\xc3|\xef\xbb\xbf|: ping\n\n'.split(
+            b"|"
+        )
+    ),
+    max_size=8,
+).map(b"".join)
 BROKEN = st.lists(
     st.sampled_from(
         b'data: |data|event: error|error: |{|}|[|]|\n|\n\n|\r|\0|\xff|\xc3|{"error": "x"}|<p>| |:|'
@@ -103,7 +113,7 @@ def test_lines_are_those_of_the_whole_however_it_is_cut(cut: tuple[bytes, list[b
     assert lines(*pieces) == expected
 
 
-@given(cut_bytes(STREAMS | TEXTS | BROKEN), st.sampled_from([LineSplitter, EventSplitter]))
+@given(cut_bytes(STREAMS | TEXTS | BROKEN | USUAL), st.sampled_from([LineSplitter, EventSplitter]))
 def test_whatever_comes_is_the_same_however_it_is_cut(
     cut: tuple[bytes, list[bytes]], make: Callable[[], Splitter]
 ) -> None:

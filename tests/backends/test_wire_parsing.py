@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_sc.backends.http.surrogates import HalfCharacters
+from mellea_sc.backends.http.surrogates import joined
 from mellea_sc.backends.ollama import OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
 from mellea_sc.core.backend import Delta, ToolCallDelta, Usage
@@ -187,12 +187,15 @@ def test_tokens_are_found_under_other_names() -> None:
 def test_halves_of_characters_are_joined_however_the_text_is_cut(data: st.DataObject) -> None:
     units = data.draw(st.lists(st.sampled_from(["a", "é", "\ud83d", "\ude00", "\U0001f600"])))
     text = "".join(units)
-    halves = HalfCharacters()
+    whole, half = "", ""
     places = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4)))
     parts = [text[a:b] for a, b in pairwise([0, *places, len(text)])]
-    joined = "".join([*map(halves.join, parts), halves.end()])
-    assert joined == text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    joined.encode()
+    for part in parts:
+        more, half = joined(half + part)
+        whole += more
+    whole += "\ufffd" if half else ""
+    assert whole == text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    whole.encode()
 
 
 # --- what an answer has besides its text ------------------------------------------------------------

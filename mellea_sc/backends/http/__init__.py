@@ -1,23 +1,26 @@
-"""What the backends over HTTP share, in the order in which an answer passes it.
+"""What the backends over HTTP share, in the order in which a request and its answer pass it.
 
-address.py      where a server is, and what must never be shown of it
-environment.py  what lies between: proxies and certificates
-client.py       the HTTP client: how it is made
-transport.py    its connections: kept, used again, renewed
-connection.py   one of them: HTTP/1.1
-fast.py         the same by aiohttp, under asyncio where it is installed
-exchange.py     how a request goes out on it
-translation.py  what it raises, as the library's errors
-response.py     a response's bytes as they arrive, and a close that no peer can hold up
-codings.py      bodies that are compressed all the same
-lines.py        from bytes to lines
-events.py       from lines to the data of events
-json_values.py  JSON that came from outside
-surrogates.py   halves of characters
-ending.py       when an answer is whole
-failures.py     what can go wrong, as the library's errors
-refusals.py     what a refused request is about, by the server's words
-delays.py       whether and when a refused request may be made again
-dialect.py      what a server knows of OpenAI's protocol
-backend.py      all of it as one backend; a protocol is a subclass
+backend.py        a backend over HTTP; a protocol is a subclass
+address.py        where a server is, and what must never be shown of it
+environment.py    what lies between: proxies and certificates
+client.py         which transport requests go out on
+link.py           what a transport is
+transport.py      one of our own: connections kept, used again, renewed
+connection.py     one of its connections: HTTP/1.1
+fast.py           the same by aiohttp, under asyncio where it is installed
+httpx_client.py   a client of the caller's, or one behind a proxy
+exchange.py       one request, and the bytes of the response to it
+codings.py        bodies that are compressed all the same
+answer.py         from these bytes to deltas
+lines.py          from bytes to lines
+events.py         from bytes to the data of server-sent events
+json_values.py    JSON that came from outside
+surrogates.py     halves of characters
+ending.py         when an answer is whole
+dialect.py        what a server knows of OpenAI's protocol
+translation.py    what transports raise, as the library's errors
+failures.py       what can go wrong, as the library's errors
+error_objects.py  what a server says of an error
+refusals.py       what a refused request is about
+delays.py         whether and when a refused request may be made again
 """

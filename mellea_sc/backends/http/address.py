@@ -9,7 +9,7 @@ import re
 import socket
 from collections.abc import Mapping
 from typing import Final, TypeAlias
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import attrs
 
@@ -49,7 +49,7 @@ class Address:
     @property
     def port(self) -> int:
         """The port, or the scheme's own."""
-        return urlsplit(self.url).port or (443 if self.is_encrypted else 80)
+        return urlsplit(self.url).port or _PORTS[urlsplit(self.url).scheme]
 
     @property
     def is_local(self) -> bool:
@@ -62,8 +62,16 @@ class Address:
         return self.url.startswith("https:")
 
     def at(self, path: str) -> str:
-        """The URL of a path below it."""
-        return f"{self.url}{path}{f'?{self.query.value}' if self.query else ''}"
+        """The URL of a path below it, as it is sent: ASCII alone, without a port that goes without saying.
+
+        Raises:
+            ValueError: the host has characters that no host can have.
+        """
+        parts = urlsplit(self.url)
+        host = _ascii_host(parts.hostname or "")
+        port = f":{parts.port}" if parts.port and parts.port != _PORTS[parts.scheme] else ""
+        query = f"?{quote(self.query.value, safe=_SAFE)}" if self.query else ""
+        return f"{parts.scheme}://{host}{port}{quote(parts.path + path, safe=_SAFE)}{query}"
 
     def sent_headers(self) -> dict[str, str]:
         """The headers that let a request in, and those that the caller wants."""
@@ -74,6 +82,21 @@ class Address:
 
     def __str__(self) -> str:
         return self.url if self.uds is None else f"unix:{self.uds}"
+
+
+_PORTS: Final = {"http": 80, "https": 443}
+_SAFE: Final = "!$%&'()*+,/:;=?@[]^`{|}~\\"
+"""What stands in a path or a query as it was written, percent signs included."""
+
+
+def _ascii_host(host: str) -> str:
+    if ":" in host:
+        return f"[{host}]"
+    if host.isascii():
+        return host
+    import idna
+
+    return idna.encode(host).decode("ascii")
 
 
 def parse_address(
@@ -100,7 +123,7 @@ def parse_address(
     """
     try:
         parts = urlsplit(url.strip())
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        valid = parts.scheme in _PORTS and bool(parts.hostname) and parts.port != 0
     except ValueError:  # the port, or the brackets of an IPv6 address
         parts, valid = urlsplit(""), False
     if not valid or parts.fragment or not (parts.query.isascii() and parts.query.isprintable()):

@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
 
+from mellea_sc.backends.http.error_objects import objects_in, strings_in
 from mellea_sc.backends.http.json_values import fields_of, list_of
 
 __all__ = ["BUSY", "delay_in", "is_temporary", "status_in"]
@@ -44,7 +45,7 @@ def is_temporary(status: int, headers: Mapping[str, str], answer: object) -> boo
 
 def status_in(error: object) -> int | None:
     """The status that an error in the stream stands for, where it says so in a number or a word."""
-    for fields in _objects(error):
+    for fields in objects_in(error):
         for key in ("code", "status", "status_code", "type"):
             value = fields.get(key)
             if isinstance(value, bool) or not isinstance(value, int | str):
@@ -75,7 +76,8 @@ _STATUS_WORDS: Final = {
 
 def _is_about_money(answer: object) -> bool:
     """Whether it is a plan or a balance that is used up, which no waiting changes."""
-    words = " ".join(_words(answer))
+    said = [answer] if isinstance(answer, str) else strings_in(answer, *_SAYING)
+    words = " ".join(words[:_READ] for words in said)
     if _MONEY.search(words):
         return True
     # Google says so of the limits per minute too, and then when to come back.
@@ -97,29 +99,9 @@ _MONEY: Final = re.compile(
 )
 
 
-def _words(answer: object) -> Iterator[str]:
-    if isinstance(answer, str):
-        yield answer[:_READ]
-    for fields in _objects(answer):
-        for key in ("code", "type", "status", "message", "error", "detail"):
-            if isinstance(value := fields.get(key), str):
-                yield value[:_READ]
-
-
+_SAYING: Final = ("code", "type", "status", "message", "error", "detail")
 _READ: Final = 2000
 """Characters of a text that are looked at."""
-
-
-def _objects(answer: object, depth: int = 4) -> Iterator[Mapping[str, object]]:
-    """An error object and those inside, in whichever of the usual places, and also in a list."""
-    for one in list_of(answer)[:1]:
-        yield from _objects(one, depth)
-    fields = fields_of(answer)
-    if not fields or not depth:
-        return
-    yield fields
-    for key in ("error", "message", "detail"):
-        yield from _objects(fields.get(key), depth - 1)
 
 
 # --- how long ------------------------------------------------------------------------------------
@@ -170,7 +152,7 @@ def _resets(headers: Mapping[str, str], now: float) -> Iterator[float]:
 
 
 def _delay_in_body(answer: object, now: float) -> float | None:
-    for fields in _objects(answer):
+    for fields in objects_in(answer):
         for detail in list_of(fields.get("details")):  # Google's RetryInfo
             said = fields_of(detail).get("retryDelay")
             if isinstance(said, str) and (delay := _seconds(said, now)) is not None:

@@ -30,14 +30,16 @@ class Ending:
     Attributes:
         has_begun: There is something of an answer, or a reason to stop.
         is_whole: A reason to stop was given, and neither text nor a call after it: the response may end here as it should.
+        is_amid: There is text or a call, and no reason to stop: a delta without such a reason changes nothing.
         grace: Seconds after which the answer ends, and until then it may end anyhow; ``None``: not yet.
     """
 
-    __slots__ = ("_has_text", "_is_doubtful", "grace", "has_begun", "is_whole")
+    __slots__ = ("_has_text", "_is_doubtful", "grace", "has_begun", "is_amid", "is_whole")
 
     def __init__(self) -> None:
         self.has_begun: bool = False
         self.is_whole: bool = False
+        self.is_amid: bool = False
         self.grace: float | None = None
         self._has_text = False
         self._is_doubtful = False
@@ -60,8 +62,10 @@ class Ending:
                 self.grace = DOUBTFUL_GRACE if delta.text else GRACE
         elif self.grace is not None and delta.usage is not None:
             self.grace = LINGER
+        self.is_amid = self._has_text and not self.is_whole
 
     def end(self) -> None:
         """Take note that the protocol has said that this is the end."""
         self.is_whole = True
+        self.is_amid = False
         self.grace = LINGER

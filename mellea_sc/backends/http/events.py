@@ -17,7 +17,7 @@ connects again. Where servers break them, and a browser would drop what they say
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from mellea_sc.backends.http.json_values import parse_object
@@ -31,6 +31,10 @@ _PASSED_OVER: Final = 64 * 1024
 """Bytes that are passed over before the first event; more is no stream of events."""
 
 
+_USUAL: Final = ("data: {", "data: [")
+"""How an event begins that has JSON, or says that it is the last one."""
+
+
 class EventSplitter:
     """The data of server-sent events; events without data, and comments, are passed over.
 
@@ -40,6 +44,7 @@ class EventSplitter:
 
     __slots__ = (
         "_data",
+        "_is_between",
         "_is_error",
         "_limit",
         "_lines",
@@ -58,6 +63,7 @@ class EventSplitter:
         self._size = 0
         self._is_error = False
         self._started = False
+        self._is_between = True  # nothing is held back
         self._unread = b""
         self._passed_over = 0
 
@@ -66,8 +72,35 @@ class EventSplitter:
         """The beginning of what was passed over although it is no part of the protocol."""
         return self._unread.decode(errors="replace")
 
-    def feed(self, data: bytes) -> Iterator[str]:
+    def feed(self, data: bytes) -> Iterable[str]:
         """The data of the events that these bytes complete."""
+        # What nearly every read is: whole events of one line of JSON. Anything else goes the way of the rules.
+        if (
+            self._is_between
+            and data.endswith(b"\n\n")
+            and b"\r" not in data
+            and len(data) <= self._limit
+        ):
+            try:
+                text = data[:-2].decode()
+            except UnicodeDecodeError:
+                return self._read(data)
+            if "\n" not in text:
+                values = [text[6:]] if text.startswith(_USUAL) else []
+            else:
+                events = text.split("\n\n")
+                values = [event[6:] for event in events if event.startswith(_USUAL)]
+                if len(values) < len(events) or text.count("\n") > 2 * len(events) - 2:
+                    values = []
+            if values:
+                if not self._started:
+                    self._started = True
+                    self._lines.begin()
+                return values
+        return self._read(data)
+
+    def _read(self, data: bytes) -> Iterator[str]:
+        self._is_between = False
         held, pretty = self._data, self._pretty.lines
         for line in self._lines.cut(data):
             if line.startswith(b"data:") and not pretty:
@@ -78,6 +111,7 @@ class EventSplitter:
             elif held and (event := self._event()):
                 yield event
         self._lines.check()
+        self._is_between = not (held or pretty or self._is_error or self._lines.is_amid)
 
     def close(self) -> Sequence[str]:
         """The data of the event that was begun and not ended, if there is one."""

@@ -7,29 +7,27 @@ from __future__ import annotations
 
 import io
 import ssl
-from collections.abc import AsyncIterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Final
 
 import aiohttp
 import anyio.lowlevel
-import httpx
 import yarl
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.http_exceptions import HttpProcessingError
+
+from mellea_sc.backends.http.link import STANDING_HEADERS, Link, Reply
 
 __all__ = ["AiohttpTransport"]
 
 LARGE: Final = 1024 * 1024
 """Bytes of a request from which on aiohttp wants a file to read from."""
 
-_ERRORS: Final = (aiohttp.ClientError, HttpProcessingError, OSError)
 
-
-class AiohttpTransport(httpx.AsyncBaseTransport):
+class AiohttpTransport:
     """Speaks to one server, without a proxy, under asyncio and its kin.
 
-    aiohttp does here what httpx asks for and no more: no cookies, no redirects, no decompression, nothing
+    aiohttp does here what is asked for and no more: no cookies, no redirects, no decompression, nothing
     from the environment, no limit of connections. It reads no further than a bounded buffer.
 
     Args:
@@ -46,49 +44,55 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._renewing: aiohttp.ClientSession | None = None
         self._kept: set[ResponseHandler] = set()
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and wait for the head of the response.
+    async def ask(self, link: Link, content: bytes | None) -> Reply:
+        """Send a request and wait for the head of the response; see :meth:`.link.Transport.ask`."""
+        if self._kept:
+            await self._close_the_spoilt()
+        note = SimpleNamespace(is_kept=False)
+        session = self._session
+        while True:
+            try:
+                response = await session.request(
+                    "GET" if content is None else "POST",
+                    yarl.URL(link.url, encoded=True),
+                    headers={**STANDING_HEADERS, **link.headers},
+                    data=io.BytesIO(content) if content and len(content) >= LARGE else content,
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(sock_connect=link.connect_timeout),
+                    trace_request_ctx=note,
+                )
+            except (aiohttp.ClientError, OSError) as error:
+                if session is not self._session or not (note.is_kept and _is_unanswered(error)):
+                    raise
+                if self._renewing is None:
+                    self._renewing = self._new_session(keeps=False)
+                session = self._renewing
+            else:
+                return self._reply(response)
 
-        Servers drop idle connections whenever they want to. Where a kept one dies before a byte of an answer
-        has come, nothing was answered: the request is sent once more, on a new connection.
-
-        Raises:
-            httpx.TransportError: no connection, or it broke, or what came is not HTTP.
-
-        Cancellation: the connection is closed.
-        """
-        note = _Note()
-        await self._close_the_spoilt()
-        try:
-            return await self._ask(self._session, request, note)
-        except _ERRORS as error:
-            if not (note.is_kept and _is_unanswered(error)):
-                raise _translated(error) from error
-        if self._renewing is None:
-            self._renewing = self._new_session(keeps=False)
-        try:
-            return await self._ask(self._renewing, request, _Note())
-        except _ERRORS as error:
-            raise _translated(error) from error
-
-    async def _ask(
-        self, session: aiohttp.ClientSession, request: httpx.Request, note: _Note
-    ) -> httpx.Response:
-        content = request.content
-        response = await session.request(
-            request.method,
-            yarl.URL(str(request.url), encoded=True),
-            headers=request.headers.multi_items(),
-            data=_file_of(content),
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(
-                sock_connect=request.extensions.get("timeout", {}).get("connect")
-            ),
-            trace_request_ctx=note,
+    def _reply(self, response: aiohttp.ClientResponse) -> Reply:
+        # Where all has come with the head, aiohttp has let go of the connection, and more may come on it.
+        connection = response.connection
+        protocol: ResponseHandler | None = (
+            getattr(response.content, "_protocol", None)
+            if connection is None
+            else connection.protocol
         )
-        return httpx.Response(
-            response.status, headers=response.raw_headers, stream=_Body(response, self._kept)
-        )
+        if protocol is not None:
+            self._kept.discard(protocol)
+        close = partial(self._release, response, protocol)
+        return Reply(response.status, response.raw_headers, response.content.readany, close)
+
+    async def _release(  # noqa: ASYNC124 - others have to wait
+        self, response: aiohttp.ClientResponse, protocol: ResponseHandler | None
+    ) -> None:
+        """Keep a connection for the next request, if nothing can be left of this one; else close it."""
+        response.close()  # has let go of the connection when all was read
+        if protocol is not None and protocol.is_connected():
+            if protocol.should_close:
+                protocol.close()
+            else:
+                self._kept.add(protocol)
 
     async def _close_the_spoilt(self) -> None:
         """Close kept connections on which more came than an answer: aiohttp would take it for the next one."""
@@ -133,66 +137,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             await self._renewing.close()
 
 
-class _Note:
-    """What is known of a request."""
-
-    def __init__(self) -> None:
-        self.is_kept: bool = False
-        """Whether it went out on a connection that was there before."""
-
-
 async def _note_kept(  # noqa: ASYNC124 - aiohttp wants it so
     _session: aiohttp.ClientSession,
     context: SimpleNamespace,
     _params: aiohttp.TraceConnectionReuseconnParams,
 ) -> None:
     context.trace_request_ctx.is_kept = True
-
-
-class _Body(httpx.AsyncByteStream):
-    """The body of a response, in the pieces in which it comes."""
-
-    def __init__(self, response: aiohttp.ClientResponse, kept: set[ResponseHandler]) -> None:
-        self._response = response
-        self._content = response.content
-        self._kept = kept
-        # Where all has come with the head, aiohttp has let go of the connection, and more may come on it.
-        connection = response.connection
-        self._protocol: ResponseHandler | None = (
-            getattr(response.content, "_protocol", None)
-            if connection is None
-            else connection.protocol
-        )
-        if self._protocol is not None:
-            kept.discard(self._protocol)
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            data = await self._content.readany()
-        except _ERRORS as error:
-            raise _translated(error) from error
-        if not data:
-            raise StopAsyncIteration
-        return data
-
-    async def aclose(self) -> None:
-        self._response.close()  # has let go of the connection when all was read
-        protocol, self._protocol = self._protocol, None
-        if protocol is not None and protocol.is_connected():
-            if protocol.should_close:
-                protocol.close()
-            else:
-                self._kept.add(protocol)
-
-
-def _file_of(content: bytes) -> bytes | io.BytesIO | None:
-    """A request's content as aiohttp wants it."""
-    if len(content) >= LARGE:
-        return io.BytesIO(content)
-    return content or None
 
 
 def _is_unanswered(error: Exception) -> bool:
@@ -202,21 +152,3 @@ def _is_unanswered(error: Exception) -> bool:
     return isinstance(error, aiohttp.ClientOSError) and not isinstance(
         error, aiohttp.ClientConnectorError
     )
-
-
-def _translated(error: Exception) -> httpx.TransportError:
-    """Aiohttp's error as one of httpx's."""
-    words = str(error) or type(error).__name__
-    match error:
-        case aiohttp.ConnectionTimeoutError():
-            return httpx.ConnectTimeout(words)
-        case aiohttp.ClientConnectorError() | aiohttp.ClientConnectorCertificateError():
-            return httpx.ConnectError(words)
-        case aiohttp.ServerDisconnectedError():
-            return httpx.RemoteProtocolError("the server disconnected without a whole answer")
-        case aiohttp.InvalidURL():
-            return httpx.UnsupportedProtocol(words)
-        case HttpProcessingError() | aiohttp.ClientResponseError():
-            return httpx.RemoteProtocolError(words)
-        case _:
-            return httpx.ReadError(words)

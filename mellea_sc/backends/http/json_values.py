@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Final, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeAlias, cast
 
 from mellea_sc.core.tool_calls import ToolCallDelta
 from mellea_sc.core.usage import Usage
 
 __all__ = [
+    "Json",
     "calls_in",
     "count_in",
     "fields_of",
@@ -22,26 +23,29 @@ __all__ = [
 ]
 
 
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
+
 _BLANK: Final = " \t\n\r"
-_decode: Final = json.JSONDecoder().raw_decode
+# Not json.loads: what it does around the decoder takes as long as the decoder, for a short text.
+_decode: Final = cast("Callable[[str], tuple[Json, int]]", json.JSONDecoder().raw_decode)
 
 
-def parse_object(text: str) -> dict[str, object] | None:
+def parse_object(text: str) -> dict[str, Json] | None:
     """The JSON object that a text stands for; ``None`` when it is anything else.
 
     An array of one object is that object: Google's errors are.
     """
     text = text.strip(_BLANK)
     try:
-        # Not json.loads: what it does around the decoder takes as long as the decoder, for a short text.
-        value, end = cast("tuple[object, int]", _decode(text))
+        value, end = _decode(text)
     except (ValueError, RecursionError):
         return None
     if end != len(text):
         return None
-    if isinstance(value, list) and len(items := list_of(cast("object", value))) == 1:
-        value = items[0]
-    return cast("dict[str, object]", value) if isinstance(value, dict) else None
+    if isinstance(value, dict):
+        return value
+    one = value[0] if isinstance(value, list) and len(value) == 1 else None
+    return one if isinstance(one, dict) else None
 
 
 def value_or_text(text: str) -> object:

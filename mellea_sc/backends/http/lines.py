@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 from mellea_sc.core.errors import BackendProtocolError
@@ -18,8 +18,8 @@ _BOM: Final = b"\xef\xbb\xbf"
 class Splitter(Protocol):
     """Cuts a response into the texts that its protocol speaks in.
 
-    It works in batches: ``feed`` takes what one read brought and gives what it completes. Its iterator is
-    to be exhausted before the next ``feed``; an error comes after all that was whole.
+    It works in batches: ``feed`` takes what one read brought and gives what it completes, which is
+    to be taken to its end before the next ``feed``; an error comes after all that was whole.
     """
 
     @property
@@ -27,7 +27,7 @@ class Splitter(Protocol):
         """The beginning of what was passed over although it is no part of the protocol."""
         ...
 
-    def feed(self, data: bytes) -> Iterator[str]:
+    def feed(self, data: bytes) -> Iterable[str]:
         """The texts that these bytes complete.
 
         Raises:
@@ -84,6 +84,15 @@ class LineCutter:
             self._held.append(tail)
             self._size += len(tail)
         return lines
+
+    def begin(self) -> None:
+        """Take note that the beginning of the stream was read without this: no byte order mark can come."""
+        self._started = True
+
+    @property
+    def is_amid(self) -> bool:
+        """Whether a line was begun and not ended, or a LF may still belong to the end of the last one."""
+        return bool(self._held) or self._after_cr
 
     def check(self) -> None:
         """Refuse a line that has grown too long without an end.
@@ -154,7 +163,7 @@ class LineSplitter:
         limit: Bytes that a line may have.
     """
 
-    __slots__ = ("_limit", "_lines", "_pretty")
+    __slots__ = ("_is_between", "_limit", "_lines", "_pretty")
 
     unread = ""  # every line is read
 
@@ -162,9 +171,28 @@ class LineSplitter:
         self._limit = limit
         self._lines = LineCutter(limit)
         self._pretty = Pretty(limit)
+        self._is_between = True  # nothing is held back
 
-    def feed(self, data: bytes) -> Iterator[str]:
+    def feed(self, data: bytes) -> Iterable[str]:
         """The lines that these bytes complete."""
+        # What nearly every read is: whole lines of one object. Anything else goes the way of the rules.
+        if (
+            self._is_between
+            and data.endswith(b"\n")
+            and b"\r" not in data
+            and len(data) <= self._limit
+        ):
+            try:
+                lines = data.decode()[:-1].split("\n")
+            except UnicodeDecodeError:
+                return self._read(data)
+            if all(line.startswith('{"') for line in lines):
+                self._lines.begin()
+                return lines
+        return self._read(data)
+
+    def _read(self, data: bytes) -> Iterator[str]:
+        self._is_between = False
         for line in self._lines.cut(data):
             if len(line) > self._limit:
                 raise too_long("line", self._limit)
@@ -174,6 +202,7 @@ class LineSplitter:
             elif line and not line.isspace():
                 yield decoded(line)
         self._lines.check()
+        self._is_between = not (self._pretty.lines or self._lines.is_amid)
 
     def close(self) -> Sequence[str]:
         """The line that was begun and not ended, if there is one."""

@@ -6,12 +6,12 @@ not recognised is simply a refusal: a wrong guess would send people the wrong wa
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
-from typing import Final, Literal, TypeAlias, cast
+from typing import Final, Literal, TypeAlias
 
-__all__ = ["Subject", "codes_of", "subject_of", "words_of"]
+from mellea_sc.backends.http.error_objects import strings_in, words_of
+
+__all__ = ["Subject", "subject_of"]
 
 Subject: TypeAlias = Literal["context", "model", "key", "other"]
 """The prompt is too long; there is no such model; the key is none; or anything else."""
@@ -19,7 +19,7 @@ Subject: TypeAlias = Literal["context", "model", "key", "other"]
 
 def subject_of(error: object) -> Subject:
     """What an error object, or the text of an error page, is about."""
-    codes = codes_of(error)
+    codes = {re.sub(r"[\W_]", "", code).lower() for code in strings_in(error, "code", "type")}
     words = " ".join(words_of(error).split())[:_READ]
     if codes & _CONTEXT_CODES or _CONTEXT.search(words):
         return "context"
@@ -30,36 +30,10 @@ def subject_of(error: object) -> Subject:
     return "other"
 
 
-def words_of(error: object) -> str:
-    """The words in an error object, whichever of the usual shapes it has."""
-    if isinstance(error, dict):
-        fields = cast("dict[str, object]", error)
-        for key in ("error", "message", "detail"):
-            if fields.get(key):
-                return words_of(fields[key])
-        return json.dumps(fields)
-    return str(error)
-
-
-def codes_of(error: object) -> set[str]:
-    """The codes and types in an error object, in lower case and without separators."""
-    return {re.sub(r"[\W_]", "", code).lower() for code in _codes(error, depth=4)}
-
-
-def _codes(error: object, depth: int) -> Iterator[str]:
-    if not isinstance(error, dict) or not depth:
-        return
-    fields = cast("Mapping[str, object]", error)
-    for key in ("code", "type"):
-        if isinstance(value := fields.get(key), str):
-            yield value
-    for key in ("error", "message", "detail"):
-        yield from _codes(fields.get(key), depth - 1)
-
-
 _READ: Final = 2000
 """Characters of the words that are looked at."""
 
+# Codes are compared in lower case and without separators.
 _CONTEXT_CODES: Final = frozenset(
     {
         "contextlengthexceeded",  # OpenAI, Azure, Groq, Cerebras

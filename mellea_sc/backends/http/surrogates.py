@@ -10,32 +10,19 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["HalfCharacters"]
+__all__ = ["joined"]
 
 _HALF: Final = re.compile("[\ud800-\udfff]")
 _FIRST: Final = ("\ud800", "\udbff")
 
 
-class HalfCharacters:
-    """Joins the halves in a text that comes in deltas; one without its other half is U+FFFD."""
+def joined(text: str) -> tuple[str, str]:
+    """A text whose halves are joined, and the first half at its end, which waits for the second, if there is one.
 
-    __slots__ = ("_first",)
-
-    def __init__(self) -> None:
-        self._first = ""
-
-    def join(self, text: str) -> str:
-        """The text so far; a first half at its end waits for the second."""
-        if not self._first and (text.isascii() or not _HALF.search(text)):
-            return text
-        if not text:
-            return ""
-        text = self._first + text
-        self._first = text[-1] if _FIRST[0] <= text[-1] <= _FIRST[1] else ""
-        whole = text[: len(text) - len(self._first)]
-        return whole.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-    def end(self) -> str:
-        """What is left at the end of the text."""
-        first, self._first = self._first, ""
-        return "\ufffd" if first else ""
+    A half without its other is U+FFFD.
+    """
+    if not _HALF.search(text):
+        return text, ""
+    first = text[-1] if _FIRST[0] <= text[-1] <= _FIRST[1] else ""
+    whole = text[: len(text) - len(first)]
+    return whole.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"), first

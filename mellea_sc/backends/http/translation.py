@@ -1,7 +1,7 @@
 """What the HTTP client raises, as the library's errors: translated at this boundary, once.
 
-A caller's client may be of httpx's successor, httpx2, whose errors have the names of httpx's, or go through
-aiohttp. Neither is imported here: what nobody has loaded raises nothing.
+Our own transport's errors have the names of httpx's, and so have those of httpx2. A caller's client may go through
+aiohttp, as our own does. None of these is imported here: what nobody has loaded raises nothing.
 """
 
 from __future__ import annotations
@@ -13,33 +13,67 @@ import sys
 from typing import Final, cast
 
 import anyio
-import httpx
 
 from mellea_sc.backends.http.failures import Failures
 from mellea_sc.core.errors import MelleaError
 
-__all__ = ["client_errors", "is_one_of", "reason_of", "translated"]
+__all__ = [
+    "ConnectError",
+    "LocalProtocolError",
+    "ReadError",
+    "RemoteProtocolError",
+    "TransportError",
+    "WriteError",
+    "client_errors",
+    "is_one_of",
+    "reason_of",
+    "translated",
+]
 
-_OF_HTTPX: Final = (
-    httpx.HTTPError,
-    httpx.InvalidURL,
-    httpx.StreamError,
-    OSError,
-    anyio.BrokenResourceError,
-    anyio.ClosedResourceError,
-)
-"""All that a client of httpx, and the sockets below it, raise."""
+
+class TransportError(Exception):
+    """What our own transport raises."""
+
+
+class ConnectError(TransportError):
+    """There is no way to the server, no TLS with it, or no end of connecting."""
+
+
+class ReadError(TransportError):
+    """The connection was lost while something was awaited."""
+
+
+class WriteError(TransportError):
+    """The connection was lost before the whole request was sent."""
+
+
+class LocalProtocolError(TransportError):
+    """The request cannot be sent."""
+
+
+class RemoteProtocolError(TransportError):
+    """What came is not HTTP, or it ended too early."""
+
+
+_OURS: Final = (TransportError, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 _ELSEWHERE: Final = (
+    ("httpx", ("HTTPError", "InvalidURL", "StreamError")),
     ("httpx2", ("HTTPError", "InvalidURL", "StreamError")),
     ("aiohttp.http_exceptions", ("HttpProcessingError",)),
     ("aiohttp", ("ClientError",)),
 )
 
+_NO_CONNECTION: Final = (
+    *("ConnectError", "ConnectTimeout", "ProxyError"),
+    *("ClientConnectorError", "ClientConnectorCertificateError", "ConnectionTimeoutError"),
+)
+"""There was none yet: httpx's, then aiohttp's."""
+
 
 def client_errors() -> tuple[type[Exception], ...]:
     """All that any client, and the sockets below it, raise."""
-    return _OF_HTTPX + tuple(
+    return _OURS + tuple(
         getattr(module, name)
         for library, names in _ELSEWHERE
         if (module := sys.modules.get(library)) is not None
@@ -51,19 +85,16 @@ def translated(error: Exception, failures: Failures) -> MelleaError:
     """The library's error for one of the client's."""
     reason = reason_of(error)
     tls = _tls_error(error)
-    if tls is not None and (is_one_of(error, "ConnectError") or "CERT" in (tls.reason or "")):
+    if tls is not None and (is_one_of(error, *_NO_CONNECTION) or "CERT" in (tls.reason or "")):
         if isinstance(tls, ssl.SSLCertVerificationError):
             return failures.untrusted(tls.verify_message or reason)
         return failures.not_encrypted(reason)
-    if is_one_of(error, "ServerDisconnectedError") or is_one_of(
-        error.__cause__, "ServerDisconnectedError"
-    ):
-        return failures.interrupted(
-            "the server disconnected"
-        )  # httpx-aiohttp takes it for a time-out
+    # httpx-aiohttp takes a disconnect for a time-out.
+    if any(is_one_of(one, "ServerDisconnectedError") for one in (error, error.__cause__)):
+        return failures.interrupted("the server disconnected")
     if is_one_of(error, "InvalidURL", "UnsupportedProtocol", "LocalProtocolError"):
         return failures.unusable(reason)
-    if is_one_of(error, "ConnectError", "ConnectTimeout", "ProxyError"):
+    if is_one_of(error, *_NO_CONNECTION):
         return failures.unreachable(reason)
     if is_one_of(error, "RemoteProtocolError") and not _is_disconnect(reason):
         return failures.not_http(reason)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator
+from functools import partial
 
 import anyio
-import httpx
 
 from mellea_sc.backends.http.connection import Connection, connect
+from mellea_sc.backends.http.link import Link, Reply
+from mellea_sc.backends.http.translation import ReadError, RemoteProtocolError, WriteError
 
 __all__ = ["DirectTransport"]
 
 
-class DirectTransport(httpx.AsyncBaseTransport):
+class DirectTransport:
     """Speaks to one server, without a proxy, under any event loop.
 
     A request costs the same however many others are under way. The last connection that became free is
@@ -30,83 +31,50 @@ class DirectTransport(httpx.AsyncBaseTransport):
         self._tls = tls
         self._uds = uds
         self._keep_for = keep_for
-        self._kept: deque[Connection] = deque()
+        self._kept: deque[tuple[float, Connection]] = deque()  # each until its time, in the loop's
         self._is_closed = False
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and wait for the head of the response.
-
-        Servers drop idle connections whenever they want to. Where a kept one dies before a byte of an answer
-        has come, nothing was answered: the request is sent once more, on a new connection.
-
-        Raises:
-            httpx.TransportError: no connection, or it broke, or what came is not HTTP.
-
-        Cancellation: the connection is closed.
-        """
+    async def ask(self, link: Link, content: bytes | None) -> Reply:
+        """Send a request and wait for the head of the response; see :meth:`.link.Transport.ask`."""
         kept = await self._next_kept()
         if kept is not None:
             try:
-                return await self._ask(kept, request)
-            except (httpx.NetworkError, httpx.RemoteProtocolError):
+                return await self._ask(kept, link, content)
+            except (ReadError, WriteError, RemoteProtocolError):
                 if kept.has_answered:
                     raise
-        seconds = request.extensions.get("timeout", {}).get("connect")
-        connection = await connect(request.url, self._tls, self._uds, seconds)
-        return await self._ask(connection, request)
+        connection = await connect(link.parts, self._tls, self._uds, link.connect_timeout)
+        return await self._ask(connection, link, content)
 
-    async def _ask(self, connection: Connection, request: httpx.Request) -> httpx.Response:
+    async def _ask(self, connection: Connection, link: Link, content: bytes | None) -> Reply:
         try:
-            head = await connection.ask(request)
+            head = await connection.ask(link, content)
         except BaseException:
             await connection.aclose()
             raise
-        return httpx.Response(
-            head.status_code, headers=head.headers.raw_items(), stream=_Body(connection, self)
-        )
+        headers = head.headers.raw_items()
+        return Reply(head.status_code, headers, connection.read, partial(self._release, connection))
 
     async def _next_kept(self) -> Connection | None:
         now = anyio.current_time()
-        while self._kept and self._kept[0].expires_at <= now:
-            await self._kept.popleft().aclose()
+        while self._kept and self._kept[0][0] <= now:
+            await self._kept.popleft()[1].aclose()
         while self._kept:
-            connection = self._kept.pop()
+            _, connection = self._kept.pop()
             if connection.is_silent():
                 return connection
             await connection.aclose()
         return None
 
-    async def release(self, connection: Connection) -> None:
-        """Keep a connection whose answer was read, if it can be used again."""
+    async def _release(self, connection: Connection) -> None:
+        """Keep a connection for the next request, if nothing can be left of this one; else close it."""
         if self._is_closed or not connection.start_anew():
             await connection.aclose()
         else:
-            connection.expires_at = anyio.current_time() + self._keep_for
-            self._kept.append(connection)
+            self._kept.append((anyio.current_time() + self._keep_for, connection))
 
     async def aclose(self) -> None:
         """Close the connections that are kept; those in use are closed by who uses them."""
         self._is_closed = True
         while self._kept:
-            await self._kept.pop().aclose()
-
-
-class _Body(httpx.AsyncByteStream):
-    """The body of a response, in the pieces in which it comes."""
-
-    def __init__(self, connection: Connection, transport: DirectTransport) -> None:
-        self._connection: Connection | None = connection
-        self._transport = transport
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if self._connection is None or not (data := await self._connection.read()):
-            raise StopAsyncIteration
-        return data
-
-    async def aclose(self) -> None:
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            await self._transport.release(connection)
+            await self._kept.pop()[1].aclose()

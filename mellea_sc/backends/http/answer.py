@@ -1,0 +1,136 @@
+"""The answer in a response: from the bytes of its body to deltas, until it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
+
+from mellea_sc.backends.http.ending import LINGER, Ending
+from mellea_sc.backends.http.surrogates import joined
+from mellea_sc.backends.http.translation import client_errors
+from mellea_sc.core.backend import Delta
+from mellea_sc.core.beginnings import Echo
+from mellea_sc.core.errors import BackendProtocolError, MelleaError
+
+if TYPE_CHECKING:
+    from mellea_sc.backends.http.backend import HttpBackend
+    from mellea_sc.backends.http.exchange import Response
+
+__all__ = ["Answer"]
+
+
+class Answer:
+    """The answer in one response.
+
+    Args:
+        backend: Knows the protocol.
+        response: Where the answer comes from.
+        echo: Takes out of it what it was to go on from; ``None``: there is nothing such.
+        timeout: Seconds that whoever reads the deltas waits for each of them.
+    """
+
+    __slots__ = ("_backend", "_echo", "_ending", "_response", "_timeout")
+
+    def __init__(
+        self, backend: HttpBackend, response: Response, echo: Echo | None, timeout: float
+    ) -> None:
+        self._backend = backend
+        self._response = response
+        self._echo = echo
+        self._timeout = timeout
+        self._ending = Ending()
+
+    async def deltas(self) -> AsyncGenerator[Delta]:
+        """What it says, until it is whole; see :mod:`~mellea_sc.backends.http.ending`.
+
+        Raises:
+            BackendError: it is malformed, reports an error, or has ended before it was whole.
+        """
+        response, ending, echo = self._response, self._ending, self._echo
+        parse, splitter = self._backend.parse, self._backend.splitter()
+        half, half_of_thoughts = "", ""
+        refused: BackendProtocolError | None = None
+        words, ended = "", False
+        while not ended:
+            try:
+                straight = response.straight
+                data = await (response.read() if straight is None else straight())
+            except client_errors() as error:
+                data = response.end_by(error)
+            ended = not data
+            for text in splitter.feed(data) if data else splitter.close():
+                try:
+                    delta = parse(text)
+                except BackendProtocolError as error:
+                    if not ended and ending.grace is None:
+                        raise await self._refusal(text, error) from None
+                    refused, words = error, text  # cut in the middle, or not a part of the answer
+                    continue
+                if delta is None:
+                    if not ending.has_begun:
+                        raise self._backend.failures.interrupted("it ended without an answer")
+                    ending.end()
+                else:
+                    if refused is not None and (delta.text or delta.tool_calls):
+                        raise refused  # it was a part of the answer
+                    if delta.finish_reason is not None or not ending.is_amid:
+                        ending.take(delta)
+                    if half or not delta.text.isascii():
+                        delta.text, half = joined(half + delta.text)
+                    if echo is not None:
+                        delta.text = echo.feed(delta.text)
+                    if delta.reasoning:
+                        delta.reasoning, half_of_thoughts = joined(
+                            half_of_thoughts + delta.reasoning
+                        )
+                    yield delta
+                    if delta.finish_reason is not None and self._backend.ends_with_finish_reason:
+                        ending.end()
+                if (
+                    ending.grace is not None or response.deadline is not None
+                ) and self._bound_the_rest():
+                    ended = True
+                    break
+        if not ending.is_whole or (response.lost is not None and ending.grace is None):
+            raise self._unfinished(splitter.unread or words)
+        rest = "\ufffd" if half else ""
+        if echo is not None:
+            rest = echo.feed(rest) + echo.end()
+        if rest or half_of_thoughts:
+            yield Delta(rest, reasoning="\ufffd" if half_of_thoughts else "")
+
+    def _bound_the_rest(self) -> bool:
+        """Bound how long is still read, now that the answer may be whole; true: nothing more is.
+
+        Where it has gone on after all, nothing is bounded any more.
+        """
+        grace = self._ending.grace
+        if grace is None:
+            self._response.go_on()
+            return False
+        self._response.finish(min(grace, self._timeout / 2))
+        return grace == LINGER
+
+    async def _refusal(self, text: str, error: BackendProtocolError) -> BackendProtocolError:
+        """The error for a text that is no part of an answer."""
+        if self._ending.has_begun or self._response.media_type in self._backend.media_types:
+            return error
+        return self._not_a_stream(await self._response.beginning(text))
+
+    def _not_a_stream(self, body: str) -> BackendProtocolError:
+        wanted = self._backend.media_types[0]
+        return self._backend.failures.not_a_stream(self._response.media_type, wanted, body)
+
+    def _unfinished(self, words: str) -> MelleaError:
+        """The error for a response that has ended before its answer, perhaps with words that are no part of one."""
+        failures, lost = self._backend.failures, self._response.lost
+        if words.lstrip().startswith(("{", "[", "data:")):
+            words = ""  # half a delta
+        if words and not self._ending.has_begun:
+            if self._response.media_type in self._backend.media_types:
+                return failures.malformed(words)
+            return self._not_a_stream(words)
+        if lost is not None:
+            return lost
+        more = f", and with {words!r}" if words else ""
+        return failures.interrupted(f"it ended before its last delta{more}")
