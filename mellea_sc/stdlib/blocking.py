@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from mellea_sc.runtime.failures import shortened
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.portal import refuse_in_event_loop
 
-__all__ = ["RunsBlocking", "blocking_half"]
+if TYPE_CHECKING:
+    from mellea_sc.stdlib.conversation import Conversation
+
+__all__ = ["blocking_half"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class RunsBlocking(Protocol):
-    """What has an event-loop thread for blocking calls."""
-
-    def run_blocking(self, function: Callable[[], Awaitable[T]]) -> T:
-        """Run an async function in the thread, and wait for what it returns."""
-        ...
-
-
-C = TypeVar("C", bound=RunsBlocking)
-
-
 def blocking_half(
-    method: Callable[Concatenate[C, P], Coroutine[object, object, T]],
-) -> Callable[Concatenate[C, P], T]:
+    method: Callable[Concatenate[Conversation, P], Coroutine[object, object, T]],
+) -> Callable[Concatenate[Conversation, P], T]:
     """The blocking half of an a-method: same arguments, same result, which is computed on return."""
     name = method.__name__
 
     @wraps(method)
-    def call(self: C, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self: Conversation, /, *args: P.args, **kwargs: P.kwargs) -> T:
         async def until_computed() -> T:
             result = await method(self, *args, **kwargs)
             if isinstance(result, ModelOutputThunk):

@@ -32,15 +32,7 @@ from mellea_sc.stdlib.arguments import (
 from mellea_sc.stdlib.blocking import blocking_half
 from mellea_sc.stdlib.components import Instruction, Message, Query, Transform
 from mellea_sc.stdlib.session_life import SessionLife
-from mellea_sc.stdlib.session_work import (
-    DEFAULT_STRATEGY,
-    answer,
-    judge,
-    last_prompt,
-    question_of,
-    runs_code,
-    thunk_of,
-)
+from mellea_sc.stdlib.session_work import DEFAULT_STRATEGY, judge, last_prompt, question_of, start
 from mellea_sc.stdlib.stream.request import STREAM_DEFAULTS, StreamRequest
 from mellea_sc.stdlib.turns import Turns
 
@@ -443,13 +435,7 @@ class Conversation:
 
     async def _ask(self, action: Component | Span, given: ActArguments) -> ModelOutputThunk:
         question = question_of(action, given, self._life.options)
-        nursery = await self._life.nursery()
-        thunk = thunk_of(question, nursery)
-        producer = thunk.producer
-        assert producer is not None
-        turn = self._turns.take_turn(producer.stop_throttling, runs_code=runs_code(question))
-        work = partial(answer, question, nursery, turn)
-        producer.start(thunk, work, nursery.tasks, turn.give_up)
+        thunk = start(question, await self._life.nursery(), self._turns)
         if given.get("await_result"):
             async with thunk:
                 await thunk.avalue()

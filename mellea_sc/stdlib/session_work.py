@@ -38,16 +38,14 @@ from mellea_sc.stdlib.preconditions import answer_if_met
 from mellea_sc.stdlib.sampling.plan import does_not_fit
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 from mellea_sc.stdlib.sampling.repairing import RejectionSamplingStrategy
-from mellea_sc.stdlib.turns import Turn
+from mellea_sc.stdlib.turns import Turn, Turns
 
 __all__ = [
     "DEFAULT_STRATEGY",
-    "answer",
     "judge",
     "last_prompt",
     "question_of",
-    "runs_code",
-    "thunk_of",
+    "start",
 ]
 
 DEFAULT_STRATEGY: Final = RejectionSamplingStrategy(loop_budget=2)
@@ -83,21 +81,31 @@ def question_of(action: Component | Span, given: ActArguments, options: ModelOpt
     return Question.of(action, asked, strategy=strategy, format=format)
 
 
-def thunk_of(question: Question, nursery: Nursery) -> ModelOutputThunk:
-    """The thunk of an answer, not yet generating.
+def start(question: Question, nursery: Nursery, turns: Turns) -> ModelOutputThunk:
+    """Start the answer to a question, in a task of the nursery, as a turn of a conversation.
 
     Raises:
         InvalidOption: the model is none that can judge.
+        SessionClosed: the nursery has ended.
+        UsageError: the turn might wait for itself.
     """
     nursery.check_usable()
     check_judges(question.preconditions, nursery.backend)
     if isinstance(strategy := question.strategy, PlannedStrategy):
         check_judges([*strategy.requirements, *question.requirements], nursery.backend)
     options = merge_options(nursery.options, question.model_options)
-    return ModelOutputThunk(nursery, name=describe(question.action), streamed=wants_stream(options))
+    thunk = ModelOutputThunk(
+        nursery, name=describe(question.action), streamed=wants_stream(options)
+    )
+    producer = thunk.producer
+    assert producer is not None
+    turn = turns.take_turn(producer.stop_throttling, runs_code=_runs_code(question))
+    work = partial(_work, question, nursery, turn)
+    producer.start(thunk, work, nursery.tasks, turn.give_up)
+    return thunk
 
 
-def runs_code(question: Question) -> bool:
+def _runs_code(question: Question) -> bool:
     """Whether code of the user's may run while it is answered: a validator, a tool, a strategy."""
     strategy = question.strategy
     if isinstance(question.action, Query | Transform) and question.action.methods:
@@ -105,18 +113,17 @@ def runs_code(question: Question) -> bool:
     if strategy is not None and type(strategy) is not RejectionSamplingStrategy:
         return True
     judging = [] if strategy is None else [*strategy.requirements, *question.requirements]
-    return any(map(has_code, [*question.preconditions, *judging]))
+    return any(map(_has_code, [*question.preconditions, *judging]))
 
 
-def has_code(requirement: Requirement) -> bool:
+def _has_code(requirement: Requirement) -> bool:
     """Whether it is judged by other code than the library's question to a model."""
     return type(requirement) is not Requirement or requirement.validation_fn is not None
 
 
-async def answer(
+async def _work(
     question: Question, nursery: Nursery, turn: Turn, thunk: ModelOutputThunk, sink: Generation
 ) -> None:
-    """What the task of a thunk does: answer a question, in its turn of the conversation."""
     async with turn as ctx:
         await settle(question.action, *not_yet_read(ctx))
         with limited(question.limits), retried(question.retries):
