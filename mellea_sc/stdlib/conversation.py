@@ -33,7 +33,7 @@ from mellea_sc.stdlib.blocking import blocking_half
 from mellea_sc.stdlib.components import Instruction, Message, Query, Transform
 from mellea_sc.stdlib.session_life import SessionLife
 from mellea_sc.stdlib.session_work import DEFAULT_STRATEGY, judge, last_prompt, question_of, start
-from mellea_sc.stdlib.stream.request import STREAM_DEFAULTS, StreamRequest
+from mellea_sc.stdlib.stream.request import STREAM_DEFAULTS, StreamRequest, stream_request
 from mellea_sc.stdlib.turns import Turns
 
 __all__ = ["Conversation"]
@@ -422,7 +422,7 @@ class Conversation:
                 "user_variables and grounding_context go with a description, not with a component"
             )
         take_turn = partial(self._turns.take_turn, runs_code=True)
-        return StreamRequest.of(action, self._backend, take_turn, given)
+        return stream_request(action, self._backend, take_turn, given)
 
     # --- inside ---------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ from mellea_sc.stdlib.stream.events import (
     StreamEvent,
     StreamingDoneEvent,
 )
-from mellea_sc.stdlib.stream.request import STREAM_DEFAULTS, StreamRequest
+from mellea_sc.stdlib.stream.request import STREAM_DEFAULTS, StreamRequest, stream_request
 from mellea_sc.stdlib.stream.result import StreamChunkingResult
 from mellea_sc.stdlib.turns import Turns
 
@@ -123,4 +123,4 @@ def stream_with_chunking(
     Cancellation: a run belongs to its session (or its block), not to who awaits its result.
     """
     turns = Turns(ctx, in_order=False)
-    return StreamRequest.of(action, backend, partial(turns.take_turn, runs_code=True), given)
+    return stream_request(action, backend, partial(turns.take_turn, runs_code=True), given)

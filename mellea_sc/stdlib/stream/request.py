@@ -32,7 +32,7 @@ from mellea_sc.stdlib.stream.result import StreamChunkingResult
 from mellea_sc.stdlib.stream.run import StreamRun
 from mellea_sc.stdlib.turns import Turn
 
-__all__ = ["STREAM_DEFAULTS", "StreamRequest"]
+__all__ = ["STREAM_DEFAULTS", "StreamRequest", "stream_request"]
 
 DEFAULT_VALIDATOR_TIMEOUT: Final = 120.0
 
@@ -74,32 +74,6 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         self._name = describe(question.action)
         self._result: StreamChunkingResult | None = None
         self._used = False
-
-    @classmethod
-    def of(
-        cls,
-        action: Component | Span,
-        backend: Backend,
-        turn: Callable[[Callable[[], None]], Turn],
-        given: StreamArguments,
-    ) -> StreamRequest:
-        """The request from the arguments as a user gives them.
-
-        Raises:
-            InvalidOption: one of them is not usable.
-            Exception: as a precondition's ``__copy__`` raises it.
-        """
-        given = {**STREAM_DEFAULTS, **given}
-        strategy, format = given.get("strategy"), checked(given.get("format"))
-        options = StreamOptions(
-            chunking=given.get("chunking"),
-            lane_buffer=given.get("lane_buffer", DEFAULT_LANE_BUFFER),
-            validator_timeout=given.get("validator_timeout"),
-            lookahead=given.get("lookahead"),
-            hold_back=given.get("hold_back", False),
-        )
-        question = Question.of(action, given, strategy=strategy, format=format)
-        return cls(question, options, turn, backend, given.get("validation_backend"))
 
     def __await__(self) -> Generator[object, None, StreamChunkingResult]:
         return self.__aenter__().__await__()
@@ -228,3 +202,28 @@ async def _own_nursery(backend: Backend, session: Nursery | None) -> AsyncGenera
         name="a stream of its own",
     ) as nursery:
         yield nursery
+
+
+def stream_request(
+    action: Component | Span,
+    backend: Backend,
+    turn: Callable[[Callable[[], None]], Turn],
+    given: StreamArguments,
+) -> StreamRequest:
+    """The request from the arguments as a user gives them.
+
+    Raises:
+        InvalidOption: one of them is not usable.
+        Exception: as a precondition's ``__copy__`` raises it.
+    """
+    given = {**STREAM_DEFAULTS, **given}
+    strategy, format = given.get("strategy"), checked(given.get("format"))
+    options = StreamOptions(
+        chunking=given.get("chunking"),
+        lane_buffer=given.get("lane_buffer", DEFAULT_LANE_BUFFER),
+        validator_timeout=given.get("validator_timeout"),
+        lookahead=given.get("lookahead"),
+        hold_back=given.get("hold_back", False),
+    )
+    question = Question.of(action, given, strategy=strategy, format=format)
+    return StreamRequest(question, options, turn, backend, given.get("validation_backend"))
