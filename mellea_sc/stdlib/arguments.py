@@ -79,30 +79,10 @@ def keyword_arguments(
         arguments: The ``TypedDict``.
         defaults: What an argument is when it is not given, where that is not ``None``.
     """
-    types = {  # under `from __future__ import annotations`, a ForwardRef around the text
-        name: getattr(kind, "__forward_arg__", kind)
-        for name, kind in arguments.__annotations__.items()
-    }
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
-        signature = inspect.signature(function)
-        *own, given = signature.parameters.values()
-        assert given.kind is inspect.Parameter.VAR_KEYWORD
-        documentation = inspect.getdoc(function) or ""  # there is none under `python -OO`
-        described = re.findall(r"^    (\w+): ", documentation, re.MULTILINE)
-        order = {name: number for number, name in enumerate(described)}
-        shared = [
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=kind
-            )
-            for name, kind in types.items()
-        ]
-        positional = [one for one in own if one.kind is not inspect.Parameter.KEYWORD_ONLY]
-        by_keyword = sorted(
-            [*own[len(positional) :], *shared],
-            key=lambda one: order.get(one.name, len(order)),
-        )
-        accepted = frozenset(one.name for one in [*own, *shared])
+        signature = _signature_of(function, arguments, defaults)
+        accepted = frozenset(signature.parameters)
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -114,7 +94,34 @@ def keyword_arguments(
             with shortened():
                 return function(*args, **kwargs)
 
-        vars(call)["__signature__"] = signature.replace(parameters=[*positional, *by_keyword])
+        vars(call)["__signature__"] = signature
         return call
 
     return decorate
+
+
+def _signature_of(
+    function: Callable[..., object], arguments: type[object], defaults: Mapping[str, object]
+) -> inspect.Signature:
+    """Its signature, with the arguments in the place of ``**given``."""
+    signature = inspect.signature(function)
+    *own, given = signature.parameters.values()
+    assert given.kind is inspect.Parameter.VAR_KEYWORD
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    documentation = inspect.getdoc(function) or ""  # there is none under `python -OO`
+    described = re.findall(r"^    (\w+): ", documentation, re.MULTILINE)
+    order = {name: number for number, name in enumerate(described)}
+    shared = [
+        # under `from __future__ import annotations`, a type is a ForwardRef around its text
+        given.replace(
+            name=name,
+            kind=keyword,
+            default=defaults.get(name),
+            annotation=getattr(kind, "__forward_arg__", kind),
+        )
+        for name, kind in arguments.__annotations__.items()
+    ]
+    positional = [one for one in own if one.kind is not keyword]
+    by_keyword = [*own[len(positional) :], *shared]
+    by_keyword.sort(key=lambda one: order.get(one.name, len(order)))
+    return signature.replace(parameters=[*positional, *by_keyword])

@@ -82,11 +82,9 @@ def start_session(
         backend = make_backend(backend_name, model_id, **settings)
     elif any(given is not None for given in (backend_name, model_id, *settings.values())):
         raise InvalidOption("give either a backend, or its name and settings, not both")
-    if context_type == "chat":
-        ctx = ChatContext()
     return MelleaSession(
         backend,
-        ctx,
+        ChatContext() if context_type == "chat" else ctx,
         model_options=model_options,
         on_error=on_error,
         max_concurrency=max_concurrency,
