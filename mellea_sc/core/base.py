@@ -217,7 +217,7 @@ class Context(abc.ABC):
     limit with :attr:`remembers` how long a chain is kept.
     """
 
-    __slots__ = ("_item", "_listed", "_previous", "_rendered")
+    __slots__ = ("_item", "_listed", "_previous", "reading")
 
     remembers: ClassVar[int | None] = None
     """How many of the newest items are kept; ``None``: all."""
@@ -228,9 +228,8 @@ class Context(abc.ABC):
         self._previous: Context | None = None
         self._item: Span | None = None
         self._listed: tuple[Span, ...] | None = None
-        self._rendered: object = (
-            None  # what prompt.py has read of it, so that no turn is read twice
-        )
+        self.reading: object = None
+        """What ``core/prompt.py`` has read of it, so that no turn is read twice. Not for users."""
 
     def without_items(self) -> Self:
         """A context of the same kind and settings in which nothing was said."""

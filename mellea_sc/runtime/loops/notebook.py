@@ -7,6 +7,7 @@ kernel, which waits for the cell anyway; and Ctrl-C, the notebook's "interrupt",
 
 from __future__ import annotations
 
+import inspect
 import sys
 from types import FrameType
 
@@ -29,7 +30,7 @@ def in_cell() -> bool:
     """Whether the caller is the code of a cell: not a task beside it, whose waiting would hold up the cell."""
     if "ipykernel" not in sys.modules:
         return False
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = inspect.currentframe()
     while frame is not None:
         if (
             frame.f_code.co_name == "run_code"
