@@ -343,7 +343,7 @@ class Nursery:
             WrongEventLoop: it belongs to another event loop.
         """
         self.check_usable()
-        self._start_host(tell_if_never_started(guest.run, guest.has_left), name=guest.name)
+        self._start_host(guest.run, name=guest.name, on_never_started=guest.has_left)
         self._guests.add(guest)
 
     def dismiss(self, guest: AdoptedNursery) -> None:
@@ -368,12 +368,14 @@ class Nursery:
 
     def _start_host(
         self,
-        function: Callable[[*tuple[*PosArgs]], Coroutine[object, object, None]],
-        *args: *PosArgs,
+        function: Callable[[], Coroutine[object, object, None]],
+        *,
         name: str,
+        on_never_started: Callable[[], None] = lambda: None,
     ) -> None:
         # in the nursery's own context: in that of who asked first, the task would keep all of it alive
-        self._context.run(partial(self._hosts.start_soon, function, *args, name=name))
+        begin = tell_if_never_started(function, on_never_started)
+        self._context.run(partial(self._hosts.start_soon, begin, name=name))
 
     async def connection(self) -> Backend:
         """The backend with its connections open; they are opened by the first who asks.
@@ -397,7 +399,7 @@ class Nursery:
             if not self._watch.is_running:
                 self._start_watch()
             self._link = _Link(OwnError(self.unobserved))
-            self._start_host(self._host, self._link, name=f"connections of {self.name}")
+            self._start_host(partial(self._host, self._link), name=f"connections of {self.name}")
         return self._link
 
     async def _host(self, link: _Link) -> None:

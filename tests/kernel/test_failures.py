@@ -203,7 +203,7 @@ async def test_a_server_that_is_not_there_is_told_of_without_the_insides_of_a_cl
         async with start_session("ollama", "x", base_url="http://127.0.0.1:9") as m:
             with pytest.raises(BackendUnreachable) as caught:
                 await m.achat("?")
-    assert ours_in(caught.value) == ["respond"]
+    assert ours_in(caught.value) == ["ask"]
     for one in chain_of(caught.value)[1:]:
         assert len(traceback.extract_tb(one.__traceback__)) == 1
 

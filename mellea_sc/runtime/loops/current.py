@@ -241,14 +241,21 @@ def tell_if_never_started(
     if _is_trio():
         return function
     has_begun = False
+    coroutines: list[Coroutine[object, object, None]] = []
 
-    async def begin() -> None:
+    async def run() -> None:
         nonlocal has_begun
         has_begun = True
         await function()
 
+    def begin() -> Coroutine[object, object, None]:
+        coroutines.append(run())
+        return coroutines[0]
+
     def check() -> None:
         if not has_begun:
+            for coroutine in coroutines:
+                coroutine.close()  # or Python warns that nobody has awaited it
             on_never_started()
 
     after_first_steps(check)
