@@ -175,7 +175,7 @@ class _View:
             for reason, text in self._given_up
         ]
         verdicts = [(one.label, one.word, one.reason) for one in self._verdicts]
-        return "".join([text_of_answer(tail, self._told()), *given_up, table_of(verdicts)])
+        return "".join([text_of_answer(tail, self._status()), *given_up, table_of(verdicts)])
 
     def plain(self) -> str:
         """The text, and how it stands in a few lines."""
@@ -185,11 +185,11 @@ class _View:
         """How it stands."""
         failed = [one for one in self._verdicts if one.word == "fail"]
         return [
-            f"[{self._told()}]",
+            f"[{self._status()}]",
             *(f"✗ {one.label}" + (f": {one.reason}" if one.reason else "") for one in failed),
         ]
 
-    def _told(self) -> str:
+    def _status(self) -> str:
         if self.ended:
             error = self._shown.error
             why = "" if error is None else f": {type(error).__name__}: {error}"

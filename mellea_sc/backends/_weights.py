@@ -137,11 +137,11 @@ async def fetch(weights: Weights, progress: ProgressCallback) -> Path:
     """
     target = cache_directory() / f"{weights.sha256[:12]}-{Path(weights.member).name}"
     while not await _is_whole(target, weights, progress):
-        if target in _on_their_way:  # fetched by somebody else in this process
+        if target in _being_fetched:  # fetched by somebody else in this process
             progress(Progress("fetching"))
             await anyio.sleep(_LOOK_EVERY)
             continue
-        _on_their_way.add(target)
+        _being_fetched.add(target)
         try:
             await _fetch_to(target, weights, progress)
         except OSError as error:
@@ -150,11 +150,11 @@ async def fetch(weights: Weights, progress: ProgressCallback) -> Path:
                 "another directory, or give the path of a GGUF file as model_id"
             ) from error
         finally:
-            _on_their_way.discard(target)
+            _being_fetched.discard(target)
     return target
 
 
-_on_their_way: set[Path] = set()
+_being_fetched: set[Path] = set()
 
 
 async def _is_whole(target: Path, weights: Weights, progress: ProgressCallback) -> bool:

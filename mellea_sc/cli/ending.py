@@ -70,11 +70,11 @@ def end_with(
         options = loop_options() if loop == "asyncio" else {}
         status = anyio.run(command, *args, backend=loop, backend_options=options)
     except BaseException as error:  # noqa: ASYNC103, BLE001 - this is where every error ends
-        status = _told(error, debug=debug)
+        status = _report(error, debug=debug)
     sys.exit(status)
 
 
-def _told(error: BaseException, *, debug: bool) -> int:
+def _report(error: BaseException, *, debug: bool) -> int:
     """Tell people of an error; what is left of it is a status."""
     trace = "".join(traceback.format_exception(error)) if debug else ""
     errors = list(_leaves(error))

@@ -13,7 +13,7 @@ from mellea_sc.cli.ending import BACKEND, CUT_OFF, INTERRUPTED, INVALID, VALID
 from mellea_sc.core.plain_text import harmless
 from mellea_sc.stdlib.stream.result import StreamChunkingResult
 
-__all__ = ["STOPPED", "Outcome", "outcome_of", "told_of"]
+__all__ = ["STOPPED", "Outcome", "details_of", "outcome_of"]
 
 
 @attrs.frozen
@@ -59,7 +59,7 @@ def _cut_off_by(reason: str | None, max_tokens: int | None) -> str:
     return f"cut off by --max-tokens {max_tokens}"
 
 
-def told_of(result: StreamChunkingResult) -> list[str]:
+def details_of(result: StreamChunkingResult) -> list[str]:
     """Tokens, times and the rest, as far as they are known. The time is that of the trace, judges included."""
     generation, said = result.generation, list[str]()
     if (usage := generation.usage) is not None:

@@ -29,7 +29,7 @@ from mellea_sc.backends.local import Progress
 from mellea_sc.cli.ending import VALID
 from mellea_sc.cli.lanes import LaneView
 from mellea_sc.cli.lines import console_on, hanging, story
-from mellea_sc.cli.outcome import outcome_of, told_of
+from mellea_sc.cli.outcome import details_of, outcome_of
 from mellea_sc.cli.text_out import TextOut
 from mellea_sc.core.plain_text import harmless
 from mellea_sc.stdlib.stream.events import (
@@ -195,16 +195,16 @@ class TerminalShow:
         return Group(self._spinner, *bar)
 
     def _summarise(self, result: StreamChunkingResult) -> None:
-        outcome, told = outcome_of(result, self._max_tokens), told_of(result)
+        outcome, details = outcome_of(result, self._max_tokens), details_of(result)
         lines: list[Text] = []
         if self._brief and outcome.status == VALID and not self._explain:
-            told = [one for one in told if one.endswith("in all")]
+            details = [one for one in details if one.endswith("in all")]
         else:
             lines += self._lanes.lines(self._console)
         last = (
             Text()
             .append(outcome.words, outcome.style)
-            .append("".join(f", {one}" for one in told), "dim")
+            .append("".join(f", {one}" for one in details), "dim")
         )
         lines += hanging(self._console, "  ", "  ", last)
         if self._explain:

@@ -235,7 +235,7 @@ class BackendWrapper(Backend):
         return self.inner.open(request)
 
 
-class _OfTheInner:
+class _Delegated:
     """An attribute that is looked up in the wrapped backend, unless the wrapper has one of its own."""
 
     def __init__(self, name: str) -> None:
@@ -246,4 +246,4 @@ class _OfTheInner:
 
 
 for _name in Backend.__annotations__:
-    setattr(BackendWrapper, _name, _OfTheInner(_name))
+    setattr(BackendWrapper, _name, _Delegated(_name))

@@ -48,7 +48,7 @@ class GenerationInfo:
         """Whether the server has broken the answer off, so that its text may end anywhere."""
         return self.finish_reason in BROKEN_OFF
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Model, tokens and time, as far as they are known, to follow something in a line for people."""
         said = [self.model] if self.model else []
         if self.usage is not None:

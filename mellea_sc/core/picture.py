@@ -94,7 +94,7 @@ def _bar(row: _Row, number: int, end: float) -> Iterator[str]:
         if len(name) <= room
         else f"{trace.what[: room - len(trace.outcome) - 3]}…: {trace.outcome}"
     )
-    yield f"<g><title>{html.escape(_told(trace))}</title>"
+    yield f"<g><title>{html.escape(_tooltip(trace))}</title>"
     yield f'<rect x="0" y="{top}" width="{WIDTH}" height="{ROW}" opacity="0"/>'
     yield f'<text x="{4 + 14 * row.depth}" y="{top + 16}">{html.escape(shown)}</text>'
     yield f'<rect x="{begin}" y="{top + 5}" width="{width}" height="{ROW - 10}" rx="3" fill="{tone}" fill-opacity="0.8"/>'
@@ -104,7 +104,7 @@ def _bar(row: _Row, number: int, end: float) -> Iterator[str]:
     yield "</g>"
 
 
-def _told(trace: Trace) -> str:
+def _tooltip(trace: Trace) -> str:
     said = (
         f"{trace.what}: {trace.outcome}, {trace.began:.2f} s to {trace.ended:.2f} s, {trace.tokens}"
     )

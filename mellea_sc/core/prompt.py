@@ -7,12 +7,12 @@ from typing import Final, cast
 
 import attrs
 
+from mellea_sc.core.answer_prefix import AnswerPrefix
 from mellea_sc.core.backend import ChatMessage
 from mellea_sc.core.base import Component, Context, Span, Thunk, role_of, text_of
-from mellea_sc.core.beginnings import Beginning
 from mellea_sc.core.model_options import ModelOption, ModelOptions
 
-__all__ = ["GO_ON", "beginning_of", "messages_for", "not_yet_read"]
+__all__ = ["GO_ON", "answer_prefix_of", "messages_for", "not_yet_read"]
 
 GO_ON: Final = "Continue your answer."
 """More words than these make a small model begin anew, see benchmarks/PROMPTING.md."""
@@ -43,10 +43,10 @@ def messages_for(
     return tuple(messages)
 
 
-def beginning_of(action: Span, *, prefills: bool) -> Beginning | None:
+def answer_prefix_of(action: Span, *, prefills: bool) -> AnswerPrefix | None:
     """What the answer to an action has to begin with, where the action says so."""
     if isinstance(action, Component) and (beginning := action.assistant_prefix()):
-        return Beginning(beginning, beginning, asked=not prefills)
+        return AnswerPrefix(beginning, beginning, asked=not prefills)
     return None
 
 

@@ -48,7 +48,7 @@ async def wait_for_all_mots(mots: Iterable[ModelOutputThunk]) -> None:
     try:
         for producer in producers:
             producer.stop_throttling()
-            producer.when_ended(ended)
+            producer.add_ended_callback(ended)
         if producers:
             await settled.wait()
         # who is cancelled together with the generations is cancelled, and sees no failure
@@ -56,7 +56,7 @@ async def wait_for_all_mots(mots: Iterable[ModelOutputThunk]) -> None:
     finally:
         if left:
             for producer in producers:
-                producer.never_mind(ended)
+                producer.remove_ended_callback(ended)
     if failed is not None:
         await _stop_all(producers)
         await anyio.lowlevel.checkpoint()

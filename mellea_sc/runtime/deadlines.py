@@ -1,9 +1,9 @@
-"""Bounded waits: one timer for all the waits of a nursery, however often each of them begins anew.
+"""Bounded waits: one timer for all the waits of a nursery, however often each of them is restarted.
 
-The wait for a delta is bounded, and begins anew with every delta; so is that for a validator, with every
-piece that it judges. A timer for each wait would have to be set and cleared as often; here a wait begins
-anew by an assignment, and one task sleeps until the first limit could be exceeded, looks which ones are,
-and sleeps on. So most limits never meet a timer.
+The wait for a delta is bounded, and is restarted by every delta; the wait for a validator, by every piece that
+it judges. A cancel scope with a deadline for each wait would cost a timer of the event loop each time. Here
+restarting a wait is one assignment to :attr:`WaitTimeout.since`. One task sleeps until the first timeout that
+could be due, cancels the waits that are, and sleeps on. So most waits never touch a timer of the loop.
 """
 
 from __future__ import annotations
@@ -21,46 +21,49 @@ from mellea_sc.runtime.loops.current import clock
 __all__ = ["DeadlineTimer", "WaitTimeout"]
 
 RESOLUTION: Final = 0.001
-"""Seconds by which a limit may be early: those that are due together are exceeded together."""
+"""Seconds by which a timeout may fire early, so that timeouts that are due together need one wake-up."""
 
 
 class DeadlineTimer:
-    """The limits of one nursery, and the task that looks after them."""
+    """The timeouts of one nursery, and the task that fires them."""
 
     def __init__(self) -> None:
         self.now: Callable[[], float] = clock()
         self.is_running: bool = False
-        """Whether somebody has seen to it that :meth:`run` does."""
+        """Whether a task for :meth:`run` has been started."""
         self._limits: set[WaitTimeout] = set()
         self._context = copy_context()
-        self._nap = anyio.CancelScope()
-        self._life = anyio.CancelScope()
+        self._sleep_scope = anyio.CancelScope()
+        self._run_scope = anyio.CancelScope()
 
     def limit(self, seconds: float, scope: anyio.CancelScope | None = None) -> WaitTimeout:
-        """A limit for a wait; see :class:`WaitTimeout`."""
+        """A timeout for a wait; see :class:`WaitTimeout`."""
         return WaitTimeout(self, seconds, scope)
 
     async def run(self) -> None:
-        """Cancel the waits that have exceeded their limits, until :meth:`close`."""
-        with self._life:
+        """Cancel the waits whose timeout is due, until :meth:`close`."""
+        with self._run_scope:
             while True:
-                with anyio.CancelScope(deadline=self._first_due()) as self._nap:
+                # A sleep that can be shortened: add() moves the deadline of this scope. A wait that has been
+                # restarted meanwhile makes the task wake up for nothing, once per timeout and not per delta.
+                with anyio.CancelScope(deadline=self._first_due()) as self._sleep_scope:
                     await anyio.sleep_forever()
                 soon = self.now() + RESOLUTION
+                # a list, because exceed() removes the timeout from the set
                 for limit in [limit for limit in self._limits if limit.due <= soon]:
                     limit.exceed()
 
     def close(self) -> None:
-        """No wait is bounded any more."""
-        self._life.cancel()
+        """End the task: no wait is bounded any more."""
+        self._run_scope.cancel()
 
     def add(self, limit: WaitTimeout) -> None:
         """A wait begins."""
         self._limits.add(limit)
         due = limit.since + limit.seconds
-        if due < self._nap.deadline:
-            # not in the caller's context, which the timer would keep alive with all that is in it
-            self._context.run(setattr, self._nap, "deadline", due)
+        if due < self._sleep_scope.deadline:
+            # asyncio's timer handle keeps alive the context in which it is set: that must not be the caller's
+            self._context.run(setattr, self._sleep_scope, "deadline", due)
 
     def remove(self, limit: WaitTimeout) -> None:
         """A wait is over."""
@@ -71,39 +74,39 @@ class DeadlineTimer:
 
 
 class WaitTimeout:
-    """A bound on each of the waits within a block; what takes longer is cancelled.
+    """A timeout for each single wait within a block; a wait that takes longer is cancelled.
 
     Args:
-        watch: Looks after it.
+        timer: Fires it.
         seconds: How long each wait may take; may be infinite.
-        scope: What it cancels. Whoever has entered it says by :meth:`resume` and :meth:`pause` when the block
-            begins and ends, and sees by :attr:`is_exceeded` what has cancelled it. ``None``: a scope of its own,
-            and the block is that of the limit.
+        scope: The scope that it cancels, entered by somebody else, who calls :meth:`resume` and :meth:`pause` at
+            the begin and end of the waiting, and can tell by :attr:`is_exceeded` whether this has cancelled it.
+            ``None``: a scope of its own, which is entered and left with this context manager.
     """
 
-    __slots__ = ("_scope", "_watch", "is_exceeded", "seconds", "since")
+    __slots__ = ("_scope", "_timer", "is_exceeded", "seconds", "since")
 
     since: float
-    """When the wait began; set it to begin anew."""
+    """When the wait began; set it to restart the wait."""
     is_exceeded: bool
     """Whether a wait has taken too long, and was cancelled."""
 
     def __init__(
-        self, watch: DeadlineTimer, seconds: float, scope: anyio.CancelScope | None = None
+        self, timer: DeadlineTimer, seconds: float, scope: anyio.CancelScope | None = None
     ) -> None:
-        self._watch = watch
+        self._timer = timer
         self._scope = anyio.CancelScope() if scope is None else scope
         self.seconds: float = seconds
         self.is_exceeded = False
 
     @property
     def due(self) -> float:
-        """When the wait has taken too long."""
+        """The time at which the wait has taken too long."""
         return self.since + self.seconds
 
     @property
     def was_exceeded(self) -> bool:
-        """Whether the block was ended by the limit."""
+        """Whether the block was ended by the timeout."""
         return self._scope.cancelled_caught
 
     def __enter__(self) -> Self:
@@ -121,17 +124,17 @@ class WaitTimeout:
         return self._scope.__exit__(exc_type, exc, tb)
 
     def pause(self) -> None:
-        """What is waited for now may take any time."""
-        self._watch.remove(self)
+        """Stop the clock: the next waits are not bounded."""
+        self._timer.remove(self)
 
     def resume(self) -> None:
-        """The next wait begins."""
-        self.since = self._watch.now()
-        self._watch.add(self)
+        """Start the clock for the next wait."""
+        self.since = self._timer.now()
+        self._timer.add(self)
 
     def exceed(self) -> None:
         """Cancel the wait: it has taken too long."""
         self.pause()
-        # who is cancelled for another reason may take long to end, and is not late
+        # A block that is being cancelled for another reason may take long for its cleanup: that is not late.
         self.is_exceeded = not self._scope.cancel_called
         self._scope.cancel("it took too long")

@@ -134,7 +134,7 @@ class Engine:
         """
         await self.child.wait(_NOTICE_DEATH)
         if self.child.has_ended():
-            raise EngineError(self._epitaph("the embedded engine died")) from error
+            raise EngineError(self._death_message("the embedded engine died")) from error
 
     def _look(self) -> bool:
         if self._is_ready and not self.child.has_ended():
@@ -145,7 +145,7 @@ class Engine:
             if "error" in report:
                 self._failure = self._why_not_started(report)
             elif ended:
-                self._failure = self._epitaph(
+                self._failure = self._death_message(
                     "the embedded engine died"
                     if self._is_ready
                     else "the embedded engine did not start"
@@ -164,7 +164,7 @@ class Engine:
                 return False
         raise EngineError(self._failure)
 
-    def _epitaph(self, what: str) -> str:
+    def _death_message(self, what: str) -> str:
         words = self.child.last_words()
         return f"{what} ({self.child.how_it_ended()})" + (f"; it said:\n{words}" if words else "")
 

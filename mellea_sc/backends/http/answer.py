@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from mellea_sc.backends.http.ending import LINGER, Ending
 from mellea_sc.backends.http.surrogates import joined
 from mellea_sc.backends.http.translation import client_errors
+from mellea_sc.core.answer_prefix import EchoFilter
 from mellea_sc.core.backend import Delta
-from mellea_sc.core.beginnings import Echo
 from mellea_sc.core.errors import BackendProtocolError, MelleaError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Answer:
     __slots__ = ("_backend", "_echo", "_ending", "_response", "_timeout")
 
     def __init__(
-        self, backend: HttpBackend, response: Response, echo: Echo | None, timeout: float
+        self, backend: HttpBackend, response: Response, echo: EchoFilter | None, timeout: float
     ) -> None:
         self._backend = backend
         self._response = response

@@ -19,8 +19,8 @@ from mellea_sc.backends.http.environment import ClientSettings, proxy_for
 from mellea_sc.backends.http.failures import Advice, Failures
 from mellea_sc.backends.http.json_values import Json, parse_object
 from mellea_sc.backends.http.lines import Splitter
+from mellea_sc.core.answer_prefix import EchoFilter
 from mellea_sc.core.backend import Backend, Delta, GenerationRequest
-from mellea_sc.core.beginnings import Echo
 from mellea_sc.core.errors import BackendRejected, InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout
 
@@ -40,7 +40,7 @@ def messages_in(request: GenerationRequest) -> list[dict[str, object]]:
 
 
 @attrs.define(eq=False)
-class _Learned:
+class _ServerTraits:
     """What was found out about a server; a backend shares it with its connected copies.
 
     Args:
@@ -95,7 +95,7 @@ class HttpBackend(Backend):
         self._settings = settings
         self.link: Link | None = None
         """The way to the server, where the backend is connected."""
-        self._learned = _Learned()
+        self._traits = _ServerTraits()
         self.failures: Failures = Failures(f"{self.provider} at {address}", advice, address.secrets)
 
     def __repr__(self) -> str:
@@ -163,18 +163,20 @@ class HttpBackend(Backend):
             answer = Answer(self, response, echo, stream_timeout(request.options))
             async with aclosing(answer.deltas()) as deltas:
                 yield deltas
-        if echo is not None and echo.was_heard is not None:
-            self._learned.repeats = self._learned.repeats or echo.was_heard
+        if echo is not None and echo.found is not None:
+            self._traits.repeats = self._traits.repeats or echo.found
 
-    def _echo(self, request: GenerationRequest) -> Echo | None:
+    def _echo(self, request: GenerationRequest) -> EchoFilter | None:
         """What takes the beginning out of an answer that was to go on from it.
 
         A server that once has not repeated it is known not to: a text that happens to begin so again is left alone.
         """
-        if self._learned.repeats is False or not request.messages:
+        if self._traits.repeats is False or not request.messages:
             return None
         last = request.messages[-1]
-        return Echo(last.content) if last.role == "assistant" and last.content.strip() else None
+        return (
+            EchoFilter(last.content) if last.role == "assistant" and last.content.strip() else None
+        )
 
     async def _respond(self, link: Link, request: GenerationRequest) -> Response:
         """The response, once the server has been asked in a way that it understands."""

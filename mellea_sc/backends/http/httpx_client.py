@@ -43,25 +43,25 @@ class HttpxTransport:
         )
         if content is not None:
             request.stream = _in_one_piece(cast("Hashable", type(request.stream)))(content)
-        watch = _Watch()
+        tracker = _RequestTracker()
         try:
-            return _reply(await self._send(request, watch))
+            return _reply(await self._send(request, tracker))
         except client_errors():
-            if not watch.was_given_up:
+            if not tracker.was_given_up:
                 raise
-        return _reply(await self._send(request, _Watch()))
+        return _reply(await self._send(request, _RequestTracker()))
 
-    async def _send(self, request: httpx.Request, watch: _Watch) -> httpx.Response:
-        request.extensions = {**request.extensions, "trace": watch}
+    async def _send(self, request: httpx.Request, tracker: _RequestTracker) -> httpx.Response:
+        request.extensions = {**request.extensions, "trace": tracker}
         try:
             return await self._client.send(request, stream=True)
         except client_errors() as error:
-            if watch.is_cut_off and is_one_of(error, "ReadError", "RemoteProtocolError"):
+            if tracker.is_cut_off and is_one_of(error, "ReadError", "RemoteProtocolError"):
                 raise WriteError(reason_of(error)) from error
             raise
         except BaseException:
             with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
-                await watch.abandon()
+                await tracker.abandon()
             raise
 
     async def aclose(self) -> None:
@@ -138,7 +138,7 @@ class _Content:
         return self._content
 
 
-class _Watch:
+class _RequestTracker:
     """Watches over the connection of a request until the request goes out on it, and an answer begins.
 
     A cancellation that comes between a new connection and the request, or within the TLS handshake, makes

@@ -11,13 +11,13 @@ from mellea_sc.stdlib.components.instruction import Instruction, listed
 from mellea_sc.stdlib.components.message import Message
 from mellea_sc.stdlib.context import ChatContext
 
-__all__ = ["GoingOn", "WithFeedback", "going_on"]
+__all__ = ["Continuation", "WithFeedback", "continuation_of"]
 
 _FAILED: Final = "an earlier answer failed by this: {}"
 """In the list of requirements, before the task. Behind it, a small model talks about answers."""
 
 
-class _Around(Component):
+class _WrappedAction(Component):
     """Another action, asked otherwise."""
 
     def __init__(self, action: Component | Span) -> None:
@@ -51,7 +51,7 @@ class _Around(Component):
         return self.action.parse(text) if isinstance(self.action, Component) else text
 
 
-class WithFeedback(_Around):
+class WithFeedback(_WrappedAction):
     """An action, and why an earlier answer to it was rejected.
 
     Args:
@@ -75,7 +75,7 @@ class WithFeedback(_Around):
         return f"{listed(lines)}\n\n{super().format_for_llm()}"
 
 
-class GoingOn(_Around):
+class Continuation(_WrappedAction):
     """An action whose answer has begun: the model writes on from there.
 
     Args:
@@ -92,7 +92,7 @@ class GoingOn(_Around):
         return self._beginning
 
 
-def going_on(
+def continuation_of(
     action: Component | Span, ctx: Context, beginning: Thunk, *, prefills: bool
 ) -> tuple[Component | Span, Context]:
     """What to ask, in which conversation, for the rest of an answer.
@@ -105,7 +105,7 @@ def going_on(
             it is asked to.
     """
     if prefills:
-        return GoingOn(action, beginning.value), ctx
+        return Continuation(action, beginning.value), ctx
     # whatever kind of context it is: one that forgets would not show what is to be gone on with
     said: Context = ChatContext()
     for item in [*ctx.view_for_generation(), action, beginning]:

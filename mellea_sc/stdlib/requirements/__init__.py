@@ -8,7 +8,7 @@ repetition.py   loops
 sensitive.py    secrets and personal data; kinds/: what they look like
 judge.py        a model that scores the answer
 making.py       short ways to make a requirement of your own
-watching.py     what most of these are made of: a chunking whose pieces carry verdicts; pieces.py: these
+scanned.py     what most of these are made of: a chunking whose pieces carry verdicts; pieces.py: these
 
 A requirement's module is imported when it is first used.
 """

@@ -17,7 +17,7 @@ from mellea_sc.core.requirement import (
 from mellea_sc.runtime.checks.cutter import Cutter
 from mellea_sc.stdlib.chunking import resolve_chunking
 from mellea_sc.stdlib.requirements.making import simple_validate
-from mellea_sc.stdlib.requirements.watching import Piece, Watch, Watched
+from mellea_sc.stdlib.requirements.scanned import Piece, ScannedRequirement, Scanner
 
 if TYPE_CHECKING:
     import regex
@@ -32,7 +32,7 @@ LONGEST_GRAPHEME: Final = 64
 """Characters that are never cut apart; Unicode's "stream-safe" text has at most 31 in one grapheme."""
 
 
-class _AtMost(Watched):
+class _AtMost(ScannedRequirement):
     """Counts the chunks of a chunking of its own, whatever the run is cut into."""
 
     unit: ClassVar[Literal["sentence", "word"]]
@@ -50,7 +50,7 @@ class _AtMost(Watched):
         super().__init__(
             f"at most {_counted(limit, self.unit)}",
             simple_validate(partial(_judge, limit, self.unit, strategy)),
-            _CountWatch(limit, self.unit, strategy),
+            _CountScanner(limit, self.unit, strategy),
             check_only=check_only,
             on_fail=on_fail,
             blocking=blocking,
@@ -99,7 +99,7 @@ class MaxWords(_AtMost):
     unit: ClassVar[Literal["sentence", "word"]] = "word"
 
 
-class MaxCharacters(Watched):
+class MaxCharacters(ScannedRequirement):
     """At most so many characters, not counting up to 64 of white space at the end of the text.
 
     White space after so many characters waits; the first other character stops the stream. What is shown
@@ -130,7 +130,7 @@ class MaxCharacters(Watched):
         super().__init__(
             f"at most {_counted(limit, 'character')}",
             simple_validate(partial(_judge_characters, limit)),
-            _LengthWatch(limit),
+            _LengthScanner(limit),
             check_only=check_only,
             on_fail=on_fail,
             blocking=blocking,
@@ -138,7 +138,7 @@ class MaxCharacters(Watched):
         self.limit = limit
 
 
-class _CountWatch(Watch):
+class _CountScanner(Scanner):
     """Passes so many chunks of a chunking, and white space; whatever follows is too much.
 
     Nothing waits: whether a chunk has ended is certain when the next one begins, and the beginning of
@@ -160,9 +160,9 @@ class _CountWatch(Watch):
         self._length = 0
         self._is_over = False
 
-    def fresh(self) -> _CountWatch:
-        """A watch like this one that has seen no text."""
-        return _CountWatch(self._limit, self._unit, self._strategy)
+    def fresh(self) -> _CountScanner:
+        """A scanner like this one that has seen no text."""
+        return _CountScanner(self._limit, self._unit, self._strategy)
 
     def feed(self, delta: str) -> Sequence[Piece]:
         """What fits, and what does not."""
@@ -190,7 +190,7 @@ class _CountWatch(Watch):
         return ()
 
 
-class _LengthWatch(Watch):
+class _LengthScanner(Scanner):
     """Passes so many characters; white space after them waits for what follows it.
 
     What a reader sees as one character may reach over the limit, so from ``LONGEST_GRAPHEME`` before it on
@@ -206,9 +206,9 @@ class _LengthWatch(Watch):
         self._given = 0
         self._is_over = False
 
-    def fresh(self) -> _LengthWatch:
-        """A watch like this one that has seen no text."""
-        return _LengthWatch(self._limit)
+    def fresh(self) -> _LengthScanner:
+        """A scanner like this one that has seen no text."""
+        return _LengthScanner(self._limit)
 
     def feed(self, delta: str) -> Sequence[Piece]:
         """What fits, and what does not."""

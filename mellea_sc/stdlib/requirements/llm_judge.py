@@ -134,7 +134,7 @@ class LLMJudge(Requirement):
         self.threshold: float = float(threshold)
         self.backend = backend
         self.judges_running: bool = every is not None
-        self._given = _Given()
+        self._scores = _ScoresByAttempt()
 
     async def stream_validate(
         self, chunk: str, *, backend: Backend, ctx: Context
@@ -149,7 +149,7 @@ class LLMJudge(Requirement):
         if not self.judges_running:
             return PartialValidationResult("unknown")
         before = await _last_of(ctx) if self.window else ""
-        scores = self._given.of(backend)
+        scores = self._scores.of(backend)
         async with scores.asked_once((self.prompt, before, chunk)) as known:
             if not known:
                 known.append(await self._score(chunk, before, backend, ctx, None))
@@ -213,7 +213,7 @@ class LLMJudge(Requirement):
         return self.backend or backend
 
 
-class _Given:
+class _ScoresByAttempt:
     """The scores of running text, by the attempt that they were given in; all copies of a judge share it."""
 
     def __init__(self) -> None:
@@ -225,9 +225,9 @@ class _Given:
             return _Scores()
         return self._by_attempt.setdefault(backend, _Scores())
 
-    def __reduce__(self) -> tuple[type[_Given], tuple[()]]:
+    def __reduce__(self) -> tuple[type[_ScoresByAttempt], tuple[()]]:
         """A deep copy or a pickle begins anew."""
-        return _Given, ()
+        return _ScoresByAttempt, ()
 
 
 class _Scores:

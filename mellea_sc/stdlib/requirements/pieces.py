@@ -11,7 +11,7 @@ import attrs
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.requirement import PartialValidationResult
 
-__all__ = ["LONGEST", "UNKNOWN", "Found", "Next", "Piece", "SpanWatch", "Watch"]
+__all__ = ["LONGEST", "UNKNOWN", "Found", "Next", "Piece", "Scanner", "SpanScanner"]
 
 UNKNOWN: Final = PartialValidationResult("unknown")
 
@@ -34,7 +34,7 @@ class Piece(str):
         return piece
 
 
-class Watch(ChunkingStrategy):
+class Scanner(ChunkingStrategy):
     """Cuts a text into pieces that carry verdicts; joined they are the whole text."""
 
     @abc.abstractmethod
@@ -68,13 +68,13 @@ class Watch(ChunkingStrategy):
         return ()
 
     def pieces_of(self, text: str) -> list[Piece]:
-        """A whole text in pieces; this watch itself is not fed."""
-        watch = self.fresh()
-        return [*watch.feed(text), *watch.flush()]
+        """A whole text in pieces; this scanner itself is not fed."""
+        scanner = self.fresh()
+        return [*scanner.feed(text), *scanner.flush()]
 
     @abc.abstractmethod
-    def fresh(self) -> Watch:
-        """A watch like this one that has seen no text."""
+    def fresh(self) -> Scanner:
+        """A scanner like this one that has seen no text."""
 
 
 @attrs.frozen
@@ -100,7 +100,7 @@ class Next:
     filled: bool = False
 
 
-class SpanWatch(Watch):
+class SpanScanner(Scanner):
     """Cuts a text into what must not be there and what lies between, each as soon as it is certain.
 
     A span that fills its window may be longer than that: it is followed, as a match from the same

@@ -10,10 +10,10 @@ from mellea_sc.core.requirement import OnFail, Requirement
 from mellea_sc.stdlib.components.feedback import WithFeedback
 from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, Once, Plan, check_count
 
-__all__ = ["Again", "Backtracking", "ByRequirement", "plan_for"]
+__all__ = ["Backtracking", "ByRequirement", "RetryOnce", "plan_for"]
 
 
-class Again(Plan):
+class RetryOnce(Plan):
     """A second attempt, with the reasons why the first one was rejected."""
 
     def after(self, past: Sequence[AttemptResult], running: int) -> Sequence[Ask] | Choice:
@@ -111,7 +111,7 @@ class ByRequirement(Plan):
     def __init__(self, plan: Plan, said: Collection[OnFail | None]) -> None:
         self._plan = plan
         # a strategy that asks anew, or goes back, is also the one by which requirements have it done
-        self._anew: Plan = Again() if plan.goes_on or isinstance(plan, Once) else plan
+        self._anew: Plan = RetryOnce() if plan.goes_on or isinstance(plan, Once) else plan
         self._back: Plan = plan if plan.goes_on else Backtracking()
         self.concurrent: bool = self._plan.concurrent
         self.weighs: bool = self._plan.weighs

@@ -74,7 +74,7 @@ class PlannedStrategy(Plan, SamplingStrategy):
             model_options=model_options,
         )
         runner = AttemptRunner(
-            plan_for(self, question.requirements), question, StreamOptions(), _NotShown()
+            plan_for(self, question.requirements), question, StreamOptions(), _HiddenStage()
         )
         choice = await runner.run(context, Nurseries(nursery, nursery))
         tried = sorted(runner.results, key=lambda one: one.number)
@@ -101,7 +101,7 @@ class PlannedStrategy(Plan, SamplingStrategy):
         )
 
 
-class _NotShown:
+class _HiddenStage:
     """The stage and the view of attempts that nobody looks at while they run."""
 
     is_full = False

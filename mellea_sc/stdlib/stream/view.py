@@ -108,13 +108,13 @@ class AttemptView:
         if readers.have_ended:
             return
         if self._thoughts:
-            self._tell_thoughts()
+            self._write_reasoning()
         allowed = ledger.releasable - self._held_back
         is_bounded = readers.lookahead is not None
         while self.released < allowed and not (is_bounded and readers.is_behind):
             chunk = self._waiting.popleft()
             if self._edits.untold:
-                self._tell_edits(chunk.end)
+                self._write_edits(chunk.end)
             verdicts = ledger.take_verdicts(self.released) if ledger.lanes else None
             readers.release(
                 ReleasedChunk(chunk.text, chunk.before, self.released, self.number, verdicts)
@@ -140,19 +140,19 @@ class AttemptView:
     def reasoned(self, text: str) -> None:
         """The model has thought on: said at once, where its attempt may be shown before it has ended."""
         self._thoughts.append(ReasoningEvent(text, self.number))
-        self._tell_thoughts()
+        self._write_reasoning()
 
     def generated(self, text: str) -> None:
         """The text has come to its natural end."""
         self._full_text = text
         if not self._held_back:
-            self._tell_end()
+            self._write_end()
 
     def validated(self, validations: Sequence[ValidationResult]) -> None:
         """The whole text has been judged."""
         self._validations = validations
         if not self._held_back and self._full_text is None:
-            self.tell_validation()
+            self.write_validation()
 
     # --- from its gate -------------------------------------------------------------------------------
 
@@ -168,10 +168,10 @@ class AttemptView:
     def finish(self) -> None:
         """It is accepted, and all of it is shown: say how it ended."""
         self._readers.settle()
-        self._tell_end()
-        self.tell_validation()
+        self._write_end()
+        self.write_validation()
 
-    def tell_validation(self) -> None:
+    def write_validation(self) -> None:
         """Say how the whole text was judged, if that has not been said."""
         if self._validations is not None:
             verdicts = list(self._validations)
@@ -180,20 +180,20 @@ class AttemptView:
 
     # --- events --------------------------------------------------------------------------------------
 
-    def _tell_thoughts(self) -> None:
+    def _write_reasoning(self) -> None:
         if self.is_shown:
             for thought in self._thoughts:
                 self._readers.write(thought)
             self._thoughts.clear()
 
-    def _tell_edits(self, position: float) -> None:
+    def _write_edits(self, position: float) -> None:
         """Say what was edited before a position of the text; it stands before the next chunk's events."""
         for edit in self._edits.take(position):
             self._readers.write(EditEvent(self.released, self.number, edit.lane, edit.verdict))
 
-    def _tell_end(self) -> None:
+    def _write_end(self) -> None:
         if self._full_text is not None:
-            self._tell_edits(math.inf)
+            self._write_edits(math.inf)
             self._readers.write(StreamingDoneEvent(self.number, self._full_text))
             self._full_text = None
 
@@ -242,7 +242,7 @@ class Gate:
         """An attempt begins: it goes on where the one before was good, and what else was shown is retracted."""
         before, shown = self.view, 0
         if before is not None:
-            before.tell_validation()
+            before.write_validation()
             before.hold()
             if before.released > ask.keep:
                 self.readers.retract(ask.keep, before.number)
@@ -279,7 +279,7 @@ class Gate:
     def reject(self, number: int) -> None:
         """No attempt is accepted; this one comes nearest, and is as far shown as it was."""
         view = self._views[number]
-        view.tell_validation()
+        view.write_validation()
         if self._concurrent:
             self.view = view
 

@@ -22,9 +22,9 @@ import attrs
 from mellea_sc.core.requirement import PartialValidationResult
 from mellea_sc.stdlib.requirements.kinds.kind import Follow, Kind, claimed
 from mellea_sc.stdlib.requirements.kinds.plain import Plain
-from mellea_sc.stdlib.requirements.watching import UNKNOWN, Piece, Watch
+from mellea_sc.stdlib.requirements.scanned import UNKNOWN, Piece, Scanner
 
-__all__ = ["Places", "RegionWatch"]
+__all__ = ["Places", "RegionScanner"]
 
 CONTEXT: Final = 64
 """Characters that rules may see before a region."""
@@ -65,7 +65,7 @@ class Places:
         return start if last is None else last.end()
 
 
-class RegionWatch(Watch):
+class RegionScanner(Scanner):
     """Gives a text away as what must not be shown, and what lies between.
 
     ``_text`` is what is known, from ``CONTEXT`` characters before the first that has not been given
@@ -86,9 +86,11 @@ class RegionWatch(Watch):
         self._at = 0
         self._follow: tuple[Follow, PartialValidationResult] | None = None
 
-    def fresh(self) -> RegionWatch:
-        """A watch like this one that has seen no text."""
-        return RegionWatch(self._places, [(kind, self._verdicts[id(kind)]) for kind in self._kinds])
+    def fresh(self) -> RegionScanner:
+        """A scanner like this one that has seen no text."""
+        return RegionScanner(
+            self._places, [(kind, self._verdicts[id(kind)]) for kind in self._kinds]
+        )
 
     def feed(self, delta: str) -> Sequence[Piece]:
         """What is certain now."""

@@ -23,8 +23,8 @@ from mellea_sc.runtime.checks.ledger import Ledger, Rule
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.chunking import resolve_chunking
-from mellea_sc.stdlib.components.feedback import going_on
-from mellea_sc.stdlib.requirements.watching import Watch
+from mellea_sc.stdlib.components.feedback import continuation_of
+from mellea_sc.stdlib.requirements.scanned import Scanner
 from mellea_sc.stdlib.sampling.engine.options import StreamOptions
 from mellea_sc.stdlib.sampling.plan import Ask
 
@@ -83,7 +83,9 @@ class AttemptFactory:
         action, context = ask.action, ask.context
         if kept is not None:
             begun = ModelOutputThunk.computed(kept.text)
-            action, context = going_on(action, context, begun, prefills=nursery.backend.prefills)
+            action, context = continuation_of(
+                action, context, begun, prefills=nursery.backend.prefills
+            )
         options = self._model_options(number, nursery.options, kept)
         return Attempt(
             attrs.evolve(self._question, action=action, model_options=options),
@@ -189,8 +191,8 @@ class AttemptFactory:
         """One lane; of a requirement that edits, each takes over what the one before has found."""
         requirement, options = known.requirement, self._options
         earlier = found.pop(index, None)
-        # a watch's pieces carry their verdicts: there is nothing to be saved
-        if later and not isinstance(requirement.chunking, Watch):
+        # a scanner's pieces carry their verdicts: there is nothing to be saved
+        if later and not isinstance(requirement.chunking, Scanner):
             found[index] = Findings()
         return Lane(
             index,

@@ -28,7 +28,12 @@ from mellea_sc.core.base import Context
 from mellea_sc.core.errors import BackendError, InvalidOption
 from mellea_sc.core.question import Question
 from mellea_sc.runtime.checks.attempt import Attempt
-from mellea_sc.runtime.failures import raise_unchanged, stray_cancellation_as, task_group, tidied
+from mellea_sc.runtime.failures import (
+    raise_unchanged,
+    stray_cancellation_as,
+    task_group,
+    without_internals,
+)
 from mellea_sc.runtime.generation.answers import misfit_of
 from mellea_sc.runtime.generation.bound import opened_scope
 from mellea_sc.runtime.nursery import Nursery
@@ -107,14 +112,16 @@ class AttemptRunner:
             raise InvalidOption(f"{plan!r} asks nothing to begin with")
         if not plan.concurrent:
             while self._choice is None:
-                await self._attend(self._next.pop(), nurseries)
+                await self._run_attempt(self._next.pop(), nurseries)
             return self._choice
         try:
             async with task_group() as tasks:
                 self._start_all(tasks, nurseries)
         finally:
             for error in self._errors:
-                log.warning("an attempt failed, and others went on", exc_info=tidied(error))
+                log.warning(
+                    "an attempt failed, and others went on", exc_info=without_internals(error)
+                )
         assert self._choice is not None
         return self._choice
 
@@ -123,20 +130,20 @@ class AttemptRunner:
         return next(result for result in self.results if result.number == number)
 
     def _start_all(self, tasks: anyio.abc.TaskGroup, nurseries: Nurseries) -> None:
-        async def attend(ask: Ask) -> None:
+        async def run(ask: Ask) -> None:
             self._starting -= 1
             if self._choice is not None:
                 return
             with stray_cancellation_as("an attempt"):
-                await self._attend(ask, nurseries)
+                await self._run_attempt(ask, nurseries)
                 self._start_all(tasks, nurseries)
 
         asks, self._next = self._next, []
         self._starting += len(asks)
         for ask in asks:
-            tasks.start_soon(attend, ask, name=f"an attempt of {ask.chain}")
+            tasks.start_soon(run, ask, name=f"an attempt of {ask.chain}")
 
-    async def _attend(self, ask: Ask, nurseries: Nurseries) -> None:
+    async def _run_attempt(self, ask: Ask, nurseries: Nurseries) -> None:
         attempt = self._begin(ask, nurseries.generating)
         number = len(self.attempts)
         self._running[number] = attempt
@@ -226,7 +233,7 @@ class AttemptRunner:
         running = len(self._running) + self._starting
         if result.end == "error":
             if not running:
-                self._choose_in_spite_of_errors(past)
+                self._choose_despite_errors(past)
             return
         with self._asking_the_plan():
             step = self._plan.after(past, running)
@@ -237,7 +244,7 @@ class AttemptRunner:
             else:
                 raise InvalidOption(f"{self._plan!r} asks nothing more and chooses nothing")
 
-    def _choose_in_spite_of_errors(self, past: Sequence[AttemptResult]) -> None:
+    def _choose_despite_errors(self, past: Sequence[AttemptResult]) -> None:
         """The last attempt failed: what has ended before it may be good enough, else the errors are raised."""
         step = self._plan.after(past, 0) if past else None
         if isinstance(step, Choice) and step.success:

@@ -1,6 +1,6 @@
 r"""Requirements that cut the text themselves: what judges is the cutting, and a piece carries its verdict.
 
-A :class:`Watch` reads the text as it comes and gives it away in pieces that know what they are; the lane
+A :class:`Scanner` reads the text as it comes and gives it away in pieces that know what they are; the lane
 then only reads the verdict off each piece. So a failing piece is exactly the span that must not be
 there, and ``on_fail="filter"`` or ``"fix"`` takes away that and no more. Verdicts belong to positions of
 the text: they do not depend on where the deltas were cut.
@@ -29,18 +29,27 @@ from mellea_sc.core.requirement import (
     Requirement,
     ValidationFunction,
 )
-from mellea_sc.stdlib.requirements.pieces import UNKNOWN, Found, Next, Piece, SpanWatch, Watch
+from mellea_sc.stdlib.requirements.pieces import UNKNOWN, Found, Next, Piece, Scanner, SpanScanner
 
-__all__ = ["UNKNOWN", "Find", "Found", "Piece", "Watch", "Watched", "WindowWatch", "import_extra"]
+__all__ = [
+    "UNKNOWN",
+    "Find",
+    "Found",
+    "Piece",
+    "ScannedRequirement",
+    "Scanner",
+    "WindowScanner",
+    "import_extra",
+]
 
 
-class Watched(Requirement):
-    """A requirement that is judged by its watch while the text streams.
+class ScannedRequirement(Requirement):
+    """A requirement that is judged by its scanner while the text streams.
 
     Args:
         description: What must hold, in words.
         validation_fn: Judges the whole text.
-        watch: Cuts the text, and judges it; ``None``: only the end decides.
+        scanner: Cuts the text, and judges it; ``None``: only the end decides.
         check_only: The description stays out of the prompt.
         on_fail: What follows a fail, see :class:`Requirement`.
         blocking: Whether text waits for the verdict.
@@ -50,7 +59,7 @@ class Watched(Requirement):
         self,
         description: str,
         validation_fn: ValidationFunction,
-        watch: Watch | None,
+        scanner: Scanner | None,
         *,
         check_only: bool,
         on_fail: OnFail | None,
@@ -60,11 +69,11 @@ class Watched(Requirement):
             description,
             validation_fn,
             check_only=check_only,
-            chunking=watch,
+            chunking=scanner,
             on_fail=on_fail,
             blocking=blocking,
         )
-        self._watch = watch
+        self._scanner = scanner
 
     async def stream_validate(
         self, chunk: str, *, backend: Backend, ctx: Context
@@ -73,9 +82,9 @@ class Watched(Requirement):
 
         Called by hand with any other text, it judges that text alone.
         """
-        if self._watch is None:
+        if self._scanner is None:
             return UNKNOWN
-        pieces = [chunk] if isinstance(chunk, Piece) else self._watch.pieces_of(chunk)
+        pieces = [chunk] if isinstance(chunk, Piece) else self._scanner.pieces_of(chunk)
         verdicts = [piece.verdict for piece in pieces]
         return next((verdict for verdict in verdicts if verdict.success == "fail"), UNKNOWN)
 
@@ -84,7 +93,7 @@ Find: TypeAlias = Callable[[str, int, int], Found | None]
 """What begins at a position of the text, which for this ends at the second position."""
 
 
-class WindowWatch(SpanWatch):
+class WindowScanner(SpanScanner):
     """Judges a position when the window of characters that begins there is known.
 
     Args:
@@ -108,9 +117,9 @@ class WindowWatch(SpanWatch):
         self._grows = grows
         self._barrier = barrier
 
-    def fresh(self) -> WindowWatch:
-        """A watch like this one that has seen no text."""
-        return WindowWatch(self._find, self._window, grows=self._grows, barrier=self._barrier)
+    def fresh(self) -> WindowScanner:
+        """A scanner like this one that has seen no text."""
+        return WindowScanner(self._find, self._window, grows=self._grows, barrier=self._barrier)
 
     def next_in(self, text: str, at: int, *, ended: bool) -> Next:
         """The first position where something is found, or whose window is not full."""

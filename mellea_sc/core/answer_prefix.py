@@ -7,10 +7,10 @@ of its own, without the white space that stood between, and perhaps with the beg
 
 from __future__ import annotations
 
-__all__ = ["Beginning", "Echo"]
+__all__ = ["AnswerPrefix", "EchoFilter"]
 
 
-class Echo:
+class EchoFilter:
     """Takes the beginning out of an answer that repeats it.
 
     Text is held back only as long as it may be the beginning, which white space may stand before.
@@ -19,13 +19,13 @@ class Echo:
         given: The beginning.
     """
 
-    __slots__ = ("_given", "_held", "_matched", "was_heard")
+    __slots__ = ("_given", "_held", "_matched", "found")
 
     def __init__(self, given: str) -> None:
         self._given = given.strip()
         self._matched = 0
         self._held: list[str] = []
-        self.was_heard: bool | None = None if self._given else False
+        self.found: bool | None = None if self._given else False
         """Whether the answer repeats the beginning; ``None``: nobody knows yet."""
 
     @property
@@ -35,26 +35,26 @@ class Echo:
 
     def feed(self, text: str) -> str:
         """Take text of the answer; gives what of it goes on from the beginning."""
-        if self.was_heard is not None or not text:
+        if self.found is not None or not text:
             return text
         self._held.append(text)
         said = text if self._matched else text.lstrip()
         expected = self._given[self._matched : self._matched + len(said)]
         if not said.startswith(expected):
-            self.was_heard = False
+            self.found = False
             return "".join(self._held)
         self._matched += len(expected)
         if self._matched < len(self._given):
             return ""
-        self.was_heard = True
+        self.found = True
         return said[len(expected) :]
 
     def end(self) -> str:
         """The answer has ended; gives what was held back."""
-        return "".join(self._held) if self.was_heard is None else ""
+        return "".join(self._held) if self.found is None else ""
 
 
-class Beginning:
+class AnswerPrefix:
     """Puts the beginning of an answer before what the model adds to it.
 
     Args:
@@ -70,7 +70,7 @@ class Beginning:
         self._shown_yet = not shown
         self._asked = asked
         # Where the server prefills, its backend knows whether it repeats anything.
-        self._echo = Echo(given if asked else "")
+        self._echo = EchoFilter(given if asked else "")
 
     def feed(self, text: str) -> str:
         """Take text of the model's; gives text of the answer."""
@@ -81,7 +81,7 @@ class Beginning:
             text = text.lstrip()
             if not text:
                 return ""
-        elif self._asked and not self._echo.was_heard and _run_together(self._shown, text):
+        elif self._asked and not self._echo.found and _run_together(self._shown, text):
             text = f" {text}"
         self._shown_yet = True
         return self._shown + text

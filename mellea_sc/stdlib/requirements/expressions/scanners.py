@@ -1,4 +1,4 @@
-r"""Watches for regular expressions: what may be shown of a text that is not known to its end.
+r"""Scanners for regular expressions: what may be shown of a text that is not known to its end.
 
 A position is judged as soon as it is certain what begins there. While ``\bgas\b`` is looked for::
 
@@ -17,9 +17,9 @@ from typing import Final
 
 from mellea_sc.core.requirement import PartialValidationResult
 from mellea_sc.stdlib.requirements.expressions.expression import Allowance, Expression
-from mellea_sc.stdlib.requirements.pieces import Found, Next, Piece, SpanWatch, Watch
+from mellea_sc.stdlib.requirements.pieces import Found, Next, Piece, Scanner, SpanScanner
 
-__all__ = ["FullWatch", "MatchWatch"]
+__all__ = ["FullMatchScanner", "MatchScanner"]
 
 STEP: Final = 1 << 12
 """Characters that one search goes over, so that its time is bounded."""
@@ -29,7 +29,7 @@ STEPS: Final = 64
 """How many characters are looked at for each new one, at most, where a whole text has to match."""
 
 
-class MatchWatch(SpanWatch):
+class MatchScanner(SpanScanner):
     """Cuts a text into the matches of an expression, which fail, and what lies between.
 
     Args:
@@ -53,9 +53,9 @@ class MatchWatch(SpanWatch):
         self._allowance = Allowance.of(0)
         super().__init__(window, behind=int(min(size.behind, window)) + 1)
 
-    def fresh(self) -> MatchWatch:
-        """A watch like this one that has seen no text."""
-        return MatchWatch(self._expression, self._window, self._verdict)
+    def fresh(self) -> MatchScanner:
+        """A scanner like this one that has seen no text."""
+        return MatchScanner(self._expression, self._window, self._verdict)
 
     def feed(self, delta: str) -> Sequence[Piece]:
         """The pieces on which this delta decides, in bounded time."""
@@ -137,7 +137,7 @@ class MatchWatch(SpanWatch):
         return min(held + self._window, len(text) + max(1, (len(text) - held) // AGAIN))
 
 
-class FullWatch(Watch):
+class FullMatchScanner(Scanner):
     """Passes a text as long as a continuation of it can match wholly.
 
     A look at the text takes time in its length. So it is looked at when a 64th of it is new; where the
@@ -156,9 +156,9 @@ class FullWatch(Watch):
         self._passed = 0
         self._failed = False
 
-    def fresh(self) -> FullWatch:
-        """A watch like this one that has seen no text."""
-        return FullWatch(self._expression, self._fail.reason or "")
+    def fresh(self) -> FullMatchScanner:
+        """A scanner like this one that has seen no text."""
+        return FullMatchScanner(self._expression, self._fail.reason or "")
 
     def feed(self, delta: str) -> Sequence[Piece]:
         """What can still match, and what cannot."""
