@@ -1,22 +1,20 @@
-"""An answer whose beginning was given: what the model adds to it, joined to it, whatever the server repeats.
+"""Answers with a given prefix: joins the prefix and the text that the model adds to it.
 
-A model goes on from a beginning in one of two ways. A server that *prefills* lets it write on where the last
-message, the assistant's, ends. Any other model is *asked* to continue, in words; what it then says is a message
-of its own, without the white space that stood between, and perhaps with the beginning over again.
+A model continues a prefix in one of two ways. A server that *prefills* lets the model continue the last message, if
+that is the assistant's. Any other model is *asked* in words to continue. It then answers with a new message, which
+may repeat the prefix (an *echo*), and has no white space at its beginning to separate it from the prefix.
 """
 
 from __future__ import annotations
 
-__all__ = ["AnswerPrefix", "EchoFilter"]
-
 
 class EchoFilter:
-    """Takes the beginning out of an answer that repeats it.
+    """Removes the prefix from an answer that repeats it.
 
-    Text is held back only as long as it may be the beginning, which white space may stand before.
+    Text is held back only as long as it may be an echo. White space may stand before the echo.
 
     Args:
-        given: The beginning.
+        given: The prefix.
     """
 
     __slots__ = ("_given", "_held", "_matched", "found")
@@ -26,15 +24,10 @@ class EchoFilter:
         self._matched = 0
         self._held: list[str] = []
         self.found: bool | None = None if self._given else False
-        """Whether the answer repeats the beginning; ``None``: nobody knows yet."""
-
-    @property
-    def was_listening(self) -> bool:
-        """Whether there is a beginning to be heard."""
-        return bool(self._given)
+        """Whether the answer repeats the prefix; ``None``: not known yet."""
 
     def feed(self, text: str) -> str:
-        """Take text of the answer; gives what of it goes on from the beginning."""
+        """Take text of the answer, and return the part of it that continues the prefix."""
         if self.found is not None or not text:
             return text
         self._held.append(text)
@@ -50,17 +43,17 @@ class EchoFilter:
         return said[len(expected) :]
 
     def end(self) -> str:
-        """The answer has ended; gives what was held back."""
+        """Return the text that was held back; the answer has ended."""
         return "".join(self._held) if self.found is None else ""
 
 
 class AnswerPrefix:
-    """Puts the beginning of an answer before what the model adds to it.
+    """Puts the prefix of an answer before the text that the model adds.
 
     Args:
-        shown: What is put there; empty where it is there already.
-        given: What the model was given.
-        asked: Whether the model was asked to go on, and not made to.
+        shown: The text to put there; empty if the reader has it already.
+        given: The prefix that the model was given.
+        asked: Whether the model was asked in words to continue; otherwise its server prefills.
     """
 
     __slots__ = ("_asked", "_echo", "_shown", "_shown_yet")
@@ -69,14 +62,15 @@ class AnswerPrefix:
         self._shown = shown
         self._shown_yet = not shown
         self._asked = asked
-        # Where the server prefills, its backend knows whether it repeats anything.
+        # If the server prefills, its backend has removed an echo already: it remembers which servers repeat.
         self._echo = EchoFilter(given if asked else "")
 
     def feed(self, text: str) -> str:
-        """Take text of the model's; gives text of the answer."""
+        """Take text of the model, and return text of the answer."""
         text = self._echo.feed(text)
         if self._shown_yet or not text:
             return text
+        # The prefix is put out together with the first text, because the text decides what stands between them.
         if self._shown[-1].isspace():
             text = text.lstrip()
             if not text:
@@ -87,7 +81,7 @@ class AnswerPrefix:
         return self._shown + text
 
     def end(self) -> str:
-        """The model has said all; gives what is still missing of the answer."""
+        """Return what is still missing of the answer; the model has finished."""
         rest = self._echo.end()
         if self._shown_yet:
             return rest
@@ -96,7 +90,8 @@ class AnswerPrefix:
 
 
 def _run_together(before: str, after: str) -> bool:
-    """Whether two texts need a space between them, in the scripts that have spaces."""
+    """Whether a space is missing between two texts; never in scripts without spaces."""
+    # from U+2E80 on: Chinese, Japanese, Korean
     last, first = before[-1], after[0]
     is_spaced = last < "\u2e80" and first < "\u2e80"
     return is_spaced and first.isalnum() and (last.isalnum() or last in ",.;:!?")
