@@ -1,5 +1,4 @@
 """Models whose names differ between servers: Mellea's constants, as far as the backends here can run them."""
-"""
 
 from __future__ import annotations
 
