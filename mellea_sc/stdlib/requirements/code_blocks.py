@@ -32,8 +32,8 @@ class CodeBlocks(ScannedRequirement):
     Args:
         languages: Those that are allowed, in upper or lower case; ``""`` allows blocks that name
             none. ``None``: any or none may be named.
-        check_only: The description stays out of the prompt.
-        on_fail: What follows a fail, see :class:`Requirement`. With ``"filter"`` the whole block is left
+        check_only: Leave the description out of the prompt.
+        on_fail: What happens after a fail, see :class:`Requirement`. With ``"filter"`` the whole block is left
             out.
         blocking: Whether text waits for the verdict.
 
@@ -83,7 +83,7 @@ class _BlockScanner(Scanner):
         self._block = UNKNOWN  # the verdict on what is in the open block
 
     def fresh(self) -> _BlockScanner:
-        """A scanner like this one that has seen no text."""
+        """A new scanner with the same settings."""
         return _BlockScanner(self._allowed)
 
     @property

@@ -84,10 +84,10 @@ class LLMJudge(Requirement):
         description: What must hold, for the prompt of the model that writes. Without it that prompt
             says nothing of this requirement.
         chunking: Cuts the text for this requirement alone.
-        check_only: The description stays out of the prompt; by default where there is none.
+        check_only: Leave the description out of the prompt; by default where there is none.
         timeout: Seconds that one call may take, instead of the run's own limit.
         fail_open: An error of the judge counts as passed. Without it an error stops the run.
-        on_fail: What follows a fail, see :class:`Requirement`.
+        on_fail: What happens after a fail, see :class:`Requirement`.
         blocking: Whether text waits for the verdict.
 
     Raises:

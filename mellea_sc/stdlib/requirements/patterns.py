@@ -55,8 +55,8 @@ class MustNotMatch(ScannedRequirement):
         replacement: What stands in the place of a match with ``on_fail="fix"``.
         normalize: The Unicode normalisation under which is compared, ``"NFC"`` or ``"NFKC"``: "é" is found
             however it was composed. With ``None`` characters are compared as they are.
-        check_only: The description stays out of the prompt; by default where there is none.
-        on_fail: What follows a match, see :class:`Requirement`.
+        check_only: Leave the description out of the prompt; by default where there is none.
+        on_fail: What happens after a match, see :class:`Requirement`.
         blocking: Whether text waits for the verdict.
 
     Raises:
@@ -115,8 +115,8 @@ class MustMatch(ScannedRequirement):
             default the pattern.
         full: The whole answer has to match.
         normalize: As for :class:`MustNotMatch`.
-        check_only: The description stays out of the prompt.
-        on_fail: What follows a fail, see :class:`Requirement`. After one, every piece fails.
+        check_only: Leave the description out of the prompt.
+        on_fail: What happens after a fail, see :class:`Requirement`. After one, every piece fails.
         blocking: Whether text waits for the verdict.
 
     Raises:

@@ -28,8 +28,8 @@ class NoRepetition(ScannedRequirement):
         at_least: A shorter loop is none. Equal rows of a table or of JSON, refrains, zeros and laughter
             are meant so, and seldom go on for 500 characters; a loop of a model goes on to the limit.
         longest: The longest sequence that is looked for. So much, ``times`` times, is remembered.
-        check_only: The description stays out of the prompt.
-        on_fail: What follows a fail, see :class:`Requirement`. With ``"filter"`` or ``"fix"`` the loop is
+        check_only: Leave the description out of the prompt.
+        on_fail: What happens after a fail, see :class:`Requirement`. With ``"filter"`` or ``"fix"`` the loop is
             left out from there to its end.
         blocking: Whether text waits for the verdict.
 
@@ -87,7 +87,7 @@ class _LoopScanner(Scanner):
         self._fail = PartialValidationResult("fail", reason=reason, replacement="")
 
     def fresh(self) -> _LoopScanner:
-        """A scanner like this one that has seen no text."""
+        """A new scanner with the same settings."""
         return _LoopScanner(self._times, self._at_least, self._longest)
 
     def judge(self, text: str) -> ValidationResult:
@@ -115,7 +115,7 @@ class _LoopScanner(Scanner):
         return pieces
 
     def flush(self) -> Sequence[Piece]:
-        """Nothing: no character waits for another."""
+        """Nothing: no character is held back."""
         return ()
 
     def _size(self, length: int) -> int:

@@ -83,8 +83,8 @@ class NoPII(_Nothing):
             by default those of many. With a country code all are.
         replacement: What stands in the place of each with ``on_fail="fix"``; by default its kind, like
             ``[e-mail]``.
-        check_only: The description stays out of the prompt.
-        on_fail: What follows a fail, see :class:`Requirement`; ``"fix"`` redacts.
+        check_only: Leave the description out of the prompt.
+        on_fail: What happens after a fail, see :class:`Requirement`; ``"fix"`` redacts.
         blocking: Whether text waits for the verdict.
 
     Raises:
@@ -124,8 +124,8 @@ class NoSecrets(_Nothing):
         kinds: What is looked for; by default all kinds.
         replacement: What stands in the place of each with ``on_fail="fix"``; by default its kind, like
             ``[API key]``.
-        check_only: The description stays out of the prompt.
-        on_fail: What follows a fail, see :class:`Requirement`; ``"fix"`` redacts.
+        check_only: Leave the description out of the prompt.
+        on_fail: What happens after a fail, see :class:`Requirement`; ``"fix"`` redacts.
         blocking: Whether text waits for the verdict.
 
     Raises:

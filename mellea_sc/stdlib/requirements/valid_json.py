@@ -48,8 +48,8 @@ class ValidJSON(ScannedRequirement):
         find: The JSON text, an object or an array, may stand anywhere in the answer, and only the end
             decides. If several are complete, the one that begins first counts, be it in
             another that is not complete, or ``[1]`` in a sentence. ``fenced`` adds nothing to this.
-        check_only: The description stays out of the prompt.
-        on_fail: What follows a fail, see :class:`Requirement`. After one, every piece fails: with
+        check_only: Leave the description out of the prompt.
+        on_fail: What happens after a fail, see :class:`Requirement`. After one, every piece fails: with
             ``"filter"`` or ``"fix"`` the text ends before the first character that cannot be JSON.
         blocking: Whether text waits for the verdict.
 
@@ -105,7 +105,7 @@ class _JsonScanner(Scanner):
         self._failed: PartialValidationResult | None = None
 
     def fresh(self) -> _JsonScanner:
-        """A scanner like this one that has seen no text."""
+        """A new scanner with the same settings."""
         return _JsonScanner(self._make)
 
     def feed(self, delta: str) -> Sequence[Piece]:
@@ -125,7 +125,7 @@ class _JsonScanner(Scanner):
         return tuple(piece for piece in pieces if piece)
 
     def flush(self) -> Sequence[Piece]:
-        """Nothing: no character waits for another."""
+        """Nothing: no character is held back."""
         return ()
 
 

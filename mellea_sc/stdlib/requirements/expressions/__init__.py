@@ -1,4 +1,4 @@
-"""Regular expressions that can be asked about a text that goes on, in bounded time.
+"""Regular expressions that can be matched against an incomplete text, in bounded time.
 
 tree.py         an expression as a tree of our own
 size.py         how far it reaches, and in how many ways

@@ -1,7 +1,7 @@
-"""Text under Unicode normalisation, while it comes: "é" is one character, however it was composed.
+"""Unicode normalisation of a text while it comes: "é" is one character, however it was composed.
 
-A text is normalised segment by segment: a character that combines with nothing before it, and all that
-may combine with it. So the last segment of a text is not certain before the next begins.
+A text is normalised segment by segment. A segment is a character that combines with nothing before it, and all
+characters that may combine with it. So the last segment of a text is not certain before the next one begins.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _KIRAT_VOWELS: Final = range(0x16D63, 0x16D6B)
 
 
 def normal_text(text: str, form: Form | None) -> str:
-    """A whole text, normalised as the scanner does it."""
+    """Normalise a whole text, in the same way as the scanner."""
     if form is None or unicodedata.is_normalized(form, text):
         return text
     return "".join(unicodedata.normalize(form, segment) for segment in _segments(text, form))
@@ -66,18 +66,17 @@ class _Changed:
 
 
 class NormalizingScanner(Scanner):
-    """Gives the normalised text to another scanner, and that one's verdicts to the text as it came.
+    """Has another scanner validate the normalised text, and applies its verdicts to the original text.
 
-    A segment fails as a whole if any of it fails.
+    A segment fails as a whole if a part of it fails.
 
     Args:
-        scanner: Judges the normalised text.
+        scanner: Validates the normalised text.
         form: The normalisation form.
-        may_begin_with: Whether something may fail that begins with one of these characters. Where the
-            last character of the text may still change, and nothing may begin with what it may become,
-            it is passed at once if nothing before it is held back. Without this it never is.
-        told_apart: One of each sort of characters that are all the same to the other scanner. Where
-            something is held back, that and the last character are passed if they may be for all sorts.
+        may_begin_with: Whether a failing span may begin with one of these characters. If not, and nothing is held
+            back, the last character passes at once although a combining mark may follow. ``None``: it never does.
+        told_apart: Reduces characters to one for each class that the other scanner treats alike. Held text and the
+            last character pass if they would pass with every class.
     """
 
     def __init__(
@@ -93,28 +92,28 @@ class NormalizingScanner(Scanner):
         self._told_apart = told_apart
         self._lasts: dict[str, Last] = {}
         self._ends_by: dict[str, list[str]] = {}
-        self._pending = ""  # the last segment, which the other scanner has not got
+        self._pending = ""  # the last segment, which the other scanner has not received
         self._ahead = 0  # 1 if its first character has been passed all the same
-        # normalised characters that the other scanner has got, and given back
+        # normalised characters that the other scanner has received, and returned
         self._fed: int = 0
         self._out: int = 0
         self._changed: deque[_Changed] = deque()  # what lies between the two and was changed
 
     def fresh(self) -> NormalizingScanner:
-        """A scanner like this one that has seen no text."""
+        """A new scanner with the same settings."""
         scanner = self._scanner.fresh()
         new = NormalizingScanner(scanner, self._form, self._may_begin_with, self._told_apart)
         new._lasts, new._ends_by = self._lasts, self._ends_by
         return new
 
     def feed(self, delta: str) -> Sequence[Piece]:
-        """The pieces on which this delta decides."""
+        """The pieces that are decided by this delta."""
         if not delta:
             return ()
         raw = self._pending + delta
         last = self._lasts.get(delta[-1]) or self._last(delta[-1])
         if last is not Last.COMBINES and len(self._pending) < 2 and self._fed == self._out:
-            # the short way, for nearly all text
+            # the fast path, for nearly all text
             ready = raw if last is Last.IS_CERTAIN else raw[:-1]
             if (
                 (raw.isascii() or unicodedata.is_normalized(self._form, raw))
