@@ -1,9 +1,8 @@
-"""Where a run's text and events go.
+"""Shows a run's text and events.
 
-On a terminal the text grows with the lanes below it, redrawn by a task of the run's (rich would
-start a thread). The picture is on standard error and goes at the end; the released text alone is
-written to standard output, as it comes where that is a file or a pipe. Where standard error is no
-terminal, only the summary is written there, in plain lines.
+On a terminal the text grows with the lanes below it. A task redraws this picture (rich itself would start a thread).
+The picture is on standard error and is removed at the end. Only the released text is written to standard output; to
+a file or a pipe, as it comes. If standard error is no terminal, only the summary is written there, in plain lines.
 
 Imports rich; imported when a run is shown.
 """
@@ -53,11 +52,11 @@ STAGES: Final = {
 
 
 class Show(Protocol):
-    """Shows a run while its block lasts; what can still be said is said when the block is left."""
+    """Shows a run while its block lasts; leaving the block, also by an error, writes the summary."""
 
     @property
     def is_final(self) -> bool:
-        """Whether what is shown cannot be taken back."""
+        """Whether shown text cannot be retracted."""
         ...
 
     def __enter__(self) -> Self: ...
