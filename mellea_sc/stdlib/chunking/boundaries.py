@@ -1,7 +1,7 @@
-"""What the chunkers of the library share: what is kept, and how it is cut where a boundary is found.
+"""Base classes of the library's chunkers: they keep undecided text, and cut it at boundaries.
 
-A chunker keeps what it has not given away in a list of deltas and joins it only when there is a
-boundary, and it looks for boundaries only where new text is: the work per delta does not grow.
+A chunker keeps the text that it has not returned in a list of deltas, and joins them only at a boundary. It searches
+for boundaries only in new text. So the work per delta does not grow with the text.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class BoundaryChunker(ChunkingStrategy):
 
     @abc.abstractmethod
     def _forget(self) -> None:
-        """Be as before the first delta."""
+        """Reset to the state before the first delta."""
 
     def flush(self) -> Sequence[str]:
-        """The trailing fragment, and before it what only the end has made certain."""
+        """The remaining chunks; the last one may be incomplete."""
         if not self._pending:
             return ()
         chunks = self._cut([*self._last_boundaries(), 0])
@@ -37,11 +37,11 @@ class BoundaryChunker(ChunkingStrategy):
         return chunks
 
     def _last_boundaries(self) -> Sequence[int]:
-        """Those before the last that are certain only because the text has ended, as for ``_cut``."""
+        """Boundaries in the rest of the text that are certain only because it has ended; as for ``_cut``."""
         return ()
 
     def _cut(self, boundaries: Sequence[int]) -> list[str]:
-        """The chunks up to boundaries; for each it is said how much of the text is known after it."""
+        """The chunks up to the boundaries, each given as the number of known characters after it."""
         text = "".join(self._pending)
         size = len(text)
         chunks: list[str] = []
@@ -57,8 +57,8 @@ class BoundaryChunker(ChunkingStrategy):
 class PatternChunker(BoundaryChunker):
     """Chunks that end where a pattern matches.
 
-    ``_tail`` is the end of the text in which a match could still begin: ``_reach`` characters. A match
-    that lies wholly in the tail has been seen before the delta.
+    ``_tail`` is the end of the text, ``_reach`` characters, in which a match could still begin. A match that lies
+    completely in the tail has been found with an earlier delta.
     """
 
     _end: re.Pattern[str]
