@@ -82,6 +82,7 @@ from mellea_sc.stdlib.components import SimpleComponent as SimpleComponent
 from mellea_sc.stdlib.components import Transform as Transform
 from mellea_sc.stdlib.context import ChatContext as ChatContext
 from mellea_sc.stdlib.context import SimpleContext as SimpleContext
+from mellea_sc.stdlib.conversation import Conversation as Conversation
 from mellea_sc.stdlib.requirements import CodeBlocks as CodeBlocks
 from mellea_sc.stdlib.requirements import LLMJudge as LLMJudge
 from mellea_sc.stdlib.requirements import MaxCharacters as MaxCharacters
@@ -108,7 +109,6 @@ from mellea_sc.stdlib.sampling import PlannedStrategy as PlannedStrategy
 from mellea_sc.stdlib.sampling import RacingStrategy as RacingStrategy
 from mellea_sc.stdlib.sampling import RejectionSamplingStrategy as RejectionSamplingStrategy
 from mellea_sc.stdlib.sampling import RepairTemplateStrategy as RepairTemplateStrategy
-from mellea_sc.stdlib.session import Conversation as Conversation
 from mellea_sc.stdlib.session import MelleaSession as MelleaSession
 from mellea_sc.stdlib.session import start_session as start_session
 from mellea_sc.stdlib.stream.events import ChunkEvent as ChunkEvent

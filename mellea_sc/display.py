@@ -193,7 +193,7 @@ class _View:
         if self.ended:
             error = self._shown.error
             why = "" if error is None else f": {type(error).__name__}: {error}"
-            return f"{self._shown._state}{why}"
+            return f"{self._shown.state}{why}"
         doing = "thinking" if self._thinks and not self._chunks else "running"
         return f"{doing}, attempt {len(self._given_up) + 1}" if self._given_up else doing
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,14 @@ import pytest
 import mellea_sc
 import mellea_sc.testing
 from mellea_sc._lazy import exported
+from mellea_sc.core.question import ConditionArguments
+from mellea_sc.stdlib.arguments import (
+    ActArguments,
+    InstructArguments,
+    QueryArguments,
+    StreamArguments,
+)
+from mellea_sc.testing import ScriptedBackend
 
 HEAVY = {
     "click",
@@ -106,6 +115,43 @@ def test_a_blocking_half_has_the_parameters_and_the_name_of_its_own(method: str)
     assert sync.__qualname__ == f"Conversation.{method}"  # a session is one
     assert f"`a{method}`" in sync.__doc__
     assert not inspect.iscoroutinefunction(sync)
+
+
+SHARED = {
+    "aact": ActArguments,
+    "ainstruct": InstructArguments,
+    "achat": ConditionArguments,
+    "aquery": QueryArguments,
+    "atransform": QueryArguments,
+    "stream": StreamArguments,
+}
+
+
+@pytest.mark.parametrize("method", SHARED)
+def test_a_signature_shows_every_keyword_argument_with_its_default(method: str) -> None:
+    shown = inspect.signature(getattr(mellea_sc.MelleaSession, method)).parameters
+    assert set(SHARED[method].__annotations__) < set(shown)
+    for name in SHARED[method].__annotations__:
+        assert shown[name].kind is inspect.Parameter.KEYWORD_ONLY
+        assert shown[name].default is not inspect.Parameter.empty
+        assert isinstance(shown[name].annotation, str)
+    assert inspect.Parameter.VAR_KEYWORD not in {one.kind for one in shown.values()}
+
+
+def test_keyword_arguments_are_shown_in_the_order_of_the_docstring() -> None:
+    shown = [*inspect.signature(mellea_sc.stream_with_chunking).parameters]
+    described = inspect.getdoc(mellea_sc.stream_with_chunking)
+    assert described is not None
+    assert shown == re.findall(r"^    (\w+): ", described.partition("Returns:")[0], re.MULTILINE)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("method", SHARED)
+async def test_a_keyword_argument_that_is_not_shown_is_a_type_error(method: str) -> None:
+    async with mellea_sc.start_session(backend=ScriptedBackend()) as m:
+        ask = getattr(m, method)
+        with pytest.raises(TypeError, match=rf"\.{method}\(\) got an unexpected .* 'tone'"):
+            await ask("a", *["b"] * (method in ("aquery", "atransform")), tone="kind")
 
 
 def imported_by(statement: str) -> set[str]:

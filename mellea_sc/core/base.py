@@ -217,7 +217,7 @@ class Context(abc.ABC):
     :attr:`remembers` how many are kept.
     """
 
-    __slots__ = ("_item", "_listed", "_previous", "_rendered")
+    __slots__ = ("_item", "_listed", "_previous", "reading")
 
     remembers: ClassVar[int | None] = None
     """How many of the newest items are kept; ``None``: all."""
@@ -228,9 +228,8 @@ class Context(abc.ABC):
         self._previous: Context | None = None
         self._item: Span | None = None
         self._listed: tuple[Span, ...] | None = None
-        self._rendered: object = (
-            None  # a cache of prompt.py: the messages that earlier turns were rendered to
-        )
+        self.reading: object = None
+        """What ``core/prompt.py`` has read of it, so that no turn is read twice. Not for users."""
 
     def without_items(self) -> Self:
         """An empty context of the same kind, with the same settings."""

@@ -79,20 +79,20 @@ def _read(ctx: Context) -> tuple[ChatMessage, ...]:
     if new:
         messages = (ChatMessage(role_of(item), text_of(item)) for item in new)
         known = _Read(tuple(shown), (*known.messages, *messages))
-    ctx._rendered = known
+    ctx.reading = known
     return known.messages
 
 
 def _known_of(ctx: Context, shown: list[Span]) -> _Read:
     """The cached messages of the first items that a context shows."""
     node = ctx
-    while node._rendered is None:
-        if node._previous is None:
+    while node.reading is None:
+        if node.previous_node is None:
             return _NOTHING_READ
-        node = node._previous
-    known = cast("_Read", node._rendered)
+        node = node.previous_node
+    known = cast("_Read", node.reading)
     if node is not ctx:
-        node._rendered = None  # only the newest turn keeps the cache, so that memory stays linear
-        ctx._rendered = known
+        node.reading = None  # one copy for a conversation: its newest turn has it
+        ctx.reading = known
     is_beginning = len(known.items) <= len(shown) and all(map(is_, known.items, shown))
     return known if is_beginning else _NOTHING_READ

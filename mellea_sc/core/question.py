@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import TypedDict
 
 import attrs
 
@@ -16,7 +17,28 @@ from mellea_sc.core.retries import Retries, retries_of
 from mellea_sc.core.sampling import SamplingStrategy
 from mellea_sc.core.spending import Limits, check_limits
 
-__all__ = ["Question"]
+__all__ = ["ConditionArguments", "Question", "QuestionArguments", "RequestArguments"]
+
+
+class RequestArguments(TypedDict, total=False):
+    """What every call that asks the model may be given; :meth:`MelleaSession.aact` says what each means."""
+
+    limits: Limits | None
+    retries: int | Retries | None
+    format: Format | None
+    model_options: ModelOptions | None
+
+
+class ConditionArguments(RequestArguments, total=False):
+    """Those of a call whose question can be checked."""
+
+    preconditions: Sequence[Requirement | str] | None
+
+
+class QuestionArguments(ConditionArguments, total=False):
+    """Those of a call whose answer can be checked too."""
+
+    requirements: Sequence[Requirement | str] | None
 
 
 @attrs.frozen(kw_only=True)
@@ -49,31 +71,35 @@ class Question:
     def of(
         cls,
         action: Component | Span,
+        given: QuestionArguments,
         *,
-        requirements: Sequence[Requirement | str] | None,
-        preconditions: Sequence[Requirement | str] | None,
         strategy: SamplingStrategy | None,
-        limits: Limits | None,
-        retries: int | Retries | None,
         format: Format | None,
-        model_options: ModelOptions | None,
     ) -> Question:
         """Make the question from a user's arguments.
+
+        Args:
+            action: What the model is asked.
+            given: The arguments of the call.
+            strategy: What follows a rejected answer.
+            format: The ``format`` that was given, as one that answers are held against.
 
         Raises:
             InvalidOption: one of them is not usable.
             Exception: as a precondition's ``__copy__`` raises it.
         """
-        merge_options(model_options)
+        options, limits = given.get("model_options"), given.get("limits")
+        merge_options(options)
         check_limits(limits)
-        conditions = [as_requirement(one) for one in several("preconditions", preconditions)]
+        required = several("requirements", given.get("requirements"))
+        conditions = several("preconditions", given.get("preconditions"))
         return cls(
             action=action,
-            requirements=[as_requirement(one) for one in several("requirements", requirements)],
-            preconditions=[copy.copy(one) for one in conditions],
+            requirements=[as_requirement(one) for one in required],
+            preconditions=[copy.copy(one) for one in map(as_requirement, conditions)],
             strategy=strategy,
             format=format,
-            model_options=model_options,
+            model_options=options,
             limits=limits,
-            retries=retries_of(retries),
+            retries=retries_of(given.get("retries")),
         )

@@ -148,18 +148,20 @@ class Trace:
         return self.to_svg()
 
     def __str__(self) -> str:
-        return "\n".join(self._lines("", ""))
+        return "\n".join(_lines_of(self, "", ""))
 
-    def _lines(self, first: str, then: str) -> Iterator[str]:
-        said = f"{self.what}: {self.outcome}, {self.ended - self.began:.2f} s, {self.tokens}"
-        if self.edits:
-            said += f", {self.edits} edit{'s' * (self.edits > 1)}"
-        yield first + said
-        if self.cause is not None:
-            bar = "│  " if self.children else "   "
-            yield f"{then}{bar}because of {self.cause}"
-        for number, child in enumerate(self.children, 1):
-            is_last = number == len(self.children)
-            yield from child._lines(
-                then + ("└─ " if is_last else "├─ "), then + ("   " if is_last else "│  ")
-            )
+
+def _lines_of(trace: Trace, first: str, then: str) -> Iterator[str]:
+    """The lines of a trace, the first behind ``first``, and the others behind ``then``."""
+    said = f"{trace.what}: {trace.outcome}, {trace.ended - trace.began:.2f} s, {trace.tokens}"
+    if trace.edits:
+        said += f", {trace.edits} edit{'s' * (trace.edits > 1)}"
+    yield first + said
+    if trace.cause is not None:
+        bar = "│  " if trace.children else "   "
+        yield f"{then}{bar}because of {trace.cause}"
+    for number, child in enumerate(trace.children, 1):
+        is_last = number == len(trace.children)
+        yield from _lines_of(
+            child, then + ("└─ " if is_last else "├─ "), then + ("   " if is_last else "│  ")
+        )

@@ -1,9 +1,9 @@
 """Bounded waits: one timer for all the waits of a nursery, however often each of them is restarted.
 
-The wait for a delta is bounded, and is restarted by every delta; the wait for a validator, by every piece that
-it judges. A cancel scope with a deadline for each wait would cost a timer of the event loop each time. Here
-restarting a wait is one assignment to :attr:`WaitTimeout.since`. One task sleeps until the first timeout that
-could be due, cancels the waits that are, and sleeps on. So most waits never touch a timer of the loop.
+The wait for a delta is bounded, and begins anew with every delta; so is that for a validator, with every
+piece that it judges. A timer for each wait would have to be set and cleared as often; here a wait begins
+anew, or stops being one, by an assignment, and one task sleeps until the first limit could be exceeded,
+looks which ones are, and sleeps on. So most limits never meet a timer.
 """
 
 from __future__ import annotations
@@ -44,21 +44,24 @@ class DeadlineTimer:
         """Cancel the waits whose timeout is due, until :meth:`close`."""
         with self._run_scope:
             while True:
-                # A sleep that can be shortened: add() moves the deadline of this scope. A wait that has been
-                # restarted meanwhile makes the task wake up for nothing, once per timeout and not per delta.
-                with anyio.CancelScope(deadline=self._first_due()) as self._sleep_scope:
-                    await anyio.sleep_forever()
                 soon = self.now() + RESOLUTION
-                # a list, because exceed() removes the timeout from the set
-                for limit in [limit for limit in self._limits if limit.due <= soon]:
-                    limit.exceed()
+                for limit in [*self._limits]:
+                    if limit.since == math.inf:
+                        # Forgotten until it is resumed. So whatever goes on by an assignment was looked at before
+                        # this nap, and is due after it; and a short limit that pauses for long costs one look.
+                        self.remove(limit)
+                    elif limit.since + limit.seconds <= soon:
+                        limit.exceed()
+                with anyio.CancelScope(deadline=self._first_due()) as self._nap:
+                    await anyio.sleep_forever()
 
     def close(self) -> None:
         """End the task: no wait is bounded any more."""
         self._run_scope.cancel()
 
     def add(self, limit: WaitTimeout) -> None:
-        """A wait begins."""
+        """Look after a limit whose wait has begun."""
+        limit.is_watched = True
         self._limits.add(limit)
         due = limit.since + limit.seconds
         if due < self._sleep_scope.deadline:
@@ -66,28 +69,32 @@ class DeadlineTimer:
             self._context.run(setattr, self._sleep_scope, "deadline", due)
 
     def remove(self, limit: WaitTimeout) -> None:
-        """A wait is over."""
+        """Look after a limit no more."""
+        limit.is_watched = False
         self._limits.discard(limit)
 
     def _first_due(self) -> float:
-        return min((limit.due for limit in self._limits), default=math.inf)
+        return min((limit.since + limit.seconds for limit in self._limits), default=math.inf)
 
 
 class WaitTimeout:
     """A timeout for each single wait within a block; a wait that takes longer is cancelled.
 
     Args:
-        timer: Fires it.
+        timer: Looks after it.
         seconds: How long each wait may take; may be infinite.
-        scope: The scope that it cancels, entered by somebody else, who calls :meth:`resume` and :meth:`pause` at
-            the begin and end of the waiting, and can tell by :attr:`is_exceeded` whether this has cancelled it.
-            ``None``: a scope of its own, which is entered and left with this context manager.
+        scope: What it cancels. Whoever has entered it says by :meth:`resume` and :meth:`end` when the block
+            begins and ends, and sees by :attr:`is_exceeded` what has cancelled it. ``None``: a scope of its own,
+            and the block is that of the limit.
     """
 
-    __slots__ = ("_scope", "_timer", "is_exceeded", "seconds", "since")
+    __slots__ = ("_scope", "_timer", "is_exceeded", "is_watched", "seconds", "since")
 
     since: float
-    """When the wait began; set it to restart the wait."""
+    """When the wait began. Set it to begin anew; to ``math.inf`` where what is waited for may take any time, and
+    then :meth:`resume` unless it :attr:`is_watched` still."""
+    is_watched: bool
+    """Whether the timer looks after it: not before its first wait, nor when it was found pausing."""
     is_exceeded: bool
     """Whether a wait has taken too long, and was cancelled."""
 
@@ -97,12 +104,9 @@ class WaitTimeout:
         self._timer = timer
         self._scope = anyio.CancelScope() if scope is None else scope
         self.seconds: float = seconds
+        self.since = math.inf
+        self.is_watched = False
         self.is_exceeded = False
-
-    @property
-    def due(self) -> float:
-        """The time at which the wait has taken too long."""
-        return self.since + self.seconds
 
     @property
     def was_exceeded(self) -> bool:
@@ -120,21 +124,26 @@ class WaitTimeout:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool:
-        self.pause()
+        self._timer.remove(self)
         return self._scope.__exit__(exc_type, exc, tb)
 
     def pause(self) -> None:
-        """Stop the clock: the next waits are not bounded."""
-        self._timer.remove(self)
+        """What is waited for now may take any time."""
+        self.since = math.inf
 
     def resume(self) -> None:
-        """Start the clock for the next wait."""
+        """The next wait begins."""
         self.since = self._timer.now()
-        self._timer.add(self)
+        if not self.is_watched:
+            self._timer.add(self)
+
+    def end(self) -> None:
+        """The block has ended."""
+        self._timer.remove(self)
 
     def exceed(self) -> None:
         """Cancel the wait: it has taken too long."""
-        self.pause()
-        # A block that is being cancelled for another reason may take long for its cleanup: that is not late.
+        self._timer.remove(self)
+        # who is cancelled for another reason may take long to end, and is not late
         self.is_exceeded = not self._scope.cancel_called
         self._scope.cancel("it took too long")

@@ -1,8 +1,8 @@
-"""An event loop in a thread of its own, which Ctrl-C, a fork and the interpreter's exit can hit at any moment.
+"""An event loop in a thread of its own, which survives Ctrl-C, a fork and the interpreter's exit at any moment.
 
-The waits here stand on bare locks. ``threading.Event`` and ``concurrent.futures.Future`` are written in
-Python around a lock: Ctrl-C between their taking it and their ``with`` leaves it locked for ever, and the
-other thread waiting for it.
+It waits on bare locks only. ``threading.Event`` and ``concurrent.futures.Future`` are written in Python around a
+lock: Ctrl-C just after they have taken it, and before their ``with`` block begins, leaves it locked, and the other
+thread waits for ever.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from mellea_sc.runtime.loops.current import (
 from mellea_sc.runtime.loops.forks import tell_of_forks
 from mellea_sc.runtime.nursery import CLEANUP_TIMEOUT
 
-__all__ = ["LOOK_AGAIN", "PATIENCE", "Job", "LoopThread", "Mark"]
+__all__ = ["POLL_INTERVAL", "THREAD_TIMEOUT", "Job", "LoopThread", "ThreadEvent"]
 
 Function: TypeAlias = Callable[[], Coroutine[Any, Any, object]]
 
-PATIENCE: Final = 2 * CLEANUP_TIMEOUT
-"""Seconds to wait for the cleanup of an interrupted call's async half, or of the whole thread."""
+THREAD_TIMEOUT: Final = 2 * CLEANUP_TIMEOUT
+"""Seconds to wait for the cleanup of an interrupted call, or of the whole thread."""
 
-LOOK_AGAIN: Final = 0.5
-"""Seconds after which a wait begins anew: a signal just before it does not end it, but waits for the next."""
+POLL_INTERVAL: Final = 0.5
+"""Seconds after which a wait begins anew: a signal that comes just before a wait does not interrupt that one."""
 
 
-class Mark:
-    """An event that one thread waits for."""
+class ThreadEvent:
+    """An event that one thread waits for; see the top of this file for why it is not ``threading.Event``."""
 
     __slots__ = ("_lock", "is_set")
 
@@ -66,14 +66,14 @@ class Mark:
 
 
 class Job:
-    """A function that a loop was asked to run.
+    """A function for a loop to run, once.
 
     Args:
-        function: An exception that comes out of it ends the loop.
+        function: An exception that it raises ends the loop.
     """
 
     def __init__(self, function: Function) -> None:
-        self.ended: Mark = Mark()
+        self.ended: ThreadEvent = ThreadEvent()
         self.is_given_up: bool = False
         self._function = function
         self._context: Context | None = copy_context()
@@ -115,8 +115,8 @@ class Job:
 class LoopThread:
     """A thread that runs an asyncio loop, and runs functions in it for other threads.
 
-    Like anyio's ``start_blocking_portal``, but that waits for ever for a thread that Ctrl-C has hit at its
-    start, and has its callers wait twice: until their task is made, and for what comes of it.
+    Unlike anyio's ``start_blocking_portal``, which waits for ever for a thread that Ctrl-C has hit at its start, and
+    whose callers wait twice: until their task has been made, and for its result.
 
     At the interpreter's exit, what runs in it is cancelled. In a forked child it has ended.
 
@@ -128,18 +128,18 @@ class LoopThread:
         self.loop: object = None
         self.has_ended: bool = False
         self.failure: BaseException | None = None
-        """What ended the loop: an exit in one of its tasks, or nothing."""
+        """What ended the loop, if that was an exit in one of its tasks."""
         self.is_cancelled: bool = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._tasks: anyio.abc.TaskGroup
         self._submitted: deque[Job] = deque()
         self._running: set[Job] = set()
         self._came: anyio.Event
-        self._started = Mark()
+        self._started = ThreadEvent()
         self._to_launch = [self._thread]
         self._is_launched = False
         self._wanted = True
-        self._waited_for: set[Mark] = set()
+        self._waited_for: set[ThreadEvent] = set()
         tell_of_forks(self)
 
     @property
@@ -197,13 +197,13 @@ class LoopThread:
         job.is_given_up = True
         self.submit(job)  # again: Ctrl-C may have come before it was
 
-    def wait(self, mark: Mark, timeout: float = math.inf) -> None:
+    def wait(self, mark: ThreadEvent, timeout: float = math.inf) -> None:
         """Wait until a task of the loop has set the mark, or the loop has ended; Ctrl-C ends the wait."""
         until = time.monotonic() + timeout
         self._waited_for.add(mark)
         try:
             while not (mark.is_set or self.has_ended) and (left := until - time.monotonic()) > 0:
-                mark.wait(min(left, LOOK_AGAIN))
+                mark.wait(min(left, POLL_INTERVAL))
         finally:
             self._waited_for.discard(mark)
 
@@ -214,26 +214,26 @@ class LoopThread:
         self._call(self._wake)
 
     def end(self, *, cancel: bool = False) -> None:
-        """Stop it, and wait for the thread; after a cancel for :data:`PATIENCE` at most.
+        """Stop it, and wait for the thread; after a cancel for :data:`THREAD_TIMEOUT` at most.
 
         Raises:
             KeyboardInterrupt: Ctrl-C; what was running has been cancelled.
         """
         try:
             self.stop(cancel=cancel)
-            self.join(PATIENCE if cancel else math.inf)
+            self.join(THREAD_TIMEOUT if cancel else math.inf)
         except BaseException:
             self.stop(cancel=True)
-            self.join(PATIENCE)
+            self.join(THREAD_TIMEOUT)
             raise
 
     def join(self, timeout: float) -> None:
         """Wait for the thread, for so many seconds at most."""
         until = time.monotonic() + timeout
         if self._is_launched:
-            self.wait(Mark(), timeout)
+            self.wait(ThreadEvent(), timeout)
         while self._thread.is_alive() and (left := until - time.monotonic()) > 0:
-            self._thread.join(min(left, LOOK_AGAIN))
+            self._thread.join(min(left, POLL_INTERVAL))
 
     def forked(self) -> None:
         """The thread is in the parent."""
@@ -297,7 +297,7 @@ def _exit() -> None:
     threads = list(_alive)
     for thread in threads:
         thread.stop(cancel=True)
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + THREAD_TIMEOUT
     for thread in threads:
         thread.join(until - time.monotonic())
 

@@ -407,23 +407,24 @@ class Nursery:
 
         Cancellation: only the waiting ends; the connections are still opened, for other callers.
         """
-        connections = self._connections
-        if connections is None:
-            if not self._timer.is_running:
-                # Every request needs the timer. It is started here, and not at the first wait, because asyncio
-                # drops a task that is started just before the loop ends, and then no wait would be bounded.
-                self._start_timer()
-            connections = self._connections = _Connections(OwnError(self.unobserved))
-            self._start_host(self._host, connections, name=f"connections of {self.name}")
-        if connections.backend is None:
-            await connections.settled.wait()
-        if connections.backend is None:
-            raise connections.own_error.to_raise()
-        return connections.backend
+        link = self.connect()
+        if link.backend is None:
+            await link.settled.wait()
+        if link.backend is None:
+            raise link.own_error.to_raise()
+        return link.backend
 
-    async def _host(self, connections: _Connections) -> None:
-        # One task opens and closes the connections, because cancel scopes and task groups inside of a backend
-        # have to be left by the task that has entered them. Callers come and go.
+    def connect(self) -> _Link:
+        """Begin to open the connections, if nobody has: for a :meth:`connection` that will be asked for."""
+        if self._link is None:
+            # not later: what asyncio starts just before it ends has no first step
+            if not self._watch.is_running:
+                self._start_watch()
+            self._link = _Link(OwnError(self.unobserved))
+            self._start_host(self._host, self._link, name=f"connections of {self.name}")
+        return self._link
+
+    async def _host(self, link: _Link) -> None:
         backend, task = self.backend, running_task()
         name = f"{backend.provider} ({backend.model_id})"
         try:

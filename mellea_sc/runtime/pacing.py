@@ -201,7 +201,7 @@ class Slot:
         tb: TracebackType | None,
     ) -> None:
         if self._limit is not None:
-            self._limit.pause()
+            self._limit.end()
         in_flight.reset(self._token)
 
     async def wait(self, seconds: float, failure: BackendError) -> None:

@@ -1,7 +1,7 @@
 """Blocking calls: one event-loop thread that a session owns and ends.
 
 A blocking call runs its async half in that thread and waits for it. Ctrl-C in the waiting thread
-cancels the async half and waits for its cleanup before it is raised.
+cancels the async half, waits for its cleanup, and then is raised.
 """
 
 from __future__ import annotations
@@ -11,11 +11,21 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
+from functools import partial
 from typing import Final, Generic, TypeVar
+
+import anyio
+import anyio.to_thread
 
 from mellea_sc.core.errors import SessionClosed, SyncCallInEventLoop
 from mellea_sc.runtime.budgets.scope import budget_scope
-from mellea_sc.runtime.loop_thread import LOOK_AGAIN, PATIENCE, Job, LoopThread, Mark
+from mellea_sc.runtime.loop_thread import (
+    POLL_INTERVAL,
+    THREAD_TIMEOUT,
+    Job,
+    LoopThread,
+    ThreadEvent,
+)
 from mellea_sc.runtime.loops.current import running_loop
 from mellea_sc.runtime.loops.forks import tell_of_forks
 from mellea_sc.runtime.loops.notebook import in_cell
@@ -29,12 +39,12 @@ _is_blocking_call: Final[ContextVar[bool]] = ContextVar("mellea_sc_blocking_call
 
 
 def is_blocking_call() -> bool:
-    """Whether the calling task does what a thread waits for."""
+    """Whether a thread waits for what the calling task does, in a blocking call."""
     return _is_blocking_call.get()
 
 
 def refuse_in_event_loop(what: str, instead: str) -> None:
-    """Raise if a blocking call would block a running event loop; that of a notebook waits for its cell anyway.
+    """Raise if a blocking call would block a running event loop. That of a notebook stands still during a cell anyway.
 
     Raises:
         SyncCallInEventLoop: an event loop runs in this thread.
@@ -94,7 +104,7 @@ class SyncPortal:
         except BaseException:
             if not job.ended.is_set:
                 thread.give_up(job)
-                thread.wait(job.ended, PATIENCE)
+                thread.wait(job.ended, THREAD_TIMEOUT)
             log_unobserved("an interrupted call", call.failure)
             raise
         return call.result(thread)
@@ -131,6 +141,27 @@ class SyncPortal:
         if thread is not None:
             thread.end(cancel=cancel)
 
+    async def aclose(self, *, cancel: bool) -> None:
+        """End the thread, if it is running, while the caller's event loop goes on.
+
+        Args:
+            cancel: As of :meth:`close`.
+
+        Cancellation: the calls are cancelled too, and the thread's end is waited for, a bounded time.
+        """
+        if not self.is_running:
+            return
+        if not cancel:
+            try:
+                await anyio.to_thread.run_sync(self.close, abandon_on_cancel=True)
+            except BaseException:
+                await self.aclose(cancel=True)  # noqa: ASYNC102, ASYNC120 - shields itself
+                raise
+        else:
+            with anyio.move_on_after(THREAD_TIMEOUT, shield=True):
+                close = partial(self.close, cancel=True)
+                await anyio.to_thread.run_sync(close, abandon_on_cancel=True)
+
     def forked(self) -> None:
         """The child's first call starts a thread anew."""
         self._lock = threading.RLock()
@@ -138,7 +169,7 @@ class SyncPortal:
 
 
 class _Call(Generic[T]):
-    """One call, on its way from the thread that waits for it to the event loop and back."""
+    """One blocking call: what is run in the event loop, and its result for the thread that waits."""
 
     def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
         self._function = function
@@ -146,7 +177,7 @@ class _Call(Generic[T]):
         self.failure: list[BaseException] = []
 
     async def run(self) -> None:
-        """Do it, in the event loop."""
+        """Run it, in the event loop."""
         function = self._function
         del self._function  # who waits may forget the session at once: nothing may hold it
         _is_blocking_call.set(True)
@@ -157,14 +188,14 @@ class _Call(Generic[T]):
             self.failure.append(error)
 
     def result(self, thread: LoopThread) -> T:
-        """What has come of it, in the thread that has waited."""
+        """Return what it has returned, or raise what it has raised, in the thread that has waited."""
         if self.failure:
             raise self.failure.pop()  # a call that held its error would be held by the error's frames
         if self._returned:
             return self._returned[0]
         # it was cancelled: perhaps because the loop is ending
         if not thread.is_cancelled:
-            thread.wait(Mark(), LOOK_AGAIN)
+            thread.wait(ThreadEvent(), POLL_INTERVAL)
         if thread.failure is not None:
             raise thread.failure
         if thread.is_cancelled or thread.has_ended:
@@ -180,4 +211,4 @@ def _end(thread: LoopThread) -> None:
         raise
     # collected inside an event loop, perhaps the very one that is to end, it must not wait
     if running_loop() is None:
-        thread.join(PATIENCE)
+        thread.join(THREAD_TIMEOUT)

@@ -11,8 +11,8 @@ Each generation and each run has an :class:`OwnError`. If it fails, one of these
 
 from __future__ import annotations
 
+import inspect
 import logging
-import sys
 import weakref
 from collections.abc import Iterable
 from types import TracebackType
@@ -149,7 +149,8 @@ def log_unobserved(name: str, errors: Iterable[BaseException]) -> None:
 
 
 def _line_that_calls() -> str:
-    frame = sys._getframe(1)
+    frame = inspect.currentframe()
+    assert frame is not None
     while frame.f_globals.get("__name__", "").partition(".")[0] == "mellea_sc" and frame.f_back:
         frame = frame.f_back
     code = frame.f_code

@@ -1,308 +1,442 @@
-"""Whose turn it is in a conversation.
+"""Conversations: what was said so far, and the methods that go on with it.
 
-A conversation that remembers can only go on where the turn before has ended. Requests take their place
-in the line when they are made, in that order, and wait for it in their own task. A turn that fails or
-is cancelled leaves the line and the conversation as if it had never been.
-
-A request that might wait for itself is refused: one that is made inside a turn, by a validator, say. In a
-thread nothing tells that it was such a validator that started it. So nobody waits for a turn of another
-event loop, and no blocking call for one in which code of the user's runs.
-
-One case is left, and can only be told of in the log, when it has taken long: a validator whose thread (of
-``loop.run_in_executor``, which copies no context variables) has the turn's own event loop ask, by
-``asyncio.run_coroutine_threadsafe``, and waits for that. It looks like a thread of the program's own, whose turn
-comes when the one before has ended. A requirement's ``timeout`` ends it.
+Each of the six a-methods starts its work in the session's nursery (``session_work.py`` has what that does); its
+blocking half runs the a-method to its end in the session's own thread.
 """
 
 from __future__ import annotations
 
-import logging
-import math
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable
-from contextvars import ContextVar, Token
-from types import TracebackType
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Final, Literal, TypeVar, Unpack, overload
 
-import anyio
-import attrs
-
-from mellea_sc.core.base import Context
-from mellea_sc.core.errors import UsageError
-from mellea_sc.runtime.loops.current import current_loop
-from mellea_sc.runtime.loops.forks import tell_of_forks
-from mellea_sc.runtime.portal import is_blocking_call
-
-__all__ = ["Turn", "Turns"]
-
-log: Final = logging.getLogger("mellea_sc")
-
-OVERLAP: Final = (
-    "Not using a SimpleContext with asynchronous requests could cause unexpected results due to "
-    "stale contexts. Ensure you await between requests."
+from mellea_sc.core.arguments import several
+from mellea_sc.core.backend import Format
+from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk
+from mellea_sc.core.errors import InvalidOption
+from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.core.question import ConditionArguments
+from mellea_sc.core.requirement import Requirement, ValidationResult, as_requirement
+from mellea_sc.core.retries import Retries, retried
+from mellea_sc.core.sampling import SamplingResult
+from mellea_sc.runtime.failures import raises_briefly
+from mellea_sc.runtime.generation.bound import BoundBackend
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk
+from mellea_sc.stdlib.arguments import (
+    ActArguments,
+    InstructArguments,
+    QueryArguments,
+    StreamArguments,
+    keyword_arguments,
 )
+from mellea_sc.stdlib.blocking import blocking_half
+from mellea_sc.stdlib.components import Instruction, Message, Query, Transform
+from mellea_sc.stdlib.session_life import SessionLife
+from mellea_sc.stdlib.session_work import DEFAULT_STRATEGY, judge, last_prompt, question_of, start
+from mellea_sc.stdlib.stream.request import STREAM_DEFAULTS, StreamRequest, stream_request
+from mellea_sc.stdlib.turns import Turns
 
-LONG: Final = 30.0
-"""Seconds of waiting for a turn in which code of the user's runs, after which that is told of."""
+__all__ = ["Conversation"]
 
-LONG_WAIT: Final = (
-    "a turn of a conversation has waited %g s for another one in which a validator, a strategy or a tool may run. "
-    "If that has a thread ask the same conversation and waits for it, both wait for ever: in a validator use the "
-    "backend that it is given, or another session, and give the requirement a timeout"
-)
+T = TypeVar("T")
 
-
-class Turn(Protocol):
-    """One request's part in a conversation: inside its block it has the conversation before it."""
-
-    async def __aenter__(self) -> Context:
-        """Wait for the turns before this one."""
-        ...
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        """Let the next turn begin."""
-        ...
-
-    def commit(self, ctx: Context) -> None:
-        """The turn has succeeded: this is the conversation now."""
-        ...
-
-    def give_up(self) -> None:
-        """Leave the line without having begun."""
-        ...
+_ASKED_ONCE: Final[ActArguments] = {"strategy": None}
+"""Where there is nothing to validate."""
 
 
-class Turns:
-    """What was said in a conversation, and the line of requests that want to go on with it.
+class Conversation:
+    """Turns of talk with the model of a session, and what was said in them.
+
+    A session is one itself; :meth:`MelleaSession.conversation` makes others, one for each user of a server, say. What is
+    asked in one sees what was said in that one alone. All of them share the session: its tasks run in the session's
+    nursery and end with it, over its connections, within its limits.
+
+    It has no end of its own. One that nobody holds any more is forgotten, and with it what was said; tasks that it has
+    started go on, as the session's.
 
     Args:
+        life: Where its tasks go: the session's.
         ctx: What was said so far.
-        in_order: Whether requests wait for one another; otherwise each starts from what is there.
+
+    Raises:
+        InvalidOption: ``ctx`` is no context.
     """
 
-    def __init__(self, ctx: Context, *, in_order: bool) -> None:
-        self.ctx: Context = ctx
-        self._in_order = in_order
-        self._replaced = 0  # how often
-        self._line: deque[_QueuedTurn] = deque()
-        self._lock = threading.Lock()  # a session may be used in the event loops of several threads
-        tell_of_forks(self)
+    def __init__(self, life: SessionLife, ctx: Context) -> None:
+        self._life = life
+        self._backend = BoundBackend(life.place, life.backend)
+        self._turns = Turns(ctx)
 
-    def check_outside(self) -> None:
-        """Raise where waiting for the turns in line might be waiting for the one that waits.
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} in {self._life!r}>"
 
-        Raises:
-            UsageError: this is called from inside a turn of this conversation, by a validator, say, or
-                might be.
-        """
-        around, here, blocking = _around.get(), current_loop(), is_blocking_call()
-        line = tuple(self._line)
-        for turn in line:
-            if turn in around:
-                raise UsageError(
-                    "a turn of this conversation cannot wait for another one, which would come after it: "
-                    "in a validator use the backend that it is given, or another conversation"
-                )
-            if turn.loop is not here or (blocking and turn.runs_code):
-                raise UsageError(
-                    "another thread is in a turn of this conversation, which may itself be waiting for this "
-                    "one: take turns after one another, or use another conversation"
-                )
-        if not _all_waited_for(line).isdisjoint(around):
-            raise UsageError(
-                "a turn of this conversation is waiting for the turn of another one that this is asked in: "
-                "in a validator use the backend that it is given, or a conversation of its own"
-            )
+    # --- its conversation -----------------------------------------------------------------------
 
-    def replace(self, ctx: Context, *, in_order: bool) -> None:
-        """Go on with another conversation. What requests that wait for nobody add to the old one is forgotten.
+    @property
+    def ctx(self) -> Context:
+        """The conversation so far: every turn that has succeeded. Assign another one to go on with that.
 
         Raises:
-            UsageError: a turn is being taken, or waits for its turn, and would be lost.
+            UsageError: on assigning: requests that take turns in the conversation have not ended.
+            InvalidOption: on assigning: it is no context.
         """
-        with self._lock:
-            if self._line:
-                raise UsageError(
-                    "the conversation has turns that have not ended, which would be lost: await them, or cancel "
-                    "them, before it is replaced"
-                )
-            self.ctx = ctx
-            self._in_order = in_order
-            self._replaced += 1
-
-    def commit_free(self, ctx: Context, begun: int) -> None:
-        """A turn that waited for no other has succeeded; nothing, if the conversation was replaced meanwhile.
-
-        Args:
-            ctx: The conversation with it.
-            begun: How often the conversation had been replaced when it was taken.
-        """
-        with self._lock:
-            if begun == self._replaced:
-                self.ctx = ctx
-
-    def take_turn(self, stop_throttling: Callable[[], None], *, runs_code: bool) -> Turn:
-        """Take the next place in the line.
-
-        Args:
-            stop_throttling: Called when another request waits for this one: it may be waiting for a reader.
-            runs_code: Whether code of the user's runs in the turn, a validator's, say.
-
-        Raises:
-            UsageError: as of :meth:`check_outside`.
-        """
-        if not self._in_order:
-            with self._lock:
-                return _FreeTurn(self, self.ctx, self._replaced)
-        turn = _QueuedTurn(self, stop_throttling, runs_code)
-        with self._lock:
-            self.check_outside()
-            earlier = tuple(self._line)
-            self._line.append(turn)
-            turn.waits_for.update(earlier[-1:])
-        for outer in turn.around:
-            outer.waits_for.add(turn)
-        turn.waits_for_code = any(one.runs_code for one in earlier)
-        if earlier:
-            log.warning(OVERLAP)
-            for one in earlier:
-                one.stop_throttling()
-        else:
-            turn.head.set()
-        return turn
-
-    async def settled(self) -> Context:
-        """The conversation, when the turns that are in line now have ended.
-
-        Raises:
-            UsageError: as of :meth:`check_outside`.
-        """
-        with self._lock:
-            self.check_outside()
-            line = tuple(self._line)
-        for earlier in line:
-            earlier.stop_throttling()
-        if line:
-            around = _around.get()
-            for outer in around:
-                outer.waits_for.add(line[-1])
-            try:
-                await _wait(line[-1].left, for_code=any(one.runs_code for one in line))
-            finally:
-                for outer in around:
-                    outer.waits_for.discard(line[-1])
-        return self.ctx
-
-    def leave(self, turn: _QueuedTurn) -> None:
-        """A turn has ended or was given up."""
-        with self._lock:
-            if turn in self._line:
-                self._line.remove(turn)
-            following = self._line[0] if self._line else None
-        turn.waits_for.clear()
-        for outer in turn.around:
-            outer.waits_for.discard(turn)
-        # of the same event loop, as everybody in the line is
-        if following is not None and following.loop is turn.loop:
-            following.head.set()
-        turn.left.set()
-
-    def forked(self) -> None:
-        """The turns in line are the parent's."""
-        self._lock = threading.Lock()
-        self._line.clear()
-
-
-@attrs.frozen
-class _FreeTurn:
-    """A turn that waits for no other, and that no other waits for."""
-
-    _turns: Turns
-    _before: Context
-    _begun: int
-
-    async def __aenter__(self) -> Context:
-        return self._before
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        return
-
-    def commit(self, ctx: Context) -> None:
-        self._turns.commit_free(ctx, self._begun)
-
-    def give_up(self) -> None:
-        """Nobody waits for it."""
-
-
-@attrs.define(eq=False)
-class _QueuedTurn:
-    _turns: Turns
-    stop_throttling: Callable[[], None]
-    runs_code: bool
-    loop: object = attrs.field(factory=current_loop, init=False)
-    around: tuple[_QueuedTurn, ...] = attrs.field(factory=lambda: _around.get(), init=False)
-    waits_for: set[_QueuedTurn] = attrs.field(factory=lambda: set[_QueuedTurn](), init=False)
-    """The turn before it, and those that were asked for inside it."""
-    head: anyio.Event = attrs.field(factory=anyio.Event, init=False)
-    left: anyio.Event = attrs.field(factory=anyio.Event, init=False)
-    waits_for_code: bool = attrs.field(default=False, init=False)
-    _token: Token[tuple[_QueuedTurn, ...]] = attrs.field(init=False)
-
-    async def __aenter__(self) -> Context:
-        try:
-            await _wait(self.head, for_code=self.waits_for_code)
-        except BaseException:
-            self._turns.leave(self)
-            raise
-        self._token = _around.set((*_around.get(), self))
         return self._turns.ctx
 
-    async def __aexit__(
+    @ctx.setter
+    def ctx(self, ctx: Context) -> None:
+        self._turns.replace(ctx)
+
+    def reset(self) -> None:
+        """Forget what was said: the conversation is empty, of the same kind and settings.
+
+        Raises:
+            UsageError: requests that take turns in the conversation have not ended.
+        """
+        self.ctx = self.ctx.without_items()
+
+    def last_prompt(self) -> list[dict[str, str]] | None:
+        """The messages that the newest answer of the conversation was asked with, in OpenAI's form.
+
+        Of several attempts, those of the one that was kept. The system prompt is the session's or its
+        backend's. ``None`` where there is no answer.
+        """
+        messages = last_prompt(self.ctx, self._life.backend, self._life.options)
+        if messages is None:
+            return None
+        return [{"role": one.role, "content": one.content} for one in messages]
+
+    # --- the a-methods -------------------------------------------------------------------------
+
+    @overload
+    async def aact(
         self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        _around.reset(self._token)
-        self._turns.leave(self)
+        action: Component | Span,
+        *,
+        return_sampling_results: Literal[False] = ...,
+        **given: Unpack[ActArguments],
+    ) -> ModelOutputThunk: ...
+    @overload
+    async def aact(
+        self,
+        action: Component | Span,
+        *,
+        return_sampling_results: Literal[True],
+        **given: Unpack[ActArguments],
+    ) -> SamplingResult: ...
+    @overload
+    async def aact(
+        self,
+        action: Component | Span,
+        *,
+        return_sampling_results: bool,
+        **given: Unpack[ActArguments],
+    ) -> ModelOutputThunk | SamplingResult: ...
+    @raises_briefly
+    @keyword_arguments(ActArguments, strategy=DEFAULT_STRATEGY, await_result=False)
+    async def aact(
+        self,
+        action: Component | Span,
+        *,
+        return_sampling_results: bool = False,
+        **given: Unpack[ActArguments],
+    ) -> ModelOutputThunk | SamplingResult:
+        """Have the model answer an action: a component, a text, or a thunk.
 
-    def commit(self, ctx: Context) -> None:
-        self._turns.ctx = ctx
+        Args:
+            action: What to ask.
+            return_sampling_results: Wait, and return all attempts instead of a thunk.
+            given: The others are those of :meth:`ainstruct`. The ``requirements`` are added to those of an
+                ``Instruction``.
 
-    def give_up(self) -> None:
-        self._turns.leave(self)
+        Returns:
+            A thunk, at once: generation (and with requirements the whole loop) runs in the nursery.
 
+        Raises:
+            Exception: as of :meth:`ainstruct`.
 
-def _all_waited_for(turns: Iterable[_QueuedTurn]) -> set[_QueuedTurn]:
-    """These turns and all that they wait for, or might, in whichever conversations."""
-    found: set[_QueuedTurn] = set()
-    ahead = list(turns)
-    while ahead:
-        turn = ahead.pop()
-        if turn not in found and not turn.left.is_set():
-            found.add(turn)
-            ahead.extend(tuple(turn.waits_for))
-    return found
+        Cancellation: as of :meth:`ainstruct`.
+        """
+        if return_sampling_results:
+            return await self._attempts(action, given)
+        return await self._ask(action, given)
 
+    @overload
+    async def ainstruct(
+        self,
+        description: str | CBlock,
+        *,
+        return_sampling_results: Literal[False] = ...,
+        **given: Unpack[InstructArguments],
+    ) -> ModelOutputThunk: ...
+    @overload
+    async def ainstruct(
+        self,
+        description: str | CBlock,
+        *,
+        return_sampling_results: Literal[True],
+        **given: Unpack[InstructArguments],
+    ) -> SamplingResult: ...
+    @overload
+    async def ainstruct(
+        self,
+        description: str | CBlock,
+        *,
+        return_sampling_results: bool,
+        **given: Unpack[InstructArguments],
+    ) -> ModelOutputThunk | SamplingResult: ...
+    @raises_briefly
+    @keyword_arguments(InstructArguments, strategy=DEFAULT_STRATEGY, await_result=False)
+    async def ainstruct(
+        self,
+        description: str | CBlock,
+        *,
+        return_sampling_results: bool = False,
+        **given: Unpack[InstructArguments],
+    ) -> ModelOutputThunk | SamplingResult:
+        """Have the model follow an instruction; with requirements, validate and repair.
 
-async def _wait(turn: anyio.Event, *, for_code: bool) -> None:
-    with anyio.move_on_after(LONG if for_code else math.inf):
-        await turn.wait()
-        return
-    log.warning(LONG_WAIT, LONG)
-    await turn.wait()
+        Args:
+            description: What to do.
+            requirements: What must hold of the answer; a string is judged by a model.
+            icl_examples: Examples of good answers.
+            grounding_context: Named texts to rely on; may be thunks.
+            user_variables: Named texts to fill into the templates of the other arguments; may be thunks.
+            prefix: Goes before the description.
+            output_prefix: What the answer begins with, its text included; the model goes on from there.
+            preconditions: What must hold of what is asked; checked beside the generation, which a
+                failing one cancels before anything of it is handed out.
+            strategy: How often to ask, with what, and which answer to keep; ``None``: once, without
+                validating.
+            return_sampling_results: Wait, and return all attempts instead of a thunk.
+            limits: What the call may use, all its attempts and judges together; see :func:`limits`.
+            retries: How often a request of the call, its judges' included, is made again when it failed
+                before its answer began, or :class:`Retries`; 0: never; ``None``: as the session says.
+            format: A pydantic model class or a JSON schema that the model is constrained to. An answer that does
+                not fit it is a failed attempt of the strategy. For that alone the default strategy does not hold
+                back an answer that is streamed.
+            model_options: See :class:`~mellea_sc.ModelOption`.
+            await_result: Return only when the thunk is computed.
 
+        Returns:
+            A thunk, at once: generation (and with requirements the whole loop) runs in the nursery.
 
-_around: Final[ContextVar[tuple[_QueuedTurn, ...]]] = ContextVar("mellea_sc_turns", default=())
-"""The turns that the calling task is part of, outermost first."""
+        Raises:
+            InvalidOption: an argument is not usable.
+            MissingExtra: for a JSON schema, if a package of the extra ``json`` is not installed.
+            PromptTemplateError: a template is not valid, or uses a variable that is not given.
+            SessionClosed: the session has ended.
+            BudgetExceeded: from awaiting the thunk: the call has used more than its limits.
+            PreconditionFailed: from awaiting the thunk: the input does not meet a precondition.
+            Exception: with ``await_result`` or ``return_sampling_results``, what awaiting raises.
+
+        Cancellation: a thunk goes on. With ``await_result`` or ``return_sampling_results`` nobody
+        else has the thunk, so the generation is cancelled too.
+        """
+        instruction = Instruction(
+            description,
+            given.get("requirements"),
+            given.get("icl_examples"),
+            given.get("grounding_context"),
+            given.get("user_variables"),
+            given.get("prefix"),
+            given.get("output_prefix"),
+        )
+        given["requirements"] = None  # the instruction has them
+        if return_sampling_results:
+            return await self._attempts(instruction, given)
+        return await self._ask(instruction, given)
+
+    @raises_briefly
+    @keyword_arguments(ConditionArguments)
+    async def achat(
+        self,
+        content: str,
+        role: Role = "user",
+        *,
+        user_variables: Mapping[str, Span] | None = None,
+        **given: Unpack[ConditionArguments],
+    ) -> Message:
+        """Say something, and return the model's message when it is finished.
+
+        Args:
+            content: What to say; a template if there are variables.
+            role: As whom.
+            user_variables: Named texts to fill in.
+            given: The others are those of :meth:`ainstruct`.
+
+        Raises:
+            SessionClosed: the session has ended.
+            Exception: as the generation raised it.
+
+        Cancellation: the generation is cancelled, and the conversation stays as it was.
+        """
+        message = Message(role, content, user_variables=user_variables)
+        thunk = await self._ask(message, {**_ASKED_ONCE, **given, "await_result": True})
+        return Message(
+            "assistant",
+            CBlock(thunk.value),
+            reasoning=thunk.reasoning,
+            tool_calls=thunk.tool_calls,
+        )
+
+    @raises_briefly
+    @keyword_arguments(QueryArguments, await_result=False)
+    async def aquery(
+        self, obj: object, query: str, **given: Unpack[QueryArguments]
+    ) -> ModelOutputThunk:
+        """Ask the model about an object.
+
+        Args:
+            obj: Any object; see :class:`~mellea_sc.stdlib.components.MObjectProtocol` for how it
+                presents itself, and which of its methods the model may call to answer.
+            query: The question.
+            given: The others are those of :meth:`ainstruct`. With a ``format``, no method is called.
+
+        Returns:
+            A thunk of the answer, at once; its ``parsed_repr`` is what a called method returned.
+
+        Raises:
+            SessionClosed: the session has ended.
+
+        Cancellation: as of :meth:`ainstruct`.
+        """
+        return await self._ask(Query(obj, query), {**_ASKED_ONCE, **given})
+
+    @raises_briefly
+    @keyword_arguments(QueryArguments, await_result=False)
+    async def atransform(
+        self, obj: object, transformation: str, **given: Unpack[QueryArguments]
+    ) -> ModelOutputThunk:
+        """Have the model transform an object.
+
+        Args:
+            obj: Any object, as for :meth:`aquery`.
+            transformation: What to make of it.
+            given: The others are those of :meth:`ainstruct`. With a ``format``, no method is called.
+
+        Returns:
+            A thunk of the result, at once; its ``parsed_repr`` is what a called method returned.
+
+        Raises:
+            SessionClosed: the session has ended.
+
+        Cancellation: as of :meth:`ainstruct`.
+        """
+        return await self._ask(Transform(obj, transformation), {**_ASKED_ONCE, **given})
+
+    @raises_briefly
+    async def avalidate(
+        self,
+        reqs: Requirement | str | Sequence[Requirement | str],
+        *,
+        output: Thunk | str | CBlock | None = None,
+        input: Span | None = None,
+        retries: int | Retries | None = None,
+        format: Format | None = None,
+        model_options: ModelOptions | None = None,
+    ) -> list[ValidationResult]:
+        """Judge an output by requirements, all at the same time.
+
+        Args:
+            reqs: One requirement or several.
+            output: What is judged; the last output of the conversation if not given.
+            input: What the output answers, for validators that look at it.
+            retries: As of :meth:`ainstruct`.
+            format: Handed to every validator.
+            model_options: Handed to every validator.
+
+        Returns:
+            One verdict per requirement, in their order.
+
+        Raises:
+            InvalidOption: there is no output that could be judged.
+            Exception: as a validator raised it; several at once as an ``ExceptionGroup``.
+
+        Cancellation: every validator is cancelled.
+        """
+        given = [reqs] if isinstance(reqs, Requirement | str) else several("reqs", reqs)
+        required = [as_requirement(requirement) for requirement in given]
+        nursery = await self._life.nursery()
+        ctx = await self._turns.settled() if output is None else self.ctx
+        judging = partial(judge, nursery, ctx, required, output, input, format, model_options)
+        with retried(retries):
+            return await nursery.call(judging, name="validate")
+
+    def run_blocking(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Run an async function in the session's own event-loop thread, and wait for what it returns.
+
+        Raises:
+            SessionClosed: the session has ended, or the interpreter is ending and starts no more threads.
+            SyncCallInEventLoop: an event loop runs in this thread.
+        """
+        return self._life.run_blocking(function)
+
+    # --- their blocking halves -------------------------------------------------------------------
+
+    instruct: Final = blocking_half(ainstruct)
+    chat: Final = blocking_half(achat)
+    act: Final = blocking_half(aact)
+    validate: Final = blocking_half(avalidate)
+    query: Final = blocking_half(aquery)
+    transform: Final = blocking_half(atransform)
+
+    # --- streams ----------------------------------------------------------------------------------
+
+    @keyword_arguments(StreamArguments, **STREAM_DEFAULTS)
+    def stream(
+        self,
+        action: str | Component,
+        *,
+        user_variables: Mapping[str, Span] | None = None,
+        grounding_context: Mapping[str, Span] | None = None,
+        **given: Unpack[StreamArguments],
+    ) -> StreamRequest:
+        """Generate text that is checked while it streams, as a turn of the conversation.
+
+        Await it, or enter it: ``async with m.stream("…", requirements=[…]) as result:``. The
+        conversation goes on with the answer if it came to its natural end.
+
+        Args:
+            action: An instruction's description, or a component.
+            user_variables: For a description: named texts to fill in.
+            grounding_context: For a description: named texts to rely on.
+            given: The others are those of :func:`stream_with_chunking`. The requirements are said in the prompt
+                where the action is a description.
+
+        Raises:
+            InvalidOption: an argument is not usable.
+            PromptTemplateError: a template is not valid.
+            SessionClosed: on awaiting or entering: the session has ended.
+
+        Cancellation: as of :func:`stream_with_chunking`.
+        """
+        if isinstance(action, str):
+            action = Instruction(
+                action,
+                given.get("requirements"),
+                user_variables=user_variables,
+                grounding_context=grounding_context,
+            )
+        elif user_variables is not None or grounding_context is not None:
+            raise InvalidOption(
+                "user_variables and grounding_context go with a description, not with a component"
+            )
+        take_turn = partial(self._turns.take_turn, runs_code=True)
+        return stream_request(action, self._backend, take_turn, given)
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    async def _attempts(self, action: Component | Span, given: ActArguments) -> SamplingResult:
+        if given.get("strategy", DEFAULT_STRATEGY) is None:
+            raise InvalidOption("return_sampling_results needs a strategy")
+        thunk = await self._ask(action, {**given, "await_result": True})
+        assert thunk.sampling is not None
+        return thunk.sampling
+
+    async def _ask(self, action: Component | Span, given: ActArguments) -> ModelOutputThunk:
+        question = question_of(action, given, self._life.options)
+        thunk = start(question, await self._life.nursery(), self._turns)
+        if given.get("await_result"):
+            async with thunk:
+                await thunk.avalue()
+        return thunk

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
 from functools import partial
+from typing import Final
 
-from mellea_sc.core.backend import CheckedSchema, Format
+from mellea_sc.core.arguments import several
+from mellea_sc.core.backend import Backend, ChatMessage, CheckedSchema, Format
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
-from mellea_sc.core.prompt import answer_prefix_of, not_yet_read
+from mellea_sc.core.prompt import beginning_of, messages_for, not_yet_read
 from mellea_sc.core.question import Question
-from mellea_sc.core.requirement import Requirement, ValidationResult, check_judges
+from mellea_sc.core.requirement import (
+    Requirement,
+    ValidationResult,
+    as_requirement,
+    check_judges,
+)
 from mellea_sc.core.retries import retried
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.trace import TokenCount, Trace
@@ -19,66 +26,99 @@ from mellea_sc.runtime.budgets.limits import limited
 from mellea_sc.runtime.checks.validation import validate_all
 from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.bound import opened_scope
-from mellea_sc.runtime.generation.generation import Generation, Work
+from mellea_sc.runtime.generation.generation import Generation
 from mellea_sc.runtime.generation.prompt import describe, request_for, settle
 from mellea_sc.runtime.generation.pump import pump
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
-from mellea_sc.stdlib.components import Query, Transform
-from mellea_sc.stdlib.conversation import Turn
+from mellea_sc.stdlib.arguments import ActArguments
+from mellea_sc.stdlib.components import Instruction, Query, Transform
+from mellea_sc.stdlib.formats import checked
 from mellea_sc.stdlib.preconditions import answer_if_met
 from mellea_sc.stdlib.sampling.plan import does_not_fit
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 from mellea_sc.stdlib.sampling.repairing import RejectionSamplingStrategy
+from mellea_sc.stdlib.turns import Turn, Turns
 
-__all__ = ["judge", "runs_code", "thunk_of", "work_for"]
+__all__ = [
+    "DEFAULT_STRATEGY",
+    "judge",
+    "last_prompt",
+    "question_of",
+    "start",
+]
+
+DEFAULT_STRATEGY: Final = RejectionSamplingStrategy(loop_budget=2)
 
 
-def thunk_of(question: Question, nursery: Nursery) -> ModelOutputThunk:
-    """The thunk of an answer, not yet generating.
+def question_of(action: Component | Span, given: ActArguments, options: ModelOptions) -> Question:
+    """The question from the arguments of a call, and what an instruction says itself.
+
+    Args:
+        action: What the model is asked.
+        given: The arguments of the call.
+        options: Model options of the session.
 
     Raises:
-        InvalidOption: the strategy is not usable, or the model none that can judge.
+        InvalidOption: an argument is not usable.
+        MissingExtra: the format needs a package of the extra ``json``.
     """
-    nursery.check_usable()
-    strategy: object = question.strategy
+    required = [as_requirement(one) for one in several("requirements", given.get("requirements"))]
+    if isinstance(action, Instruction):
+        required = [*action.requirements, *required]
+    format = checked(given.get("format"))
+    strategy: object = given.get("strategy", DEFAULT_STRATEGY)
     if strategy is not None and not isinstance(strategy, SamplingStrategy):
         raise InvalidOption(f"strategy must be a SamplingStrategy or None, not {strategy!r}")
+    if strategy is not None and not strategy.is_needed(required):
+        # An answer can still fail its format. But for that alone, a strategy that nobody has asked for does not
+        # hold back a text that somebody has asked to see live.
+        is_default = strategy is DEFAULT_STRATEGY
+        is_live = is_default and wants_stream(merge_options(options, given.get("model_options")))
+        if format is None or is_live or not isinstance(strategy, PlannedStrategy):
+            strategy = None
+    asked: ActArguments = {**given, "requirements": required}
+    return Question.of(action, asked, strategy=strategy, format=format)
+
+
+def start(question: Question, nursery: Nursery, turns: Turns) -> ModelOutputThunk:
+    """Start the answer to a question, in a task of the nursery, as a turn of a conversation.
+
+    Raises:
+        InvalidOption: the model is none that can judge.
+        SessionClosed: the nursery has ended.
+        UsageError: the turn might wait for itself.
+    """
+    nursery.check_usable()
     check_judges(question.preconditions, nursery.backend)
-    if isinstance(sampling := sampled_by(question), PlannedStrategy):
-        check_judges([*sampling.requirements, *question.requirements], nursery.backend)
+    if isinstance(strategy := question.strategy, PlannedStrategy):
+        check_judges([*strategy.requirements, *question.requirements], nursery.backend)
     options = merge_options(nursery.options, question.model_options)
-    return ModelOutputThunk(nursery, name=describe(question.action), streamed=wants_stream(options))
+    thunk = ModelOutputThunk(
+        nursery, name=describe(question.action), streamed=wants_stream(options)
+    )
+    producer = thunk.producer
+    assert producer is not None
+    turn = turns.take_turn(producer.stop_throttling, runs_code=_runs_code(question))
+    work = partial(_work, question, nursery, turn)
+    producer.start(thunk, work, nursery.tasks, turn.give_up)
+    return thunk
 
 
-def sampled_by(question: Question) -> SamplingStrategy | None:
-    """The strategy, where there is anything for one to do: an answer can fail its format, too."""
-    strategy = question.strategy
-    if strategy is None or strategy.is_needed(question.requirements):
-        return strategy
-    has_format = question.format is not None and isinstance(strategy, PlannedStrategy)
-    return strategy if has_format else None
-
-
-def runs_code(question: Question) -> bool:
+def _runs_code(question: Question) -> bool:
     """Whether code of the user's may run while it is answered: a validator, a tool, a strategy."""
-    strategy = sampled_by(question)
+    strategy = question.strategy
     if isinstance(question.action, Query | Transform) and question.action.methods:
         return True
     if strategy is not None and type(strategy) is not RejectionSamplingStrategy:
         return True
     judging = [] if strategy is None else [*strategy.requirements, *question.requirements]
-    return any(map(has_code, [*question.preconditions, *judging]))
+    return any(map(_has_code, [*question.preconditions, *judging]))
 
 
-def has_code(requirement: Requirement) -> bool:
+def _has_code(requirement: Requirement) -> bool:
     """Whether it is judged by other code than the library's question to a model."""
     return type(requirement) is not Requirement or requirement.validation_fn is not None
-
-
-def work_for(question: Question, nursery: Nursery, turn: Turn) -> Work:
-    """The work of a thunk's task: the answer to a question, in its turn of the conversation."""
-    return partial(_work, question, nursery, turn)
 
 
 async def _work(
@@ -89,8 +129,8 @@ async def _work(
         with limited(question.limits), retried(question.retries):
             if question.preconditions:
                 sink.hold_output()
-                answer = partial(_answer, question, nursery, ctx, thunk, sink)
-                await answer_if_met(question, ctx, nursery, answer, met=sink.release_output)
+                answering = partial(_answer, question, nursery, ctx, thunk, sink)
+                await answer_if_met(question, ctx, nursery, answering, met=sink.release_output)
             else:
                 await _answer(question, nursery, ctx, thunk, sink)
         warn_of_misfit(thunk)
@@ -102,7 +142,7 @@ def _answer(
 ) -> Coroutine[object, object, None]:
     """What answers, to be awaited: no coroutine of its own, through which each delta would have to go."""
     action = question.action
-    if (strategy := sampled_by(question)) is not None:
+    if (strategy := question.strategy) is not None:
         return _sample(question, strategy, nursery, ctx, thunk, sink)
     if isinstance(action, Query | Transform) and action.methods and question.format is None:
         return _carry_out(action, question, nursery, ctx, thunk, sink)
@@ -221,3 +261,20 @@ async def judge(
         return await validate_all(
             requirements, backend, ctx, format=format, model_options=model_options
         )
+
+
+def last_prompt(
+    ctx: Context, backend: Backend, options: ModelOptions
+) -> Sequence[ChatMessage] | None:
+    """The messages that the newest answer of a conversation was asked with; ``None`` where there is none."""
+    answer = ctx.last_output()
+    node: Context | None = ctx
+    if isinstance(answer, ModelOutputThunk) and answer.sampling is not None:
+        node = answer.sampling.result_ctx  # that of the attempt that was kept
+    while node is not None and not isinstance(node.node_data, Thunk):
+        node = node.previous_node
+    asked = None if node is None else node.previous_node
+    if asked is None or asked.node_data is None or asked.previous_node is None:
+        return None
+    options = merge_options(backend.model_options, options)
+    return messages_for(asked.node_data, asked.previous_node, options, prefills=backend.prefills)

@@ -15,22 +15,12 @@ are editors only for requirements that filter or fix.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Unpack
 
-from mellea_sc.core.backend import Backend, Format
+from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Component, Context, Span
-from mellea_sc.core.chunking import ChunkingStrategy
-from mellea_sc.core.model_options import ModelOptions
-from mellea_sc.core.question import Question
-from mellea_sc.core.requirement import Requirement
-from mellea_sc.core.retries import Retries
-from mellea_sc.core.spending import Limits
-from mellea_sc.stdlib.conversation import Turns
-from mellea_sc.stdlib.formats import checked
-from mellea_sc.stdlib.sampling.engine.options import DEFAULT_LANE_BUFFER, StreamOptions
-from mellea_sc.stdlib.sampling.planned import PlannedStrategy
+from mellea_sc.stdlib.arguments import StreamArguments, keyword_arguments
 from mellea_sc.stdlib.stream.events import (
     ChunkEvent,
     CompletedEvent,
@@ -45,8 +35,9 @@ from mellea_sc.stdlib.stream.events import (
     StreamEvent,
     StreamingDoneEvent,
 )
-from mellea_sc.stdlib.stream.request import StreamRequest
+from mellea_sc.stdlib.stream.request import STREAM_DEFAULTS, StreamRequest, stream_request
 from mellea_sc.stdlib.stream.result import StreamChunkingResult
+from mellea_sc.stdlib.turns import Turns
 
 if TYPE_CHECKING:
     from mellea_sc.stdlib.stream.streamer import Streamer, stream
@@ -80,27 +71,13 @@ __all__ = [
     "stream_with_chunking",
 ]
 
-DEFAULT_VALIDATOR_TIMEOUT: Final = 120.0
 
-
+@keyword_arguments(StreamArguments, **STREAM_DEFAULTS)
 def stream_with_chunking(
     action: Component | Span,
     backend: Backend,
     ctx: Context,
-    *,
-    requirements: Sequence[Requirement | str] | None = None,
-    chunking: str | ChunkingStrategy | None = "sentence",
-    validation_backend: Backend | None = None,
-    format: Format | None = None,
-    model_options: ModelOptions | None = None,
-    lane_buffer: int = DEFAULT_LANE_BUFFER,
-    lookahead: int | None = None,
-    validator_timeout: float | None = DEFAULT_VALIDATOR_TIMEOUT,
-    strategy: PlannedStrategy | None = None,
-    hold_back: bool | int = False,
-    preconditions: Sequence[Requirement | str] | None = None,
-    limits: Limits | None = None,
-    retries: int | Retries | None = None,
+    **given: Unpack[StreamArguments],
 ) -> StreamRequest:
     """Generate text that is validated, chunk by chunk, before it is shown.
 
@@ -144,25 +121,5 @@ def stream_with_chunking(
 
     Cancellation: a run belongs to its session (or its block), not to the task that awaits its result.
     """
-    return StreamRequest(
-        Question.of(
-            action,
-            requirements=requirements,
-            preconditions=preconditions,
-            strategy=strategy,
-            limits=limits,
-            retries=retries,
-            format=checked(format),
-            model_options=model_options,
-        ),
-        StreamOptions(
-            chunking=chunking,
-            lane_buffer=lane_buffer,
-            validator_timeout=validator_timeout,
-            lookahead=lookahead,
-            hold_back=hold_back,
-        ),
-        partial(Turns(ctx, in_order=False).take_turn, runs_code=True),
-        backend,
-        validation_backend,
-    )
+    turns = Turns(ctx, in_order=False)
+    return stream_request(action, backend, partial(turns.take_turn, runs_code=True), given)

@@ -119,7 +119,8 @@ class FailingRequirement(Requirement):
             every=requirement.every,
         )
         self.role: Role = requirement.role
-        self._requirement = requirement
+        self.requirement: Requirement = requirement
+        """The one that judges."""
         self._points = _Points(at, InjectedError("put in by the test") if error is None else error)
 
     @property
@@ -135,24 +136,24 @@ class FailingRequirement(Requirement):
     def __copy__(self) -> Self:
         """A wrapper of a copy; the calls are counted together."""
         new = super().__copy__()
-        new._requirement = copy.copy(self._requirement)
-        new.chunking = new._requirement.chunking
+        new.requirement = copy.copy(self.requirement)
+        new.chunking = new.requirement.chunking
         return new
 
     def parts(self) -> list[Span]:
         """As the requirement says."""
-        return list(self._requirement.parts())
+        return list(self.requirement.parts())
 
     def format_for_llm(self) -> str:
         """As the requirement says."""
-        return self._requirement.format_for_llm()
+        return self.requirement.format_for_llm()
 
     async def stream_validate(
         self, chunk: str, *, backend: Backend, ctx: Context
     ) -> PartialValidationResult:
         """As the requirement judges, or the error."""
-        self._points.pass_or_fail(f"in stream_validate of {self._requirement!r}")
-        return await self._requirement.stream_validate(chunk, backend=backend, ctx=ctx)
+        self._points.pass_or_fail(f"in stream_validate of {self.requirement!r}")
+        return await self.requirement.stream_validate(chunk, backend=backend, ctx=ctx)
 
     async def validate(
         self,
@@ -163,10 +164,10 @@ class FailingRequirement(Requirement):
         model_options: ModelOptions | None = None,
     ) -> ValidationResult:
         """As the requirement judges, or the error."""
-        self._points.pass_or_fail(f"in validate of {self._requirement!r}")
-        return await self._requirement.validate(
+        self._points.pass_or_fail(f"in validate of {self.requirement!r}")
+        return await self.requirement.validate(
             backend, ctx, format=format, model_options=model_options
         )
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._requirement!r}, at={self._points.at})"
+        return f"{type(self).__name__}({self.requirement!r}, at={self._points.at})"

@@ -181,7 +181,7 @@ class _Inventory:
             what = f"forgotten, not closed, when suspended in {place}"
             yield Leak("async generator", what, begun_in)
         for stream, where in self._origins.memory_streams:
-            if not stream._closed:
+            if not stream._closed:  # noqa: SLF001 - anyio does not say it otherwise
                 yield Leak("memory stream", f"{type(stream).__name__} {stream.statistics()}", where)
         for thread in threading.enumerate():
             if thread not in self._threads and not is_idle(thread):

@@ -123,7 +123,8 @@ class Call:
         """The last message of the request."""
         return self.request.messages[-1].content if self.request.messages else ""
 
-    def _over(self, outcome: Outcome) -> None:
+    def end(self, outcome: Outcome) -> None:
+        """The answer is over; without effect where it was before."""
         if self.outcome == "running":
             self.outcome = outcome
             self.ended_at = anyio.current_time()
@@ -203,7 +204,7 @@ class ScriptedBackend(Backend):
                 if isinstance(answer, Fail):
                     raise answer.error
             except Exception:
-                call._over("error")
+                call.end("error")
                 raise
             deltas = _play(answer, call)
             try:
@@ -211,10 +212,10 @@ class ScriptedBackend(Backend):
             finally:
                 await deltas.aclose()
         except anyio.get_cancelled_exc_class():
-            call._over("cancelled")
+            call.end("cancelled")
             raise
         finally:
-            call._over("closed")
+            call.end("closed")
 
     def _answer(self, call: Call) -> _Prepared:
         if self._judge is not None and self._is_judge(call.request):
@@ -299,12 +300,12 @@ async def _play(answer: _Ready, call: Call) -> AsyncGenerator[Delta]:
             else:
                 raise step.error
     except Exception:
-        call._over("error")
+        call.end("error")
         raise
     if not finished:
         usage = answer.script.usage or Usage(_words(call.request), call.deltas_sent)
         yield Delta(finish_reason=answer.script.finish_reason, usage=usage)
-    call._over("ended")
+    call.end("ended")
 
 
 def _words(request: GenerationRequest) -> int:

@@ -23,7 +23,7 @@ from mellea_sc import (
     start_session,
 )
 from mellea_sc.core.base import CBlock, text_of
-from mellea_sc.stdlib.conversation import LONG
+from mellea_sc.stdlib.turns import LONG
 from mellea_sc.testing import Fail, Pause, Script, ScriptedBackend, cancel_everywhere
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]

@@ -95,6 +95,38 @@ def test_a_limit_that_pauses_is_not_exceeded(loop: str) -> None:
 
 
 @LOOPS
+def test_a_short_limit_that_pauses_for_long_is_looked_at_once(loop: str) -> None:
+    async def program(watch: DeadlineTimer) -> None:
+        with watch.limit(0.01) as limit:
+            for _ in range(3):
+                limit.since = math.inf
+                await anyio.sleep(100)
+                assert not limit.is_watched
+                limit.resume()
+            await anyio.sleep(1)
+        assert limit.was_exceeded
+
+    ended, steps = watched_and_counted(loop, program)
+    assert ended == about(300.01)
+    assert steps < 15
+
+
+@LOOPS
+def test_a_limit_that_goes_on_by_an_assignment_is_exceeded_in_time(loop: str) -> None:
+    async def program(watch: DeadlineTimer) -> None:
+        with watch.limit(1) as limit:
+            await anyio.sleep(0.1)
+            limit.since = math.inf
+            await anyio.sleep(0.5)
+            assert limit.is_watched
+            limit.since = watch.now()
+            await anyio.sleep(5)
+        assert limit.was_exceeded
+
+    assert watched(loop, program) == about(1.6)
+
+
+@LOOPS
 def test_a_cleanup_after_a_limit_keeps_nobody_busy(loop: str) -> None:
     async def clean_up(limit: WaitTimeout) -> None:
         with limit:

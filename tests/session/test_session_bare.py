@@ -343,7 +343,7 @@ def test_one_bare_session_serves_one_loop_after_the_other() -> None:
 
     assert [run(main, loop) for loop in ("asyncio", "trio", "asyncio")] == ["done"] * 3
     assert len(m.ctx.as_list()) == 6
-    assert len(m._adopted) == 1
+    assert len(m._life._adopted) == 1
 
 
 @LOOPS

@@ -55,10 +55,10 @@ async def test_the_current_nursery_is_that_of_the_innermost_open_block() -> None
     seen: list[object] = []
     assert current_nursery() is None
     async with start_session(backend=ScriptedBackend()) as outer:
-        assert current_nursery() is outer._block
+        assert current_nursery() is outer._life._block
         async with start_session(backend=ScriptedBackend()) as inner:
-            assert current_nursery() is inner._block
-        assert current_nursery() is outer._block
+            assert current_nursery() is inner._life._block
+        assert current_nursery() is outer._life._block
 
         async def in_another_loop() -> None:
             seen.append(current_nursery())

@@ -176,7 +176,7 @@ def test_the_interpreters_exit_waits_a_bounded_time_for_what_cannot_be_cancelled
     ended = program(
         """
         from mellea_sc.runtime import loop_thread
-        loop_thread.PATIENCE = 0.5
+        loop_thread.THREAD_TIMEOUT = 0.5
         m = session()
         computes = [Requirement("x", simple_validate(lambda _: began.set() or time.sleep(600)))]
         began = threading.Event()

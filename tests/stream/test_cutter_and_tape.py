@@ -59,6 +59,30 @@ def test_a_flushed_fragment_that_is_not_there_is_an_error_too() -> None:
         cutter.flush()
 
 
+class Shouted(WordChunker):
+    """A user's own: it gives away some of the words alone."""
+
+    def feed(self, delta: str) -> Sequence[str]:
+        return [word for word in super().feed(delta) if word.isupper()]
+
+
+def test_a_chunker_whose_feed_was_overridden_is_asked_by_it() -> None:
+    cutter = Cutter(Shouted())
+    chunks = [*cutter.feed("so LOUD it "), *cutter.feed("IS "), *cutter.flush()]
+    assert [(chunk.text, chunk.before) for chunk in chunks] == [("LOUD", "so "), ("IS", " it ")]
+
+
+def test_chunks_of_white_space_alone_are_none_and_it_stands_before_the_next() -> None:
+    cutter = Cutter(WordChunker())
+    chunks = [chunk for delta in (" ", " \n", "a", "\n\n", "b ") for chunk in cutter.feed(delta)]
+    assert [(one.text, one.before, one.start) for one in chunks] == [
+        ("a", "  \n", 3),
+        ("b", "\n\n", 6),
+    ]
+    assert (rest := cutter.rest()) is not None
+    assert rest.before == " "
+
+
 @pytest.mark.parametrize("strategy", [WordChunker, RawChunker, SentenceChunker])
 def test_what_a_cutter_keeps_does_not_grow_with_the_text(
     strategy: type[ChunkingStrategy],

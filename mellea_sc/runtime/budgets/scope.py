@@ -29,7 +29,7 @@ class BudgetScope:
         self.latest: Request | None = None
         """The latest request that was made in this scope, or in tasks that it has started."""
         self._budgets = budgets
-        self._around: BudgetScope | None = _innermost.get()
+        self.around: BudgetScope | None = _innermost.get()
         self._is_open = True
         self._loop = current_loop()
         self._scope = anyio.CancelScope()
@@ -80,16 +80,20 @@ class BudgetScope:
         if self._scope.cancel_called:
             # the outermost: that is the one whose block cancels most
             [budget, *_] = [one for one in self._budgets if one.is_exceeded]
-            around = self._around
-            raised_around = around is not None and around._is_open and budget in around._budgets
+            around = self.around
+            raised_around = around is not None and around.cancels_for(budget)
             raise budget.error(self.latest, raised_elsewhere=raised_around)
+
+    def cancels_for(self, budget: Budget) -> bool:
+        """Whether it is open, and cancelled when a budget is exceeded."""
+        return self._is_open and budget in self._budgets
 
     def note(self, request: Request) -> None:
         """Note a request that is sent in this scope, here and in the enclosing scopes."""
         scope: BudgetScope | None = self
         while scope is not None:
             scope.latest = request
-            scope = scope._around
+            scope = scope.around
 
 
 def note_request(request: Request) -> None:

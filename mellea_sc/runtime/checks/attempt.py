@@ -2,7 +2,7 @@
 
 ::
 
-    backend ──delta──> pump ──> Attempt.write ──> editors ──> Judged: Lanes ──> ledger ──release──> view
+    backend ──delta──> pump ──> Attempt.write ──> editors ──> Lanes ──> ledger ──release──> view
                                    (none, or those of          │                  │
                                     requirements that edit) validators            └──cancel──> the race's scope
                                                                                                (connection, editors,
@@ -25,16 +25,15 @@ chunkings again, and not through validators that have judged it: each goes on wi
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
 from itertools import accumulate
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 import anyio
 import anyio.abc
-import attrs
+import anyio.lowlevel
 
 from mellea_sc.core.answer_prefix import AnswerPrefix
 from mellea_sc.core.backend import Backend, Delta
@@ -47,11 +46,13 @@ from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.core.usage import estimated_tokens
-from mellea_sc.runtime.checks.cutter import Cutter
+from mellea_sc.runtime.checks.checks import Checks
 from mellea_sc.runtime.checks.editors import Editor, TextSink
 from mellea_sc.runtime.checks.edits import Edits, Placed
-from mellea_sc.runtime.checks.lanes import Lane, LaneCheckpoint, Lanes
-from mellea_sc.runtime.checks.ledger import Chunk, Failure, Ledger
+from mellea_sc.runtime.checks.lane import ValidatorCalls
+from mellea_sc.runtime.checks.lanes import Lanes, View
+from mellea_sc.runtime.checks.ledger import Failure, Ledger
+from mellea_sc.runtime.checks.memory import ResumePoint
 from mellea_sc.runtime.checks.validation import validate_all
 from mellea_sc.runtime.failures import (
     failure_of,
@@ -66,119 +67,11 @@ from mellea_sc.runtime.generation.record import AnswerRecord
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.loops.current import clock, running_task
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
-from mellea_sc.runtime.pacing import Valves
 
-__all__ = ["Attempt", "AttemptEnd", "Checks", "ResumePoint", "View"]
+__all__ = ["Attempt", "AttemptEnd"]
 
 AttemptEnd: TypeAlias = Literal["running", "completed", "failed", "stopped", "error", "cancelled"]
 """How an attempt ended: with its last token, by a failed check, because it was not needed any more, …"""
-
-
-@attrs.frozen(kw_only=True)
-class ResumePoint:
-    """The good beginning of a text as it is shown, for another attempt to go on from.
-
-    Args:
-        text: The beginning, with the white space after its last chunk.
-        chunks: Its chunks.
-        edits: What was edited in it.
-        noted: The fails in it that stopped nothing.
-        known: For each requirement, given a position: what it knew about the text up to there.
-        deltas: Where in the text each delta ends of which it was made.
-    """
-
-    text: str
-    chunks: Sequence[Chunk]
-    edits: Sequence[Placed]
-    noted: Sequence[Failure]
-    known: Sequence[Callable[[int], LaneCheckpoint]]
-    deltas: Sequence[int] = ()
-
-    def pieces(self) -> Iterator[str]:
-        """The text in pieces that end where its chunks do."""
-        at = 0
-        for end in [*(chunk.end for chunk in self.chunks), len(self.text)]:
-            yield self.text[at:end]
-            at = end
-
-
-@attrs.frozen(kw_only=True)
-class Checks:
-    """Who checks an attempt, and by what rules.
-
-    Args:
-        requirements: The copies that judge it, in order.
-        main: The chunking that the reader sees.
-        lanes: For those that judge while it runs.
-        editors: For those that edit it before, one after the other.
-        edits: What these do.
-        ledger: Made for all of them.
-        timeout: Seconds for one final validation, where the requirement does not say.
-    """
-
-    requirements: Sequence[Requirement]
-    main: Cutter
-    lanes: Sequence[Lane]
-    editors: Sequence[Editor]
-    edits: Edits
-    ledger: Ledger
-    timeout: float
-
-
-class View(Protocol):
-    """What is shown of an attempt while it runs."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the producer should wait for the reader."""
-        ...
-
-    def cut(self, chunk: Chunk) -> None:
-        """The main chunking has cut the next chunk."""
-        ...
-
-    def advance(self) -> None:
-        """The ledger lets more be shown."""
-        ...
-
-    async def room(self, valves: Valves) -> None:
-        """Wait for the reader."""
-        ...
-
-    def reasoned(self, text: str) -> None:
-        """The model has thought on."""
-        ...
-
-    def generated(self, text: str) -> None:
-        """The text has come to its natural end."""
-        ...
-
-    def validated(self, validations: Sequence[ValidationResult]) -> None:
-        """The whole text has been judged."""
-        ...
-
-
-class Judged:
-    """The end of the chain: the text that is shown, for its judges and its view."""
-
-    def __init__(self, lanes: Lanes, view: View) -> None:
-        self.parts: list[str] = []
-        self._lanes = lanes
-        self._view = view
-
-    def feed(self, text: str) -> bool:
-        """Take the text; true when a lane or the reader is behind."""
-        self.parts.append(text)
-        return self._lanes.feed(text) or self._view.is_full
-
-    def end(self) -> None:
-        """The text has ended."""
-        self._lanes.end()
-
-    async def room(self, valves: Valves) -> None:
-        """Wait for the lanes and the reader."""
-        await self._lanes.room(valves)
-        await self._view.room(valves)
 
 
 class Attempt:
@@ -223,7 +116,6 @@ class Attempt:
         self._checks = checks
         self._view = view
         self._kept = kept
-        self._chunks: list[Chunk] = []
         self._begins = False
         self._errors: list[Exception] = []
         self._race = anyio.CancelScope()
@@ -235,15 +127,13 @@ class Attempt:
             checks.main,
             checks.lanes,
             checks.ledger,
-            cut=self._cut if remembers else view.cut,
-            release=view.advance,
-            cancel=self._check_failed,
+            view,
+            cancel=partial(self._end_race, "a check failed"),
+            remembers=remembers,
         )
-        self._judged = Judged(self._lanes, view)
-        self._editors = checks.editors
-        self._parts: list[str] = [] if self._editors else self._judged.parts
-        after: TextSink = self._judged
-        for editor in reversed(self._editors):
+        self._parts: list[str] = [] if checks.editors else self._lanes.parts
+        after: TextSink = self._lanes
+        for editor in reversed(self._checks.editors):
             editor.connect(after, self._cut_off)
             after = editor
         self._head = after
@@ -253,10 +143,7 @@ class Attempt:
     @property
     def requirements(self) -> list[Requirement]:
         """The copies that judge it, in order."""
-        requirements = list(self._checks.requirements)
-        for lane in self._checks.lanes:
-            requirements[lane.index] = lane.requirement
-        return requirements
+        return self._checks.requirements
 
     @property
     def generation(self) -> GenerationInfo:
@@ -286,7 +173,7 @@ class Attempt:
     @property
     def edited(self) -> str:
         """What the editors have made of that so far, judged or not."""
-        return "".join(self._judged.parts)
+        return "".join(self._lanes.parts)
 
     @property
     def text(self) -> str:
@@ -323,10 +210,7 @@ class Attempt:
     @property
     def cut_off(self) -> tuple[Requirement, PartialValidationResult] | None:
         """The requirement after whose verdict nothing more could be shown, if that stopped the model."""
-        for editor in self._editors:
-            if editor.cut_off is not None:
-                return self.requirements[editor.lane.index], editor.cut_off
-        return None
+        return self._checks.cut_off
 
     @property
     def estimate(self) -> int:
@@ -353,22 +237,18 @@ class Attempt:
 
     def kept(self, count: int) -> ResumePoint:
         """Its first chunks, for another attempt to go on from; of an attempt that remembers."""
-        text = self.edited
-        end = self._chunks[count - 1].end if count else 0
-        if count < len(self._chunks):
-            after = self._chunks[count].start
-        else:
-            after = len(text) - len(text[end:].lstrip())
-        lanes = {lane.index: lane for lane in self._checks.lanes}
+        text, chunks = self.edited, self._lanes.chunks
+        end = chunks[count - 1].end if count else 0
+        rest = text[end:]
+        after = (
+            end + len(rest) - len(rest.lstrip()) if count == len(chunks) else chunks[count].start
+        )
         return ResumePoint(
             text=text[:after],
-            chunks=self._chunks[:count],
+            chunks=chunks[:count],
             edits=self.edits.before(after),
             noted=[failure for failure in self.ledger.noted if failure.end <= after],
-            known=[
-                lanes[index].known_at if index in lanes else partial(_as_it_is, requirement)
-                for index, requirement in enumerate(self.requirements)
-            ],
+            known=self._checks.checkpoints(),
             deltas=[end for end in self._delta_ends() if end <= after],
         )
 
@@ -406,11 +286,10 @@ class Attempt:
                 async with opened_scope(judges, started=self.judge_began) as judging:
                     async with task_group() as tasks:
                         self._start(tasks, judging, nursery)
-                        await self._produce(nursery)
                     is_whole = not self._errors and not self.ledger.failed
                     if is_whole and not self._begins:
                         self._lanes.finish()
-                    await self._judged.room(self._valves)
+                    await self._lanes.room(self._valves)
                     if is_whole:
                         await self._finish(judging)
         except BaseException as error:  # noqa: ASYNC103 - what failure_of() does not know is raised
@@ -421,7 +300,7 @@ class Attempt:
                 raise
         finally:
             self._lanes.close()
-            for editor in self._editors:
+            for editor in self._checks.editors:
                 editor.lane.close()
             self.ended_at = now()
             if self.end == "running":
@@ -443,31 +322,32 @@ class Attempt:
             self._end_race(reason)
 
     def _start(self, tasks: anyio.abc.TaskGroup, judging: Backend, nursery: Nursery) -> None:
-        asked, limit = self._asked, nursery.limit
-        self._lanes.start(tasks, judging, asked, limit)
-        for number, editor in enumerate(self._editors):
+        calls = ValidatorCalls(judging, self._asked, nursery.limit)
+        for lane in self._checks.lanes:
+            tasks.start_soon(lane.run, calls, name=f"lane {lane.index}: {lane.requirement!r}")
+        for number, editor in enumerate(self._checks.editors):
             name = f"editor {number}: {editor.lane.requirement!r}"
-            tasks.start_soon(editor.run, judging, asked, limit, self._valves, name=name)
+            tasks.start_soon(editor.run, calls, self._valves, name=name)
+        # Here, and not in the producer's first step: what asyncio starts just before it ends has none.
+        nursery.connect()
+        # A task of its own: with each delta, all coroutines are resumed that its task is in the middle of,
+        # and in this task these are those of the run, the plan and the attempt.
+        tasks.start_soon(self._produce, nursery, name="producer")
 
     def _begin(self) -> None:
         kept = self._kept
-        lanes = {lane.index: lane for lane in self._checks.lanes}
-        for index in range(self.ledger.lanes):
-            if index in lanes:
-                self.ledger.passed(index, lanes[index].known.judged)
-            else:
-                self.ledger.ended(index)
+        self._checks.begin()
         if kept is None:
             return
         for piece in kept.pieces():
-            if self._editors:  # they have it already
+            if self._checks.editors:  # they have it already
                 self._parts.append(piece)
-            self._judged.feed(piece)
+            self._lanes.feed(piece)
         self._begins = kept.text[-1:].isspace()
 
     async def _finish(self, judging: Backend) -> None:
         if self._begins:  # nothing came after the white space at the end of what was kept
-            self._judged.parts[:] = [self.edited.rstrip()]
+            self._lanes.parts[:] = [self.edited.rstrip()]
             self._parts[:] = [self.generated.rstrip()]
         text, requirements = self.edited, self.requirements
         self._view.generated(text)
@@ -485,6 +365,8 @@ class Attempt:
 
     async def _produce(self, nursery: Nursery) -> None:
         question = self._question
+        # asyncio lets a task begin that is cancelled already; and whoever has waited for the connections is first
+        await anyio.lowlevel.checkpoint()
         try:
             with self.scope, stray_cancellation_as("a generation"):
                 request = await request_for(
@@ -507,23 +389,16 @@ class Attempt:
             return answer_prefix_of(self._question.action, prefills=prefills)
         return None if prefills else AnswerPrefix("", self._kept.text, asked=True)
 
-    def _cut(self, chunk: Chunk) -> None:
-        self._chunks.append(chunk)
-        self._view.cut(chunk)
-
     def _cut_off(self, by: Editor) -> None:
         """Nothing more can be shown: stop the model, and whoever edits before that."""
         reason = "nothing more can be shown"
         if self.stopped_at is None:
             self.stopped_at = self._now()
         self.scope.cancel(reason)
-        for editor in self._editors:
+        for editor in self._checks.editors:
             if editor is by:
                 break
             editor.scope.cancel(reason)
-
-    def _check_failed(self) -> None:
-        self._end_race("a check failed")
 
     def _end_race(self, reason: str) -> None:
         if self.stopped_at is None:
@@ -544,10 +419,9 @@ class Attempt:
             if not text:
                 return False
             self._begins = False
-        self._parts.append(text)
-        if self._editors:
-            return self._head.feed(text)
-        return self._lanes.feed(text) or self._view.is_full
+        if self._checks.editors:  # else the lanes have it
+            self._parts.append(text)
+        return self._head.feed(text)
 
     def write_other(self, delta: Delta) -> None:
         """Take what a delta has besides its text: nobody judges it."""
@@ -558,8 +432,3 @@ class Attempt:
     async def room(self) -> None:
         """Wait for the first in the chain: an editor, or the lanes and the reader."""
         await self._head.room(self._valves)
-
-
-def _as_it_is(requirement: Requirement, _: int) -> LaneCheckpoint:
-    """What a requirement knows that does not look at running text."""
-    return LaneCheckpoint(0, copy.copy(requirement))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from mellea_sc.core.chunking import ChunkingStrategy
+from mellea_sc.core.chunking import BoundaryChunking, ChunkingStrategy
 from mellea_sc.core.errors import ChunkingError
 from mellea_sc.runtime.checks.ledger import Chunk
 
@@ -19,13 +19,34 @@ class Cutter:
         window: How many characters of the text before it each chunk comes with.
     """
 
-    __slots__ = ("_none_yet", "_pending", "_seen", "_space", "_start", "_strategy", "_window")
+    __slots__ = (
+        "_boundaries",
+        "_find",
+        "_none_yet",
+        "_pending",
+        "_seen",
+        "_space",
+        "_start",
+        "_strategy",
+        "_window",
+    )
 
     # _space: how much white space at the beginning of what is pending is known to belong to no chunk;
     # negative where more of it will not be known
 
     def __init__(self, strategy: ChunkingStrategy, window: int = 0) -> None:
         self._strategy = strategy
+        # one that cuts by boundaries is asked for these alone: what is known of the text is kept here
+        self._boundaries = (
+            strategy
+            if isinstance(strategy, BoundaryChunking)
+            and type(strategy).feed is BoundaryChunking.feed
+            and type(strategy).flush is BoundaryChunking.flush
+            else None
+        )
+        self._find: Callable[[str], Sequence[str | int]] = (
+            strategy.feed if self._boundaries is None else self._boundaries.find
+        )
         self._window = window
         self._seen = ""
         self._space = self._none_yet = 0 if strategy.bare else -1
@@ -39,13 +60,15 @@ class Cutter:
             ChunkingError: one of them does not stand in the text.
         """
         self._pending.append(delta)
-        texts = self._strategy.feed(delta)
-        return self._locate(texts) if texts else ()
+        if delta and (found := self._find(delta)):
+            return self._cut(found)
+        return ()
 
     def flush(self) -> Sequence[Chunk]:
         """The trailing fragment, if there is one."""
-        texts = self._strategy.flush()
-        return self._locate(texts) if texts else ()
+        if self._boundaries is None:
+            return self._cut(self._strategy.flush())
+        return self._cut([*self._boundaries.find_last(), 0])
 
     def space(self) -> str:
         """The white space that is known to stand before the next chunk, as far as it is new.
@@ -68,25 +91,34 @@ class Cutter:
         end = self._start + len(rest)
         return Chunk("", end, end, rest) if rest else None
 
-    def _locate(self, texts: Sequence[str]) -> list[Chunk]:
+    def _cut(self, found: Sequence[str | int]) -> list[Chunk]:
+        """The chunks with these texts, or up to boundaries behind which so much of the text is known."""
         pending = "".join(self._pending)
         chunks: list[Chunk] = []
-        position = 0
-        for text in texts:
-            found = pending.find(text, position)
-            if found < 0:
-                raise ChunkingError(
-                    f"{type(self._strategy).__name__} returned the chunk {text!r}, which does not "
-                    "stand in the text after the chunk before it"
-                )
-            before, position = pending[position:found], found + len(text)
-            chunk = Chunk(text, self._start + found, self._start + position, before)
+        size, position = len(pending), 0
+        for one in found:
+            if isinstance(one, str):
+                text, at = one, pending.find(one, position)
+                if at < 0:
+                    raise ChunkingError(
+                        f"{type(self._strategy).__name__} returned the chunk {text!r}, which does not "
+                        "stand in the text after the chunk before it"
+                    )
+            else:
+                text = pending[position : size - one].lstrip()
+                at = size - one - len(text)
+                text = text.rstrip()
+                if not text:
+                    continue
+            before, position = pending[position:at], at + len(text)
+            chunk = Chunk(text, self._start + at, self._start + position, before)
             if self._window:
-                chunk.window = self._before(pending, found)
+                chunk.window = self._before(pending, at)
             chunks.append(chunk)
         self._pending = [pending[position:]]
         self._start += position
-        self._space = self._none_yet
+        if chunks:
+            self._space = self._none_yet
         if self._window:
             self._seen = self._before(pending, position)
         return chunks

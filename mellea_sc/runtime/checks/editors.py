@@ -16,7 +16,7 @@ What an edit brings about is edited again: each editor stands in the chain once 
 
 An editor depends on the text that it is given and on nothing else, so what is shown does not depend on
 where the deltas were cut, or on which task had its turn first. Verdicts on pieces that a requirement has
-judged already, in the pass before, are taken over (:class:`~mellea_sc.runtime.checks.lanes.Findings`): a second
+judged already, in the pass before, are taken over (:class:`~mellea_sc.runtime.checks.memory.Findings`): a second
 pass costs calls only where something was edited.
 """
 
@@ -28,14 +28,11 @@ from typing import Final, Protocol
 
 import anyio
 
-from mellea_sc.core.backend import Backend
-from mellea_sc.core.base import Context
 from mellea_sc.core.requirement import PartialValidationResult
 from mellea_sc.runtime.checks.cutter import Cutter
 from mellea_sc.runtime.checks.edits import Edit, Edits
-from mellea_sc.runtime.checks.lanes import Lane
-from mellea_sc.runtime.checks.ledger import Chunk, Move
-from mellea_sc.runtime.deadlines import WaitTimeout
+from mellea_sc.runtime.checks.lane import Lane, ValidatorCalls, WhatNext
+from mellea_sc.runtime.checks.ledger import Chunk
 from mellea_sc.runtime.generation.pump import LONGEST
 from mellea_sc.runtime.pacing import Valve, Valves
 
@@ -101,7 +98,7 @@ class Editor:
         self._ended = self._flushed = False
         self.is_full: bool = False
         """Whether the next in the chain is."""
-        lane.source = self
+        lane.connect(self, source=self)
         if kept:
             self.feed(kept)
 
@@ -140,32 +137,27 @@ class Editor:
 
     # --- its task --------------------------------------------------------------------------------
 
-    async def run(
-        self,
-        backend: Backend,
-        ctx: Context,
-        limit: Callable[[float], WaitTimeout],
-        valves: Valves,
-    ) -> None:
+    async def run(self, calls: ValidatorCalls, valves: Valves) -> None:
         """Edit the text to its end.
 
         Args:
-            backend: Handed to the validator.
-            ctx: Handed to the validator.
-            limit: Bounds each call of the validator.
+            calls: How the validator is called.
             valves: Those of the session that it runs in.
 
         Raises:
-            Exception: as :meth:`~mellea_sc.runtime.checks.lanes.Lane.judge`.
+            Exception: as :meth:`~mellea_sc.runtime.checks.lane.Lane.run`.
 
         Cancellation: the validator is cancelled; what it has not judged goes no further.
         """
         self._valves = valves
         with self.scope:
-            await self.lane.judge(backend, ctx, limit, self)
-            if self.cut_off is None and (rest := self._cutter.rest()):
-                self._write(rest.before[self._space_given :])
-            self._to.end()
+            await self.lane.run(calls)
+
+    def ended(self, lane: int) -> None:
+        """The text has ended, or was cut off: so has what comes of it."""
+        if self.cut_off is None and (rest := self._cutter.rest()):
+            self._write(rest.before[self._space_given :])
+        self._to.end()
 
     def take(self) -> Sequence[Chunk]:
         """The pieces of what came, for the lane."""
@@ -194,9 +186,9 @@ class Editor:
     def _unjudged(self, pieces: Sequence[Chunk]) -> Sequence[Chunk]:
         """The pieces that are to be judged; what is known to be good before them is given away."""
         self._space = self._cutter.space() if pieces else self._space + self._cutter.space()
-        known = self.lane.known.judged
+        known = self.lane.memory.judged
         good = bisect_right(pieces, known, key=_end_of)
-        good += self.lane.take_over(pieces[good:])
+        good += self.lane.memory.passed_before(pieces[good:])
         unjudged = pieces[good:]
         text = "".join([one.before + one.text for one in pieces[:good]])
         if good or not unjudged:
@@ -205,19 +197,19 @@ class Editor:
             self._space_given = len(after)
         return unjudged
 
-    def judged(self, lane: int, piece: Chunk, verdict: PartialValidationResult) -> Move:
+    def judged(self, lane: int, piece: Chunk, verdict: PartialValidationResult) -> WhatNext:
         """The lane has judged the next piece."""
         # white space goes on as soon as it is known to belong to no piece
         after = self.lane.waiting[0].before if self.lane.waiting else self._space
         if verdict.success != "fail":
             self._give(piece, piece.text, after)
-            return "wait" if self.is_full else "hold"
+            return "wait" if self.is_full else "go on"
         replacement = verdict.replacement if self._replaces else ""
         stays = self._kept - piece.start  # so many of its characters were shown before
         if replacement is None or stays >= len(piece.text):
             # a fail that cannot be edited stops the text when it is judged behind the chain
             self._give(piece, piece.text, after)
-            return "wait" if self.is_full else "hold"
+            return "wait" if self.is_full else "go on"
         stays = max(0, stays)
         at = self._given + len(piece.before) - self._space_given + stays
         self._edits.add(
@@ -228,12 +220,9 @@ class Editor:
             self._give(piece, piece.text[:stays] + replacement, "")
             self.cut_off = verdict
             self._on_cut_off(self)
-            return "cancel"
+            return "stop"
         self._give(piece, piece.text[:stays] + replacement, after)
-        return "wait" if self.is_full else "hold"
-
-    def tell(self, move: Move) -> None:
-        """Nothing: what follows from a verdict was done at once."""
+        return "wait" if self.is_full else "go on"
 
     async def wait(self) -> None:
         """Wait until the next in the chain has room."""

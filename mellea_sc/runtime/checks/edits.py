@@ -59,19 +59,19 @@ class Edits:
         kept: What was edited in the beginning of the text, by an attempt before this one.
     """
 
-    __slots__ = ("_by_editor", "_kept", "_told", "untold")
+    __slots__ = ("_by_editor", "_kept", "_taken", "waiting")
 
     def __init__(self, editors: int = 0, kept: Sequence[Placed] = ()) -> None:
-        self.untold: int = 0
+        self.waiting: int = 0
         """How many have not been taken yet."""
         self._by_editor: list[list[Edit]] = [[] for _ in range(editors)]
-        self._told = [0] * editors
+        self._taken = [0] * editors
         self._kept = kept
 
     def add(self, editor: int, edit: Edit) -> None:
         """An editor has made its next edit."""
         self._by_editor[editor].append(edit)
-        self.untold += 1
+        self.waiting += 1
 
     def before(self, position: float) -> list[Placed]:
         """Those that stand before a position of the shown text, in its order."""
@@ -87,11 +87,11 @@ class Edits:
         """Those before a position of the shown text that have not been taken yet."""
         news: list[Placed] = []
         for editor, edits in enumerate(self._by_editor):
-            for placed in self._placed(editor, edits[self._told[editor] :]):
+            for placed in self._placed(editor, edits[self._taken[editor] :]):
                 if placed.position >= position:
                     break
-                self._told[editor] += 1
-                self.untold -= 1
+                self._taken[editor] += 1
+                self.waiting -= 1
                 news.append(placed)
         return self._sorted(news)
 

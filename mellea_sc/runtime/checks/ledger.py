@@ -39,8 +39,8 @@ UNKNOWN: Final = PartialValidationResult("unknown")
 PLAIN: Final = {"unknown": UNKNOWN, "pass": PartialValidationResult("pass")}
 
 
-Move: TypeAlias = Literal["hold", "release", "cancel", "wait"]
-"""What to do now. An editor says "wait" where whoever comes after it is full; the ledger never does."""
+Move: TypeAlias = Literal["hold", "release", "cancel"]
+"""What to do now."""
 
 
 OnPiece: TypeAlias = Literal["cancel", "record"]
@@ -161,13 +161,25 @@ class Ledger:
     def cut(self, chunk: Chunk) -> Move:
         """The main chunking has cut the next chunk."""
         self._ends.append(chunk.end)
-        return self._advance()
+        if self._failures:
+            return "cancel"
+        if chunk.end > self._frontier:
+            return "hold"
+        self.releasable += 1  # all before it are: they end where it does, or before
+        return "release"
 
     def judged(self, lane: int, piece: Chunk, verdict: PartialValidationResult) -> Move:
         """A lane has a verdict on the next piece of its own."""
         if verdict.success == "fail" and self._stops(lane, piece, verdict):
             return "cancel"
-        self._verdicts[lane].append((piece.end, _shared(verdict)))
+        if (
+            verdict.reason is None
+            and verdict.score is None
+            and verdict.replacement is None
+            and type(verdict) is PartialValidationResult
+        ):  # one object for all that say nothing more: events keep one verdict per lane and chunk
+            verdict = PLAIN.get(verdict.success, verdict)
+        self._verdicts[lane].append((piece.end, verdict))
         return self._pass(lane, piece.end)
 
     def _stops(self, lane: int, piece: Chunk, verdict: PartialValidationResult) -> bool:
@@ -215,34 +227,18 @@ class Ledger:
         ]
 
     def _pass(self, lane: int, position: float) -> Move:
-        if self._rules[lane].blocking:
-            before = self._passed[lane]
-            self._passed[lane] = position
-            if before == self._frontier and (frontier := min(self._passed)) > before:
-                self._frontier = frontier
-                return self._advance()
-        return "cancel" if self._failures else "hold"
-
-    def _advance(self) -> Move:
         if self._failures:
             return "cancel"
-        before = self.releasable
-        ends, frontier = self._ends, self._frontier
-        while self.releasable < len(ends) and ends[self.releasable] <= frontier:
-            self.releasable += 1
-        return "release" if self.releasable > before else "hold"
-
-
-def _shared(verdict: PartialValidationResult) -> PartialValidationResult:
-    """The verdict; one object for all that say nothing more than "pass" or "unknown", as most do.
-
-    Events keep one verdict per lane and chunk.
-    """
-    if (
-        verdict.reason is None
-        and verdict.score is None
-        and verdict.replacement is None
-        and type(verdict) is PartialValidationResult
-    ):
-        return PLAIN.get(verdict.success, verdict)
-    return verdict
+        if not self._rules[lane].blocking:
+            return "hold"
+        before, self._passed[lane] = self._passed[lane], position
+        if before > self._frontier or (frontier := min(self._passed)) == before:
+            return "hold"  # another lane has not come so far
+        self._frontier = frontier
+        ends, releasable = self._ends, self.releasable
+        while releasable < len(ends) and ends[releasable] <= frontier:
+            releasable += 1
+        if releasable == self.releasable:
+            return "hold"
+        self.releasable = releasable
+        return "release"

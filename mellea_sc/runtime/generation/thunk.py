@@ -115,14 +115,14 @@ class ModelOutputThunk(Thunk):
         return self.value
 
     def __repr__(self) -> str:
-        return f"<ModelOutputThunk {self._state}: {self.name}>"
+        return f"<ModelOutputThunk {self.state}: {self.name}>"
 
     def _repr_html_(self) -> str:
         """For notebooks: the answer as far as it may be shown; never waits."""
         is_held = self.producer is not None and self.producer.is_held
         text = "" if is_held else self.text_so_far
         error = "" if self.error is None else f": {type(self.error).__name__}: {self.error}"
-        return text_of_answer(text, f"{self.name}: {self._state}{error}{self.generation.summary()}")
+        return text_of_answer(text, f"{self.name}: {self.state}{error}{self.generation.told()}")
 
     def __copy__(self) -> ModelOutputThunk:
         """A thunk with the same text that is independent of the session.
@@ -146,7 +146,8 @@ class ModelOutputThunk(Thunk):
         return self.value, self.name, self.generation, self.parsed_repr, self.format_error
 
     @property
-    def _state(self) -> str:
+    def state(self) -> str:
+        """``"generating"``, ``"computed"``, ``"failed"`` or ``"cancelled"``."""
         if self._value is not None:
             return "computed"
         return "generating" if self.producer is None else self.producer.state
@@ -191,7 +192,7 @@ class ModelOutputThunk(Thunk):
     @property
     def cancelled(self) -> bool:
         """Whether it was cancelled."""
-        return self._state == "cancelled"
+        return self.state == "cancelled"
 
     # --- waiting, reading, cancelling -----------------------------------------------------------
 
@@ -317,7 +318,7 @@ class ModelOutputThunk(Thunk):
         tb: TracebackType | None,
     ) -> None:
         """Cancel the generation if it is still running, and wait for its cleanup."""
-        if self.producer is not None and (self._state == "generating" or exc is not None):
+        if self.producer is not None and (self.state == "generating" or exc is not None):
             self.cancel("its block was left")
             # shielded, so that no task of the block outlives it; the cleanup itself is bounded in time
             with anyio.CancelScope(shield=True):

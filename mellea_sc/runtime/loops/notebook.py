@@ -7,6 +7,7 @@ cancels the cell's task natively if the cell awaits.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from types import FrameType
 
@@ -31,7 +32,7 @@ def in_cell() -> bool:
     # A blocking call in another task would block the loop, and with it the cell. The frames are the only sign.
     if "ipykernel" not in sys.modules:
         return False
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = inspect.currentframe()
     while frame is not None:
         if (
             frame.f_code.co_name == "run_code"

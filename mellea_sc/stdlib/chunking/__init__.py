@@ -53,30 +53,26 @@ class SentenceChunker(PatternChunker):
     _end = _ASCII_END
     _reach = 4
 
-    def feed(self, delta: str) -> Sequence[str]:
-        """The chunks that this delta finishes."""
-        if not delta:
-            return ()
-        self._pending.append(delta)
+    def find(self, delta: str) -> Sequence[int]:
+        """The boundaries that a delta makes certain."""
         window = self._tail + delta
+        pattern: re.Pattern[str] | None
         if window.isascii():
-            boundary = _ASCII_END.search(window)
-            if boundary is not None:
-                return self._cut_at(boundary, window)
-            self._tail = window[-4:]
-            return ()
-        if not _PERHAPS.search(window):
-            self._tail = window[-self._reach :]
-            return ()
+            pattern = self._end
+        else:
+            pattern = _SENTENCE_END if _PERHAPS.search(window) else None
         found: list[int] = []
-        end = 0
-        for boundary in _SENTENCE_END.finditer(window):
-            if boundary.end() == len(window):  # closing quotes or brackets may still follow
+        size, end = len(window), 0
+        while pattern is not None and (boundary := pattern.search(window, end)) is not None:
+            if boundary.end() == size:  # what closes it may still come
                 break
             end = boundary.end()
-            found.append(len(window) - end)
-        self._tail = self._kept(window[end:])
-        return self._cut(found) if found else ()
+            found.append(size - end)
+        if pattern is _SENTENCE_END:
+            self._tail = self._kept(window[end:])
+        else:
+            self._tail = window[max(end, size - self._reach) :]
+        return found
 
     def _kept(self, rest: str) -> str:
         stop = _STOP_MARK.search(rest)

@@ -16,8 +16,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Final, cast
 
+from mellea_sc.core.chunking import BoundaryChunking
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.stdlib.chunking.boundaries import BoundaryChunker
 from mellea_sc.stdlib.chunking.sentence_marks import CLOSERS, GREEK_QUESTION, STOPS
 
 __all__ = ["SentencesChunker"]
@@ -47,7 +47,7 @@ _LINE_BEGINS: Final = re.compile(
 )
 
 
-class SentencesChunker(BoundaryChunker):
+class SentencesChunker(BoundaryChunking):
     """Sentences by a segmenter that knows abbreviations; list items and blank lines end one, too.
 
     A mark of a script that has no other use for it, as ``。`` or ``।``, ends a sentence as in ``"sentence"``,
@@ -77,16 +77,13 @@ class SentencesChunker(BoundaryChunker):
         self._began = 0  # where the sentence begins, in _near
         self._at = 0  # all marks before are decided
 
-    def feed(self, delta: str) -> Sequence[str]:
-        """The chunks that this delta finishes."""
-        if not delta:
-            return ()
-        self._pending.append(delta)
+    def find(self, delta: str) -> Sequence[int]:
+        """The boundaries that a delta makes certain."""
         self._near += delta
-        found = self._boundaries(ended=False)
-        return self._cut(found) if found else ()
+        return self._boundaries(ended=False)
 
-    def _last_boundaries(self) -> Sequence[int]:
+    def find_last(self) -> Sequence[int]:
+        """Those before the end that are certain only because the text has ended."""
         return self._boundaries(ended=True)
 
     def _boundaries(self, *, ended: bool) -> Sequence[int]:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from mellea_sc.stdlib.chunking.boundaries import BoundaryChunker
+from mellea_sc.core.chunking import BoundaryChunking
 from mellea_sc.stdlib.chunking.sentence_marks import STOPS
 
 if TYPE_CHECKING:
@@ -87,42 +87,33 @@ def _tokens() -> regex.Pattern[str]:
     )
 
 
-class WordChunker(BoundaryChunker):
+class WordChunker(BoundaryChunking):
     """Words: runs of what is not white space; where a script has no spaces, by Unicode's boundaries."""
 
     def _forget(self) -> None:
         self._last = ""
-        self._state: _State | None = "empty"  # None: as what is pending says
+        self._state: _State = "empty"
 
-    def feed(self, delta: str) -> Sequence[str]:
-        """The chunks that this delta finishes."""
-        if not delta:
-            return ()
+    def find(self, delta: str) -> Sequence[int]:
+        """The boundaries that a delta makes certain."""
         state = self._state
         is_plain = delta.isascii() or not _UNUSUAL.search(delta)
-        if is_plain and state != "kana" and state != "closed":
-            window = self._last + delta
-            self._pending.append(delta)
-            self._last = delta[-1]
-            boundary = _SPACED_END.search(window)
-            if boundary is None:
-                if state == "empty" and _LETTER.search(window):
-                    self._state = "spaced"
-                return ()
-            self._state = None
-            size = len(window)
-            found: list[int] = []
-            while boundary is not None:
-                end = boundary.end()
-                found.append(size - end)
-                boundary = _SPACED_END.search(window, end)
-            return self._cut(found)
-        if state is None:
-            state = "spaced" if _LETTER.search("".join(self._pending)) else "empty"
-        self._pending.append(delta)
-        return self._tokenized(delta, state)
+        if not is_plain or state == "kana" or state == "closed":
+            return self._tokenized(delta, state)
+        window = self._last + delta
+        self._last = delta[-1]
+        found: list[int] = []
+        size, end = len(window), 0
+        while (boundary := _SPACED_END.search(window, end)) is not None:
+            end = boundary.end()
+            found.append(size - end)
+            state = "empty"
+        if state == "empty" and _LETTER.search(window, end):
+            state = "spaced"
+        self._state = state
+        return found
 
-    def _tokenized(self, delta: str, state: _State) -> Sequence[str]:
+    def _tokenized(self, delta: str, state: _State) -> Sequence[int]:
         window = self._last + delta
         size = len(window)
         found: list[int] = []
@@ -141,4 +132,4 @@ class WordChunker(BoundaryChunker):
             state = after
         self._state = state
         self._last = delta[-1]
-        return self._cut(found) if found else ()
+        return found

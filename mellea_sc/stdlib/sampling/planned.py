@@ -12,8 +12,9 @@ from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import Requirement, ValidationResult, as_requirement
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
-from mellea_sc.runtime.checks.attempt import Attempt, View
+from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.checks.edits import Edits
+from mellea_sc.runtime.checks.lanes import View
 from mellea_sc.runtime.checks.ledger import Chunk, Ledger
 from mellea_sc.runtime.generation.answers import read_meaning
 from mellea_sc.runtime.generation.bound import BoundBackend

@@ -61,6 +61,10 @@ class BaseSamplingStrategy(PlannedStrategy):
         self.concurrent: bool = concurrency_budget > 1
         self.asks_anew: bool = loop_budget > 1
 
+    def __repr__(self) -> str:
+        more = f", concurrency_budget={self.concurrency_budget}" if self.concurrent else ""
+        return f"{type(self).__name__}(loop_budget={self.loop_budget}{more})"
+
     @staticmethod
     @abc.abstractmethod
     def repair(

@@ -7,11 +7,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from types import TracebackType
+from typing import Final
 
 import attrs
 
 from mellea_sc.backends.retry import retrying
 from mellea_sc.core.backend import Backend
+from mellea_sc.core.base import Component, Span
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import check_judges
@@ -21,15 +23,26 @@ from mellea_sc.runtime.generation.prompt import describe
 from mellea_sc.runtime.loops.current import spawn_root, tell_if_never_started
 from mellea_sc.runtime.nursery import Nursery, current_nursery
 from mellea_sc.runtime.unobserved import OwnError, Unobserved
-from mellea_sc.stdlib.conversation import Turn
+from mellea_sc.stdlib.arguments import StreamArguments
 from mellea_sc.stdlib.formats import checked
 from mellea_sc.stdlib.sampling.by_requirement import plan_for
-from mellea_sc.stdlib.sampling.engine.options import StreamOptions
+from mellea_sc.stdlib.sampling.engine.options import DEFAULT_LANE_BUFFER, StreamOptions
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 from mellea_sc.stdlib.stream.result import StreamChunkingResult
 from mellea_sc.stdlib.stream.run import StreamRun
+from mellea_sc.stdlib.turns import Turn
 
-__all__ = ["StreamRequest"]
+__all__ = ["STREAM_DEFAULTS", "StreamRequest", "stream_request"]
+
+DEFAULT_VALIDATOR_TIMEOUT: Final = 120.0
+
+STREAM_DEFAULTS: Final[StreamArguments] = {
+    "chunking": "sentence",
+    "lane_buffer": DEFAULT_LANE_BUFFER,
+    "validator_timeout": DEFAULT_VALIDATOR_TIMEOUT,
+    "hold_back": False,
+}
+"""What is meant where an argument of a stream is not given; the others are ``None`` then."""
 
 
 class StreamRequest(Awaitable[StreamChunkingResult]):
@@ -190,3 +203,28 @@ async def _own_nursery(backend: Backend, session: Nursery | None) -> AsyncGenera
         name="a stream of its own",
     ) as nursery:
         yield nursery
+
+
+def stream_request(
+    action: Component | Span,
+    backend: Backend,
+    turn: Callable[[Callable[[], None]], Turn],
+    given: StreamArguments,
+) -> StreamRequest:
+    """The request from the arguments as a user gives them.
+
+    Raises:
+        InvalidOption: one of them is not usable.
+        Exception: as a precondition's ``__copy__`` raises it.
+    """
+    given = {**STREAM_DEFAULTS, **given}
+    strategy, format = given.get("strategy"), checked(given.get("format"))
+    options = StreamOptions(
+        chunking=given.get("chunking"),
+        lane_buffer=given.get("lane_buffer", DEFAULT_LANE_BUFFER),
+        validator_timeout=given.get("validator_timeout"),
+        lookahead=given.get("lookahead"),
+        hold_back=given.get("hold_back", False),
+    )
+    question = Question.of(action, given, strategy=strategy, format=format)
+    return StreamRequest(question, options, turn, backend, given.get("validation_backend"))

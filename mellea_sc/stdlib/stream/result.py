@@ -323,7 +323,8 @@ class StreamChunkingResult:
             raise error
 
     @property
-    def _state(self) -> str:
+    def state(self) -> str:
+        """How it stands, in words."""
         if not self.has_ended:
             return "running"
         if self.completed:
@@ -333,7 +334,7 @@ class StreamChunkingResult:
         return "cancelled" if self.cancelled else "stopped by a failed check"
 
     def __repr__(self) -> str:
-        return f"<StreamChunkingResult {self._state}, {self.released} chunks released>"
+        return f"<StreamChunkingResult {self.state}, {self.released} chunks released>"
 
     def _repr_html_(self) -> str:
         """For notebooks: what was released, the verdicts, and what ran when."""
@@ -347,7 +348,7 @@ class StreamChunkingResult:
                 for one, verdict in self.attempts[-1].validations
             ]
         error = "" if self.error is None else f": {type(self.error).__name__}: {self.error}"
-        said = text_of_answer(self.full_text, f"{self._state}{error}{self.generation.summary()}")
+        said = text_of_answer(self.full_text, f"{self.state}{error}{self.generation.told()}")
         return said + table_of(verdicts) + self.trace.to_svg()
 
 

@@ -37,13 +37,13 @@ from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.loops.current import call_in, check_loop, clock, current_loop, running_task
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.unobserved import OwnError
-from mellea_sc.stdlib.conversation import Turn
 from mellea_sc.stdlib.preconditions import answer_if_met
 from mellea_sc.stdlib.sampling.engine.options import StreamOptions
 from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner, Nurseries
 from mellea_sc.stdlib.sampling.plan import AttemptResult, Plan, is_rejected
 from mellea_sc.stdlib.stream.events import CompletedEvent, ErrorEvent, InputCheckEvent
 from mellea_sc.stdlib.stream.view import Gate
+from mellea_sc.stdlib.turns import Turn
 
 __all__ = ["StreamRun"]
 

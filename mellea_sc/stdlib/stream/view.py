@@ -112,8 +112,8 @@ class AttemptView:
         is_bounded = readers.lookahead is not None
         while self.released < allowed and not (is_bounded and readers.is_behind):
             chunk = self._waiting.popleft()
-            if self._edits.untold:
-                self._write_edits(chunk.end)
+            if self._edits.waiting:
+                self._tell_edits(chunk.end)
             verdicts = ledger.take_verdicts(self.released) if ledger.lanes else None
             readers.release(
                 ReleasedChunk(chunk.text, chunk.before, self.released, self.number, verdicts)

@@ -7,6 +7,7 @@ made them. While a watch is on, making one also notes the calling code, in every
 from __future__ import annotations
 
 import functools
+import inspect
 import socket
 import subprocess
 import sys
@@ -45,7 +46,7 @@ class Origins:
         self.processes: dict[int, str] = {}
         """By process id."""
 
-    def _note(self, made: object) -> None:
+    def note(self, made: object) -> None:
         where = _caller()
         match made:
             case MemoryObjectReceiveStream() | MemoryObjectSendStream():
@@ -59,7 +60,7 @@ class Origins:
             case _:
                 self.generators[id(made)] = weakref.ref(cast("AsyncGen", made)), where
 
-    def _note_abandoned(self, generator: AsyncGen) -> None:
+    def note_abandoned(self, generator: AsyncGen) -> None:
         _, where = self.generators.get(id(generator), (None, None))
         self.abandoned.append((suspended_in(generator), where))
 
@@ -71,7 +72,7 @@ def suspended_in(generator: AsyncGen) -> str:
 
 
 def _caller() -> str:
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = inspect.currentframe()
     outermost = frame
     while frame is not None:
         if not is_plumbing(frame) and frame.f_globals.get("__name__") != __name__:
@@ -117,7 +118,7 @@ def _patch(owner: type, method: str) -> None:
     def noting(self: object, *args: object, **kwargs: object) -> object:
         result = original(self, *args, **kwargs)
         for watch in tuple(_watches):
-            watch._note(self)
+            watch.note(self)
         return result
 
     setattr(owner, method, noting)
@@ -131,13 +132,13 @@ def _watch_generators(origins: Origins) -> Generator[None]:
 
     def first_iteration(generator: AsyncGenerator[object]) -> None:
         if watching:
-            origins._note(generator)
+            origins.note(generator)
         if before.firstiter is not None:
             before.firstiter(generator)
 
     def abandon(generator: AsyncGenerator[object]) -> None:
         if watching:
-            origins._note_abandoned(cast("AsyncGen", generator))
+            origins.note_abandoned(cast("AsyncGen", generator))
         if before.finalizer is not None:
             before.finalizer(generator)
 

@@ -14,12 +14,15 @@ import attrs
 from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import Requirement
-from mellea_sc.runtime.checks.attempt import Attempt, Checks, ResumePoint, View
+from mellea_sc.runtime.checks.attempt import Attempt
+from mellea_sc.runtime.checks.checks import Checks
 from mellea_sc.runtime.checks.cutter import Cutter, Grouped
 from mellea_sc.runtime.checks.editors import PASSES, Editor
 from mellea_sc.runtime.checks.edits import Edits
-from mellea_sc.runtime.checks.lanes import Findings, Lane, LaneCheckpoint
+from mellea_sc.runtime.checks.lane import Lane
+from mellea_sc.runtime.checks.lanes import View
 from mellea_sc.runtime.checks.ledger import Ledger, Rule
+from mellea_sc.runtime.checks.memory import Findings, LaneCheckpoint, Memory, ResumePoint
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.chunking import resolve_chunking
@@ -115,7 +118,7 @@ class AttemptFactory:
         ]
         noted = () if kept is None else [f for f in kept.noted if f.end <= known[f.lane].judged]
         return Checks(
-            requirements=requirements,
+            copies=requirements,
             main=Cutter(resolve_chunking(self._options.chunking)),
             lanes=lanes,
             editors=editors,
@@ -196,13 +199,10 @@ class AttemptFactory:
             found[index] = Findings()
         return Lane(
             index,
-            known,
+            Memory(known, remembers=remembers, earlier=earlier, later=found.get(index)),
             self._own_cutter(requirement),
-            options.timeout if requirement.timeout is None else requirement.timeout,
-            options.lane_buffer,
-            remembers=remembers,
-            earlier=earlier,
-            later=found.get(index),
+            timeout=options.timeout if requirement.timeout is None else requirement.timeout,
+            buffer=options.lane_buffer,
         )
 
     def _own_cutter(self, requirement: Requirement) -> Cutter | None:

@@ -1,0 +1,307 @@
+"""A session's life: from the first task to the last, in whichever event loops it is used.
+
+::
+
+    SessionLife ──> a Nursery per event loop     the block's (``async with session:``), or one that the running
+        │                                        loop hosts (a bare session; ``runtime/adopted.py``)
+        └─────────> a SyncPortal                 the session's own thread, for blocking calls
+
+A session and its conversations share one life. A clone has one inside it, which may end before.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TypeVar, get_args
+
+import anyio
+import anyio.lowlevel
+
+from mellea_sc.core.backend import Backend
+from mellea_sc.core.errors import InvalidOption, SessionClosed, WrongEventLoop
+from mellea_sc.core.model_options import ModelOptions, merge_options
+from mellea_sc.runtime.adopted import AdoptedNursery
+from mellea_sc.runtime.generation.bound import SpawnTarget
+from mellea_sc.runtime.loops.current import current_loop, may_run, running_loop
+from mellea_sc.runtime.loops.forks import tell_of_forks
+from mellea_sc.runtime.nursery import Nursery
+from mellea_sc.runtime.portal import SyncPortal, refuse_in_event_loop
+from mellea_sc.runtime.unobserved import OnError
+from mellea_sc.stdlib.formats import checked
+
+__all__ = ["SessionLife"]
+
+T = TypeVar("T")
+
+
+class SessionLife:
+    """Says where a session's tasks go, in every event loop that it is used in, and ends them.
+
+    Args:
+        backend: What generates.
+        model_options: For every generation.
+        on_error: Whether a failure is held for its thunk, cancels all, or is logged when nobody observed it.
+        max_concurrency: At most so many requests are in flight at the same time, in each event loop.
+        around: The life that this one is inside of: it owns what is started here, and ends at the same time or later.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        model_options: ModelOptions | None,
+        on_error: OnError,
+        max_concurrency: int | None,
+        around: SessionLife | None = None,
+    ) -> None:
+        if on_error not in get_args(OnError):
+            raise InvalidOption(f'on_error must be "hold", "cancel" or "log", not {on_error!r}')
+        if max_concurrency is not None and max_concurrency < 1:
+            raise InvalidOption(f"max_concurrency must be at least 1, not {max_concurrency!r}")
+        self.backend: Backend = backend
+        self.options: ModelOptions = merge_options(model_options)
+        self.on_error: OnError = on_error
+        self.portal: SyncPortal = SyncPortal(self) if around is None else around.portal
+        self._max_concurrency = max_concurrency
+        self._around = around
+        self._block: Nursery | None = None
+        self._adopted: dict[object, AdoptedNursery] = {}  # by event loop
+        self._lock = threading.Lock()
+        self._ended: str | None = None
+        tell_of_forks(self)
+
+    def inner(self) -> SessionLife:
+        """Another life, with the same settings, inside this one.
+
+        Raises:
+            SessionClosed: the session has ended.
+        """
+        self.check_open()
+        return SessionLife(
+            self.backend,
+            model_options=self.options,
+            on_error=self.on_error,
+            max_concurrency=self._max_concurrency,
+            around=self,
+        )
+
+    def __repr__(self) -> str:
+        state = f"ended: {self._ended}" if self._ended else "open"
+        return f"<MelleaSession of {self.backend!r}, {state}>"
+
+    def __del__(self) -> None:
+        if not getattr(self, "_ended", True) and self._adopted and self._around is None:
+            warnings.warn(
+                f"unclosed session {self!r}: use it as a block, or end it by `await m.aclose()` "
+                "(after blocking calls by `m.close()`)",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+    def forked(self) -> None:
+        """The child uses the session anew: what was running is in the parent."""
+        self._lock = threading.Lock()
+        self._block = None
+        self._adopted.clear()
+
+    # --- where its tasks go -------------------------------------------------------------------------
+
+    def check_open(self) -> None:
+        """Raise if nothing can be started any more.
+
+        Raises:
+            SessionClosed: the session has ended.
+        """
+        if self._around is not None:
+            self._around.check_open()
+        if self._ended:
+            raise SessionClosed(f"the session has ended ({self._ended}): start another one")
+
+    async def nursery(self) -> Nursery:
+        """The nursery of the running event loop, which adopts the session if it has to.
+
+        Raises:
+            SessionClosed: the session has ended.
+        """
+        loop = current_loop()
+        if self._block is not None and self._block.loop is loop:
+            if self._block.is_cancelled:
+                # who is cancelled with its session is cancelled, and sees no error
+                await anyio.lowlevel.checkpoint_if_cancelled()
+            self._block.check_usable()
+            return self._block
+        self.check_open()
+        host = None if self._around is None else await self._around.nursery()
+        with self._lock:
+            adopted = self._adopted.get(loop)
+            if adopted is None:
+                ended = [other for other, one in self._adopted.items() if one.has_ended]
+                for other in ended:
+                    del self._adopted[other]
+                adopted = self._adopted[loop] = AdoptedNursery(self._make_nursery(), host)
+        return await adopted.ready()
+
+    def _make_nursery(self) -> Nursery:
+        return Nursery(
+            self.backend,
+            options=self.options,
+            on_error=self.on_error,
+            max_concurrency=self._max_concurrency,
+            check_format=checked,
+            name="the session",
+        )
+
+    async def place(self) -> SpawnTarget:
+        """Where tasks go that are started in the running event loop now.
+
+        Raises:
+            SessionClosed: the session has ended.
+        """
+        nursery = await self.nursery()
+        return SpawnTarget(nursery, nursery.tasks)
+
+    def run_blocking(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Run an async function in the session's own thread and wait for it; see :meth:`SyncPortal.call`.
+
+        Raises:
+            SessionClosed: the session has ended, or the interpreter is ending and starts no more threads.
+            SyncCallInEventLoop: an event loop runs in this thread.
+        """
+        refuse_in_event_loop("a blocking call", "await")
+        self.check_open()
+        return self.portal.call(function)
+
+    # --- its block ----------------------------------------------------------------------------------
+
+    async def enter(self) -> None:
+        """Its tasks go into the block of the caller from now on.
+
+        Raises:
+            SessionClosed: the session has been used before, or has ended.
+        """
+        if self._ended or self._block is not None or self._adopted:
+            raise SessionClosed("a session is entered once, before it is used: start another one")
+        nursery = self._make_nursery()
+        await nursery.__aenter__()
+        self._block = nursery
+
+    async def leave(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> bool:
+        """Join what is running, or cancel it when the block raised; then end.
+
+        Returns:
+            Whether the block's exception is swallowed, because it is the session's own cancellation.
+
+        Raises:
+            ExceptionGroup: of the errors that nobody observed.
+        """
+        if self._block is None:  # in a forked child
+            if exc is not None:
+                return False
+            raise WrongEventLoop("the session's block belongs to the process that was forked")
+        try:
+            return await self._block.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it joins
+        finally:
+            self._ended = self._ended or "its block was left"
+            await self._end_thread(cancel=exc is not None)  # noqa: ASYNC102 - bounded where it has to be
+
+    # --- its ends -----------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """Wait for what is running in this event loop and for blocking calls, and end; see ``MelleaSession.aclose``."""
+        self.check_runs_here()
+        try:
+            await self._end_here()
+        except BaseException as error:
+            cancel = not isinstance(error, Exception)
+            await self._end_thread(cancel=cancel)  # noqa: ASYNC102, ASYNC120 - bounded then
+            raise
+        await self._end_thread(cancel=False)
+
+    def close(self, *, cancel: str | None = None) -> None:
+        """End what blocking calls have started, and their thread.
+
+        Args:
+            cancel: Why it is cancelled, instead of waiting for it.
+
+        Raises:
+            SyncCallInEventLoop: an event loop runs in this thread.
+            ExceptionGroup: of the errors that nobody observed.
+        """
+
+        async def end() -> None:
+            if cancel is not None:
+                self._cancel_here(cancel)
+            await self._end_here()
+
+        if self.portal.is_running:
+            refuse_in_event_loop("m.close()", "await m.aclose()")
+        self._ended = self._ended or "it was closed"
+        if not self.portal.is_running:
+            return
+        try:
+            self.portal.call(end)
+        finally:
+            if self._around is None:
+                self.portal.close()
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Cancel everything that is running, in this event loop and in the session's thread, and end."""
+        self.check_runs_here()
+        self._ended = f"it was cancelled{f': {reason}' if reason else ''}"
+        here = running_loop()
+        if here is not None:
+            self._cancel_here(reason)
+        if self.portal.loop is not here:
+
+            async def cancel() -> None:  # noqa: ASYNC124 - the portal wants one
+                self._cancel_here(reason)
+
+            self.portal.submit(cancel)
+
+    async def _end_here(self) -> None:
+        self._ended = self._ended or "it was closed"
+        loop = current_loop()
+        adopted = self._adopted.get(loop)
+        if adopted is not None:
+            try:
+                await adopted.aclose()
+            finally:
+                with self._lock:
+                    self._adopted.pop(loop, None)
+
+    def _cancel_here(self, reason: str | None) -> None:
+        loop = current_loop()
+        if (adopted := self._adopted.get(loop)) is not None:
+            adopted.nursery.cancel(reason)
+        elif self._block is not None and self._block.loop is loop:
+            self._block.cancel(reason)
+
+    async def _end_thread(self, *, cancel: bool) -> None:
+        if self._around is None:
+            await self.portal.aclose(cancel=cancel)
+
+    def check_runs_here(self) -> None:
+        """Raise if it is running in event loops of which none runs here; its own thread is here.
+
+        Raises:
+            WrongEventLoop: it is.
+        """
+        here, own = running_loop(), self.portal.loop
+        loops: list[object] = []
+        if self._block is not None and self._block.is_open:
+            loops.append(self._block.loop)
+        # a copy and no lock: a signal's handler that calls would wait, with the lock, for a thread that wants it
+        adopted = self._adopted.copy()
+        loops += [loop for loop, nursery in adopted.items() if not nursery.has_ended]
+        loops = [loop for loop in loops if loop is not own and (loop is here or may_run(loop))]
+        if loops and all(loop is not here for loop in loops):
+            raise WrongEventLoop("the session is running in another event loop: end it there")
