@@ -52,7 +52,7 @@ class DeadlineTimer:
                         self.remove(limit)
                     elif limit.since + limit.seconds <= soon:
                         limit.exceed()
-                with anyio.CancelScope(deadline=self._first_due()) as self._nap:
+                with anyio.CancelScope(deadline=self._first_due()) as self._sleep_scope:
                     await anyio.sleep_forever()
 
     def close(self) -> None:

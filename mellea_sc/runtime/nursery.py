@@ -407,24 +407,24 @@ class Nursery:
 
         Cancellation: only the waiting ends; the connections are still opened, for other callers.
         """
-        link = self.connect()
-        if link.backend is None:
-            await link.settled.wait()
-        if link.backend is None:
-            raise link.own_error.to_raise()
-        return link.backend
+        connections = self.connect()
+        if connections.backend is None:
+            await connections.settled.wait()
+        if connections.backend is None:
+            raise connections.own_error.to_raise()
+        return connections.backend
 
-    def connect(self) -> _Link:
+    def connect(self) -> _Connections:
         """Begin to open the connections, if nobody has: for a :meth:`connection` that will be asked for."""
-        if self._link is None:
+        if self._connections is None:
             # not later: what asyncio starts just before it ends has no first step
-            if not self._watch.is_running:
-                self._start_watch()
-            self._link = _Link(OwnError(self.unobserved))
-            self._start_host(self._host, self._link, name=f"connections of {self.name}")
-        return self._link
+            if not self._timer.is_running:
+                self._start_timer()
+            self._connections = _Connections(OwnError(self.unobserved))
+            self._start_host(self._host, self._connections, name=f"connections of {self.name}")
+        return self._connections
 
-    async def _host(self, link: _Link) -> None:
+    async def _host(self, connections: _Connections) -> None:
         backend, task = self.backend, running_task()
         name = f"{backend.provider} ({backend.model_id})"
         try:

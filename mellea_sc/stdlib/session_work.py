@@ -11,7 +11,7 @@ from mellea_sc.core.backend import Backend, ChatMessage, CheckedSchema, Format
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
-from mellea_sc.core.prompt import beginning_of, messages_for, not_yet_read
+from mellea_sc.core.prompt import answer_prefix_of, messages_for, not_yet_read
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import (
     Requirement,

@@ -122,7 +122,7 @@ class ModelOutputThunk(Thunk):
         is_held = self.producer is not None and self.producer.is_held
         text = "" if is_held else self.text_so_far
         error = "" if self.error is None else f": {type(self.error).__name__}: {self.error}"
-        return text_of_answer(text, f"{self.name}: {self.state}{error}{self.generation.told()}")
+        return text_of_answer(text, f"{self.name}: {self.state}{error}{self.generation.summary()}")
 
     def __copy__(self) -> ModelOutputThunk:
         """A thunk with the same text that is independent of the session.

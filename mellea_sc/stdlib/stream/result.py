@@ -348,7 +348,7 @@ class StreamChunkingResult:
                 for one, verdict in self.attempts[-1].validations
             ]
         error = "" if self.error is None else f": {type(self.error).__name__}: {self.error}"
-        said = text_of_answer(self.full_text, f"{self.state}{error}{self.generation.told()}")
+        said = text_of_answer(self.full_text, f"{self.state}{error}{self.generation.summary()}")
         return said + table_of(verdicts) + self.trace.to_svg()
 
 

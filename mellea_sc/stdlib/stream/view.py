@@ -113,7 +113,7 @@ class AttemptView:
         while self.released < allowed and not (is_bounded and readers.is_behind):
             chunk = self._waiting.popleft()
             if self._edits.waiting:
-                self._tell_edits(chunk.end)
+                self._write_edits(chunk.end)
             verdicts = ledger.take_verdicts(self.released) if ledger.lanes else None
             readers.release(
                 ReleasedChunk(chunk.text, chunk.before, self.released, self.number, verdicts)
