@@ -415,9 +415,10 @@ class Nursery:
         return connections.backend
 
     def connect(self) -> _Connections:
-        """Begin to open the connections, if nobody has: for a :meth:`connection` that will be asked for."""
+        """Begin to open the connections, unless that was done already, without waiting for them."""
         if self._connections is None:
-            # not later: what asyncio starts just before it ends has no first step
+            # Every request needs the timer. It is started here, and not at the first wait, because asyncio
+            # drops a task that is started just before the loop ends, and then no wait would be bounded.
             if not self._timer.is_running:
                 self._start_timer()
             self._connections = _Connections(OwnError(self.unobserved))
