@@ -1,4 +1,4 @@
-"""Checked streams as responses of a web server: pure ASGI, on asyncio and on trio.
+"""Checked streams as responses of web servers: pure ASGI, on asyncio and trio.
 
 ::
 
@@ -7,9 +7,9 @@
                              └── lookahead ─────┘ a slow client slows its own model, nobody else's
       cancelled <── the client has gone, or the server shuts down
 
-A response runs the stream in the task that the server has for the request, and nowhere else: when the client
-goes, the block is left and the model stops. An async generator that opens a session cannot do that: it may be
-ended in another task than the one that has begun it (PEP 789).
+A response runs the stream in the server's task for the request. When the client disconnects, the block is left and
+the model stops. An async generator that opens a session cannot do that, because it may be closed in another task than
+the one that has started it (PEP 789).
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ HEARTBEAT: Final = 15.0
 
 
 class _Response:
-    """What the two responses share; see there.
+    """The base class of the two responses.
 
-    It can be returned by endpoints of Starlette and FastAPI (where these are loaded it is one of their
-    responses), given to Quart as ``quart.Response(response)``, and awaited as the ASGI application it is.
+    Endpoints of Starlette and FastAPI can return a response (if these are loaded, it is a subclass of theirs). Quart
+    takes it as ``quart.Response(response)``. It is also an ASGI application itself.
 
     Args:
         start: Starts the stream.
@@ -124,15 +124,16 @@ class _Response:
         async with self._start() as result:
             async for piece in _Pieces(result, self.written, self.heartbeat):
                 if not begun and result.error is not None:
-                    break  # to be raised while the framework can still answer with an error
+                    break  # raised below, while the framework can still send an error response
                 try:
                     if not begun:
                         begun = True
                         await send(self._head())
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
                 except OSError:
-                    return  # what servers raise where nobody listens any more (ASGI 2.4)
-            # A request is disconnected once its response is complete: that must not cancel what is still to be raised.
+                    return  # the server raises this if the client has disconnected (ASGI 2.4)
+            # After a complete response the server reports a disconnect too. That must not cancel this task, which
+            # may still have an error to raise.
             watching.cancel()
             if result.error is None or (begun and self.tells_errors):
                 if not begun:
@@ -234,7 +235,7 @@ class TextResponse(_Response):
 
 
 def _event(name: str | None, data: Mapping[str, object]) -> bytes:
-    # JSON has no line breaks outside of its strings, and escapes those inside: one line is enough
+    # compact JSON has no line breaks, so one line of data is enough
     line = f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
     return (line if name is None else f"event: {name}\n{line}").encode(errors="replace")
 

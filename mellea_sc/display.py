@@ -1,10 +1,10 @@
-"""A checked stream, or a thunk, as it comes: one output of a notebook's cell that changes while the cell runs.
+"""Shows a checked stream or a thunk live: one output of a notebook's cell that is updated while the cell runs.
 
 ::
 
     result.events() ──> view ──at most every INTERVAL──> one output of the cell, changed in place
 
-Where no notebook listens (a script, IPython in a terminal), the text is printed as it is released.
+Outside of a notebook (a script, IPython in a terminal), the text is printed as it is released.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from mellea_sc.stdlib.stream.result import StreamChunkingResult
 __all__ = ["live"]
 
 INTERVAL: Final = 0.1
-"""Seconds between two changes of the output."""
+"""Seconds between two updates of the output."""
 SHOWN: Final = 20_000
-"""Characters of the text's end that are shown while it grows: the front end is sent all of them each time."""
+"""How many of the last characters are shown while the text grows: each update sends all of them to the front end."""
 
 
 @raises_briefly
 async def live(shown: StreamChunkingResult | ModelOutputThunk) -> None:
-    """Show a stream or a thunk as it comes, and at the end what is known of it.
+    """Show a stream or a thunk while it is generated, and at its end a summary.
 
     ::
 
         async with m.stream("…", requirements=[…]) as result:
             await live(result)
 
-    It reads ``result.events()``, or the thunk's deltas (which are there with ``ModelOption.STREAM``): those have one reader.
+    It is the one reader of ``result.events()``, or of the thunk's deltas (which need ``ModelOption.STREAM``).
 
     Args:
         shown: The stream's result, or the thunk.
@@ -83,7 +83,7 @@ async def live(shown: StreamChunkingResult | ModelOutputThunk) -> None:
 
 
 async def _follow(view: _View, events: AsyncIterator[StreamEvent], screen: _Screen) -> None:
-    """Take the events as they come, and show them at once where the last change was long enough ago, or then."""
+    """Take the events as they come; update the output at once, or when the last update is long enough ago."""
     due = anyio.current_time() + INTERVAL
     changed = False
     while True:
@@ -175,7 +175,7 @@ class _View:
             for reason, text in self._given_up
         ]
         verdicts = [(one.label, one.word, one.reason) for one in self._verdicts]
-        return "".join([text_of_answer(tail, self._told()), *given_up, table_of(verdicts)])
+        return "".join([text_of_answer(tail, self._status()), *given_up, table_of(verdicts)])
 
     def plain(self) -> str:
         """The text, and how it stands in a few lines."""
@@ -185,11 +185,11 @@ class _View:
         """How it stands."""
         failed = [one for one in self._verdicts if one.word == "fail"]
         return [
-            f"[{self._told()}]",
+            f"[{self._status()}]",
             *(f"✗ {one.label}" + (f": {one.reason}" if one.reason else "") for one in failed),
         ]
 
-    def _told(self) -> str:
+    def _status(self) -> str:
         if self.ended:
             error = self._shown.error
             why = "" if error is None else f": {type(error).__name__}: {error}"
@@ -251,7 +251,7 @@ def _notebook_display() -> _Display | None:
     if "IPython" not in sys.modules:
         return None
     shell: object = import_module("IPython").get_ipython()
-    # IPython's own publisher, that of terminals, prints each change anew
+    # IPython's publisher in terminals cannot update, but prints the output again
     prints = cast("type", import_module("IPython.core.displaypub").DisplayPublisher)
     if shell is None or type(getattr(shell, "display_pub", None)) in (prints, type(None)):
         return None

@@ -11,7 +11,7 @@ from mellea_sc import ChatContext, Instruction, SimpleContext
 from mellea_sc.core.backend import GenerationRequest
 from mellea_sc.core.prompt import messages_for
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.stdlib.components.feedback import WithFeedback, going_on
+from mellea_sc.stdlib.components.feedback import WithFeedback, continuation_of
 from mellea_sc.stdlib.sampling.repairing import MultiTurnStrategy
 from mellea_sc.testing.scripted import ScriptedBackend
 
@@ -52,7 +52,7 @@ def test_an_instruction_with_words_of_its_own_keeps_them_in_a_repair() -> None:
 
 def test_where_nothing_can_be_prefilled_the_model_is_asked_to_continue() -> None:
     begun = ModelOutputThunk.computed("It began.")
-    action, ctx = going_on("Write.", SimpleContext(), begun, prefills=False)
+    action, ctx = continuation_of("Write.", SimpleContext(), begun, prefills=False)
     assert list(messages_for(action, ctx, {})) == wordings.GOING_ON[WENT_ON]("Write.", "It began.")
 
 

@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 
 from mellea_sc import NoPII, NoSecrets
-from mellea_sc.stdlib.requirements.watching import Watch
+from mellea_sc.stdlib.requirements.scanned import Scanner
 
 __all__ = ["Counts", "Line", "count", "cut_at_random", "is_held_out", "lines", "spans_of"]
 
@@ -100,7 +100,7 @@ def spans_of(deltas: Sequence[str]) -> list[tuple[int, int]]:
     """What both requirements find in a text that comes in some deltas; one that goes on is one."""
     spans: list[tuple[int, int]] = []
     for watch in _WATCHES:
-        assert isinstance(watch, Watch)
+        assert isinstance(watch, Scanner)
         fresh, at, goes_on = watch.fresh(), 0, False
         for piece in [*(piece for delta in deltas for piece in fresh.feed(delta)), *fresh.flush()]:
             end = at + len(piece)

@@ -8,7 +8,7 @@ from typing import Final
 import attrs
 
 from mellea_sc import CodeBlocks, NoPII, NoSecrets, Requirement
-from mellea_sc.stdlib.requirements.watching import Watch
+from mellea_sc.stdlib.requirements.scanned import Scanner
 
 __all__ = ["ORDINARY", "Held", "held_back"]
 
@@ -74,7 +74,7 @@ def held_back() -> dict[str, dict[str, Held]]:
 
 
 def _held(requirement: Requirement, text: str) -> Held:
-    assert isinstance(requirement.chunking, Watch)
+    assert isinstance(requirement.chunking, Scanner)
     watch = requirement.chunking.fresh()
     given = 0
     held: list[int] = []

@@ -1,15 +1,15 @@
-"""How to talk to models: one module per protocol.
+"""Backends: one module per protocol.
 
-model_options.py   ModelOption, and what each protocol calls the options
-model_ids.py       names of models that differ from server to server
-openai.py          any server with OpenAI's chat completions
+model_options.py   ModelOption, and the names of the options in each protocol
+model_ids.py       models whose names differ between servers
+openai.py          servers with OpenAI's chat completions
 ollama.py          Ollama
 local.py           the embedded engine, a child process
-retry.py           another backend, whose requests are made again
-select.py          which backend a session gets
-http/              what the backends over HTTP share
-engine/            what the embedded one runs
-_weights.py        its default model's file: fetched once, checked, kept in the user's cache
+retry.py           a wrapper that retries requests
+select.py          selects the backend of a session
+http/              shared by the backends over HTTP
+engine/            the process of the embedded engine
+_weights.py        the file of its default model: downloaded once, verified, kept in the user's cache
 
 The classes are imported when they are first asked for: most programs need only ``ModelOption``.
 """

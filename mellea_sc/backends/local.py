@@ -1,8 +1,7 @@
-"""The embedded model: a small one that is there by pip alone, run by a child process.
+"""The embedded model: a small model that pip alone installs, run in a child process.
 
-A crash of the engine is an error like any other, not the end of the user's process. It is asked in
-OpenAI's protocol, over a unix socket in a private directory (elsewhere over loopback) and with a
-random key.
+A crash of the engine is an ordinary error, and does not end the user's process. The engine speaks OpenAI's protocol
+over a unix socket in a private directory (on other systems, over loopback), with a random key.
 """
 
 from __future__ import annotations
@@ -34,22 +33,22 @@ if TYPE_CHECKING:
 __all__ = ["LocalBackend", "Progress"]
 
 SYSTEM_PROMPT: Final = "You are a helpful assistant. You answer correctly and fully."
-"""Said where nothing else is: without a system message, the model's template puts in one of its own, with which it rambles."""
+"""The default system prompt. Without one, the model's template inserts its own, with which the model rambles."""
 MAX_NEW_TOKENS: Final = 512
-"""A small model does not always find an end."""
+"""The default limit of an answer: a small model does not always stop by itself."""
 
 
 class LocalBackend(Backend):
-    """A model inside the process tree: fetched at first use, run by an engine that sessions share.
+    """A model in a child process: downloaded at first use, and run by an engine that sessions share.
 
-    An answer has at most 512 tokens, unless ``ModelOption.MAX_NEW_TOKENS`` says otherwise; prompt and
-    answer together at most 4096. Four requests run at a time, more of them wait. The default model cannot
-    judge: it says yes to everything. So it is not asked to; the model of a file is.
+    An answer has at most 512 tokens, unless ``ModelOption.MAX_NEW_TOKENS`` is set; prompt and answer together have
+    at most 4096. Four requests run at the same time, others wait. The default model is never used as a judge,
+    because it says yes to everything; a model from a file is.
 
     Args:
         model_id: The path of a GGUF file; by default the one in ``MELLEA_SC_MODEL``, if that names
-            one, else SmolLM2-135M-Instruct, which is fetched into the user's cache directory.
-        progress: Called, in the event loop, while the model is fetched and loaded.
+            one, else SmolLM2-135M-Instruct, which is downloaded to the user's cache directory.
+        progress: Called, in the event loop, while the model is downloaded and loaded.
 
     Raises:
         InvalidOption: there is no such file, or no such model.
@@ -63,7 +62,7 @@ class LocalBackend(Backend):
     ) -> None:
         self._gguf = _gguf_of(model_id)
         self.model_id: str = SMOLLM2.name if self._gguf is None else self._gguf.stem
-        # asked about clear cases, SmolLM2 says yes to all, whatever the wording
+        # measured: SmolLM2 says yes even in clear cases, whatever the wording of the question
         self.judges: bool = self._gguf is not None
         self._progress: ProgressCallback = progress or _ignore
         self.lease: Lease | None = None
@@ -73,13 +72,13 @@ class LocalBackend(Backend):
 
     @asynccontextmanager
     async def connected(self) -> AsyncGenerator[Self]:
-        """A block within which the engine runs; it starts the engine where nobody else has.
+        """A block within which the engine runs; the engine is started unless another session has done so.
 
         Raises:
             MissingExtra: the engine is not installed.
-            EngineError: the model cannot be fetched, or the engine does not start.
+            EngineError: the model cannot be downloaded, or the engine does not start.
 
-        Cancellation: a download is stopped and leaves nothing; the engine ends with its last user.
+        Cancellation: a download is stopped and leaves no files; the engine ends with its last user.
         """
         if self.lease is not None:
             yield self
@@ -104,8 +103,8 @@ class LocalBackend(Backend):
             connected = await stack.enter_async_context(self.connected())
             assert connected.lease is not None
             engine = await connected.lease.engine()
-            # A client for each request: the engine may close a connection just when it is used
-            # again, and over a socket of this machine a new one costs nothing.
+            # A new client for each request: the engine may close a kept connection at the moment when it is reused,
+            # and over a local socket a new connection costs almost nothing.
             client = _client(self.model_id, engine)
             try:
                 deltas = await stack.enter_async_context(client.open(self._completed(request)))
@@ -119,8 +118,8 @@ class LocalBackend(Backend):
         if not any(message.role == "system" for message in messages):
             messages = (ChatMessage("system", SYSTEM_PROMPT), *messages)
         options = {
-            # With it the engine says how far it has read the prompt, and notices in doing so that
-            # nobody listens any more. Without it a cancelled request is read to its end.
+            # Makes the engine report its progress through the prompt. Only by writing it notices that the client
+            # has disconnected. Without this, the prompt of a cancelled request is processed to its end.
             "return_progress": True,
             **(SMOLLM2.sampling if self._gguf is None else {}),
             **{key: value for key, value in request.options.items() if value is not None},
@@ -131,7 +130,7 @@ class LocalBackend(Backend):
 
 
 def _gguf_of(model_id: str | None) -> Path | None:
-    """The file that the user wants; ``None``: the default model."""
+    """The GGUF file that the user has chosen; ``None``: the default model."""
     if model_id is None:
         named = os.environ.get("MELLEA_SC_MODEL", "")
         model_id = named if named.endswith(".gguf") else SMOLLM2.name

@@ -1,7 +1,4 @@
-"""Names of models that differ from server to server: Mellea's constants, for the backends that are here.
-
-One that only other backends of Mellea's can run is not among them.
-"""
+"""Models whose names differ between servers: Mellea's constants, as far as the backends here can run them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The options of a request, and how each protocol calls them on the wire.
+"""Translates the options of a request to the parameters of a protocol.
 
-:class:`ModelOption` itself is in the core; programs import it from here.
+:class:`ModelOption` itself is defined in the core; programs import it from here.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ __all__ = ["ModelOption", "WireNames", "checked_extra_body", "wire_parameters"]
 
 @attrs.frozen
 class WireNames:
-    """What a protocol calls the options.
+    """A protocol's names of the options.
 
     Args:
-        names: From keys of :class:`ModelOption` to names; an option that is not in it is not sent.
-        reserved: Names that the backend itself sets, each with what to use instead.
+        names: Maps keys of :class:`ModelOption` to names; other options of it are not sent.
+        reserved: Names that only the backend may set, each with advice what to use instead.
     """
 
     names: Mapping[str, str]
@@ -31,10 +31,10 @@ class WireNames:
 
 
 def wire_parameters(options: ModelOptions, wire: WireNames) -> dict[str, object]:
-    """The options as a protocol wants them; keys that are not of ours stay as they are.
+    """The options as parameters of a protocol; keys that are not of :class:`ModelOption` stay unchanged.
 
     Raises:
-        InvalidOption: a value makes no sense, or a key is not for callers to set.
+        InvalidOption: a value is not usable, or a key is reserved for the backend.
     """
     parameters: dict[str, object] = {}
     for key, value in options.items():
@@ -55,10 +55,10 @@ def wire_parameters(options: ModelOptions, wire: WireNames) -> dict[str, object]
 
 
 def checked_extra_body(extra: object, wire: WireNames) -> dict[str, object]:
-    """Fields for the body of a request, as a caller gives them to a backend, or in the options.
+    """Check the caller's ``extra_body``: additional fields for the body of a request.
 
     Raises:
-        InvalidOption: they are no mapping, or one of them is not for callers to set.
+        InvalidOption: it is no mapping, or one of its keys is reserved for the backend.
     """
     if extra is None:
         return {}
@@ -105,7 +105,7 @@ def _strings(name: str, value: object) -> list[str]:
 
 
 _NOT_FOR_THE_WIRE: Final = frozenset(
-    # The messages already hold the system prompt; the others are about this side of the wire.
+    # The messages already contain the system prompt; the other options concern only the client.
     {
         ModelOption.SYSTEM_PROMPT,
         ModelOption.STREAM,

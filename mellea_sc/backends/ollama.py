@@ -1,4 +1,4 @@
-"""Ollama, by its own protocol: streamed, one JSON object per line."""
+"""A backend for Ollama's own protocol: streamed, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -43,26 +43,26 @@ DEFAULT_PORT: Final = 11434
 class OllamaBackend(HttpBackend):
     """A model behind Ollama's ``POST /api/chat``.
 
-    Options of other names are options of the model (``top_k``, ``repeat_penalty``, …), except for
-    ``keep_alive``, ``think`` and the few others that Ollama wants beside them.
+    Other options are sent as options of the model (``top_k``, ``repeat_penalty``, …), except for ``keep_alive``,
+    ``think`` and a few others, which Ollama expects at the top level of the body.
 
     Args:
         model_id: The model's name, as ``ollama list`` shows it, or one of ``model_ids``.
-        base_url: Where Ollama is: a URL, a host, or host and port. By default ``OLLAMA_HOST``, else
+        base_url: The address of Ollama: a URL, a host, or host and port. By default ``OLLAMA_HOST``, else
             port 11434 of this machine.
-        api_key: Where a server wants one: Ollama's own service, or a gateway. Sent as a bearer token; by
-            default ``OLLAMA_API_KEY``, which goes to ollama.com alone.
-        headers: Sent with every request. Their values are secrets.
-        client: An ``AsyncClient`` of httpx or httpx2 to use instead of one of the backend's own; it stays the caller's to
-            close, and its timeouts are not used.
-        verify: Which certificates are trusted: the path of a file or folder of them, an ``ssl.SSLContext``,
-            or ``False``: any. By default those of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, else the usual ones.
-        proxy: The URL of the proxy to go through; ``False``: none. By default what ``HTTPS_PROXY`` and its kin
-            say; never for a server on this machine.
-        timeout: Seconds that connecting may take (the name's address, TCP and TLS; through a proxy, each of
-            them); ``None``: any time. The answer and each of its deltas have ``ModelOption.STREAM_TIMEOUT``.
-        extra_body: Fields for the body of every request, beside its options; an option of the same name wins.
-        model_options: What every request starts from; the options of a session and of a call win.
+        api_key: A key, if the server needs one (Ollama's own service, a gateway). Sent as a bearer token. By
+            default ``OLLAMA_API_KEY``, which is only sent to ollama.com.
+        headers: Headers for every request. Their values are treated as secrets.
+        client: An ``AsyncClient`` of httpx or httpx2 to use instead of the backend's own. The caller has to close it;
+            its timeouts are not used.
+        verify: The trusted certificates: the path of a file or folder, an ``ssl.SSLContext``, or ``False`` for
+            any. By default those of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, else the usual ones.
+        proxy: The URL of a proxy; ``False``: none. By default as ``HTTPS_PROXY`` and the related variables say;
+            never for a server on this machine.
+        timeout: Seconds that connecting (DNS, TCP and TLS) may take; through a proxy, each step. ``None``: no
+            timeout. The waits for the answer and for each delta have ``ModelOption.STREAM_TIMEOUT``.
+        extra_body: Additional fields for the body of every request; an option of the same name has priority.
+        model_options: Default options of every request; the options of a session and of a call have priority.
 
     Raises:
         InvalidOption: one of them cannot be used.
@@ -118,7 +118,7 @@ class OllamaBackend(HttpBackend):
         return payload
 
     def parse(self, text: str) -> Delta | None:
-        """The delta in a line; the one that says ``done`` is the last."""
+        """Parse the delta in a line; the one with ``done`` is the last."""
         chunk = parse_object(text)
         if chunk is None:
             raise self.failures.malformed(text)
@@ -133,11 +133,11 @@ class OllamaBackend(HttpBackend):
         delta = Delta(content)
         if not content or len(message) > 2 or "role" not in message:
             delta.reasoning = reasoning_in(message) or text_in(chunk.get("thinking")) or ""
-            delta.tool_calls = calls_in(message, counted=False)  # each call comes whole
+            delta.tool_calls = calls_in(message, counted=False)  # each call comes in one piece
         if not done:
             return delta
         reason = chunk.get("done_reason")
-        if reason in ("load", "unload"):  # it has loaded a model, or let it go, and said nothing
+        if reason in ("load", "unload"):  # it has only loaded or unloaded a model
             raise self.failures.model(f"done_reason {reason!r}")
         delta.finish_reason = reason if isinstance(reason, str) and reason else "stop"
         delta.usage = usage_in(chunk, "prompt_eval_count", "eval_count")
@@ -149,10 +149,10 @@ OllamaModelBackend = OllamaBackend
 
 
 def ollama_url(host: str) -> str:
-    """The URL that ``OLLAMA_HOST`` means, which is also what the server listens on.
+    """The URL of a value of ``OLLAMA_HOST``, which also configures where the server listens.
 
-    Forms: empty, ``host``, ``host:port``, ``:port``, an IPv6 address with or without brackets, and
-    each of them after ``http://`` or ``https://`` (whose own ports are then the default).
+    Forms: empty, ``host``, ``host:port``, ``:port``, an IPv6 address with or without brackets, and each of them
+    after ``http://`` or ``https://`` (the default port is then 80 or 443).
     """
     scheme, separator, rest = host.strip().strip("\"'").rpartition("://")
     authority, slash, path = rest.partition("/")
@@ -166,7 +166,7 @@ def ollama_url(host: str) -> str:
     except ValueError:
         pass
     else:
-        if ip.is_unspecified:  # listens everywhere: it is asked here
+        if ip.is_unspecified:  # the server listens on all addresses: connect to this machine
             ip = ipaddress.ip_address("127.0.0.1" if ip.version == 4 else "::1")
         name = f"[{ip}]" if ip.version == 6 else str(ip)
     if not port and not separator:
@@ -175,7 +175,7 @@ def ollama_url(host: str) -> str:
 
 
 _HOSTED: Final = re.compile(r"https://((www|api)\.)?ollama\.com(:443)?(/|$)")
-"""Ollama's own service, the only one that ``OLLAMA_API_KEY`` is for."""
+"""Ollama's own service, the only server to which ``OLLAMA_API_KEY`` is sent."""
 
 _WIRE: Final = WireNames(
     {

@@ -1,4 +1,4 @@
-"""Any server that speaks OpenAI's chat completions: streamed, as server-sent events."""
+"""A backend for servers with OpenAI's chat completions: streamed, as server-sent events."""
 
 from __future__ import annotations
 
@@ -51,33 +51,33 @@ WITH_USAGE: Final[Mapping[str, object]] = {"include_usage": True}
 class OpenAIBackend(HttpBackend):
     """A model behind ``POST {base_url}/chat/completions``: OpenAI's own, llama.cpp's, vLLM's, …
 
-    Options of other names go to the server as they are, ``top_p`` for example.
+    Other options are sent to the server unchanged, for example ``top_p``.
 
     Args:
         model_id: The model's name, as the server knows it, or one of ``model_ids``.
-        base_url: Where the server is, ``http://127.0.0.1:8080`` or ``…/v1``; a URL without a path is
-            taken to end in ``/v1``. By default ``OPENAI_BASE_URL``, else OpenAI's own.
-        api_key: By default ``OPENAI_API_KEY``; servers on one's own machine mostly need none.
-        headers: Sent with every request. One that holds a key (``Authorization``, ``api-key``) takes the place
-            of ``OPENAI_API_KEY``. Their values are secrets.
-        client: An ``AsyncClient`` of httpx or httpx2 to use instead of one of the backend's own; it stays the
-            caller's to close, and its timeouts are not used.
-        verify: Which certificates are trusted: the path of a file or folder of them, an ``ssl.SSLContext``,
-            or ``False``: any. By default those of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, else the usual ones.
-        proxy: The URL of the proxy to go through; ``False``: none. By default what ``HTTPS_PROXY`` and its kin
-            say; never for a server on this machine.
-        timeout: Seconds that connecting may take (the name's address, TCP and TLS; through a proxy, each of
-            them); ``None``: any time. The answer and each of its deltas have ``ModelOption.STREAM_TIMEOUT``.
-        extra_body: Fields for the body of every request; an option of the same name wins.
-        stream_options: What to ask for with the stream; ``None`` leaves the field out, for servers that do
-            not know it. Those that refuse it are asked again without it anyway, and remembered.
-        strict: Sent with a schema, where it is given: OpenAI's own then keeps to it exactly, if the schema is of
-            the kind that it wants there (all fields required, no others allowed).
-        prefills: Say so of a server that writes on where an assistant's last message ends: ``True`` where it
-            takes ``continue_final_message`` (llama.cpp, vLLM, SGLang) or needs nothing, ``"prefix"`` where the
-            message is to be marked as a prefix (Mistral, DeepSeek); a server that refuses the first gets the second.
-        uds: Path of a unix socket to go through; ``base_url`` is then the address seen by the server.
-        model_options: What every request starts from; the options of a session and of a call win.
+        base_url: The server's address, ``http://127.0.0.1:8080`` or ``…/v1``; ``/v1`` is added to a URL without a
+            path. By default ``OPENAI_BASE_URL``, else OpenAI's own server.
+        api_key: The key; by default ``OPENAI_API_KEY``. Servers on your own machine usually need none.
+        headers: Headers for every request. One that carries a key (``Authorization``, ``api-key``) replaces
+            ``OPENAI_API_KEY``. Their values are treated as secrets.
+        client: An ``AsyncClient`` of httpx or httpx2 to use instead of the backend's own. The caller has to close it;
+            its timeouts are not used.
+        verify: The trusted certificates: the path of a file or folder, an ``ssl.SSLContext``, or ``False`` for
+            any. By default those of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, else the usual ones.
+        proxy: The URL of a proxy; ``False``: none. By default as ``HTTPS_PROXY`` and the related variables say;
+            never for a server on this machine.
+        timeout: Seconds that connecting (DNS, TCP and TLS) may take; through a proxy, each step. ``None``: no
+            timeout. The waits for the answer and for each delta have ``ModelOption.STREAM_TIMEOUT``.
+        extra_body: Additional fields for the body of every request; an option of the same name has priority.
+        stream_options: The field ``stream_options``; ``None`` leaves it out. A server that refuses it is asked again
+            without it, and this is remembered.
+        strict: The field ``strict`` of a schema, if given. OpenAI's own server then follows the schema exactly, if
+            it is of the supported kind (all fields required, no others allowed).
+        prefills: Whether the server continues the assistant's last message: ``True`` if it accepts
+            ``continue_final_message`` (llama.cpp, vLLM, SGLang) or needs no field, ``"prefix"`` if the message must
+            be marked as a prefix (Mistral, DeepSeek). A server that refuses the first way gets the second.
+        uds: The path of a unix socket to connect to; ``base_url`` is then only what the server sees as its address.
+        model_options: Default options of every request; the options of a session and of a call have priority.
 
     Raises:
         InvalidOption: one of them cannot be used.
@@ -117,8 +117,8 @@ class OpenAIBackend(HttpBackend):
         self._extra_body = checked_extra_body(extra_body, WireNames({}, _RESERVED))
         self._stream_options = stream_options
         self._strict = strict
-        # Every compatible server knows max_tokens and few its successor; OpenAI's own refuses it for its
-        # newer models.
+        # Every compatible server knows max_tokens, and few know its successor; but OpenAI's own server refuses
+        # max_tokens for its newer models.
         self._dialect = Dialect(
             "max_completion_tokens" if _is_openai(address) else "max_tokens",
             stream_options=stream_options is not None,
@@ -162,7 +162,7 @@ class OpenAIBackend(HttpBackend):
         return {"type": "json_schema", "json_schema": described}
 
     def adapts_to(self, payload: Mapping[str, object], error: BackendRejected) -> bool:
-        """Learn from a refusal that names what older and other servers do not know."""
+        """Learn from a refusal that names a feature which the server does not know."""
         learned = self._dialect.learn(payload, error)
         if learned and has_schema(payload) and not self._dialect.json_schema:
             log.warning(
@@ -173,10 +173,10 @@ class OpenAIBackend(HttpBackend):
         return learned
 
     def parse(self, text: str) -> Delta | None:
-        """The delta in an event's data; ``[DONE]`` is the end.
+        """Parse the delta in an event's data; ``[DONE]`` is the end mark.
 
-        An event without choices (a ping, metadata, the usage) is an empty delta. Text is also taken where
-        other protocols have it: in ``message``, in ``text``; reasoning and calls, by whichever of their names.
+        An event without choices (a ping, metadata, the usage) is an empty delta. Text is also found in ``message`` and
+        ``text``, as in other protocols; reasoning and tool calls under any of their names.
         """
         chunk = parse_object(text)
         if chunk is None:
@@ -191,7 +191,7 @@ class OpenAIBackend(HttpBackend):
             choice = {}
         error = chunk.get("error") or choice.get("error")
         if not error and "choices" not in chunk:
-            error = chunk.get("detail")  # FastAPI's word for it
+            error = chunk.get("detail")  # servers made with FastAPI
         if error or chunk.get("object") == "error":
             raise self.failures.model(error or chunk)
         reason = choice.get("finish_reason")
@@ -207,7 +207,7 @@ class OpenAIBackend(HttpBackend):
         said = words.get("content")
         if isinstance(said, str) and said:
             content: str | None = said
-        else:  # a model that declines an answer in a given form says so in a field of its own
+        else:  # a model that refuses to answer in a given format says so in a separate field
             other = said or words.get("refusal") or choice.get("text")
             content = "" if other is None or other == "" else text_in(other)
         if content is None:
@@ -215,7 +215,7 @@ class OpenAIBackend(HttpBackend):
         has_usage = chunk.get("usage") or "x_groq" in chunk
         delta = Delta(content, reason, _usage(chunk) if has_usage else None)
         has_more = len(words) > ("content" in words) + ("role" in words)
-        if has_more or isinstance(said, list):  # most deltas are one text and nothing else
+        if has_more or isinstance(said, list):  # the fast path: most deltas are only one text
             delta.reasoning = reasoning_in(words)
             delta.tool_calls = calls_in(words)
         return delta
@@ -233,7 +233,7 @@ def _usage(chunk: Mapping[str, object]) -> Usage | None:
     read = fields_of(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))
     wrote = fields_of(usage.get("completion_tokens_details") or usage.get("output_tokens_details"))
     reasoning = count_in(wrote, "reasoning_tokens") or count_in(usage, "reasoning_tokens")
-    # Some (xAI, Gemini) leave the reasoning out of the completion; what they call the total has it.
+    # Some servers (xAI, Gemini) do not count reasoning as completion tokens, but in the total.
     rest = count_in(usage, "total_tokens") - known.total_tokens if known.prompt_tokens else 0
     if rest <= 0:
         rest = reasoning if reasoning > known.completion_tokens else 0
@@ -246,7 +246,7 @@ def _usage(chunk: Mapping[str, object]) -> Usage | None:
 
 
 _FAILED: Final = ("error", "abort", "network_error")
-"""Reasons that servers give for an answer that is none."""
+"""Finish reasons that stand for an error."""
 
 
 _NAMES: Final = {
@@ -274,7 +274,7 @@ def _address(
         if not base_url and url != DEFAULT_URL:
             what = "the base URL in OPENAI_BASE_URL"
     else:
-        # What the environment says is about another server than the one behind this socket.
+        # The environment's address and key are for another server than the one behind this socket.
         url, default_key = base_url or "http://localhost", None
     address = parse_address(
         url, api_key=api_key, default_key=default_key, uds=uds, headers=headers, what=what
@@ -291,7 +291,7 @@ def _is_openai(address: Address) -> bool:
 
 
 _ACCOUNT: Final = {"openai-organization": "OPENAI_ORG_ID", "openai-project": "OPENAI_PROJECT_ID"}
-"""Headers for OpenAI's own servers, by the variables that its own client reads."""
+"""Headers for OpenAI's own server, and the environment variables that OpenAI's client reads for them."""
 
 
 def _advice(model_id: str) -> Advice:

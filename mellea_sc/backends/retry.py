@@ -1,4 +1,4 @@
-"""A backend whose requests are made again when they failed before their answer began."""
+"""A wrapper that retries requests that have failed before their answer began."""
 
 from __future__ import annotations
 
@@ -21,27 +21,28 @@ __all__ = ["Retrying", "retrying"]
 log: Final = logging.getLogger("mellea_sc")
 
 FIRST_WAIT: Final = 0.5
-"""Seconds, doubled with every further attempt: at least half of it is waited, whatever the server says."""
+"""Seconds before the first retry; doubled for each further one. At least half of it is waited, whatever the server
+says."""
 LONGEST_WAIT: Final = 8.0
 """Seconds."""
 SPREAD: Final = 0.1
-"""By how much of itself a wait that the server asks for is lengthened at most: those who were refused
-together do not come back together."""
+"""The maximum fraction by which a wait requested by the server is lengthened at random, so that clients that were
+refused at the same time do not retry at the same time."""
 
 
 class Retrying(BackendWrapper):
-    """Another backend, whose requests are made again when they failed before their answer began.
+    """A wrapper that retries requests of a backend that have failed before their answer began.
 
-    What is made again is what the backend calls ``retryable``: no connection or a lost one, a server that
-    is busy, limits the rate or has trouble of its own (408, 429, 5xx). A server that is not there is said to
-    be so at once, unless it has answered before. Once something of an answer was handed out, it is never
-    begun again. Every retry is logged, to the logger ``mellea_sc``.
+    A failure is retried if the backend has marked it as ``retryable``: no connection or a lost one, a server that is
+    busy, limits the rate or has an internal error (408, 429, 5xx). If a server cannot be reached at all, that is
+    raised at once, unless it has answered before. Once a part of an answer was handed out, the request is never
+    retried. Every retry is logged, to the logger ``mellea_sc``.
 
-    Sessions and streams put it around their backend by themselves, and take it from one that has it.
+    Sessions and streams wrap their backend themselves; for another setting, give them a backend that is wrapped.
 
     Args:
-        backend: The one that is asked.
-        retries: How often a request is made again at most, or :class:`Retries`; 3 times if not given, 0: never.
+        backend: The backend that makes the requests.
+        retries: The maximum number of retries, or :class:`Retries`; by default 3; 0: none.
 
     Raises:
         InvalidOption: ``retries`` is not usable.
@@ -52,17 +53,17 @@ class Retrying(BackendWrapper):
         wanted = retries_of(retries)
         self.retries: Retries = Retries() if wanted is None else wanted
         self.has_answered: bool = False
-        """Whether the server is known to be there."""
+        """Whether the server has answered before."""
 
     def __repr__(self) -> str:
         return f"Retrying({self.inner!r}, {self.retries!r})"
 
     def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
-        """Open a generation; see :meth:`Backend.open`. Entering waits for the first delta that says something.
+        """Open a generation; see :meth:`Backend.open`. Entering waits for the first delta with content.
 
         Raises:
-            BackendError: on entering: of the last attempt; its notes say how many there were, or why there
-                is no further one.
+            BackendError: on entering, the error of the last attempt; its notes say how many attempts there were, or
+                why there is no further one.
 
         Cancellation: ends the waiting between attempts at once.
         """
@@ -70,10 +71,10 @@ class Retrying(BackendWrapper):
 
 
 def retrying(backend: Backend, retries: int | Retries | None = None) -> Backend:
-    """A backend whose requests are made again: itself, if it sees to that already.
+    """Wrap a backend in :class:`Retrying`, unless it already is.
 
     Raises:
-        InvalidOption: it does, and ``retries`` are given besides.
+        InvalidOption: it already is, and ``retries`` are given as well.
     """
     inside = backend
     while not isinstance(inside, Retrying):
@@ -86,7 +87,7 @@ def retrying(backend: Backend, retries: int | Retries | None = None) -> Backend:
 
 
 class _Opening:
-    """One generation: asked for on entering, as often as it takes; then the deltas of the answer."""
+    """One generation: entering makes the request, with retries; then it iterates over the deltas."""
 
     __slots__ = ("_first", "_made", "_next", "_opened", "_owner", "_request", "_retries", "_wait")
 
@@ -122,7 +123,7 @@ class _Opening:
             await self._wait_or_raise(failure, anyio.current_time() - began)
 
     async def _wait_or_raise(self, failure: BackendError, elapsed: float) -> None:
-        """Wait until the next attempt; raise the failure if there is none."""
+        """Wait until the next attempt, or raise the failure if there is no further one."""
         owner = self._owner
         owner.has_answered |= not isinstance(failure, BackendUnreachable)
         seconds = self._seconds_to_wait(failure, elapsed)
@@ -161,7 +162,7 @@ class _Opening:
         return _at_once(first)
 
     def _seconds_to_wait(self, failure: BackendError, elapsed: float) -> float | None:
-        """Seconds until the next attempt; ``None``: there is none, and the failure says why."""
+        """The seconds until the next attempt; ``None``: there is none, and a note of the failure says why."""
         if not failure.retryable or not self._retries.times:
             return None
         if isinstance(failure, BackendUnreachable) and not self._owner.has_answered:
@@ -183,7 +184,7 @@ class _Opening:
 
 
 async def _first_of(deltas: AsyncIterator[Delta]) -> Delta | None:
-    """The first delta that says more than numbers of tokens, with these; ``None``: there is none."""
+    """The first delta with more than usage, with the usage of deltas before it; ``None``: there is none."""
     usage: Usage | None = None
     async for delta in deltas:
         usage = delta.usage or usage
@@ -194,5 +195,5 @@ async def _first_of(deltas: AsyncIterator[Delta]) -> Delta | None:
     return None if usage is None else Delta(usage=usage)
 
 
-async def _at_once(delta: Delta) -> Delta:  # noqa: ASYNC124 - an iterator wants one
+async def _at_once(delta: Delta) -> Delta:  # noqa: ASYNC124 - __anext__ must return an awaitable
     return delta

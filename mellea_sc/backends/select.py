@@ -1,4 +1,4 @@
-"""Which backend a session gets: by its name, by the environment, by what is installed."""
+"""Selects the backend of a session: by its name, the environment, and the installed packages."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["BACKEND_NAMES", "OpenAISettings", "ServerSettings", "make_backend"]
 
 BACKEND_NAMES: Final = ("local", "ollama", "openai")
-"""What a backend can be called."""
+"""The names of backends."""
 
 
 class ServerSettings(TypedDict, total=False):
-    """How to talk to a server over HTTP; :class:`OllamaBackend` says what each of them means."""
+    """Settings of the HTTP backends, documented at :class:`OllamaBackend`."""
 
     base_url: str | None
     api_key: str | None
@@ -35,7 +35,7 @@ class ServerSettings(TypedDict, total=False):
 
 
 class OpenAISettings(ServerSettings, total=False):
-    """The same, with what :class:`OpenAIBackend` knows besides."""
+    """Additional settings of :class:`OpenAIBackend`."""
 
     stream_options: Mapping[str, object] | None
     strict: bool | None
@@ -48,19 +48,19 @@ def make_backend(
     model_id: str | ModelIdentifier | None = None,
     **settings: Unpack[OpenAISettings],
 ) -> Backend:
-    """The backend of a name; nothing is opened yet.
+    """Make the backend with a name; it connects to nothing yet.
 
     Args:
-        backend_name: ``"local"``, ``"ollama"`` or ``"openai"``. By default what ``MELLEA_SC_BACKEND``
-            says, else ``"local"`` where its extra is installed, else ``"ollama"``.
+        backend_name: ``"local"``, ``"ollama"`` or ``"openai"``. By default ``MELLEA_SC_BACKEND``, else ``"local"`` if
+            its extra is installed, else ``"ollama"``.
         model_id: The model, by its name or as one of ``model_ids``; for ``"local"`` the path of a GGUF file.
-            By default what ``MELLEA_SC_MODEL`` says, else one that suits the backend.
-        settings: Of the server, for ``"ollama"`` and ``"openai"``: ``base_url``, ``api_key``, ``headers``,
+            By default ``MELLEA_SC_MODEL``, else a default of the backend.
+        settings: Settings for ``"ollama"`` and ``"openai"``: ``base_url``, ``api_key``, ``headers``,
             ``client``, ``verify``, ``proxy``, ``timeout``, ``extra_body``, and for ``"openai"`` also
             ``stream_options``, ``strict``, ``prefills`` and ``uds``.
 
     Raises:
-        InvalidOption: an unknown name, or a setting that this backend has no use for.
+        InvalidOption: an unknown name, or a setting that this backend does not have.
     """
     name = backend_name or os.environ.get("MELLEA_SC_BACKEND") or _installed()
     model = model_id or os.environ.get("MELLEA_SC_MODEL") or None
@@ -96,7 +96,7 @@ def _installed() -> str:
 
 
 def _given(settings: Mapping[str, object]) -> dict[str, object]:
-    """Those that say something: ``None`` is the usual one for most of them."""
+    """The settings without those that are ``None``, which means the default for most of them."""
     return {
         name: value
         for name, value in settings.items()

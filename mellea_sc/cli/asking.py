@@ -1,4 +1,4 @@
-"""From settings to one answer: backend, requirements, strategy, and the stream that is shown.
+"""Makes backend, requirements and strategy from the settings, and shows the stream of an answer.
 
 Imports the library.
 """
@@ -42,11 +42,11 @@ __all__ = ["Asking"]
 
 
 class Asking:
-    """Asks as the command line says, once or more often.
+    """Asks the model with the settings of the command line, once or several times.
 
     Args:
-        settings: What it says.
-        in_chat: Whether the answers are those of a conversation.
+        settings: The settings.
+        in_chat: Whether the answers belong to a conversation.
 
     Raises:
         InvalidOption: a setting is not usable.
@@ -67,20 +67,20 @@ class Asking:
             )
 
     def session(self) -> MelleaSession:
-        """A session that it can ask in."""
+        """A session for the questions."""
         ctx = ChatContext() if self._in_chat else None
         return start_session(backend=self.backend, ctx=ctx, retries=self._settings["retries"])
 
     async def answer(
         self, m: MelleaSession, prompt: str, interruption: Interruption, trace: str | None = None
     ) -> Outcome:
-        """Ask, and show the answer as it comes.
+        """Ask, and show the answer while it is generated.
 
         Args:
             m: The session.
-            prompt: What to ask; never a template.
-            interruption: Told how to stop the answer. What was released by then is still shown.
-            trace: A file, for the page that shows what ran when.
+            prompt: The question; never a template.
+            interruption: Gets the function that stops the answer. Text that was released by then is still shown.
+            trace: The file for a page with the trace.
 
         Raises:
             MelleaError: the answer ended with an error.
@@ -104,7 +104,7 @@ class Asking:
                         and self._strategy.asks_anew
                         and show.is_final,
                     ) as result:
-                        # The events go on to the last one, which a cancelled reader would miss.
+                        # Only the run is cancelled, not this reader: it must still get the last events.
                         interruption.stop = result.cancel
                         try:
                             async for event in result.events():
@@ -189,6 +189,6 @@ def _model_options(settings: Settings, backend: Backend) -> ModelOptions:
     given = {option: settings[name] for name, option in _OPTIONS.items()}
     options = {option: value for option, value in given.items() if value is not None}
     if settings["strategy"] == "none" and backend.model_id == SMOLLM2.name:
-        # its likeliest answer is its best one; further attempts would all be the same
+        # Greedy decoding gives this small model's best answer; but with it, further attempts would all be the same.
         options.setdefault(ModelOption.TEMPERATURE, 0.0)
     return options

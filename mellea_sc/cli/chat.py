@@ -88,8 +88,10 @@ async def _converse(
 
 
 async def _forget_late(interruption: Interruption) -> None:
-    """A Ctrl-C that came when an answer had just ended is for nobody; SIGTERM is for all."""
-    for _ in range(5):  # so many steps a loop takes at most from a signal to who waits for it
+    """Ignore a Ctrl-C that came just after the end of an answer; SIGTERM is never ignored."""
+    for _ in range(
+        5
+    ):  # the maximum number of loop steps from a signal to the task that waits for it
         await anyio.lowlevel.checkpoint()
     if interruption.signal == signal.SIGINT:
         interruption.signal = None

@@ -1,4 +1,4 @@
-"""How the command ends: an event loop, an exit status, and errors as one line each."""
+"""Runs a command in an event loop, and turns its errors into one line each and an exit status."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _OPTION_OF: Final = {
     "ModelOption.SEED": "--seed",
     "ModelOption.SYSTEM_PROMPT": "--system",
 }
-"""What the library's errors call an argument, and which option gives it."""
+"""Words for arguments in the library's errors, and the words for the options of the command instead."""
 _OPTIONS: Final = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in _OPTION_OF))
 
 
@@ -70,12 +70,12 @@ def end_with(
         options = loop_options() if loop == "asyncio" else {}
         status = anyio.run(command, *args, backend=loop, backend_options=options)
     except BaseException as error:  # noqa: ASYNC103, BLE001 - this is where every error ends
-        status = _told(error, debug=debug)
+        status = _report(error, debug=debug)
     sys.exit(status)
 
 
-def _told(error: BaseException, *, debug: bool) -> int:
-    """Tell people of an error; what is left of it is a status."""
+def _report(error: BaseException, *, debug: bool) -> int:
+    """Print an error, and return its exit status."""
     trace = "".join(traceback.format_exception(error)) if debug else ""
     errors = list(_leaves(error))
     if any(isinstance(one, BrokenPipeError) for one in errors):
@@ -90,7 +90,7 @@ def _told(error: BaseException, *, debug: bool) -> int:
 
 
 def tell(error: BaseException) -> None:
-    """Print an error as a line, in the words of the command."""
+    """Print an error as one line, with the command's options instead of the library's arguments."""
     from mellea_sc.cli.lines import say
 
     say(f"mellea-sc: {harmless(said_of(error))}")
@@ -105,14 +105,14 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def said_of(error: BaseException) -> str:
-    """An error in the words of the command."""
+    """The message of an error, with the command's options instead of the library's arguments."""
     if isinstance(error, MelleaError):
         return _OPTIONS.sub(lambda found: _OPTION_OF[found[0]], str(error))
     return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
 
 
 def _give_up_stdout() -> None:
-    # What is still buffered would be written, in vain and with a complaint, when Python exits.
+    # Otherwise Python would try to write the buffered text at exit, and print an error about that.
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM mean while an answer comes. ``prompt.py`` says what they mean between answers."""
+"""Handles Ctrl-C and SIGTERM while an answer is generated; ``prompt.py`` handles them between answers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Interruption:
     def __init__(self, *, once: bool) -> None:
         self._once = once
         self.signal: int | None = None
-        """The last one that came."""
+        """The last signal."""
         self.stop: Callable[[str], None] = nothing
-        """How to stop what is running now."""
+        """The function that stops the running answer; called with the reason."""
 
     @asynccontextmanager
     async def watched(self) -> AsyncGenerator[None]:
-        """Wait for them while the block lasts; on Windows Ctrl-C stays a KeyboardInterrupt.
+        """A block in which the signals are handled; on Windows Ctrl-C stays a KeyboardInterrupt.
 
         Cancellation: the signals have their usual effect again.
         """

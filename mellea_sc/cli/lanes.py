@@ -1,4 +1,4 @@
-"""A run's lanes in lines for people: one for each requirement, with its verdicts and why it failed.
+"""Shows a run's lanes as lines: one for each requirement, with its verdicts and the reason of a fail.
 
 Imports rich; imported when a run is shown.
 """
@@ -27,7 +27,7 @@ __all__ = ["LaneView"]
 LABEL: Final = 36
 """Columns of a requirement's name."""
 VERDICTS: Final = 24
-"""How many of the last verdicts are shown; on a narrow terminal fewer."""
+"""The number of last verdicts that are shown; fewer on a narrow terminal."""
 FEW: Final = 8
 """Verdicts that a narrow terminal keeps room for."""
 MARKS: Final = {"unknown": "·", "pass": "✓", "fail": "✗", "again": "↻"}
@@ -50,7 +50,7 @@ class _Lane:
 
     @property
     def state(self) -> str:
-        """What the lane makes of the last attempt."""
+        """The lane's verdict on the last attempt."""
         begun = len(self.verdicts)
         while begun and self.verdicts[begun - 1] != "again":
             begun -= 1
@@ -58,7 +58,7 @@ class _Lane:
 
 
 class LaneView:
-    """What is known of a run's lanes.
+    """The verdicts of a run's lanes so far.
 
     Args:
         labels: The requirements' names, in their order.
@@ -68,7 +68,7 @@ class LaneView:
         self._lanes = [_Lane(label) for label in labels]
 
     def add(self, event: StreamEvent) -> None:
-        """Take what an event tells."""
+        """Process an event."""
         match event:
             case QuickCheckEvent():
                 for lane, verdict in zip(self._lanes, event.results, strict=True):
@@ -87,7 +87,7 @@ class LaneView:
                 pass
 
     def lines(self, console: Console) -> Iterator[Text]:
-        """What was judged and how: a line for each requirement, more where its reason needs them, and a legend."""
+        """A line for each requirement with its verdicts, more lines if its reason is long, and a legend."""
         if not self._lanes:
             return
         marks = ASCII_MARKS if console.options.ascii_only else MARKS

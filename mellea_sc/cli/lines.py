@@ -1,4 +1,4 @@
-"""Lines for people, broken between words where a terminal would break them anywhere.
+"""Breaks lines between words; a terminal alone would break them anywhere.
 
 Imports rich; imported when something is shown.
 """
@@ -18,7 +18,7 @@ from rich.text import Text
 __all__ = ["WordWrap", "console_on", "hanging", "say", "story", "width_of"]
 
 LEAST: Final = 12
-"""Columns that a hanging line keeps for its words, however narrow the terminal is."""
+"""The minimum of columns for the words of a hanging line, also on a narrow terminal."""
 
 _BRANCHES: Final = re.compile("[│├└─ ]*")
 # A wide character may stand at the end of a line, with the punctuation that goes with it.
@@ -30,7 +30,7 @@ _TOKENS: Final = re.compile(rf"\n|[^\S\n]+|[{_WIDE}][{_CLOSING}]*|[^\s{_WIDE}]+"
 
 
 def console_on(file: TextIO) -> Console:
-    """A console that knows how wide its terminal is, a dumb one as well."""
+    """A console with the width of its terminal; rich alone does not find the width of a dumb terminal."""
     console = Console(file=file)
     if console.is_dumb_terminal and (columns := width_of(file)) is not None:
         console.width, console.height = columns, 25  # one without the other counts for nothing
@@ -38,7 +38,7 @@ def console_on(file: TextIO) -> Console:
 
 
 def width_of(file: TextIO) -> int | None:
-    """Columns of the terminal that a file is; ``None``: it is none."""
+    """The columns of the terminal that a file is; ``None``: it is no terminal."""
     if not file.isatty():
         return None
     if (columns := os.environ.get("COLUMNS", "")).isdigit() and int(columns):
@@ -68,7 +68,7 @@ def say(words: str, style: str = "") -> None:
 
 
 def story(console: Console, tree: str) -> Iterator[Text]:
-    """A tree that is drawn with lines, with its words broken to the right of the branches."""
+    """A tree drawn with lines; long texts are broken and continue to the right of the branches."""
     for line in tree.splitlines():
         branches = _BRANCHES.match(line)
         first = branches[0] if branches else ""
@@ -79,9 +79,9 @@ def story(console: Console, tree: str) -> Iterator[Text]:
 
 
 class WordWrap:
-    """A text that comes in pieces, with line breaks between words.
+    """Wraps a text that comes in pieces between words.
 
-    A word is handed out when something follows it, for only then is it known how long it is.
+    A word is returned only when something follows it, because its length is not known before.
 
     Args:
         width: Columns of a line.
@@ -94,7 +94,7 @@ class WordWrap:
         self._waiting = ""
 
     def feed(self, text: str) -> str:
-        """What can be written now that this has come."""
+        """Add text, and return what can be written now."""
         tokens = _TOKENS.findall(self._waiting + text)
         self._waiting = tokens.pop() if tokens and tokens[-1] != "\n" else ""
         return "".join(map(self._placed, tokens))

@@ -1,4 +1,4 @@
-"""How an answer has ended: in words for people, and as an exit status.
+"""The outcome of an answer, in words and as an exit status.
 
 Imports the library.
 """
@@ -13,17 +13,17 @@ from mellea_sc.cli.ending import BACKEND, CUT_OFF, INTERRUPTED, INVALID, VALID
 from mellea_sc.core.plain_text import harmless
 from mellea_sc.stdlib.stream.result import StreamChunkingResult
 
-__all__ = ["STOPPED", "Outcome", "outcome_of", "told_of"]
+__all__ = ["STOPPED", "Outcome", "details_of", "outcome_of"]
 
 
 @attrs.frozen
 class Outcome:
-    """How an answer has ended.
+    """The outcome of an answer.
 
     Args:
-        words: For people.
-        style: Of the words, on a terminal.
-        status: The exit status that says the same.
+        words: The outcome in words.
+        style: The style of the words on a terminal.
+        status: The exit status.
     """
 
     words: str
@@ -32,11 +32,11 @@ class Outcome:
 
 
 STOPPED: Final = Outcome("interrupted", "bold yellow", INTERRUPTED)
-"""Somebody has stopped it."""
+"""The outcome of an answer that was interrupted."""
 
 
 def outcome_of(result: StreamChunkingResult, max_tokens: int | None) -> Outcome:
-    """How a run has ended that was given so many tokens, if it was given a number."""
+    """The outcome of a run; ``max_tokens`` is its limit, if it has one."""
     if result.error is not None:
         return Outcome("ended by an error", "bold red", BACKEND)
     if result.cancelled:
@@ -59,8 +59,8 @@ def _cut_off_by(reason: str | None, max_tokens: int | None) -> str:
     return f"cut off by --max-tokens {max_tokens}"
 
 
-def told_of(result: StreamChunkingResult) -> list[str]:
-    """Tokens, times and the rest, as far as they are known. The time is that of the trace, judges included."""
+def details_of(result: StreamChunkingResult) -> list[str]:
+    """Tokens, times and other details, as far as they are known. The total time includes that of judges."""
     generation, said = result.generation, list[str]()
     if (usage := generation.usage) is not None:
         said.append(f"{usage.prompt_tokens} prompt + {usage.completion_tokens} answer tokens")

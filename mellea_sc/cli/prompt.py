@@ -1,8 +1,8 @@
-"""The next line of a conversation, from a person or a pipe.
+"""Reads the next line of a conversation, from a person or a pipe.
 
-It is read in the thread of the event loop, which stands still meanwhile: between two answers it has nothing to
-do, a thread that reads cannot be stopped, and so a terminal gives what people expect of it, history and editing.
-Ctrl-C is for the line then and not for the loop.
+It is read in the thread of the event loop, which is blocked meanwhile. That does no harm between two answers. A
+separate thread that reads could not be stopped, and would have no line editing. During the read Ctrl-C belongs to the
+line, and not to the event loop.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ T = TypeVar("T")
 
 PROMPT: Final = "> "
 TICK: Final = 0.1
-"""Seconds between two interruptions of the reading: a signal that came just before the system call began would
-otherwise be noticed at the next key, for Python looks for signals only when a call ends."""
+"""Seconds between two wake-ups of a read. Python handles a signal only after a system call. Without these wake-ups, a
+signal that comes just before the call begins would be noticed only at the next key."""
 
 
 class Interrupted(Exception):
     """A signal came before the line did.
 
     Args:
-        number: Which.
+        number: The number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -74,7 +74,7 @@ def _nothing(_: int, __: FrameType | None) -> None:
 
 
 def _interruptible(read: Callable[[], T]) -> T:
-    """Call it so that the first SIGINT or SIGTERM raises Interrupted, and the event loop hears of none."""
+    """Call a function so that the first SIGINT or SIGTERM raises Interrupted, and the event loop gets no signal."""
     waits = False
     came: int | None = None
 
@@ -93,7 +93,7 @@ def _interruptible(read: Callable[[], T]) -> T:
     if ticks:
         handlers[signal.SIGALRM] = _nothing
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    wakeup = signal.set_wakeup_fd(-1)  # by which asyncio's loop would hear of it later
+    wakeup = signal.set_wakeup_fd(-1)  # otherwise asyncio's loop would handle the signal later
     try:
         try:
             if ticks:
@@ -103,14 +103,14 @@ def _interruptible(read: Callable[[], T]) -> T:
                 raise Interrupted(came)
             line = read()
         finally:
-            waits = False  # from here on nothing can be raised, so all of the rest is done
+            waits = False  # from here on the handler does not raise, so the cleanup below is always completed
     finally:
         if ticks:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        # as both loops set it: many signals fill it, and one that is in it wakes the loop
+        # Without a warning if the pipe is full, as both loops set it: one byte in it is enough to wake the loop.
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         for number, handler in before.items():
             signal.signal(number, handler)
-    if came is not None:  # with the line
+    if came is not None:  # the signal came together with the line
         raise Interrupted(came)
     return line

@@ -1,4 +1,4 @@
-"""What the options say that ``run`` and ``chat`` have in common. Imports nothing, for --help is quick."""
+"""The common options of ``run`` and ``chat``. Imports nothing of the library, so that --help is quick."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Settings"]
 
 
 class Settings(TypedDict):
-    """How to ask and what to check; ``None`` is what the command line does not say."""
+    """The settings of the command line; ``None``: not given."""
 
     max_sentences: int | None
     max_words: int | None

@@ -1,9 +1,8 @@
-"""Where a run's text and events go.
+"""Shows a run's text and events.
 
-On a terminal the text grows with the lanes below it, redrawn by a task of the run's (rich would
-start a thread). The picture is on standard error and goes at the end; the released text alone is
-written to standard output, as it comes where that is a file or a pipe. Where standard error is no
-terminal, only the summary is written there, in plain lines.
+On a terminal the text grows with the lanes below it. A task redraws this picture (rich itself would start a thread).
+The picture is on standard error and is removed at the end. Only the released text is written to standard output; to
+a file or a pipe, as it comes. If standard error is no terminal, only the summary is written there, in plain lines.
 
 Imports rich; imported when a run is shown.
 """
@@ -29,7 +28,7 @@ from mellea_sc.backends.local import Progress
 from mellea_sc.cli.ending import VALID
 from mellea_sc.cli.lanes import LaneView
 from mellea_sc.cli.lines import console_on, hanging, story
-from mellea_sc.cli.outcome import outcome_of, told_of
+from mellea_sc.cli.outcome import details_of, outcome_of
 from mellea_sc.cli.text_out import TextOut
 from mellea_sc.core.plain_text import harmless
 from mellea_sc.stdlib.stream.events import (
@@ -53,11 +52,11 @@ STAGES: Final = {
 
 
 class Show(Protocol):
-    """Shows a run while its block lasts; what can still be said is said when the block is left."""
+    """Shows a run while its block lasts; leaving the block, also by an error, writes the summary."""
 
     @property
     def is_final(self) -> bool:
-        """Whether what is shown cannot be taken back."""
+        """Whether shown text cannot be retracted."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -195,16 +194,16 @@ class TerminalShow:
         return Group(self._spinner, *bar)
 
     def _summarise(self, result: StreamChunkingResult) -> None:
-        outcome, told = outcome_of(result, self._max_tokens), told_of(result)
+        outcome, details = outcome_of(result, self._max_tokens), details_of(result)
         lines: list[Text] = []
         if self._brief and outcome.status == VALID and not self._explain:
-            told = [one for one in told if one.endswith("in all")]
+            details = [one for one in details if one.endswith("in all")]
         else:
             lines += self._lanes.lines(self._console)
         last = (
             Text()
             .append(outcome.words, outcome.style)
-            .append("".join(f", {one}" for one in told), "dim")
+            .append("".join(f", {one}" for one in details), "dim")
         )
         lines += hanging(self._console, "  ", "  ", last)
         if self._explain:

@@ -1,4 +1,4 @@
-"""Arguments that take several things."""
+"""Arguments that take a list."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ T = TypeVar("T")
 
 
 def several(name: str, given: Iterable[T] | None) -> list[T]:
-    """What an argument was given; a ``str`` is no list of its letters.
+    """The items of an argument as a list.
 
     Raises:
-        InvalidOption: it is a ``str``, or nothing that can be iterated; the message shows the list to write.
+        InvalidOption: the argument cannot be iterated, or is a ``str``, which would be taken for a list of its
+            letters. The message shows the list to write.
     """
     if given is None:
         return []

@@ -1,8 +1,8 @@
-"""The contract between the library and whatever runs a model.
+"""The contract between the library and a backend, which runs a model or talks to its server.
 
-A backend knows one thing: how to talk to its model. It opens a generation as an async context
-manager over deltas; leaving that block, for whatever reason, closes the connection, and with it
-stops the model. Tasks, retries, conversations, validation and limits are the business of others.
+A backend does one thing: it opens a generation as an async context manager over deltas. Leaving that block, for
+whatever reason, closes the connection, and that stops the model. Tasks, retries, conversations, validation and
+limits are implemented elsewhere.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ JsonSchema: TypeAlias = Mapping[str, object]
 
 @runtime_checkable
 class SchemaModel(Protocol):
-    """A class that can say its JSON schema and read an instance from JSON: a pydantic model."""
+    """A class that has a JSON schema and can parse an instance from JSON: a pydantic model."""
 
     @classmethod
     def model_json_schema(cls) -> dict[str, object]:
@@ -56,20 +56,21 @@ class SchemaModel(Protocol):
 
     @classmethod
     def model_validate_json(cls, json_data: str) -> object:
-        """The instance that a JSON text stands for."""
+        """Parse an instance from a JSON text."""
         ...
 
 
 Format: TypeAlias = type[SchemaModel] | JsonSchema
-"""What an answer is constrained to: a pydantic model class, or a JSON schema."""
+"""The format that an answer is constrained to: a pydantic model class, or a JSON schema."""
 
 
 class CheckedSchema(dict[str, object]):
-    """A JSON schema that answers are held against.
+    """A JSON schema together with a function that validates answers against it.
 
     Args:
         schema: The schema.
-        misfit_of: Why a text does not fit it, be it no JSON at all; ``None``: it does, or somebody else will see.
+        misfit_of: Returns the reason why a text does not fit the schema or is no JSON; ``None``: it fits, or is
+            validated elsewhere.
     """
 
     def __init__(self, schema: JsonSchema, misfit_of: Callable[[str], str | None]) -> None:
@@ -104,13 +105,13 @@ class ChatMessage:
 
 @attrs.frozen
 class GenerationRequest:
-    """What a model is asked: everything is text by now.
+    """A request to a model. All thunks and components in it have been turned into text.
 
     Args:
-        messages: The conversation, oldest first. When the last one is the assistant's, the model
-            is asked to go on with it.
-        options: Keys of :class:`~mellea_sc.ModelOption`, and others that go to the server as they are.
-        json_schema: What the answer has to fit; the backend constrains the model to it.
+        messages: The conversation, oldest first. If the last message is the assistant's, the model
+            is asked to continue it.
+        options: Keys of :class:`~mellea_sc.ModelOption`, and others that are sent to the server unchanged.
+        json_schema: The schema that the backend constrains the answer to.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -120,14 +121,17 @@ class GenerationRequest:
 
 @attrs.define
 class Delta:
-    """The next piece of an answer: a value, though not frozen, for one is made for each token.
+    """The next piece of an answer.
+
+    It is a value: nobody changes one. It is not frozen only because there is one for each token, and making a
+    frozen one takes longer.
 
     Args:
         text: New text; may be empty.
-        finish_reason: Why the model stopped, on the piece that says so (``"stop"``, ``"length"``, …).
-        usage: The tokens used by the whole request so far, where the server says so.
-        reasoning: New text of what the model thinks before it answers. It is no part of the answer.
-        tool_calls: New pieces of calls that the model wants to have made.
+        finish_reason: Why the model stopped (``"stop"``, ``"length"``, …); only on the delta that reports it.
+        usage: The tokens used by the whole request so far, if the server reports them.
+        reasoning: New text of the model's reasoning. It is no part of the answer.
+        tool_calls: New pieces of tool calls.
     """
 
     text: str = ""
@@ -142,7 +146,7 @@ class Backend(abc.ABC):
 
     A subclass implements :meth:`open`, sets :attr:`provider` and :attr:`model_id`, and overrides
     :meth:`connected` when it has something to keep open between requests.
-    ``mellea_sc.testing.check_backend`` tells whether it does so as everybody relies on.
+    ``mellea_sc.testing.check_backend`` tests whether it keeps this contract.
     """
 
     provider: str = "custom"
@@ -150,12 +154,12 @@ class Backend(abc.ABC):
     model_id: str = ""
     """The model's name, as its server knows it."""
     prefills: bool = False
-    """Whether the model writes on where the last message ends, if that is the assistant's. Where it does
-    not, it is asked to go on."""
+    """Whether the model continues the last message, if that is the assistant's. If not, it is asked in words to
+    continue."""
     judges: bool = True
-    """Whether the model is of any use as a judge. Where it is not, asking it for a judgement is an error."""
+    """Whether the model can be used as a judge. If not, asking it for a judgement is an error."""
     model_options: ModelOptions = MappingProxyType({})
-    """What every request starts from; the options of a session and of a call win."""
+    """Default options of every request; the options of a session and of a call have priority."""
 
     @abc.abstractmethod
     def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
@@ -172,9 +176,9 @@ class Backend(abc.ABC):
         """
 
     def connected(self) -> AbstractAsyncContextManager[Self]:
-        """A block within which requests share what is worth keeping open (a connection pool, an engine).
+        """A block within which requests share resources: a connection pool, an engine.
 
-        A session enters it once per event loop and makes its requests of the backend it gives.
+        A session enters it once per event loop, and makes its requests with the backend that it yields.
         """
         return nullcontext(self)
 
@@ -188,7 +192,8 @@ class Backend(abc.ABC):
     ) -> tuple[Thunk, Context]:
         """Start a generation in the scope that this backend is bound to.
 
-        Sessions (``m.backend``) and runs hand out bound backends; a bare one has no tasks of its own.
+        Sessions (``m.backend``) and runs hand out bound backends. A bare backend has no task group to start a
+        generation in.
 
         Returns:
             The thunk, already generating, and the context with the action and the thunk added.
@@ -203,14 +208,14 @@ class Backend(abc.ABC):
 
 
 class BackendWrapper(Backend):
-    """A backend around another one: all that a subclass does not change is as the inner one has it.
+    """A backend around another one, which behaves like it except for what a subclass overrides.
 
-    What the inner backend says of itself (its provider, its model's name, what it can do) is looked up there,
-    so that no wrapper has to know what there is to say. A subclass may set an attribute of its own instead. It
-    mostly overrides :meth:`open`. ``mellea_sc.testing.check_wrapper`` tells whether it loses something.
+    The attributes of a backend (its provider, its model's name, its abilities) are looked up in the inner one, so
+    that a wrapper need not know them. A subclass may set an attribute itself; mostly it overrides :meth:`open`.
+    ``mellea_sc.testing.check_wrapper`` tests whether a wrapper hides something of the inner backend.
 
     Args:
-        inner: The backend that is asked.
+        inner: The wrapped backend.
     """
 
     def __init__(self, inner: Backend) -> None:
@@ -220,7 +225,7 @@ class BackendWrapper(Backend):
         return f"{type(self).__name__}({self.inner!r})"
 
     def connected(self) -> AbstractAsyncContextManager[Self]:
-        """The same around the connected backend: a copy of this wrapper."""
+        """A block with a copy of this wrapper around the connected inner backend."""
         return self._connected()
 
     @asynccontextmanager
@@ -235,8 +240,11 @@ class BackendWrapper(Backend):
         return self.inner.open(request)
 
 
-class _OfTheInner:
-    """An attribute that is looked up in the wrapped backend, unless the wrapper has one of its own."""
+class _Delegated:
+    """A descriptor that looks its attribute up in the wrapped backend.
+
+    It has no ``__set__``: an attribute that is set on the wrapper itself has priority.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -245,5 +253,6 @@ class _OfTheInner:
         return getattr(Backend if wrapper is None else wrapper.inner, self._name)
 
 
+# Also for attributes that Backend gets later: no wrapper can forget one.
 for _name in Backend.__annotations__:
-    setattr(BackendWrapper, _name, _OfTheInner(_name))
+    setattr(BackendWrapper, _name, _Delegated(_name))

@@ -1,8 +1,8 @@
 """What goes to a model: blocks of text, components, thunks that stand for text, and contexts.
 
-A *span* is anything that can stand where text goes. A span that holds thunks can only be read as
-text when they are computed: :func:`pending_thunks` finds them, the runtime waits for them in the
-task of the generation that needs them, and then :func:`text_of` reads.
+A *span* is anything that can be used as text in a prompt. A span that holds thunks has a text only when they are
+computed: :func:`pending_thunks` finds those that are not, the runtime waits for them in the task of the
+generation that needs them, and then :func:`text_of` returns the text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name):
-        # Mellea has its thunk here; ours has a task, so it lives in the runtime, and is imported when asked for
+        # Mellea's import path. Ours is in the runtime, which the core must not import, except when asked for it.
         if name != "ModelOutputThunk":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from mellea_sc.runtime.generation.thunk import ModelOutputThunk
@@ -63,22 +63,22 @@ class CBlock:
 
 
 class Thunk(abc.ABC):
-    """Text that a model has been asked for and that may not be there yet.
+    """A text that a model generates, and that may not be complete yet.
 
-    The one implementation is :class:`mellea_sc.ModelOutputThunk`; this is what components, contexts
-    and validators may rely on.
+    The only implementation is :class:`mellea_sc.ModelOutputThunk`. This is the interface that components, contexts
+    and validators use.
     """
 
     __slots__ = ()
 
     parsed_repr: object = None
-    """What the text means, as whoever asked for it reads it."""
+    """The parsed text; see ``ModelOutputThunk.parsed_repr``."""
     format_error: str | None = None
-    """Why the text does not fit the ``format`` that was asked for, if it does not."""
+    """Why the text does not fit the requested ``format``, if it does not."""
 
     @abc.abstractmethod
     def is_computed(self) -> bool:
-        """Whether the text is there: :attr:`value` can be read."""
+        """Whether the text is complete, so that :attr:`value` can be read."""
 
     @abc.abstractmethod
     async def avalue(self) -> str:
@@ -94,7 +94,7 @@ class Thunk(abc.ABC):
         """The text.
 
         Raises:
-            ThunkNotComputed: it is not there yet.
+            ThunkNotComputed: it is not complete yet.
         """
 
     @property
@@ -104,26 +104,26 @@ class Thunk(abc.ABC):
 
     @property
     def reasoning(self) -> str:
-        """What the model thought before it answered."""
+        """The model's reasoning before the answer."""
         return self.generation.reasoning
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The calls that the model wants to have made."""
+        """The tool calls of the model."""
         return self.generation.tool_calls
 
 
 class Component(abc.ABC):
-    """Something that knows how it reads in a prompt.
+    """Something that can be formatted as text of a prompt.
 
-    A subclass gives :meth:`format_for_llm`, and :meth:`parts` where it holds thunks.
+    A subclass implements :meth:`format_for_llm`, and :meth:`parts` if it may hold thunks.
     """
 
     role: Role = "user"
-    """As whom it speaks in a conversation."""
+    """Its role in a conversation."""
 
     def parts(self) -> Sequence[Span]:
-        """The spans inside; thunks among them are computed before it is formatted."""
+        """The spans inside; thunks among them are awaited before :meth:`format_for_llm` is called."""
         return ()
 
     @abc.abstractmethod
@@ -131,28 +131,28 @@ class Component(abc.ABC):
         """The text that the model reads. Called only when every thunk inside is computed."""
 
     def summary(self) -> str:
-        """A few words for people, in names and messages; never waits and never fails."""
+        """A short description for names and messages; must not raise, also if thunks are not computed."""
         return type(self).__name__
 
     def assistant_prefix(self) -> str | None:
-        """Text with which the answer has to begin, if any (it is not repeated by the model)."""
+        """Text with which the answer must begin, if any; the model continues after it."""
         return None
 
     def parse(self, text: str) -> object:
-        """What the model's answer means; by default its text."""
+        """Parse the model's answer; by default its text is returned."""
         return text
 
 
 Span: TypeAlias = str | CBlock | Component | Thunk
-"""What may stand where text goes."""
+"""Everything that can be used as text in a prompt."""
 
 
 def text_of(span: Span) -> str:
-    """How a span reads in a prompt.
+    """The text of a span in a prompt.
 
     Raises:
         ThunkNotComputed: a thunk inside is not computed.
-        TypeError: it is none of the kinds of span.
+        TypeError: it is no span.
     """
     match span:
         case str():
@@ -171,7 +171,7 @@ def text_of(span: Span) -> str:
 
 
 def role_of(item: Span) -> Role:
-    """As whom a span speaks in a conversation."""
+    """The role of a span in a conversation."""
     match item:
         case Thunk():
             return "assistant"
@@ -182,7 +182,7 @@ def role_of(item: Span) -> Role:
 
 
 def pending_thunks(*spans: Span) -> Iterator[Thunk]:
-    """The thunks inside the spans that are not computed, depth first, each once."""
+    """The uncomputed thunks inside of spans, depth first, each once."""
     seen: set[int] = set()
     stack: list[Span] = list(reversed(spans))
     while stack:
@@ -199,11 +199,11 @@ def pending_thunks(*spans: Span) -> Iterator[Thunk]:
 
 @attrs.frozen
 class ContextTurn:
-    """What was said, and what was answered.
+    """A turn of a conversation: a question and its answer.
 
     Args:
-        model_input: ``None`` where an answer stands alone.
-        output: The answer: a thunk, or a message of the assistant's; ``None`` where there is none yet.
+        model_input: The question; ``None`` if the answer has none.
+        output: The answer, a thunk or a message of the assistant; ``None`` if there is none yet.
     """
 
     model_input: Span | None
@@ -211,10 +211,10 @@ class ContextTurn:
 
 
 class Context(abc.ABC):
-    """What was said so far: immutable, a chain of spans; adding gives a new context.
+    """A conversation so far: an immutable chain of spans. Adding an item returns a new context.
 
-    A subclass says with :meth:`view_for_generation` what the model gets to see of it, and may
-    limit with :attr:`remembers` how long a chain is kept.
+    A subclass decides with :meth:`view_for_generation` which items the model sees, and may limit with
+    :attr:`remembers` how many are kept.
     """
 
     __slots__ = ("_item", "_listed", "_previous", "reading")
@@ -222,7 +222,7 @@ class Context(abc.ABC):
     remembers: ClassVar[int | None] = None
     """How many of the newest items are kept; ``None``: all."""
     is_chat_context: ClassVar[bool] = True
-    """Whether the model gets to see what was said before."""
+    """Whether the model sees earlier turns."""
 
     def __init__(self) -> None:
         self._previous: Context | None = None
@@ -232,7 +232,7 @@ class Context(abc.ABC):
         """What ``core/prompt.py`` has read of it, so that no turn is read twice. Not for users."""
 
     def without_items(self) -> Self:
-        """A context of the same kind and settings in which nothing was said."""
+        """An empty context of the same kind, with the same settings."""
         return type(self)()
 
     def add(self, item: Span) -> Self:
@@ -263,7 +263,11 @@ class Context(abc.ABC):
         return items
 
     def _all(self) -> tuple[Span, ...]:
-        """The items. Its newest part has the list of a conversation, so that no turn walks all of it again."""
+        """All items, oldest first.
+
+        The list is cached, and handed on to the newest context of a conversation. Walking the chain anew for each
+        turn would make a long conversation quadratic.
+        """
         newer: list[Span] = []
         node: Context | None = self
         while node is not None and node._item is not None:
@@ -286,7 +290,7 @@ class Context(abc.ABC):
         return None
 
     def last_turn(self) -> ContextTurn | None:
-        """The newest item and, where it is an answer, what it answers; ``None`` where nothing was said."""
+        """The newest item and, if it is an answer, its question; ``None`` in an empty context."""
         items: list[Span | None] = [None, *self.as_list(2)]
         last = items[-1]
         if last is None:
@@ -299,25 +303,25 @@ class Context(abc.ABC):
 
     @property
     def node_data(self) -> Span | None:
-        """The newest item; ``None`` where nothing was said."""
+        """The newest item; ``None`` in an empty context."""
         return self._item
 
     @property
     def previous_node(self) -> Context | None:
-        """The context before the newest item was added; ``None`` where nothing was said."""
+        """The context before the newest item was added; ``None`` for an empty context."""
         return self._previous
 
     @property
     def is_root_node(self) -> bool:
-        """Whether nothing was said."""
+        """Whether the context is empty."""
         return self._item is None
 
     @abc.abstractmethod
     def view_for_generation(self) -> list[Span]:
-        """The items that the model gets to see before the next action, oldest first."""
+        """The items that the model sees before the next action, oldest first."""
 
     def to_messages(self) -> list[dict[str, str]]:
-        """All that was said, as JSON-able messages in OpenAI's form, oldest first.
+        """All items as JSON-able messages in OpenAI's form, oldest first.
 
         Raises:
             ThunkNotComputed: a thunk among the items is not computed.
@@ -328,7 +332,7 @@ class Context(abc.ABC):
         return f"<{type(self).__name__} of {len(self.as_list())} items>"
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[object, ...]:
-        """Copies and pickles are made item by item: a long chain would nest too deep.
+        """Copy and pickle the list of items: following the chain would exceed the recursion limit.
 
         Raises:
             ThunkNotComputed: an item is a thunk that is not computed, and the copy a deep one or a pickle.

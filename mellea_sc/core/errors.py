@@ -1,6 +1,6 @@
 """Every error of the library, under one root.
 
-Who is at fault can be read off the branch::
+The branch tells who is at fault::
 
     MelleaError
     ├── UsageError                      the caller
@@ -38,8 +38,8 @@ Who is at fault can be read off the branch::
         ├── InvalidVerdict                (TypeError) a validator returned something else
         └── UnclearJudgement              a judge's answer is neither yes nor no
 
-The runtime's own cancellation exception is not here: it is never caught and kept. Secrets never
-reach an error: what a server said is quoted, what we sent to it is not.
+The cancellation exceptions of asyncio and trio are not part of this tree, and never turned into one of these. No
+error contains a secret: errors quote what a server has sent, never what was sent to the server.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class MelleaError(Exception):
     """The root of every error that the library raises on purpose."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Errors can be copied and sent to other processes, whatever their ``__init__`` asks for."""
+        """Errors can be copied and pickled, whatever arguments their ``__init__`` takes."""
         return _made_again, (type(self), self.args), vars(self)
 
 
@@ -115,7 +115,7 @@ class UsageError(MelleaError):
 
 
 class ThunkNotComputed(UsageError, RuntimeError):
-    """The text of a thunk was read before it was there."""
+    """The text of a thunk was read before it was computed."""
 
 
 class SessionClosed(UsageError, RuntimeError):
@@ -131,11 +131,11 @@ class WrongEventLoop(UsageError, RuntimeError):
 
 
 class BackendNotBound(UsageError, RuntimeError):
-    """A bare backend was asked to generate: it has no session whose tasks could do it."""
+    """A bare backend was asked to generate, but only one that is bound to a session can start tasks."""
 
 
 class StreamConsumed(UsageError, RuntimeError, anyio.BusyResourceError):
-    """A stream with one reader was iterated a second time."""
+    """A stream, which can be iterated once, was iterated a second time."""
 
     def __init__(self, what: str) -> None:
         # not through BusyResourceError, which has words of its own
@@ -149,7 +149,7 @@ class InvalidOption(UsageError, ValueError):
 
 
 class ChunkingError(UsageError, ValueError):
-    """A chunking strategy returned a chunk that does not stand in the text it was fed."""
+    """A chunking strategy returned a chunk that is not a part of the text that it was given."""
 
 
 class PromptTemplateError(UsageError, ValueError):
@@ -167,8 +167,8 @@ class BackendError(MelleaError):
     """The model, its server or the way to it failed."""
 
     retryable: bool = False
-    """Whether the same request may succeed a little later; a backend says so of what it raises. Requests that
-    failed before their answer began are then made again, see :class:`Retries`."""
+    """Whether the same request may succeed a little later; set by the backend. Such a request is retried if it failed
+    before its answer began, see :class:`Retries`."""
     retry_after: float | None = None
     """Seconds that the server asked to wait, if it did."""
 
@@ -178,7 +178,7 @@ class BackendUnreachable(BackendError, ConnectionError):
 
     Args:
         message: What happened and what to do.
-        fault: Where to look: at the server and its address, at the proxy before it, or at certificates.
+        fault: What to check: the server and its address, the proxy before it, or the certificates.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class BackendUnreachable(BackendError, ConnectionError):
     ) -> None:
         super().__init__(message)
         self.fault: Literal["server", "proxy", "certificate"] = fault
-        self.retryable: bool = fault != "certificate"  # it will be the same one
+        self.retryable: bool = fault != "certificate"  # the server would present the same one again
 
 
 class BackendTimeout(BackendError, TimeoutError):
@@ -213,11 +213,11 @@ class ModelNotFound(BackendRejected):
 
 
 class ContextTooLong(BackendRejected):
-    """The conversation, with the answer asked for, is longer than the model's context."""
+    """The conversation together with the requested length of the answer exceeds the model's context."""
 
 
 class NotAuthorized(BackendRejected):
-    """The server, or a proxy before it, wants a key or does not accept this one (mostly 401, 403 or 407)."""
+    """The server, or a proxy before it, requires a key or rejects this one (mostly 401, 403 or 407)."""
 
 
 class BackendBusy(BackendRejected):
@@ -252,13 +252,13 @@ class ModelError(BackendError):
 
 
 class EmptyAnswer(BackendError):
-    """The answer has no text, and not because the model had nothing to say.
+    """The answer has no text, because the tokens went into reasoning or the answer was cut off before its first word.
 
     Args:
         message: Where the tokens went, and what to do.
         finish_reason: Why the model stopped.
-        reasoning: What it thought.
-        usage: The tokens used, if the server said so.
+        reasoning: The model's reasoning.
+        usage: The tokens used, if the server has reported them.
     """
 
     def __init__(
@@ -276,12 +276,12 @@ class EmptyAnswer(BackendError):
 
 
 class UnexpectedToolCalls(BackendError):
-    """The model wants functions to be called, and the request offered none.
+    """The model calls functions, and the request offered none.
 
     Args:
         message: Which functions.
         tool_calls: The calls.
-        usage: The tokens used, if the server said so.
+        usage: The tokens used, if the server has reported them.
     """
 
     def __init__(
@@ -304,7 +304,7 @@ class EngineError(BackendError):
 
 
 class RunError(MelleaError):
-    """A generation or a validation did not come to its end."""
+    """A generation or a validation was not completed."""
 
 
 class GenerationCancelled(RunError):
@@ -313,7 +313,7 @@ class GenerationCancelled(RunError):
     Args:
         reason: Why, as given to ``cancel``.
         partial_text: The text that had been generated.
-        usage: The tokens known to have been used, if the server had said so.
+        usage: The tokens used so far, if the server had reported them.
     """
 
     def __init__(
@@ -326,17 +326,17 @@ class GenerationCancelled(RunError):
 
 
 class BudgetExceeded(GenerationCancelled):
-    """More was used than a limit allows: what ran under it was cancelled.
+    """More was used than a limit allows; everything that ran under the limit was cancelled.
 
     Args:
         reason: Which limit, in words.
         limit: Which limit: ``"tokens"``, ``"requests"``, ``"seconds"`` or ``"cost"``.
         allowed: Its value.
-        spent: What had been used in the block, or by the call, that has the limit.
-        partial_text: What the request that was cut had generated; where none was, the one before it.
-        usage: The tokens that this request is known to have used, if the server had said so.
-        raised_elsewhere: Whether the block that has the limit, or what this generation was a part of,
-            raises one too, so that nothing is lost when nobody awaits the generation.
+        spent: What had been used by the block or the call that has the limit.
+        partial_text: The text of the request that was cut off; if none was, of the one before it.
+        usage: The tokens of that request, if the server had reported them.
+        raised_elsewhere: Whether the block that has the limit, or the work around this generation, raises an
+            error for the same excess. Then this one is not reported if nobody awaits the generation.
     """
 
     def __init__(
@@ -359,15 +359,15 @@ class BudgetExceeded(GenerationCancelled):
 
 
 class DependencyFailed(RunError):
-    """A thunk that stands in the prompt has failed; the failure is the ``__cause__``."""
+    """A thunk that the prompt contains has failed; its error is the ``__cause__``."""
 
 
 class PreconditionFailed(RunError):
-    """The input does not meet a precondition; the generation was cancelled, and nothing of it shown.
+    """The input does not meet a precondition. The generation was cancelled, and nothing of it was shown.
 
     Args:
         message: What happened.
-        reasons: Why, one line for each precondition that is not met.
+        reasons: The reasons, one line for each precondition that is not met.
     """
 
     def __init__(self, message: str, *, reasons: Sequence[str] = ()) -> None:
@@ -380,7 +380,7 @@ class ValidatorTimeout(RunError, TimeoutError):
 
 
 class PatternTooSlow(RunError, TimeoutError):
-    """A regular expression of a requirement took too long on a text, so nobody knows whether it matches."""
+    """A regular expression of a requirement took too long on a text, so it is not known whether it matches."""
 
 
 class InvalidVerdict(RunError, TypeError):

@@ -13,7 +13,7 @@ from mellea_sc.core.usage import Usage
 __all__ = ["BROKEN_OFF", "NOTHING_KNOWN", "GenerationInfo"]
 
 BROKEN_OFF: Final = frozenset({"length", "max_tokens", "content_filter"})
-"""Why an answer ended that had not come to its end."""
+"""Finish reasons of an answer that the server has broken off."""
 
 
 @attrs.frozen(kw_only=True)
@@ -24,13 +24,12 @@ class GenerationInfo:
         model: The model's name.
         provider: The kind of server.
         finish_reason: Why the model stopped (``"stop"``, ``"length"``, …).
-        usage: Tokens over all attempts, as far as the server has said.
-        time_to_first_token: Seconds from sending the request to the first that came of an answer: text, reasoning
-            or a call.
+        usage: Tokens of all attempts, as far as the server has reported them.
+        time_to_first_token: Seconds from sending the request to the first text, reasoning or tool call.
         total_time: Seconds from sending the first request to the end.
         attempts: How many answers were generated.
-        reasoning: What the model thought before it answered, when it has ended.
-        tool_calls: The calls that it wants to have made, when it has ended.
+        reasoning: The model's reasoning, once the answer has ended.
+        tool_calls: The model's tool calls, once the answer has ended.
     """
 
     model: str = ""
@@ -45,11 +44,11 @@ class GenerationInfo:
 
     @property
     def is_broken_off(self) -> bool:
-        """Whether the server has broken the answer off, so that its text may end anywhere."""
+        """Whether the server has broken the answer off, so that its text may end in the middle of a word."""
         return self.finish_reason in BROKEN_OFF
 
-    def told(self) -> str:
-        """Model, tokens and time, as far as they are known, to follow something in a line for people."""
+    def summary(self) -> str:
+        """Model, tokens and time, as far as they are known, as the end of a line for people."""
         said = [self.model] if self.model else []
         if self.usage is not None:
             said.append(f"{self.usage.completion_tokens} tokens")
@@ -58,7 +57,7 @@ class GenerationInfo:
         return "".join(f", {one}" for one in said)
 
     def summed_over(self, attempts: Sequence[GenerationInfo]) -> GenerationInfo:
-        """The same, with the usage and the total time of several attempts, of which this is one."""
+        """This info with the usage and the total time summed over several attempts, of which this is one."""
         usages = [one.usage for one in attempts if one.usage is not None]
         return attrs.evolve(
             self,

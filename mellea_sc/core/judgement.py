@@ -1,15 +1,15 @@
-r"""What a judge has said: a verdict where that is clear, a ``ValueError`` where it is not.
+r"""Parses the answer of a judge: a clear verdict, or a ``ValueError``.
 
-Models give their verdicts in a few ways, and these are read::
+Models give their verdicts in a few ways. These are recognised::
 
     {"answer": "yes", "reason": …}     JSON, alone, in a fence or with prose around
     **No**, because …                  at the beginning
-    … Final answer: no.                called an answer, a verdict, \boxed{}, …
+    … Final answer: no.                introduced as an answer, a verdict, \boxed{}, …
     … So, yes.                         as the last sentence
 
-What stands in a ``<think>`` part is read over, and so is reasoning before a verdict that is called one.
-Where an answer gives more than one verdict they have to be the same. Nothing is guessed: "Yes and no",
-"Yes, it does not meet it" and a JSON object with a key twice are unclear.
+The content of a ``<think>`` part is skipped, and so is reasoning before a verdict that is introduced as one. If an
+answer gives several verdicts, they must agree. Nothing is guessed: "Yes and no", "Yes, it does not meet it" and a
+JSON object with a duplicate key are unclear.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _I: Final = re.IGNORECASE
 
 
 def _ended_or(words: str) -> str:
-    """What may follow a verdict: an end or one of these words; not "or", "/", or the noun of "no problem"."""
+    """A pattern for what may follow a verdict: its end or one of the words; so not "yes or", "yes/", "no problem"."""
     return rf"\b(?!\.\s*\d|-\w)(?=[^\S\n]*(?:$|\n|[^\w\s/?|&+])|\s+(?:{words})\b)"
 
 
@@ -75,7 +75,7 @@ _MEETS: Final = re.compile(
 
 
 def default_output_to_bool(answer: str) -> bool:
-    """Read a judge's answer: yes or no at its beginning, in its last sentence, as a verdict or in an object of JSON.
+    """Parse a judge's answer: yes or no at its beginning, in its last sentence, introduced as a verdict, or in JSON.
 
     Raises:
         ValueError: it is neither a clear yes nor a clear no.
@@ -84,7 +84,7 @@ def default_output_to_bool(answer: str) -> bool:
 
 
 def read_judgement(answer: str) -> tuple[bool, str | None]:
-    """A judge's answer: whether it is yes, and the reason it gave.
+    """Parse a judge's answer: whether it is yes, and the reason that it gives.
 
     Raises:
         ValueError: it is neither a clear yes nor a clear no.
@@ -104,10 +104,10 @@ def read_judgement(answer: str) -> tuple[bool, str | None]:
 
 
 def objects_in(answer: str) -> tuple[Sequence[dict[str, object]], str]:
-    """The JSON objects in an answer, and the prose around them; without what it has thought.
+    """The JSON objects in an answer, and the prose around them, without its reasoning.
 
     Raises:
-        ValueError: an object or a thought does not end, or an object has a key twice.
+        ValueError: an object or the reasoning does not end, or an object has a duplicate key.
     """
     text = _FENCE.sub("\n", _after_thinking(answer))
     objects: list[dict[str, object]] = []
@@ -153,14 +153,14 @@ def _verdict_of(value: object) -> str:
 
 
 def _only(verdicts: Sequence[str]) -> str:
-    """The verdict that all of these are."""
+    """The one verdict that all of these agree on."""
     if len(set(verdicts)) != 1:
         raise ValueError("both yes and no" if verdicts else "neither a clear yes nor a clear no")
     return verdicts[0]
 
 
 class _Prose:
-    """The verdicts that a text gives, without Markdown's marks."""
+    """The verdicts in a text, from which Markdown's marks have been removed."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -173,7 +173,7 @@ class _Prose:
         self._last = _LAST.fullmatch(last)
 
     def opposes(self, said: str) -> bool:
-        """Whether it gives another verdict than this one."""
+        """Whether it contains a different verdict."""
         given = [self._first, *self._called, self._concluded, self._last]
         return any(one[1].lower() != said for one in given if one)
 
@@ -200,7 +200,7 @@ class _Prose:
         return said, self._reason()
 
     def _reason(self) -> str | None:
-        """What is said after the verdict, or else before it."""
+        """The text after the verdict, or else the sentences before it."""
         verdict = self._first or (self._called[-1] if self._called else None)
         if verdict and (begins := _WORD.search(self._text, verdict.end())):
             return self._text[begins.start() :].rstrip()

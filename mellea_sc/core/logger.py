@@ -1,4 +1,4 @@
-"""Where the library logs, under Mellea's name."""
+"""The library's logger, under Mellea's name for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["MelleaLogger"]
 
 
 class MelleaLogger:
-    """Mellea's way to the library's logger, which is ``logging.getLogger("mellea_sc")``."""
+    """Mellea's accessor of the library's logger, which is ``logging.getLogger("mellea_sc")``."""
 
     @staticmethod
     def get_logger() -> logging.Logger:

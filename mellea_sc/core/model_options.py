@@ -1,6 +1,6 @@
-"""The names of the options that mean the same with every model, and how they are read.
+"""The options that mean the same with every model, and how they are read.
 
-Options are a plain mapping. A key that is not one of ours goes to the server as it is.
+Options are a plain mapping. Other keys are sent to the server unchanged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 ModelOptions: TypeAlias = Mapping[str, object]
-"""Options by the names of :class:`ModelOption`; others go to the server as they are."""
+"""Options by the names of :class:`ModelOption`; others are sent to the server unchanged."""
 
 DEFAULT_STREAM_TIMEOUT: Final = 120.0
 
@@ -41,21 +41,21 @@ class ModelOption:
     CONTEXT_WINDOW: Final = "@@@context_window@@@"
     """int: tokens of context, where the server lets a request choose."""
     SEED: Final = "@@@seed@@@"
-    """int: for the same answer again."""
+    """int: the seed of the sampling; the same seed gives the same answer, where the server supports it."""
     STOP_SEQUENCES: Final = "@@@stop_sequences@@@"
-    """list of str: generation ends before any of them."""
+    """list of str: generation ends before the first occurrence of any of them."""
     STREAM: Final = "@@@stream@@@"
-    """bool: hand out deltas while they come. The wire is streamed either way."""
+    """bool: hand out deltas as they arrive. The server is asked to stream either way."""
     STREAM_TIMEOUT: Final = "@@@stream_timeout@@@"
     """float, seconds: bounds the wait for each delta, the first included; default 120, ``None``: off."""
     THINK_TAGS: Final = "@@@think_tags@@@"
-    """bool, or two str: the model's answers begin with reasoning between these, and that is no part of their text
-    (``True``: between ``<think>`` and ``</think>``). For models whose server leaves it in the text. An empty
-    first one is for models that do not write it, because their prompt ends with it."""
+    """bool, or two str: tags around the reasoning at the beginning of answers, which is then removed from their text
+    (``True``: ``<think>`` and ``</think>``). For models whose server leaves the reasoning in the text. The first tag
+    may be empty, for models whose prompt already ends with it."""
 
 
 def merge_options(*layers: ModelOptions | None) -> ModelOptions:
-    """The layers as one mapping, later ones winning.
+    """Merge layers of options into one mapping; later layers have priority.
 
     Raises:
         InvalidOption: a layer is not a mapping with ``str`` keys.
@@ -91,10 +91,10 @@ def stream_timeout(options: ModelOptions) -> float:
 
 
 def think_tags(options: ModelOptions) -> tuple[str, str] | None:
-    """The tags around the reasoning that answers begin with; ``None`` where they do not.
+    """The tags around the reasoning at the beginning of answers; ``None`` if the option is off.
 
     Raises:
-        InvalidOption: it is neither a bool nor two strings, of which the second has to be one.
+        InvalidOption: it is neither a bool nor two strings, of which the second must not be empty.
     """
     match options.get(ModelOption.THINK_TAGS):
         case None | False:
@@ -110,5 +110,5 @@ def think_tags(options: ModelOptions) -> tuple[str, str] | None:
 
 
 def wants_stream(options: ModelOptions) -> bool:
-    """Whether the deltas are handed out while they come."""
+    """Whether deltas are handed out as they arrive."""
     return bool(options.get(ModelOption.STREAM, False))

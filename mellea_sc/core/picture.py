@@ -1,7 +1,7 @@
-"""Values as HTML: a trace as a picture of what ran when, a text with what is known of it.
+"""Values as HTML: a trace as a timeline, a text with a line about it, verdicts as a table.
 
-Pure text work. The colours are those of the page where it says them (``currentColor``), with tones that can be told
-apart on light and on dark ground, and never alone: each bar's row says its outcome in words.
+Pure text work. Text takes the page's own colour (``currentColor``). The colours of bars can be distinguished on light
+and on dark pages, and carry no information alone: each row also says its outcome in words.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ NAMES: Final = 330
 """Pixels for the names, left of the time axis."""
 ROW: Final = 24
 CHARACTERS: Final = 46
-"""Of a name that are shown; all of it stands in the tooltip."""
+"""How much of a name is shown; the tooltip has all of it."""
 
 MARKS: Final = {"unknown": "·", "pass": "✓", "fail": "✗"}
-"""In front of the words of verdicts."""
+"""Marks before the words of verdicts."""
 _TONES: Final = {
     **dict.fromkeys(("accepted", "answered"), "#2f9e63"),
     **dict.fromkeys(("rejected", "failed", "stopped", "aborted"), "#d9534a"),
@@ -42,7 +42,7 @@ class _Row:
 
 
 def svg_of(trace: Trace) -> str:
-    """A trace as a picture: one row for each node, bars on one time axis, a mark where something was ended."""
+    """A trace as a picture: one row for each node, bars on a time axis, a mark where something was stopped."""
     rows = list(_rows(trace, 0))
     end = max([row.trace.ended for row in rows] + [1e-3])
     height = ROW * (len(rows) + 1) + 10
@@ -94,7 +94,7 @@ def _bar(row: _Row, number: int, end: float) -> Iterator[str]:
         if len(name) <= room
         else f"{trace.what[: room - len(trace.outcome) - 3]}…: {trace.outcome}"
     )
-    yield f"<g><title>{html.escape(_told(trace))}</title>"
+    yield f"<g><title>{html.escape(_tooltip(trace))}</title>"
     yield f'<rect x="0" y="{top}" width="{WIDTH}" height="{ROW}" opacity="0"/>'
     yield f'<text x="{4 + 14 * row.depth}" y="{top + 16}">{html.escape(shown)}</text>'
     yield f'<rect x="{begin}" y="{top + 5}" width="{width}" height="{ROW - 10}" rx="3" fill="{tone}" fill-opacity="0.8"/>'
@@ -104,7 +104,7 @@ def _bar(row: _Row, number: int, end: float) -> Iterator[str]:
     yield "</g>"
 
 
-def _told(trace: Trace) -> str:
+def _tooltip(trace: Trace) -> str:
     said = (
         f"{trace.what}: {trace.outcome}, {trace.began:.2f} s to {trace.ended:.2f} s, {trace.tokens}"
     )
@@ -112,18 +112,18 @@ def _told(trace: Trace) -> str:
 
 
 def text_of_answer(text: str, note: str) -> str:
-    """A text as it is, and a line of what is known of it."""
+    """A text, and a line about it below."""
     shown = f'<div style="white-space:pre-wrap;overflow-wrap:anywhere">{html.escape(text)}</div>'
     return shown + aside(html.escape(note))
 
 
 def aside(content: str) -> str:
-    """A line of HTML, smaller and fainter than what it is about."""
+    """A line of HTML in smaller and fainter print."""
     return f'<div style="opacity:0.7;font-size:85%;white-space:pre-wrap;overflow-wrap:anywhere">{content}</div>'
 
 
 def table_of(verdicts: Sequence[tuple[str, str, str | None]]) -> str:
-    """A table of requirements, each with its verdict and the reason for it; nothing where there are none."""
+    """A table of requirements with their verdicts and reasons; empty if there are none."""
 
     def line(kind: str, *cells: str) -> str:
         style = "text-align:left;padding:2px 8px"

@@ -1,4 +1,4 @@
-"""Text from outside, before people see it."""
+"""Makes text from outside safe to print."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _HALF: Final = re.compile("[\ud800-\udfff]")
 
 
 def harmless(text: str) -> str:
-    """The text without the characters that a terminal would obey, and with none that cannot be printed."""
+    """The text without control characters of terminals and without characters that cannot be encoded."""
     return _HALF.sub("\ufffd", _CONTROL.sub("", text))
 
 
 def quoted(text: str) -> str:
-    """The text in quotes and on one line, and otherwise as it is: ``repr`` would double a backslash."""
+    """The text in quotes and on one line, otherwise unchanged: ``repr`` would double backslashes."""
     quote = '"' if "'" in text and '"' not in text else "'"
     return f"{quote}{' '.join(harmless(text).splitlines())}{quote}"

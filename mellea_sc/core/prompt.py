@@ -1,4 +1,4 @@
-"""From a conversation of spans to the messages that a model reads. Pure text work."""
+"""Turns a conversation of spans into messages for a model. Pure text work."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Final, cast
 
 import attrs
 
+from mellea_sc.core.answer_prefix import AnswerPrefix
 from mellea_sc.core.backend import ChatMessage
 from mellea_sc.core.base import Component, Context, Span, Thunk, role_of, text_of
-from mellea_sc.core.beginnings import Beginning
 from mellea_sc.core.model_options import ModelOption, ModelOptions
 
-__all__ = ["GO_ON", "beginning_of", "messages_for", "not_yet_read"]
+__all__ = ["GO_ON", "answer_prefix_of", "messages_for", "not_yet_read"]
 
 GO_ON: Final = "Continue your answer."
-"""More words than these make a small model begin anew, see benchmarks/PROMPTING.md."""
+"""With a longer sentence, small models begin again instead of continuing; measured in benchmarks/PROMPTING.md."""
 
 
 def messages_for(
     action: Span, ctx: Context, options: ModelOptions, *, prefills: bool = True
 ) -> tuple[ChatMessage, ...]:
-    """The conversation that asks for an answer to ``action``; every thunk in it is computed.
+    """The messages that ask for an answer to ``action``; every thunk in them is computed.
 
-    The system prompt of the options comes first; then what the context shows; then the action, and
-    last, where the action wants one, the beginning of the answer as a message of the assistant's. A model
-    that does not write on from there, by ``prefills``, is asked to.
+    First the system prompt of the options, then the items that the context shows, then the action. If the action
+    has an ``assistant_prefix``, that follows as a message of the assistant, and, unless the server ``prefills``, a
+    message that asks the model to continue it.
     """
     messages: list[ChatMessage] = []
     system = options.get(ModelOption.SYSTEM_PROMPT)
@@ -36,32 +36,32 @@ def messages_for(
         ChatMessage("user" if isinstance(action, Thunk) else role_of(action), text_of(action))
     )
     if isinstance(action, Component) and (beginning := action.assistant_prefix()):
-        # White space at its end would mislead a tokenizer.
+        # Tokenizers join a space to the word after it: a prefix that ends with one makes models answer worse.
         messages.append(ChatMessage("assistant", beginning.rstrip()))
         if not prefills:
             messages.append(ChatMessage("user", GO_ON))
     return tuple(messages)
 
 
-def beginning_of(action: Span, *, prefills: bool) -> Beginning | None:
-    """What the answer to an action has to begin with, where the action says so."""
+def answer_prefix_of(action: Span, *, prefills: bool) -> AnswerPrefix | None:
+    """The prefix of the answer to an action, if it has one."""
     if isinstance(action, Component) and (beginning := action.assistant_prefix()):
-        return Beginning(beginning, beginning, asked=not prefills)
+        return AnswerPrefix(beginning, beginning, asked=not prefills)
     return None
 
 
 def not_yet_read(ctx: Context) -> list[Span]:
-    """The items that a context shows and that were in no request yet: thunks among them may have to be waited for."""
+    """The items of a context that no request has contained yet; thunks among them may not be computed."""
     shown = ctx.view_for_generation()
     return shown[len(_known_of(ctx, shown).items) :]
 
 
 @attrs.frozen
 class _Read:
-    """What a conversation shows, and how it reads.
+    """A cache: the items that a conversation shows, and their messages.
 
-    What was said before does not change. Reading all of it again for each turn would make the work of a
-    long conversation quadratic, so a turn takes over what the one before it has read.
+    Earlier items do not change. Rendering all of them for each turn would make a long conversation quadratic, so
+    a turn takes over the messages of the turn before.
     """
 
     items: tuple[Span, ...] = ()
@@ -72,7 +72,7 @@ _NOTHING_READ: Final = _Read()
 
 
 def _read(ctx: Context) -> tuple[ChatMessage, ...]:
-    """What a context shows, as messages."""
+    """The items that a context shows, as messages."""
     shown = ctx.view_for_generation()
     known = _known_of(ctx, shown)
     new = shown[len(known.items) :]
@@ -84,7 +84,7 @@ def _read(ctx: Context) -> tuple[ChatMessage, ...]:
 
 
 def _known_of(ctx: Context, shown: list[Span]) -> _Read:
-    """What is known of the beginning of the items that a context shows."""
+    """The cached messages of the first items that a context shows."""
     node = ctx
     while node.reading is None:
         if node.previous_node is None:

@@ -1,4 +1,4 @@
-"""What one call asks, as a value."""
+"""The arguments of one call, as a value."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ class QuestionArguments(ConditionArguments, total=False):
 
 @attrs.frozen(kw_only=True)
 class Question:
-    """What one call asks, made once from its arguments.
+    """The validated arguments of one call.
 
-    The conversation that it is asked in is no part of it: that is known only when its turn has come.
+    The conversation is not among them: it is known only when the call's turn has come.
 
     Args:
-        action: What the model is asked.
-        requirements: What must hold of the answer; the originals, of which each attempt has copies.
-        preconditions: What must hold of what is asked; copies of this call's own.
-        strategy: What follows a rejected answer. Which kinds of it are usable depends on the call.
-        format: What the answer has to fit; a JSON schema as one that answers are held against.
-        model_options: For every generation of the call.
-        limits: What the call may use, its attempts and judges together.
-        retries: How often its requests are made again; ``None``: as the session says.
+        action: The question or task for the model.
+        requirements: Requirements on the answer; the originals, which are copied for each attempt.
+        preconditions: Requirements on the input; copies that belong to this call.
+        strategy: Decides what follows a rejected answer. Each call accepts certain kinds.
+        format: The format of the answer; a JSON schema as a :class:`CheckedSchema`.
+        model_options: Options of every generation of the call.
+        limits: Limits of the call, its attempts and judges included.
+        retries: How often its requests are retried; ``None``: the session decides.
     """
 
     action: Component | Span
@@ -76,7 +76,7 @@ class Question:
         strategy: SamplingStrategy | None,
         format: Format | None,
     ) -> Question:
-        """The question from the arguments as a user gives them.
+        """Make the question from a user's arguments.
 
         Args:
             action: What the model is asked.

@@ -1,8 +1,8 @@
-"""What must hold of an answer, and the verdicts on it.
+"""Requirements on answers, and their verdicts.
 
-A requirement judges a finished answer with :meth:`Requirement.validate` and a running one, chunk by
-chunk, with :meth:`Requirement.stream_validate`. A verdict is data; an exception in a validator is an
-error and never counts as a verdict.
+A requirement validates a finished answer with :meth:`Requirement.validate`, and a running one, chunk by chunk, with
+:meth:`Requirement.stream_validate`. A verdict is data. An exception in a validator is an error and never counts as
+a verdict.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class ValidationResult:
 
     Args:
         result: Whether the answer passed.
-        reason: Why, for people and for a repairing prompt.
-        score: A number the validator chose to give.
-        thunk: The judge's answer, if a model judged.
+        reason: The reason, for people and for a repair prompt.
+        score: An optional number given by the validator.
+        thunk: The judge's answer, if a model was the judge.
     """
 
     result: bool
@@ -69,18 +69,17 @@ class ValidationResult:
 
 @attrs.frozen(slots=False, init=False)
 class PartialValidationResult:
-    """The verdict on a running answer, as far as one chunk tells.
+    """The verdict on one chunk of a running answer.
 
     Args:
-        success: ``"fail"`` stops the stream at once; ``"pass"`` and ``"unknown"`` let it go on, and
-            neither replaces the final :meth:`Requirement.validate`.
-        reason: Why, for people and for a repairing prompt.
-        score: A number the validator chose to give.
-        replacement: With ``"fail"``: what the reader gets instead of the piece of text that was
-            judged, where the requirement says ``on_fail="fix"``.
-        cuts_off: With ``"fail"``: whatever follows this piece fails too, as after a limit. Where the
-            requirement says ``on_fail="filter"`` or ``"fix"``, the text ends here, and the model is
-            stopped.
+        success: ``"fail"`` stops the stream at once; ``"pass"`` and ``"unknown"`` let it go on. Neither of them
+            replaces the final :meth:`Requirement.validate`.
+        reason: The reason, for people and for a repair prompt.
+        score: An optional number given by the validator.
+        replacement: With ``"fail"``: the text that replaces the failing piece, if the requirement has
+            ``on_fail="fix"``.
+        cuts_off: With ``"fail"``: all text after this piece fails too, as after a limit. With
+            ``on_fail="filter"`` or ``"fix"`` the text then ends here, and the model is stopped.
     """
 
     success: PartialVerdict
@@ -100,7 +99,7 @@ class PartialValidationResult:
     ) -> None:
         if success not in _VERDICTS:
             raise InvalidOption(f'success must be "pass", "fail" or "unknown", not {success!r}')
-        # by hand, for one is made for each piece and requirement: attrs would take twice the time
+        # Written by hand: one is made for each chunk and requirement, and attrs' takes twice the time.
         fields = self.__dict__
         fields["success"] = success
         fields["reason"] = reason
@@ -117,44 +116,43 @@ class PartialValidationResult:
 
 
 ValidationFunction: TypeAlias = Callable[[Context], ValidationResult | Awaitable[ValidationResult]]
-"""Judges a finished answer: the last output of the context. It may be async."""
+"""Validates a finished answer, the last output of the context. It may be async."""
 
 _JudgeByModel: TypeAlias = Callable[
     ["Requirement", str, Backend, Context, ModelOptions | None], Awaitable[ValidationResult]
 ]
 
 OnFail: TypeAlias = Literal["stop", "retry", "backtrack", "filter", "fix", "noop"]
-"""What follows a fail while a text streams; see :class:`Requirement`."""
+"""What happens after a fail while a text streams; see :class:`Requirement`."""
 
 
 class Requirement(Component):
-    """Something that must hold of an answer.
+    """A requirement on an answer.
 
-    With a ``validation_fn`` that function judges the finished answer; without one a model does.
-    Subclasses override :meth:`validate` or :meth:`stream_validate`; state that they gather from
-    chunk to chunk is kept on a copy made for every attempt (see :meth:`__copy__`).
+    With a ``validation_fn``, that function validates the finished answer; without one, a model judges it.
+    Subclasses override :meth:`validate` or :meth:`stream_validate`. State that they gather from chunk to chunk
+    belongs to a copy, which is made for each attempt (see :meth:`__copy__`).
 
     Args:
-        description: What must hold, in words: for the prompt and for a judge.
-        validation_fn: Judges from the context, whose ``last_output()`` is the answer; may be async.
-        output_to_bool: Reads a judge's answer; a ``ValueError`` from it means that it is unclear.
-        check_only: The description stays out of the prompt.
-        chunking: Cuts the text for this requirement alone: a strategy's name or a strategy.
-        fail_open: An error in the validator counts as ``"unknown"`` (while streaming) or as passed,
-            and is logged. Without it an error stops the run.
-        timeout: Seconds one call of the validator may take, instead of the run's own limit.
-        on_fail: What follows a ``"fail"`` while the text streams. ``None``: the strategy decides,
-            and without one the run stops. ``"stop"``: it stops whatever the strategy. ``"retry"``:
-            another attempt from the beginning. ``"backtrack"``: from the last good chunk.
-            ``"filter"``: the piece is left out. ``"fix"``: the verdict's ``replacement`` stands in
-            its place (without one, as ``None``). What an attempt before has shown of the piece stays.
-            ``"noop"``: it is only recorded. How many attempts there are is the strategy's to say,
-            without one two, and eight for going back.
-        blocking: Whether text waits for this requirement's verdict. One that does not block is
-            advisory: it may judge late, and what it fails may have been shown.
-        window: So many characters of the text before each piece are handed to
-            :meth:`stream_validate`, as the last output of its context.
-        every: So many chunks are judged at once, by one call; the text waits for the last of them.
+        description: The requirement in words, for the prompt and for a judge.
+        validation_fn: Validates the answer, which is ``last_output()`` of the context; may be async.
+        output_to_bool: Parses a judge's answer; raises ``ValueError`` if the answer is unclear.
+        check_only: Leave the description out of the prompt.
+        chunking: The chunking for this requirement alone: the name of a strategy, or a strategy.
+        fail_open: Log an error of the validator, and count it as ``"unknown"`` (while streaming) or as passed.
+            Without this, an error stops the run.
+        timeout: Seconds that one call of the validator may take, instead of the run's own timeout.
+        on_fail: What happens after a ``"fail"`` while the text streams. ``None``: the strategy decides; without
+            a strategy the run stops. ``"stop"``: the run stops, whatever the strategy. ``"retry"``: a new attempt
+            from the beginning. ``"backtrack"``: a new attempt from the last good chunk. ``"filter"``: the failing
+            piece is left out. ``"fix"``: the verdict's ``replacement`` takes its place (without one: as ``None``).
+            A part of the piece that an earlier attempt has shown stays. ``"noop"``: the fail is only recorded. The
+            strategy limits the number of attempts; without one there are two, or eight with ``"backtrack"``.
+        blocking: Whether text is shown only after this requirement's verdict. Without this the requirement is
+            advisory: its verdict may come after the text has been shown.
+        window: The number of characters before each chunk that :meth:`stream_validate` gets, as the last output
+            of its context.
+        every: The number of chunks that are judged together, by one call; the text waits for the last of them.
 
     Raises:
         InvalidOption: ``on_fail``, ``window`` or ``every`` is not usable.
@@ -205,7 +203,7 @@ class Requirement(Component):
         self.every = every
 
     def __copy__(self) -> Self:
-        """The copy that serves one attempt; lists, dicts and sets of the original are copied too."""
+        """A copy for one attempt; lists, dicts and sets among the attributes are copied too."""
         new = object.__new__(type(self))
         state: object = self.__getstate__()
         parts = cast("tuple[object, ...]", state) if isinstance(state, tuple) else (state,)
@@ -215,24 +213,24 @@ class Requirement(Component):
         return new
 
     def format_for_llm(self) -> str:
-        """What must hold, as the prompt says it."""
+        """The description, as it is written in a prompt."""
         return self.description or ""
 
     def judge_of(self, backend: Backend) -> Backend | None:
-        """The model that will be asked to judge, where validators are given this backend; or none."""
+        """The backend that will be asked to judge, if validators get this backend; ``None``: no model is asked."""
         is_asked = self.validation_fn is None and type(self).validate is Requirement.validate
         return backend if is_asked else None
 
     async def stream_validate(
         self, chunk: str, *, backend: Backend, ctx: Context
     ) -> PartialValidationResult:
-        """Judge one more chunk of a running answer.
+        """Validate the next chunk of a running answer.
 
         Args:
-            chunk: The chunk; what was before it is for the requirement to remember.
-            backend: Bound to the run: what is generated with it ends with the run.
-            ctx: The conversation up to and with the action; of the answer only the last
-                ``window`` characters before the chunk are in it, and none without a window.
+            chunk: The chunk. A requirement that needs earlier chunks has to remember them.
+            backend: A backend that is bound to the run: its generations end with the run.
+            ctx: The conversation up to the action. With a ``window``, the last characters of the answer before the
+                chunk are its last output.
 
         Cancellation: the call is cancelled as soon as another requirement fails.
         """
@@ -246,19 +244,18 @@ class Requirement(Component):
         format: Format | None = None,
         model_options: ModelOptions | None = None,
     ) -> ValidationResult:
-        """Judge a finished answer: the last output of the context.
+        """Validate a finished answer: the last output of the context.
 
-        The reason of a fail is the function's, or where it gives none the description.
+        The reason of a fail is that of the function, or else the description.
 
-        It may ask models with the backend that it is given, or in another session. The conversation that is being
-        judged takes no turn inside a turn: asking it raises a ``UsageError``, or, where a thread of
-        ``loop.run_in_executor`` has the same event loop ask (which cannot be told from a thread of the program's
-        own), waits until the ``timeout``.
+        A validator may ask models with the given backend, or in another session. It must not ask in the conversation
+        that is being validated, whose turn has not ended: that raises a ``UsageError``. One case cannot be detected
+        and waits until the ``timeout``: a thread of ``loop.run_in_executor`` that has the same event loop ask.
 
         Raises:
             InvalidVerdict: the function returned something else than a ``ValidationResult``.
-            InvalidOption: there is neither a function nor a description that a judge could use, or the
-                model is none that can judge.
+            InvalidOption: there is neither a function nor a description for a judge, or the model cannot be used as a
+                judge.
             UnclearJudgement: a judge was asked twice and answered neither yes nor no.
 
         Cancellation: a judge's generation is cancelled with the call.
@@ -283,7 +280,7 @@ class Requirement(Component):
         output = ctx.last_output()
         if output is None:
             raise InvalidOption("there is no output in the context that could be judged")
-        # looked up when one is needed: here are contracts, and no prompts
+        # Imported here, because the prompts of judges are in the stdlib, which the core must not import.
         judging = import_module("mellea_sc.stdlib.requirements.judging")
         judge: _JudgeByModel = judging.judge_by_model
         return await judge(self, await output.avalue(), backend, ctx, model_options)
@@ -294,10 +291,10 @@ class Requirement(Component):
 
 
 def check_can_judge(judge: Backend) -> None:
-    """Raise where a model is not to be asked for a judgement.
+    """Raise if a model cannot be used as a judge.
 
     Raises:
-        InvalidOption: its backend says so; the message says how to name another.
+        InvalidOption: its backend says so (:attr:`Backend.judges`); the message says how to choose another.
     """
     if not judge.judges:
         raise InvalidOption(
@@ -308,14 +305,14 @@ def check_can_judge(judge: Backend) -> None:
 
 
 def check_judges(requirements: Iterable[Requirement], backend: Backend) -> None:
-    """Raise, before anything is asked, where a model would be asked to judge that cannot.
+    """Raise, before any request is made, if a model that cannot judge would be asked to.
 
     Args:
-        requirements: What will be judged.
-        backend: What validators will be given.
+        requirements: The requirements that will be validated.
+        backend: The backend that validators will get.
 
     Raises:
-        InvalidOption: one of these would be judged by such a model.
+        InvalidOption: one of the requirements would be judged by such a model.
     """
     for requirement in requirements:
         if (judge := requirement.judge_of(backend)) is not None:
@@ -334,12 +331,12 @@ def _copied_if_gathered(value: object) -> object:
 
 
 def label_of(requirement: Requirement) -> str:
-    """A requirement, for people: its description, or else its kind."""
+    """A name of a requirement, for people: its description, or else its class."""
     return requirement.description or type(requirement).__name__
 
 
 def as_requirement(requirement: Requirement | str) -> Requirement:
-    """A requirement as it is, or of a description.
+    """A requirement unchanged, or a new one for a description.
 
     Raises:
         InvalidOption: it is neither.

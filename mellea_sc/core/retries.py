@@ -1,8 +1,7 @@
-"""How often a request is made again that failed before its answer began.
+"""How often a request is retried that has failed before its answer began.
 
-:class:`Retries` says it, and :class:`~mellea_sc.backends.Retrying` does it. What makes requests again
-knows nothing of sessions, slots and time-outs, and these know nothing of it: all that passes between the
-two are the context variables here.
+:class:`Retries` is the setting; :class:`~mellea_sc.backends.Retrying` makes the retries. That class does not know
+sessions, slots and timeouts, and they do not know it. They communicate only by the context variables here.
 """
 
 from __future__ import annotations
@@ -42,12 +41,12 @@ def _seconds(_: object, field: attrs.Attribute[float], value: object) -> None:
 
 @attrs.frozen
 class Retries:
-    """How often a request is made again, and for how long. A value, to be used often.
+    """How often, and for how long, a request is retried. A value that can be used for many calls.
 
     Args:
-        times: How often at most; 0: never.
-        budget: Seconds, from the first attempt on, in which the last one has to begin. A server that asks
-            for more than is left is not waited for.
+        times: The maximum number of retries; 0: none.
+        budget: Seconds after the first attempt within which the last one must begin. If a server asks to wait
+            longer than that, there is no retry.
 
     Raises:
         InvalidOption: a number is not usable.
@@ -58,7 +57,7 @@ class Retries:
 
 
 def retries_of(retries: int | Retries | None) -> Retries | None:
-    """What was given as ``retries=``, as a value; ``None``: nothing was.
+    """The argument ``retries=`` as a value; ``None``: none was given.
 
     Raises:
         InvalidOption: it is neither a number of times nor :class:`Retries`.
@@ -68,14 +67,14 @@ def retries_of(retries: int | Retries | None) -> Retries | None:
     return Retries(retries)
 
 
-# --- what a call wants ---------------------------------------------------------------------------
+# --- the setting of a call -----------------------------------------------------------------------
 
 of_call: Final[ContextVar[Retries | None]] = ContextVar("mellea_sc_retries", default=None)
-"""What the call says that the running task is a part of."""
+"""The ``retries=`` of the call that the running task is a part of."""
 
 
 def retried(retries: int | Retries | None) -> AbstractContextManager[None]:
-    """A block whose requests, and those of the tasks that are started in it, are made again so often.
+    """A block with a setting for its requests, and for those of tasks that are started in it.
 
     Raises:
         InvalidOption: it is neither a number of times nor :class:`Retries`.
@@ -87,37 +86,37 @@ def retried(retries: int | Retries | None) -> AbstractContextManager[None]:
 _AS_BEFORE: Final = nullcontext()
 
 
-# --- what a request holds ------------------------------------------------------------------------
+# --- the slot and the timeout of a request -------------------------------------------------------
 
 
 class InFlight(Protocol):
-    """A request that is being made, to whoever makes it again."""
+    """The running request, as the retry logic sees it."""
 
     async def wait(self, seconds: float, failure: BackendError) -> None:
-        """Wait after an attempt that failed, and hold up nobody: no place is taken, no time-out runs."""
+        """Wait after a failed attempt, without a slot and without a running timeout."""
         ...
 
     def untimed(self) -> AbstractContextManager[None]:
-        """A block whose waits are bounded by something else: the time-out does not run."""
+        """A block in which the timeout does not run, because its waits are bounded in another way."""
         ...
 
     def progressed(self) -> None:
-        """Something came that is nothing for the reader; the time-out begins anew."""
+        """Restart the timeout: something has come that is not handed to the reader."""
         ...
 
 
 in_flight: Final[ContextVar[InFlight | None]] = ContextVar("mellea_sc_in_flight", default=None)
-"""The request that the running task is making, if anybody wants to know of its waiting."""
+"""The running task's request, if it has a slot or a timeout."""
 
 
 def untimed() -> AbstractContextManager[None]:
-    """A block whose waits are bounded by something else than the time-out of the running task's request."""
+    """A block in which the timeout of the running task's request does not run; see :meth:`InFlight.untimed`."""
     request = in_flight.get()
     return nullcontext() if request is None else request.untimed()
 
 
 class _Setting(Generic[T]):
-    """A block in which a variable has a value. A plain object: one is made for each request."""
+    """A block in which a context variable has a value; a class, because ``@contextmanager`` costs more per request."""
 
     __slots__ = ("_token", "_value", "_variable")
 

@@ -19,19 +19,19 @@ __all__ = ["SamplingResult", "SamplingStrategy"]
 
 @attrs.frozen(kw_only=True)
 class SamplingResult:
-    """All that a strategy tried; the lists run in the order of the attempts.
+    """All attempts of a strategy; the lists are in the order of the attempts.
 
     Args:
-        result_index: Which attempt was kept.
+        result_index: The index of the attempt that was kept.
         success: Whether the kept attempt meets every requirement.
-        sample_generations: The answers, computed. One that was stopped early (its ``finish_reason`` is
-            ``"aborted"``) has the text that was good until then.
-        sample_validations: For each answer, every requirement with its verdict; for one that was stopped
-            early, those that it failed. One that does not fit its ``format`` has a verdict on that as well.
-        sample_actions: What the model was asked, attempt by attempt.
-        sample_contexts: The conversation before each attempt's answer, with action and answer added.
-        trace: The story of it: what ended which attempt, and what that cost; ``None`` where a strategy
-            does not tell.
+        sample_generations: The answers, computed. An answer that was stopped early (``finish_reason`` is
+            ``"aborted"``) has only its good text.
+        sample_validations: For each answer, every requirement with its verdict; for an answer that was stopped
+            early, the requirements that it failed. An answer that does not fit its ``format`` has a verdict on
+            that too.
+        sample_actions: For each attempt, the action that the model was asked.
+        sample_contexts: For each attempt, the conversation with its action and answer added.
+        trace: The trace: what ended each attempt, and what it cost; ``None`` if the strategy makes none.
     """
 
     result_index: int
@@ -59,7 +59,7 @@ class SamplingResult:
 
     @property
     def result_action(self) -> Component | Span:
-        """What was asked for the answer that was kept."""
+        """The action of the answer that was kept."""
         return self.sample_actions[self.result_index]
 
     @property
@@ -82,7 +82,7 @@ class SamplingResult:
 
 
 class SamplingStrategy(abc.ABC):
-    """How often a model is asked, with what, and which of its answers is kept."""
+    """Decides how often a model is asked, with which action, and which of its answers is kept."""
 
     def is_needed(self, requirements: Sequence[Requirement]) -> bool:
         """Whether there is anything to do beyond a single generation, which could stream its text."""
@@ -102,12 +102,12 @@ class SamplingStrategy(abc.ABC):
         """Generate and validate until an answer is good or the budget is spent.
 
         Args:
-            action: What to ask.
+            action: The action for the model.
             context: The conversation before it.
-            backend: Bound to the scope of this call: all that is generated with it ends with it.
-            requirements: What must hold; copied for every attempt.
-            format: What the answer has to fit.
-            model_options: For every generation of the call.
+            backend: Bound to the scope of this call: its generations end with the call.
+            requirements: Requirements on the answer; copied for each attempt.
+            format: The format of the answer.
+            model_options: Options of every generation of the call.
 
-        Cancellation: everything it started is cancelled and has ended before it returns.
+        Cancellation: everything that it has started is cancelled, and has ended when it returns.
         """

@@ -1,4 +1,4 @@
-"""How much may be used, what that costs, and how much was used."""
+"""Limits, prices, and the amounts that were used, as values."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _amount(*, or_none: bool) -> Callable[[object, attrs.Attribute[float], objec
 
 @attrs.frozen(kw_only=True)
 class Prices:
-    """What a model's tokens cost, in a money of your choice, per million.
+    """The prices of a model's tokens, per million, in a currency of your choice.
 
     Args:
         prompt: The price of a million prompt tokens.
@@ -55,7 +55,7 @@ class Prices:
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """How much a block or a call may use; ``None``: as much as it likes. A value, to be used often.
+    """How much a block or a call may use; ``None``: no limit. A value that can be used for many calls.
 
     Args:
         tokens: Prompt and generated tokens together.
@@ -85,7 +85,7 @@ class Limits:
             raise InvalidOption("a limit of cost needs prices=Prices(prompt=…, completion=…)")
 
     def prices_of(self, model_id: str) -> Prices | None:
-        """What the tokens of a model cost, if that is of any interest.
+        """The prices of a model's tokens; ``None`` if no prices were given.
 
         Raises:
             InvalidOption: there are prices, and none for this model.
@@ -108,8 +108,8 @@ class Spent:
         requests: Requests sent to a model.
         seconds: Time since the beginning.
         cost: Money; ``None`` without prices.
-        estimated: Whether the tokens of any request are an estimate, because its server has not
-            said how many they were, or not yet.
+        estimated: Whether the tokens of any request are an estimate, because its server has not (or not yet)
+            reported them.
     """
 
     prompt_tokens: int = 0
@@ -132,10 +132,10 @@ class Spent:
 
 
 def check_limits(limits: object) -> None:
-    """Check what was given as ``limits=``.
+    """Check the argument ``limits=``.
 
     Raises:
-        InvalidOption: these are no limits.
+        InvalidOption: it is no :class:`Limits`.
     """
     if limits is not None and not isinstance(limits, Limits):
         raise InvalidOption(f"limits must be Limits(…) or None, not {limits!r}")

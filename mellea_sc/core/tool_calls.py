@@ -1,9 +1,9 @@
-"""Calls that a model wants to have made, and how they are put together from the pieces of a stream.
+"""Tool calls, and how they are assembled from the pieces of a stream.
 
-OpenAI's protocol counts an answer's calls, and sends the id and the name with a call's first piece. Servers
-differ: some count nothing, some give every call the number 0, some repeat the name, or send it last, and
-some count each piece anew. So a piece belongs to the call with its number, if the id does not speak against
-that; a piece with neither id nor name goes on where the last one has ended; and nothing is left out.
+In OpenAI's protocol each piece has its call's index, and the first piece also has the id and the name. Servers
+differ: some send no index, some send 0 for every call, some repeat the name or send it last, and some count up for
+each piece. So a piece belongs to the call with its index, unless the id or the name contradicts that; a piece with
+neither id nor name continues the last call; and no piece is dropped.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ["ToolCall", "ToolCallDelta", "ToolCallParts", "asks_for_calls"]
 
 @attrs.frozen
 class ToolCall:
-    """A call that a model wants to have made.
+    """A call of a function that a model requests.
 
     Args:
-        id: What the server calls it, for the answer to it; empty where it gives none.
-        name: The function.
-        arguments: The text that the model has written for them: JSON, if it kept to that.
+        id: The server's id of the call, for the answer to it; empty if there is none.
+        name: The function's name.
+        arguments: The arguments as the model has written them: usually JSON, but that is not guaranteed.
     """
 
     id: str
@@ -38,10 +38,10 @@ class ToolCallDelta:
     """The next piece of a call.
 
     Args:
-        id: The call's id, if it is said here.
-        name: The function's name, if it is said here.
+        id: The call's id, if this piece has it.
+        name: The function's name, or a part of it, if this piece has it.
         arguments: New text of the arguments.
-        index: Which of the answer's calls it belongs to, where the server counts them.
+        index: The index of the call that the piece belongs to, if the server sends one.
     """
 
     id: str = ""
@@ -52,7 +52,7 @@ class ToolCallDelta:
 
 @attrs.define(eq=False)
 class _Open:
-    """A call as far as it has come."""
+    """A call of which more pieces may come."""
 
     id: str = ""
     name: str = ""
@@ -60,7 +60,7 @@ class _Open:
 
 
 class ToolCallParts:
-    """The calls of one answer, put together from their pieces."""
+    """The tool calls of one answer, assembled from their pieces."""
 
     __slots__ = ("_by_index", "_calls")
 
@@ -79,7 +79,7 @@ class ToolCallParts:
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
-        """The calls as far as they have come, in the order of their beginnings."""
+        """The calls so far, in the order of their first pieces."""
         return tuple(ToolCall(one.id, one.name, _joined(one.arguments)) for one in self._calls)
 
     def _call_of(self, piece: ToolCallDelta) -> _Open:
@@ -92,7 +92,7 @@ class ToolCallParts:
         return known
 
     def _open_call_of(self, piece: ToolCallDelta) -> _Open | None:
-        """The call that a piece goes on with; ``None``: it begins one."""
+        """The call that a piece continues; ``None``: it begins a new one."""
         if piece.index is not None and (known := self._by_index.get(piece.index)) is not None:
             return None if _is_another(piece, known) else known
         last = self._calls[-1] if self._calls else None
@@ -106,7 +106,7 @@ class ToolCallParts:
 
 
 def _joined(parts: list[str]) -> str:
-    """One text, in which no character is left cut in two."""
+    """The parts joined; a surrogate pair that was cut in two becomes one character again."""
     text = "".join(parts)
     try:
         text.encode()
@@ -116,7 +116,7 @@ def _joined(parts: list[str]) -> str:
 
 
 def _is_another(piece: ToolCallDelta, known: _Open) -> bool:
-    """Whether a piece with the number of a call begins another one: some servers number all alike."""
+    """Whether a piece begins another call although it has the index of this one, as some servers send it."""
     if not piece.name or not known.name:
         return False
     if piece.id and known.id:
@@ -125,7 +125,7 @@ def _is_another(piece: ToolCallDelta, known: _Open) -> bool:
 
 
 def asks_for_calls(options: ModelOptions) -> bool:
-    """Whether a request offers functions, so that its answer may be calls."""
+    """Whether a request offers functions, so that tool calls are a valid answer."""
     places: list[Mapping[str, object]] = [options]
     if isinstance(beside := options.get("extra_body"), Mapping):
         places.append(cast("Mapping[str, object]", beside))

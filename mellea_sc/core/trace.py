@@ -1,8 +1,8 @@
-"""The story of a result: what ran inside what, what ended it, and what that cost.
+"""The trace of a result: what ran inside what, what ended it, and what it cost.
 
-A trace is a tree of values: the call, its attempts, and the judges' generations inside them. Each node
-says how it ended and, where it did not come to its own end, what caused that. ``str(trace)`` is the
-tree for people, :meth:`Trace.to_dict` the same for programs.
+A trace is a tree of values: the call, its attempts, and the judges' generations inside of them. Each node has its
+outcome and, if something else has ended it, the cause. ``str(trace)`` is the tree for people,
+:meth:`Trace.to_dict` the same for programs.
 """
 
 from __future__ import annotations
@@ -25,16 +25,15 @@ CauseKind: TypeAlias = Literal[
 
 @attrs.frozen(kw_only=True)
 class Cause:
-    """What ended something, or had it rejected.
+    """The cause of an end or a rejection.
 
     Args:
-        kind: ``"requirement"``, ``"precondition"``: a check that failed; ``"choice"``: another attempt was
-            chosen; ``"limit"``: a budget was used up; ``"timeout"``; ``"cancel"``: from outside;
-            ``"error"``.
-        who: Which requirement, limit, or error.
-        reason: Why, in words.
-        chunk_index: The chunk that failed.
-        at: When, in seconds from the beginning of the trace; ``None`` where it was at the very end.
+        kind: ``"requirement"``, ``"precondition"``: a check failed; ``"choice"``: another attempt was chosen;
+            ``"limit"``: a budget was used up; ``"timeout"``; ``"cancel"``: cancelled from outside; ``"error"``.
+        who: The requirement, limit, or error.
+        reason: The reason in words.
+        chunk_index: The index of the chunk that failed.
+        at: The time in seconds since the beginning of the trace; ``None``: at the very end.
     """
 
     kind: CauseKind
@@ -57,15 +56,15 @@ class TokenCount:
     """Tokens of answers, without those of prompts.
 
     Args:
-        generated: Received from the model: text, reasoning and calls.
-        reasoning: Of those, the ones that it thought with.
-        released: Of those, the ones in text that a reader was shown.
-        wasted: Of those, the ones that are neither in the text that was accepted nor the reasoning or the calls of
-            an attempt that this text is from.
-        limit: What the attempt was allowed to generate, where the call said so.
-        saved: By stopping early: ``limit`` less what was generated. That many could have come, no more.
-        estimated: Whether the server did not count them: then they are one for each delta, and one for
-            each four characters of longer ones.
+        generated: Tokens received from the model: text, reasoning and tool calls.
+        reasoning: The part of them that is reasoning.
+        released: The part of them that is text that a reader was shown.
+        wasted: The part of them that is neither in the accepted text, nor reasoning or tool calls of an attempt that
+            has contributed to that text.
+        limit: The maximum that the attempt was allowed to generate, if the call has set one.
+        saved: Tokens saved by stopping early, at most: ``limit`` minus ``generated``.
+        estimated: Whether they are estimated because the server has not counted them: one for each delta, or one
+            for each four characters of longer deltas.
     """
 
     generated: int = 0
@@ -103,17 +102,17 @@ class TokenCount:
 
 @attrs.frozen(kw_only=True)
 class Trace:
-    """One node of the story, and all that ran inside it.
+    """One node of a trace: a call, an attempt, or a judge's generation.
 
     Args:
-        what: What it was, for people.
+        what: A name, for people.
         outcome: How it ended: ``"accepted"``, ``"rejected"``, ``"failed"``, ``"stopped"``, …
-        began: Seconds from the beginning of the trace.
-        ended: Seconds from the beginning of the trace.
-        cause: What ended it or had it rejected, where it was not its own end.
-        tokens: Its own and its attempts'; those of judges are in their own nodes only.
-        edits: How many spans of its text were left out or replaced, as far as it may be shown.
-        children: What ran inside it, in the order of the beginnings.
+        began: The time of its begin, in seconds since the beginning of the trace.
+        ended: The time of its end, in seconds since the beginning of the trace.
+        cause: The cause of its end or rejection, if it did not end by itself.
+        tokens: Its tokens, those of its attempts included; the tokens of judges are only in their own nodes.
+        edits: The number of spans of its text that were left out or replaced, as far as the text may be shown.
+        children: The nodes of what ran inside of it, in the order in which they began.
     """
 
     what: str
@@ -134,11 +133,11 @@ class Trace:
         return json.dumps(self.to_dict())
 
     def to_svg(self) -> str:
-        """The tree as a picture: what ran when, on one time axis, and what ended it."""
+        """The tree as a picture: what ran when, on a time axis, and what ended it."""
         return svg_of(self)
 
     def to_html(self) -> str:
-        """The picture as a page, light or dark as the reader's system is."""
+        """The picture as an HTML page, light or dark as the reader's system is set."""
         return (
             '<!doctype html><meta charset="utf-8"><title>Trace</title>'
             "<style>:root{color-scheme:light dark}body{margin:2em;font-family:system-ui,sans-serif}</style>"

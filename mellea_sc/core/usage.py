@@ -1,4 +1,4 @@
-"""What a request used."""
+"""The tokens that a request has used."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import attrs
 __all__ = ["CHARACTERS", "Usage", "estimated_tokens"]
 
 CHARACTERS: Final = 4
-"""How many of them are taken for a token, where a server says nothing."""
+"""Characters per token in estimates, where a server reports no tokens."""
 
 
 def estimated_tokens(text: str) -> int:
-    """How many tokens a text is taken for where nobody has counted: at least one."""
+    """An estimate of the number of tokens in a text: at least one."""
     return max(1, len(text) // CHARACTERS)
 
 
 @attrs.frozen
 class Usage:
-    """Tokens, as the server counts them; 0 where it does not say.
+    """Tokens, as the server counts them; 0 where it reports none.
 
     Args:
-        prompt_tokens: What was read.
-        completion_tokens: What was generated: text, reasoning and calls.
-        cached_tokens: Those of the prompt that the server had read before.
-        reasoning_tokens: Those of the completion that the model thought with.
+        prompt_tokens: Tokens of the prompt.
+        completion_tokens: Generated tokens: text, reasoning and tool calls.
+        cached_tokens: The part of the prompt that the server had cached.
+        reasoning_tokens: The part of the completion that is reasoning.
     """
 
     prompt_tokens: int = 0

@@ -48,15 +48,16 @@ async def wait_for_all_mots(mots: Iterable[ModelOutputThunk]) -> None:
     try:
         for producer in producers:
             producer.stop_throttling()
-            producer.when_ended(ended)
+            producer.add_ended_callback(ended)
         if producers:
             await settled.wait()
-        # who is cancelled together with the generations is cancelled, and sees no failure
+        # If the caller was cancelled together with the generations, this raises its own cancellation, which must not
+        # be turned into an error.
         await anyio.lowlevel.checkpoint()
     finally:
         if left:
             for producer in producers:
-                producer.never_mind(ended)
+                producer.remove_ended_callback(ended)
     if failed is not None:
         await _stop_all(producers)
         await anyio.lowlevel.checkpoint()
@@ -74,7 +75,7 @@ async def _stop_all(producers: list[Generation]) -> None:
 
 
 def _with_notes(first: Exception, thunks: list[ModelOutputThunk]) -> Exception:
-    """The error with the others, of which somebody is told by it."""
+    """The first error with notes about the other ones, which count as observed by that."""
     for thunk in thunks:
         other = thunk.error
         if thunk.producer is not None:

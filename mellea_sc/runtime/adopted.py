@@ -1,10 +1,13 @@
-"""A nursery that nobody enters: the event loop hosts it, or another nursery, as those of a bare session and its clones."""
+"""A nursery without an ``async with`` block: a task of the event loop's, or of another nursery, enters it.
+
+A session that is used without a block has one of these in each event loop, and so has each of its clones.
+"""
 
 from __future__ import annotations
 
 import anyio
 
-from mellea_sc.runtime.failures import leaves_of, raise_unchanged
+from mellea_sc.runtime.failures import leaf_errors, raise_unchanged
 from mellea_sc.runtime.loops.current import pass_on_interrupt, spawn_root, tell_if_never_started
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.unobserved import OwnError, log_unobserved
@@ -13,13 +16,14 @@ __all__ = ["AdoptedNursery"]
 
 
 class AdoptedNursery:
-    """A nursery that the running event loop hosts, or another nursery: joined and ended with it.
+    """A nursery that is hosted by the running event loop, or by another nursery.
 
-    The loop cancels it. A nursery that is left normally joins it, and takes over what nobody has observed.
+    When the loop ends, it cancels the nursery. When the host is left normally, it joins the nursery and takes over
+    the errors that nobody has observed.
 
     Args:
-        nursery: A nursery that nobody has entered.
-        host: The nursery that hosts it.
+        nursery: The nursery, which has not been entered.
+        host: The nursery in which it runs; ``None``: the event loop.
     """
 
     def __init__(self, nursery: Nursery, host: Nursery | None = None) -> None:
@@ -38,25 +42,26 @@ class AdoptedNursery:
 
     @property
     def has_ended(self) -> bool:
-        """Whether its tasks are gone."""
+        """Whether all its tasks have ended."""
         return self._left.is_set()
 
     async def ready(self) -> Nursery:
-        """The nursery, as soon as tasks can be started in it."""
+        """Wait until tasks can be started in the nursery, and return it."""
         if not self._entered.is_set():
             await self._entered.wait()
         return self.nursery
 
     async def run(self) -> None:
-        """What the task of the host does."""
+        """The body of the host's task: enter the nursery, and leave it when asked to."""
         try:
             async with self.nursery:
                 self._entered.set()
                 await self._leave.wait()
         except (BaseExceptionGroup, KeyboardInterrupt) as raised:
-            errors = leaves_of(raised)
+            errors = leaf_errors(raised)
             failures = [error for error in errors if not isinstance(error, KeyboardInterrupt)]
             if failures and self._host is not None and not self._is_closed:
+                # Nobody will call aclose(), so the errors become the host's, which raises them at its end.
                 held = [error for error in failures if isinstance(error, Exception)]
                 if len(held) < len(failures):
                     raise
@@ -68,21 +73,23 @@ class AdoptedNursery:
                 what = f"errors in {self.nursery.name} that nobody observed"
                 self._outcome = BaseExceptionGroup(what, failures)
                 if not self._leave.is_set():
+                    # The loop has ended it, and nothing may be raised here: an exception in a task of the
+                    # loop's own would end the whole trio run. aclose() can still raise them if it is waiting.
                     log_unobserved(self.nursery.name, failures)
-            if len(failures) < len(errors):
+            if len(failures) < len(errors):  # Ctrl-C has hit this task instead of the main one
                 pass_on_interrupt()
         finally:
             self.has_left()
 
     def has_left(self) -> None:
-        """Its tasks are gone."""
-        self._entered.set()
+        """All its tasks have ended, or its own task was dropped before its first step."""
+        self._entered.set()  # nobody may wait for ever in ready(): the caller then finds it closed
         self._left.set()
         if self._host is not None:
             self._host.dismiss(self)
 
     def leave(self) -> None:
-        """Join its tasks and end it, without waiting for that."""
+        """Have it join its tasks and end, without waiting for that."""
         self._leave.set()
 
     async def aclose(self) -> None:
@@ -91,8 +98,8 @@ class AdoptedNursery:
         Raises:
             ExceptionGroup: of the errors that nobody observed.
 
-        Cancellation: the tasks are cancelled, and their cleanup is waited for; errors go before, as in
-        a task group.
+        Cancellation: the tasks are cancelled, and their cleanup is waited for. Errors are raised instead of the
+        cancellation, as by a task group.
         """
         self._is_closed = True
         self._leave.set()
@@ -100,7 +107,7 @@ class AdoptedNursery:
             await self._left.wait()
         except BaseException:
             self.nursery.cancel("closing the session was cancelled")
-            with anyio.CancelScope(shield=True):
+            with anyio.CancelScope(shield=True):  # no task may outlive aclose()
                 await self._left.wait()
             self._raise_outcome()
             raise
@@ -108,5 +115,5 @@ class AdoptedNursery:
 
     def _raise_outcome(self) -> None:
         if self._outcome is not None:
-            outcome, self._outcome = self._outcome, None
+            outcome, self._outcome = self._outcome, None  # raised once, however often it is closed
             raise_unchanged(outcome)

@@ -1,9 +1,9 @@
-"""Bounded waits: one timer for all the waits of a nursery, however often each of them begins anew.
+"""Bounded waits: one timer for all the waits of a nursery, however often each of them is restarted.
 
-The wait for a delta is bounded, and begins anew with every delta; so is that for a validator, with every
-piece that it judges. A timer for each wait would have to be set and cleared as often; here a wait begins
-anew, or stops being one, by an assignment, and one task sleeps until the first limit could be exceeded,
-looks which ones are, and sleeps on. So most limits never meet a timer.
+The wait for a delta is bounded, and is restarted by every delta; the wait for a validator, by every piece that
+it judges. A cancel scope with a deadline for each wait would cost a timer of the event loop each time. Here a wait
+is restarted or paused by one assignment to :attr:`WaitTimeout.since`. One task sleeps until the first timeout that
+could be due, cancels the waits that are, and sleeps on. So most waits never touch a timer of the loop.
 """
 
 from __future__ import annotations
@@ -21,55 +21,56 @@ from mellea_sc.runtime.loops.current import clock
 __all__ = ["DeadlineTimer", "WaitTimeout"]
 
 RESOLUTION: Final = 0.001
-"""Seconds by which a limit may be early: those that are due together are exceeded together."""
+"""Seconds by which a timeout may fire early, so that timeouts that are due together need one wake-up."""
 
 
 class DeadlineTimer:
-    """The limits of one nursery, and the task that looks after them."""
+    """The timeouts of one nursery, and the task that fires them."""
 
     def __init__(self) -> None:
         self.now: Callable[[], float] = clock()
         self.is_running: bool = False
-        """Whether somebody has seen to it that :meth:`run` does."""
+        """Whether a task for :meth:`run` has been started."""
         self._limits: set[WaitTimeout] = set()
         self._context = copy_context()
-        self._nap = anyio.CancelScope()
-        self._life = anyio.CancelScope()
+        self._sleep_scope = anyio.CancelScope()
+        self._run_scope = anyio.CancelScope()
 
     def limit(self, seconds: float, scope: anyio.CancelScope | None = None) -> WaitTimeout:
-        """A limit for a wait; see :class:`WaitTimeout`."""
+        """A timeout for a wait; see :class:`WaitTimeout`."""
         return WaitTimeout(self, seconds, scope)
 
     async def run(self) -> None:
-        """Cancel the waits that have exceeded their limits, until :meth:`close`."""
-        with self._life:
+        """Cancel the waits whose timeout is due, until :meth:`close`."""
+        with self._run_scope:
             while True:
                 soon = self.now() + RESOLUTION
                 for limit in [*self._limits]:
                     if limit.since == math.inf:
-                        # Forgotten until it is resumed. So whatever goes on by an assignment was looked at before
-                        # this nap, and is due after it; and a short limit that pauses for long costs one look.
+                        # Paused: dropped until it is resumed. So a wait that is restarted by an assignment is always
+                        # one that was considered for this sleep, and is due only after it. And a short timeout that
+                        # is paused for long wakes this task only once.
                         self.remove(limit)
                     elif limit.since + limit.seconds <= soon:
                         limit.exceed()
-                with anyio.CancelScope(deadline=self._first_due()) as self._nap:
+                with anyio.CancelScope(deadline=self._first_due()) as self._sleep_scope:
                     await anyio.sleep_forever()
 
     def close(self) -> None:
-        """No wait is bounded any more."""
-        self._life.cancel()
+        """End the task: no wait is bounded any more."""
+        self._run_scope.cancel()
 
     def add(self, limit: WaitTimeout) -> None:
-        """Look after a limit whose wait has begun."""
+        """Register a timeout whose wait has begun."""
         limit.is_watched = True
         self._limits.add(limit)
         due = limit.since + limit.seconds
-        if due < self._nap.deadline:
-            # not in the caller's context, which the timer would keep alive with all that is in it
-            self._context.run(setattr, self._nap, "deadline", due)
+        if due < self._sleep_scope.deadline:
+            # asyncio's timer handle keeps alive the context in which it is set: that must not be the caller's
+            self._context.run(setattr, self._sleep_scope, "deadline", due)
 
     def remove(self, limit: WaitTimeout) -> None:
-        """Look after a limit no more."""
+        """Unregister a timeout."""
         limit.is_watched = False
         self._limits.discard(limit)
 
@@ -78,23 +79,23 @@ class DeadlineTimer:
 
 
 class WaitTimeout:
-    """A bound on each of the waits within a block; what takes longer is cancelled.
+    """A timeout for each single wait within a block; a wait that takes longer is cancelled.
 
     Args:
-        timer: Looks after it.
+        timer: The timer that fires it.
         seconds: How long each wait may take; may be infinite.
-        scope: What it cancels. Whoever has entered it says by :meth:`resume` and :meth:`end` when the block
-            begins and ends, and sees by :attr:`is_exceeded` what has cancelled it. ``None``: a scope of its own,
-            and the block is that of the limit.
+        scope: The scope that it cancels, entered by somebody else, who calls :meth:`resume` and :meth:`end` at the
+            begin and end of the block, and can tell by :attr:`is_exceeded` whether this has cancelled it. ``None``:
+            a scope of its own, which is entered and left with this context manager.
     """
 
     __slots__ = ("_scope", "_timer", "is_exceeded", "is_watched", "seconds", "since")
 
     since: float
-    """When the wait began. Set it to begin anew; to ``math.inf`` where what is waited for may take any time, and
-    then :meth:`resume` unless it :attr:`is_watched` still."""
+    """When the wait began. Set it to restart the wait, or to ``math.inf`` to pause. After a pause, call
+    :meth:`resume`, or set it again if it :attr:`is_watched` still."""
     is_watched: bool
-    """Whether the timer looks after it: not before its first wait, nor when it was found pausing."""
+    """Whether it is registered at the timer: not before its first wait, nor after the timer has found it paused."""
     is_exceeded: bool
     """Whether a wait has taken too long, and was cancelled."""
 
@@ -110,7 +111,7 @@ class WaitTimeout:
 
     @property
     def was_exceeded(self) -> bool:
-        """Whether the block was ended by the limit."""
+        """Whether the block was ended by the timeout."""
         return self._scope.cancelled_caught
 
     def __enter__(self) -> Self:
@@ -128,22 +129,22 @@ class WaitTimeout:
         return self._scope.__exit__(exc_type, exc, tb)
 
     def pause(self) -> None:
-        """What is waited for now may take any time."""
+        """Stop the clock: the next waits are not bounded."""
         self.since = math.inf
 
     def resume(self) -> None:
-        """The next wait begins."""
+        """Start the clock for the next wait."""
         self.since = self._timer.now()
         if not self.is_watched:
             self._timer.add(self)
 
     def end(self) -> None:
-        """The block has ended."""
+        """End the block: unregister the timeout."""
         self._timer.remove(self)
 
     def exceed(self) -> None:
         """Cancel the wait: it has taken too long."""
         self._timer.remove(self)
-        # who is cancelled for another reason may take long to end, and is not late
+        # A block that is being cancelled for another reason may take long for its cleanup: that is not late.
         self.is_exceeded = not self._scope.cancel_called
         self._scope.cancel("it took too long")

@@ -1,12 +1,13 @@
-"""What becomes of an error between where it was raised and who is told of it.
+"""What happens to an error on its way from where it was raised to the caller.
 
-An error comes out of task groups, and through many frames of ours. Who is told of it gets it as it was
-raised: no group around it where it is alone, none of our groups and cancellations in its context, and of our
-frames only the one in which it was raised, if any (``MELLEA_SC_TRACEBACKS=full`` keeps all of them).
+On its way an error passes task groups and many frames of the library. The caller gets it as it was raised:
+without a group around it if it is the only one, without the library's groups and cancellations in its
+``__context__``, and with only one frame of the library in its traceback: the one that raised it, if any
+(``MELLEA_SC_TRACEBACKS=full`` keeps all of them).
 
-Some exceptions are no errors to Python: the end of an iteration, the closing of a generator, a cancellation. Where
-somebody else's code raises one, it would end a loop, a block or a run as if all were well. It becomes the
-cause of an error that says so.
+Some exceptions are signals to Python, not errors: the end of an iteration, the closing of a generator, a
+cancellation. If user code raises one, it would silently end a loop, a block or a run. It becomes the cause of
+a :class:`RunError` instead.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from mellea_sc.runtime.loops.current import (
 
 __all__ = [
     "failure_of",
-    "leaves_of",
+    "leaf_errors",
     "raise_if_stray",
     "raise_unchanged",
     "raises_briefly",
@@ -40,7 +41,7 @@ __all__ = [
     "sole_error",
     "stray_cancellation_as",
     "task_group",
-    "tidied",
+    "without_internals",
 ]
 
 P = ParamSpec("P")
@@ -59,27 +60,27 @@ _CLIENTS: Final = (
     "ssl",
 )
 _BETWEEN: Final = frozenset([*_LOOPS, *_CLIENTS])
-"""Who stands between two frames of ours, or below them."""
+"""Packages whose frames stand between two frames of the library, or below them."""
 
 
-def leaves_of(error: BaseException) -> list[BaseException]:
-    """The exceptions of a group of groups, each once, without the runtime's cancellations."""
+def leaf_errors(error: BaseException) -> list[BaseException]:
+    """The exceptions inside of nested groups, each once, without cancellations; of a plain error, itself."""
     leaves: dict[int, BaseException] = {}
     stack = [error]
     while stack:
         error = stack.pop()
         if isinstance(error, BaseExceptionGroup):
             inner = cast("BaseExceptionGroup[BaseException]", error)
-            stack.extend(reversed(inner.exceptions))
+            stack.extend(reversed(inner.exceptions))  # so that they are popped in their order
         elif not isinstance(error, anyio.get_cancelled_exc_class()):
             leaves[id(error)] = error
     return list(leaves.values())
 
 
 def _without_cancellations(error: BaseException) -> Exception | None:
-    """An error, or of a group what is no cancellation, where all of that are errors.
+    """The error, or the group without its cancellations; ``None`` if what remains is not only ``Exception``.
 
-    trio puts the cancellation of those beside it into the group of an error; anyio under asyncio does not.
+    trio puts the cancellations of an error's sibling tasks into the same group; anyio under asyncio does not.
     """
     if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
@@ -89,9 +90,9 @@ def _without_cancellations(error: BaseException) -> Exception | None:
 
 
 def sole_error() -> AbstractContextManager[None]:
-    """Around a task group: an error that is the only one is raised as itself, several as their group.
+    """A block around a task group: a single error is raised without the group, several are raised as the group.
 
-    What a task has raised is left as it is, also if that is a group.
+    A group that a task itself has raised stays a group.
     """
     return _SOLE_ERROR
 
@@ -116,17 +117,17 @@ _SOLE_ERROR: Final = _SoleError()
 
 
 def _raise_if_sole(group: BaseExceptionGroup[BaseException]) -> None:
-    errors = [error for error in group.exceptions if leaves_of(error)]
+    errors = [error for error in group.exceptions if leaf_errors(error)]
     if len(errors) == 1:
         raise_unchanged(errors[0])
 
 
 def task_group() -> AbstractAsyncContextManager[anyio.abc.TaskGroup]:
-    """A task group: an error that is the only one is raised as itself, several as their group.
+    """A task group that raises a single error without a group around it, and several as a group.
 
-    What a task has raised is left as it is, also if that is a group.
+    A group that a task itself has raised stays a group.
 
-    Cancellation: errors go before it, whenever it comes.
+    Cancellation: if there are errors, they are raised instead of the cancellation, whenever it comes.
     """
     return _TaskGroup()
 
@@ -144,6 +145,7 @@ class _TaskGroup:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool:
+        # taken before: if a cancellation comes out of __aexit__, this list is the only trace of the errors
         errors = errors_collected_by(self._tasks)
         try:
             return bool(await self._tasks.__aexit__(exc_type, exc, tb))  # noqa: ASYNC102 - it joins
@@ -153,8 +155,8 @@ class _TaskGroup:
         except anyio.get_cancelled_exc_class():  # noqa: ASYNC103 - errors go before it
             if not errors:
                 raise
-        # asyncio's own cancellation, as at the loop's end, is stopped by no shield: when it comes while the group
-        # takes its last step, anyio raises it instead of the errors
+        # asyncio's native cancellation (``task.cancel()``, as at the loop's end) ignores shields. If it comes while
+        # the group takes its last step, anyio raises it instead of the errors.
         await checkpoint_before_error()  # noqa: ASYNC102 - one step
         cancelled = BaseExceptionGroup("errors in a task group that was cancelled", errors)
         _raise_if_sole(cancelled)
@@ -162,27 +164,30 @@ class _TaskGroup:
 
 
 def raise_unchanged(error: BaseException) -> NoReturn:
-    """Raise an error with the context that it has: what is being handled here is none of its story."""
+    """Raise an error with the ``__context__`` that it has, whatever exception is being handled here."""
+    # Python sets the __context__ of whatever is raised inside of an except block, also when an error is only
+    # raised again. So the old one is put back afterwards.
     context = error.__context__
     try:
         raise error
     finally:
         error.__context__ = context
-        del error, context  # the traceback has this frame
+        # the error's traceback refers to this frame: without this, frame and error would be a reference cycle
+        del error, context
 
 
 def stray_cancellation_as(
     what: str, kind: type[MelleaError] = RunError
 ) -> AbstractContextManager[None]:
-    """Around somebody else's code: a cancellation that nobody has asked for is raised as an error.
+    """A block around user code: a *stray* cancellation, which nobody has requested, is raised as an error.
 
-    Under asyncio the exception of a cancelled future can come out of any code that awaits one, under trio
-    one that somebody has kept. Let through, it would look as if the task itself had been cancelled, and its
-    task group would end without a word.
+    Under asyncio, code that awaits a cancelled future raises one; under trio, code that raises a ``Cancelled`` again
+    that it has kept. If it were let through, it would look as if the task itself had been cancelled, and the
+    task group would swallow it.
 
     Args:
         what: Whose code it is, for the error.
-        kind: The error's.
+        kind: The class of the error.
     """
     return _StrayCancellation(what, kind)
 
@@ -208,9 +213,9 @@ class _StrayCancellation:
 
 
 def raise_if_stray(what: str, kind: type[MelleaError]) -> None:
-    """While a cancellation is handled: raise an error in its place if nobody has asked for it.
+    """In an ``except`` for a cancellation: raise an error in its place if nobody has requested it.
 
-    Where one block a request is too much, this does in an ``except`` what :func:`stray_cancellation_as` does.
+    The same as :func:`stray_cancellation_as`, without the cost of a block for each request.
     """
     if is_stray_cancellation():
         raise kind(_stray(what)) from None
@@ -221,26 +226,30 @@ def _stray(what: str) -> str:
 
 
 def failure_of(error: BaseException, what: str, task: object) -> Exception | None:
-    """What a generation or a run has failed with; ``None``: it goes on to the loop.
+    """The error with which a generation or a run has failed; ``None``: raise ``error`` on, it is no failure.
 
     Args:
-        error: What came out of it.
-        what: What it is, for people.
-        task: The task that it runs in. One that is closed from outside is not failing.
+        error: What the work has raised.
+        what: The name of the generation or run, for people.
+        task: The task in which it runs.
     """
     if isinstance(error, Exception):
         if isinstance(error, StopAsyncIteration | StopIteration):
-            return tidied(_caused_by(error, what))
-        return tidied(error)
+            return without_internals(_caused_by(error, what))
+        return without_internals(error)
     if isinstance(error, anyio.get_cancelled_exc_class()):
+        # a cancellation that somebody has requested must reach the scope that it belongs to
         if is_stray_cancellation():
             return RunError(_stray(what))
         return None
     if (failure := _without_cancellations(error)) is not None:
-        return tidied(failure)
-    leaves = leaves_of(error)
+        return without_internals(failure)
+    # What is left is KeyboardInterrupt, SystemExit or GeneratorExit. The first two end the program. A GeneratorExit
+    # is an error if it was raised in the task, but not if the coroutine is being closed: that is done from outside
+    # of any task, or in another one, when an unfinished task is garbage collected.
+    leaves = leaf_errors(error)
     if task is running_task() and all(isinstance(one, Exception | GeneratorExit) for one in leaves):
-        return tidied(_caused_by(error, what))
+        return without_internals(_caused_by(error, what))
     return None
 
 
@@ -254,8 +263,9 @@ def _caused_by(error: BaseException, what: str) -> RunError:
     return failure
 
 
-def tidied(error: Exception) -> Exception:
-    """The error, without what is ours in its tracebacks and contexts."""
+def without_internals(error: Exception) -> Exception:
+    """The same error, with the library's frames and groups removed from its tracebacks and contexts."""
+    # the whole chain: causes, contexts and members of groups are printed with the error
     seen: set[int] = set()
     chain: list[BaseException | None] = [error]
     while chain:
@@ -273,18 +283,20 @@ def tidied(error: Exception) -> Exception:
 
 
 def _is_left_over(context: BaseException, error: BaseException) -> bool:
-    """Whether the context tells how the error came here, and not how it came about."""
+    """Whether a context shows only the way that the error took through the library, and not its origin."""
     if error.__suppress_context__ and context is not error.__cause__:
         return True
-    leaves = leaves_of(context)
+    leaves = leaf_errors(context)
     return not leaves or any(leaf is error for leaf in leaves)
 
 
 def short_traceback(traceback: TracebackType | None) -> TracebackType | None:
-    """The traceback without the frames of ours, and of those between them, but for the last."""
+    """The traceback without the library's frames and those between them; the innermost frame always stays."""
     if traceback is None or os.environ.get("MELLEA_SC_TRACEBACKS") == "full":
         return traceback
     kept: list[TracebackType] = []
+    # A frame of anyio or httpx is left out only if the library has called it: a user who calls httpx in a
+    # validator wants to see those frames.
     called_by_us = True
     while traceback.tb_next is not None:
         package = str(traceback.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
@@ -301,11 +313,12 @@ def short_traceback(traceback: TracebackType | None) -> TracebackType | None:
 
 
 def shortened() -> AbstractContextManager[None]:
-    """Around what a user calls: an error leaves it with a short traceback, in which this frame is none either."""
+    """A block inside of a public function: an error leaves it with a short traceback."""
     return _SHORTENED
 
 
 class _Shortened:
+    # a class, not a @contextmanager: entered for every delta that is read, and without state it can be shared
     __slots__ = ()
 
     def __enter__(self) -> None:
@@ -327,7 +340,7 @@ _SHORTENED: Final = _Shortened()
 def raises_briefly(
     function: Callable[P, Coroutine[object, object, T]],
 ) -> Callable[P, Coroutine[object, object, T]]:
-    """An async function that users call, all of it :func:`shortened`."""
+    """A decorator for public async functions: the whole body is :func:`shortened`."""
 
     @wraps(function)
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:

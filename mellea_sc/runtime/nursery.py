@@ -2,20 +2,21 @@
 
 A nursery holds two task groups, one inside the other::
 
-    hosts                     what tasks need: the backend's connections, and the watch over how long is
-      │                       waited for deltas and verdicts; each from its first use on
-      └─ tasks                the generations, runs and validations, each in a cancel scope of its own
+    hosts                     services that tasks need: the backend's connections, and the timer that
+      │                       bounds the waits for deltas and verdicts; each is started at its first use
+      └─ tasks                generations, runs and validations, each in a cancel scope of its own
 
-Leaving it normally *joins*: producers that wait for a reader are let go, every task runs to its end,
-then the connections are closed. Leaving it by an exception or a cancellation *cancels* the tasks and
-waits for their cleanup; the connections are closed after that, shielded and bounded in time, so that
-a task that is closing its response still has them.
+A normal exit *joins*: producers stop waiting for their readers, every task runs to its end, then the
+connections are closed. An exit by an exception or a cancellation *cancels* the tasks and waits for their
+cleanup. The connections are closed after that, shielded and bounded in time, so that a task that is closing
+its response still has them.
 
-A nursery may have guests: nurseries of clones of its session, whose tasks are started in a task of its hosts. They
-are cancelled with its tasks, and joined after these, which may use them to the end.
+A nursery may have guests: the nurseries of its session's clones. Each runs in a task of the host's ``hosts``
+group. Guests are cancelled together with the host's tasks, but joined after them, because a task of the host
+may use a clone until its own end.
 
-A task's error belongs to the thunk or run that the task computes. Those report here what nobody has
-observed yet, and what is left of that when the nursery is left is raised in one group.
+A task's error belongs to the thunk or run that the task computes. Errors that nobody has observed are
+collected here, and raised in one group when the nursery is left.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.runtime.deadlines import DeadlineTimer, WaitTimeout
 from mellea_sc.runtime.failures import (
     failure_of,
-    leaves_of,
+    leaf_errors,
     raise_unchanged,
     stray_cancellation_as,
 )
@@ -61,7 +62,7 @@ from mellea_sc.runtime.loops.current import (
     running_task,
     tell_if_never_started,
 )
-from mellea_sc.runtime.loops.notebook import hear_interrupts
+from mellea_sc.runtime.loops.notebook import wake_loop_on_interrupts
 from mellea_sc.runtime.pacing import Slot, Slots, Valves
 from mellea_sc.runtime.unobserved import OnError, OwnError, Unobserved, log_unobserved
 
@@ -92,18 +93,22 @@ def current_nursery() -> Nursery | None:
     return nursery
 
 
-def _as_it_is(format: Format | None) -> Format | None:
+def _schema_checked(format: Format | None) -> Format | None:
     schema_of(format)
     return format
 
 
 @attrs.define(eq=False)
-class _Link:
-    """A backend's connections: being opened, open, or failed."""
+class _Connections:
+    """A backend's connections: being opened, open, or failed.
+
+    The scope is shielded: when the session is cancelled, tasks still close their responses on these connections.
+    :meth:`Nursery._close_connections` ends it, and bounds how long that takes.
+    """
 
     own_error: OwnError
     settled: anyio.Event = attrs.field(factory=anyio.Event)
-    given_up: anyio.Event = attrs.field(factory=anyio.Event)
+    close_requested: anyio.Event = attrs.field(factory=anyio.Event)
     scope: anyio.CancelScope = attrs.field(factory=lambda: anyio.CancelScope(shield=True))
     backend: Backend | None = None
 
@@ -117,9 +122,9 @@ class Nursery:
         on_error: ``"hold"``: a failure belongs to its thunk; ``"cancel"``: the first one cancels all;
             ``"log"``: as ``"hold"``, and what nobody observed is logged instead of kept and raised.
         max_concurrency: At most so many requests are in flight at the same time.
-        check_format: Makes of a ``format=`` one that answers are held against, or raises.
-        inside: The nursery that has the task in which this one is entered, if any: when that one is left, the
-            producers of this one do not wait for readers any more.
+        check_format: Turns a ``format=`` into one that answers are validated against, or raises.
+        inside: The nursery in one of whose tasks this one is entered, if any. Both share their valves, so that
+            leaving the outer one also stops the back-pressure by readers in this one.
         name: For people.
     """
 
@@ -136,7 +141,7 @@ class Nursery:
         options: ModelOptions | None = None,
         on_error: OnError = "hold",
         max_concurrency: int | None = None,
-        check_format: Callable[[Format | None], Format | None] = _as_it_is,
+        check_format: Callable[[Format | None], Format | None] = _schema_checked,
         inside: Nursery | None = None,
         name: str = "a session",
     ) -> None:
@@ -150,39 +155,45 @@ class Nursery:
         self.cancel_reason: str | None = None
         self.is_open: bool = False
         self.outer: Nursery | None = None
-        self._link: _Link | None = None
+        self._connections: _Connections | None = None
         self._guests: set[AdoptedNursery] = set()
         self.unobserved: Unobserved = Unobserved(name, on_error)
         self._cancelled = False
         self._is_inside = inside is not None
         self.valves: Valves = Valves() if inside is None else inside.valves
         self._slots = None if max_concurrency is None else Slots(max_concurrency, self.valves)
-        self._watch = DeadlineTimer()
-        self.now: Callable[[], float] = self._watch.now
+        self._timer = DeadlineTimer()
+        self.now: Callable[[], float] = self._timer.now
         """The clock of its event loop."""
 
     # --- its life -------------------------------------------------------------------------
 
     @asynccontextmanager
     async def _task_groups(self) -> AsyncGenerator[None]:
+        # A generator, because only nested "async with" blocks leave both groups in the right order on every
+        # path. The yield is inside of task groups: allowed here, in an @asynccontextmanager (PEP 789).
         async with anyio.create_task_group() as self._hosts:
             try:
                 async with anyio.create_task_group() as self.tasks:
                     self.is_open = True
-                    if self._cancelled:
+                    if self._cancelled:  # cancel() was called before the groups were there
                         self.tasks.cancel_scope.cancel(self.cancel_reason)
                     yield
+                    # A reader may never come. Without this, joining would wait for a producer that waits
+                    # for its reader. A nursery inside another one shares the outer one's valves, and must
+                    # not open those of its siblings.
                     if not self._is_inside:
                         self.valves.drain()
-                # not before: until now, what runs here may start something there
+                # Only now that all tasks have ended: until then they may start something in a guest.
                 for guest in list(self._guests):
                     guest.leave()
             finally:
+                # Inside of the hosts' block: the hosts end by this, and the group waits for them.
                 self.is_open = False
-                self._close_link()
+                self._close_connections()
 
     async def __aenter__(self) -> Self:
-        hear_interrupts()
+        wake_loop_on_interrupts()
         self._context = copy_context()
         self._groups = self._task_groups()
         await self._groups.__aenter__()
@@ -196,30 +207,37 @@ class Nursery:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool:
-        with suppress(ValueError):  # left in another context than it was entered in, as fixtures do
+        # A fixture may leave it in another context than it was entered in: then the variable was not changed here.
+        with suppress(ValueError):
             _current.reset(self._token)
         swallowed: bool | None = False
-        own = [] if exc is None else leaves_of(exc)
+        # The error that leaves the block is not "unobserved": whoever catches it gets it. It must not be
+        # raised a second time in the group.
+        own = [] if exc is None else leaf_errors(exc)
         errors: list[BaseException] = []
         try:
             swallowed = await self._groups.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it joins
         except BaseExceptionGroup as group:
-            errors = leaves_of(group)
+            errors = leaf_errors(group)
             if exc is not None:
-                exc.__traceback__ = tb  # without the frames through which it came into the group
-        except anyio.get_cancelled_exc_class():  # noqa: ASYNC103 - errors go before, as in a task group
+                exc.__traceback__ = tb  # the task groups have added their own frames to it
+        except anyio.get_cancelled_exc_class():  # noqa: ASYNC103 - errors have priority, as in a task group
+            # Replaced only if there are errors to raise instead. A cancel scope around this block delivers its
+            # cancellation again at the next checkpoint.
             errors.extend(self.unobserved.take())
             if not errors and not own:
                 raise
+        # A task that ended the group (on_error="cancel") has its error in both lists: by identity, each once.
         known = {id(error): error for error in [*errors, *self.unobserved.take()]}
         errors = [error for error in known.values() if all(error is not one for one in own)]
         if isinstance(exc, KeyboardInterrupt | SystemExit | GeneratorExit):
+            # Python treats these three specially, and does not find them inside of a group. So they leave
+            # unchanged, and the other errors can only be logged.
             log_unobserved(self.name, errors)
             return False
         interrupts = [error for error in errors if isinstance(error, KeyboardInterrupt)]
-        if (
-            interrupts and not own
-        ):  # Ctrl-C while it joined: as itself, as Python ends a program by it
+        if interrupts and not own:
+            # Ctrl-C while it joined: raised outside of a group, for the same reason.
             log_unobserved(self.name, [error for error in errors if error not in interrupts])
             raise_unchanged(interrupts[0])
         if errors:
@@ -227,19 +245,21 @@ class Nursery:
             if own and exc is not None:
                 errors.insert(0, exc)
                 what = f"its block was left by an error, and there are {what}"
+            # Without this step the new group would be raised while a cancellation is still being thrown into
+            # this coroutine, and Python would show that cancellation as the group's context.
             await checkpoint_before_error()  # noqa: ASYNC102 - one step
             raise_unchanged(BaseExceptionGroup(what, errors))
         return bool(swallowed)
 
     def cancel(self, reason: str | None = None) -> None:
-        """Cancel every task, and whoever is inside the block; without effect after it was left.
+        """Cancel every task, and the code inside the block; without effect after it was left.
 
         Raises:
             WrongEventLoop: it belongs to another event loop.
         """
         check_loop(self.loop, self.name)
         self.cancel_reason = reason
-        self._cancelled = True
+        self._cancelled = True  # remembered for _task_groups(), if it is not entered yet
         if self.is_open:
             self.tasks.cancel_scope.cancel(reason)
         for guest in list(self._guests):
@@ -262,7 +282,7 @@ class Nursery:
             args: Its arguments.
             name: For people.
             on_never_started: Called if the task was dropped before its first step.
-            tasks: A task group inside this nursery, where the task goes instead.
+            tasks: A task group inside this nursery, to start the task in instead.
 
         Raises:
             SessionClosed: it has been left or cancelled.
@@ -309,6 +329,8 @@ class Nursery:
         try:
             await ended.wait()
         except BaseException:
+            # Nobody else knows the task. Shielded: the caller is being cancelled, and without the shield this
+            # wait would end at once and leave the task's cleanup running behind the caller's back.
             scope.cancel()
             with anyio.CancelScope(shield=True):
                 await ended.wait()
@@ -316,14 +338,15 @@ class Nursery:
         if own_error.error is not None:
             raise own_error.to_raise()
         if not outcome:
-            # Whoever is cancelled together with it is cancelled, and sees no failure.
+            # If the caller is cancelled as well (the same session, an outer scope), this raises its own
+            # cancellation, which must not be turned into an error.
             await anyio.lowlevel.checkpoint()
             raise GenerationCancelled(self.cancel_reason)
         return outcome[0]
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether its tasks are being cancelled, or were."""
+        """Whether its tasks have been cancelled."""
         return self.is_open and self.tasks.cancel_scope.cancel_called
 
     def check_usable(self) -> None:
@@ -336,7 +359,7 @@ class Nursery:
     # --- nurseries of others that live in this one --------------------------------------------
 
     def admit(self, guest: AdoptedNursery) -> None:
-        """Hold another nursery: it is cancelled with this one, or joined after the tasks of this one.
+        """Run another nursery in this one: it is cancelled with this one, or joined after this one's tasks.
 
         Raises:
             SessionClosed: this one has been left or cancelled.
@@ -358,13 +381,13 @@ class Nursery:
 
     def limit(self, seconds: float, scope: anyio.CancelScope | None = None) -> WaitTimeout:
         """A bound on each of the waits within a block; see :class:`WaitTimeout`."""
-        if not self._watch.is_running:
-            self._start_watch()
-        return WaitTimeout(self._watch, seconds, scope)
+        if not self._timer.is_running:
+            self._start_timer()
+        return WaitTimeout(self._timer, seconds, scope)
 
-    def _start_watch(self) -> None:
-        self._watch.is_running = True
-        self._start_host(self._watch.run, name=f"watch of {self.name}")
+    def _start_timer(self) -> None:
+        self._timer.is_running = True
+        self._start_host(self._timer.run, name=f"timer of {self.name}")
 
     def _start_host(
         self,
@@ -373,72 +396,78 @@ class Nursery:
         name: str,
         on_never_started: Callable[[], None] = lambda: None,
     ) -> None:
-        # in the nursery's own context: in that of who asked first, the task would keep all of it alive
+        # In the nursery's own context. A task keeps the context that it is started in alive, and that of the
+        # first caller may hold large values, budgets and other sessions.
         begin = tell_if_never_started(function, on_never_started)
         self._context.run(partial(self._hosts.start_soon, begin, name=name))
 
     async def connection(self) -> Backend:
-        """The backend with its connections open; they are opened by the first who asks.
+        """The backend with its connections open; the first caller has them opened.
 
         Raises:
-            Exception: as the backend raised it on opening; the next who asks tries again.
+            Exception: as the backend raised it on opening; the next caller tries again.
 
-        Cancellation: the connections go on being opened, for others.
+        Cancellation: only the waiting ends; the connections are still opened, for other callers.
         """
-        link = self.connect()
-        if link.backend is None:
-            await link.settled.wait()
-        if link.backend is None:
-            raise link.own_error.to_raise()
-        return link.backend
+        connections = self.connect()
+        if connections.backend is None:
+            await connections.settled.wait()
+        if connections.backend is None:
+            raise connections.own_error.to_raise()
+        return connections.backend
 
-    def connect(self) -> _Link:
-        """Begin to open the connections, if nobody has: for a :meth:`connection` that will be asked for."""
-        if self._link is None:
-            # not later: what asyncio starts just before it ends has no first step
-            if not self._watch.is_running:
-                self._start_watch()
-            self._link = _Link(OwnError(self.unobserved))
-            self._start_host(partial(self._host, self._link), name=f"connections of {self.name}")
-        return self._link
+    def connect(self) -> _Connections:
+        """Begin to open the connections, unless that was done already, without waiting for them."""
+        if self._connections is None:
+            # Every request needs the timer. It is started here, and not at the first wait, because asyncio
+            # drops a task that is started just before the loop ends, and then no wait would be bounded.
+            if not self._timer.is_running:
+                self._start_timer()
+            self._connections = _Connections(OwnError(self.unobserved))
+            host = partial(self._host, self._connections)
+            self._start_host(host, name=f"connections of {self.name}")
+        return self._connections
 
-    async def _host(self, link: _Link) -> None:
+    async def _host(self, connections: _Connections) -> None:
         backend, task = self.backend, running_task()
         name = f"{backend.provider} ({backend.model_id})"
         try:
-            with link.scope, stray_cancellation_as(name, BackendError):
-                async with backend.connected() as link.backend:
-                    link.settled.set()
-                    await link.given_up.wait()
+            with connections.scope, stray_cancellation_as(name, BackendError):
+                async with backend.connected() as connections.backend:
+                    connections.settled.set()
+                    await connections.close_requested.wait()
         except BaseException as raised:  # noqa: ASYNC103 - what failure_of() does not know is raised
             if (error := failure_of(raised, name, task)) is None:
                 raise
-            link.own_error.fail(error)
-            if (
-                link.backend is None
-            ):  # it is raised to who waits for the connections; the next one tries again
-                self._link = None
+            connections.own_error.fail(error)
+            if connections.backend is None:
+                # Whoever waits for the connections raises the error; the next caller tries again.
+                self._connections = None
         finally:
-            if link.backend is None and link.own_error.error is None:
+            if connections.backend is None and connections.own_error.error is None:
                 closed = SessionClosed(f"{self.name} has ended: its connections were not opened")
-                link.own_error.fail(closed)
-                link.own_error.mark_raised()  # only who waits for them is to know
-            link.settled.set()
+                connections.own_error.fail(closed)
+                # For those who wait for the connections. If nobody waits, it is no error of the session's.
+                connections.own_error.mark_raised()
+            connections.settled.set()
 
-    def _close_link(self) -> None:
-        self._watch.close()
-        if (link := self._link) is not None:
-            link.given_up.set()
-            if link.settled.is_set():
-                link.scope.deadline = anyio.current_time() + CLEANUP_TIMEOUT
+    def _close_connections(self) -> None:
+        self._timer.close()
+        if (connections := self._connections) is not None:
+            connections.close_requested.set()
+            # Open connections are closed in good order, within a bounded time. An attempt to open some is
+            # of no use any more.
+            if connections.settled.is_set():
+                connections.scope.deadline = anyio.current_time() + CLEANUP_TIMEOUT
             else:
-                link.scope.cancel()
+                connections.scope.cancel()
 
 
 async def reraise_if_cancelled(error: Exception) -> None:
-    """If the caller is being cancelled, raise that instead of an error that may only tell of it.
+    """If the caller is being cancelled, raise that cancellation instead of ``error``.
 
-    Who is cancelled together with its session, or by a limit, is cancelled and sees no error.
+    ``SessionClosed`` and ``BudgetExceeded`` may only be consequences of the cancellation that also hits the caller.
+    Then the caller must see the cancellation, and no error.
     """
     if isinstance(error, SessionClosed | BudgetExceeded):
         await anyio.lowlevel.checkpoint_if_cancelled()

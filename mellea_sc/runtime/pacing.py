@@ -1,8 +1,9 @@
-"""How fast producers may go: back-pressure, and at most so many requests in flight at the same time.
+"""How fast producers may go: back-pressure, and a limit of requests in flight at the same time.
 
-A producer waits at a :class:`Valve` while somebody behind it is full. The two meet in one place: a request
-that waits for a slot opens every valve at which a producer waits, because that producer holds a slot, and
-what it waits for (a reader, a judge) may be what waits for the slot. Else one slot and one judge deadlock.
+A producer waits at a :class:`Valve` while its consumer is full. A request waits for one of the :class:`Slots`.
+Both together could deadlock: a producer holds a slot and waits for its judge, and the judge's own request
+waits for a slot. So a request that has to wait for a slot opens every valve at which a producer waits. The
+producer then runs ahead of its consumer, into memory, and gives its slot back at its end.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ __all__ = ["Slot", "Slots", "Valve", "Valves"]
 
 
 class Valve:
-    """Where one producer waits while somebody behind it is full.
+    """The place where one producer waits while its consumer is full.
 
     Args:
         is_full: Whether the producer should wait now.
-        for_reader: Whether it waits for a reader, who may never come: then it is opened when the session is
-            left. Who waits for judges is not let go then, since judges go on by themselves.
+        for_reader: Whether the consumer is a reader, who may never come: then the valve is opened when the
+            session is left. Validators always go on by themselves, so a producer still waits for them.
     """
 
     __slots__ = ("_is_full", "for_reader", "is_open", "wake")
@@ -38,9 +39,9 @@ class Valve:
         self._is_full = is_full
         self.for_reader: bool = for_reader
         self.wake: anyio.Event | None = None
-        """Wakes the producer, if one waits here now."""
+        """Wakes the producer that waits here now; ``None``: none waits."""
         self.is_open: bool = False
-        """Whether the producer never waits any more, however full it is behind it."""
+        """Whether the producer never waits here again, however full its consumer is."""
 
     @property
     def is_full(self) -> bool:
@@ -48,7 +49,7 @@ class Valve:
         return not self.is_open and self._is_full()
 
     async def wait(self, valves: Valves) -> None:
-        """Wait until there is room. One task at a time.
+        """Wait until the consumer has room. One task at a time.
 
         Args:
             valves: Those of the session that the producer runs in.
@@ -65,15 +66,15 @@ class Valve:
             valves.remove(self)
 
     def look(self) -> None:
-        """There may be room now: called by whoever makes some.
+        """Wake the producer, which checks again; called by whoever may have made room.
 
-        It wakes the producer, who looks: when that has its turn, others may have made room as well.
+        The condition is not checked here: it may have changed again when the producer has its turn.
         """
         if self.wake is not None:
             self.wake.set()
 
     def open_for_good(self) -> None:
-        """The producer does not wait here any more: what nobody takes is kept."""
+        """Have the producer never wait here again: what nobody takes is kept in memory."""
         self.is_open = True
         self.look()
 
@@ -89,17 +90,17 @@ class Valves:
         self._is_drained = False
 
     def add(self, valve: Valve) -> None:
-        """A producer begins to wait; the valve is opened at once where nobody may wait now."""
+        """A producer begins to wait; the valve is opened at once if no producer may wait now."""
         self._waited_at.add(valve)
         if self._requests_without_slot or (self._is_drained and valve.for_reader):
             valve.open_for_good()
 
     def remove(self, valve: Valve) -> None:
-        """The producer goes on."""
+        """The producer does not wait any more."""
         self._waited_at.discard(valve)
 
     def drain(self) -> None:
-        """No producer waits for a reader any more: the session is left, and waits for the producers."""
+        """Open every valve that waits for a reader, now and later: the session is being left and joins the producers."""
         self._is_drained = True
         for valve in self._waited_at:
             if valve.for_reader:
@@ -107,7 +108,8 @@ class Valves:
 
     @contextmanager
     def opened_for_request(self) -> Generator[None]:
-        """A block in which a request waits for a slot, and thus no producer waits for anybody."""
+        """A block in which a request waits for a slot, and no producer waits at a valve."""
+        # a count, and not a flag: several requests may wait for a slot at the same time
         self._requests_without_slot += 1
         try:
             for valve in self._waited_at:
@@ -139,29 +141,30 @@ class Slots:
         with suppress(anyio.WouldBlock):
             self._places.acquire_nowait()
             return
-        # not where that is handled: it would be in the context of what ends the wait
+        # Outside of an "except WouldBlock": that would become the __context__ of the error that ends the wait.
         with self._valves.opened_for_request():
             await self._places.acquire()
 
     def give_back(self) -> None:
-        """Leave the place to somebody else."""
+        """Give the place back."""
         self._places.release()
 
 
 class Slot:
-    """The place of one request: taken for an ``async with`` block, in which the request is made in a ``with`` block.
+    """The slot of one request: held for the ``async with`` block, while the request is made inside of a ``with`` block.
 
-    While it waits to be made again, others have the place. It is an :class:`~mellea_sc.core.retries.InFlight`.
+    A request that waits for its next retry gives the slot to others meanwhile. A slot is an
+    :class:`~mellea_sc.core.retries.InFlight`.
 
     Args:
-        slots: Where the place is; ``None``: any number of requests may be in flight.
-        limit: What bounds the wait for each of the request's deltas, if anything does.
+        slots: The slots of the session; ``None``: any number of requests may be in flight.
+        limit: The timeout of each of the request's deltas, if there is one.
     """
 
     __slots__ = ("_is_taken", "_limit", "_slots", "_token", "failure")
 
     failure: BackendError | None
-    """Of the attempt before the one that is made now."""
+    """The error of the previous attempt, if this one is a retry."""
     _token: Token[InFlight | None]
 
     def __init__(self, slots: Slots | None, limit: WaitTimeout | None) -> None:
@@ -182,6 +185,7 @@ class Slot:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
+        # not taken if a cancellation came while wait() was waiting for it
         if self._slots is not None and self._is_taken:
             self._slots.give_back()
 
@@ -201,7 +205,7 @@ class Slot:
         in_flight.reset(self._token)
 
     async def wait(self, seconds: float, failure: BackendError) -> None:
-        """Wait without the place, and then until there is one again, as long as that takes."""
+        """Give the slot back, sleep, and wait for a slot again; the timeout of deltas does not run meanwhile."""
         self.failure = failure
         with self.untimed():
             if self._slots is not None:
@@ -214,7 +218,7 @@ class Slot:
 
     @contextmanager
     def untimed(self) -> Generator[None]:
-        """A block whose waits are no waits for a delta."""
+        """A block whose waits the timeout of deltas does not bound."""
         if self._limit is None:
             yield
             return
@@ -225,6 +229,6 @@ class Slot:
             self._limit.resume()
 
     def progressed(self) -> None:
-        """The wait for a delta begins anew."""
+        """Restart the wait for a delta."""
         if self._limit is not None:
             self._limit.since = clock()()

@@ -1,7 +1,7 @@
-"""What a run has to say, kept for one reader who may come early, late, or not at all.
+"""An unbounded queue between a run and its one reader, who may come early, late, or not at all.
 
-A tape is written without waiting. Its reader takes what is there without a task switch and waits only
-when there is nothing. What has been read is forgotten.
+Writing never waits. Reading takes an item without a task switch, and waits only if there is none. Items that were
+read are dropped.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ R = TypeVar("R")
 
 
 class Tape(Generic[T]):
-    """A queue without bound that is iterated once, and until its end only in the event loop it is made in.
+    """An unbounded queue that can be iterated once; until its end only in the event loop that has made it.
 
     Args:
-        name: For the error of a second iteration.
+        name: The name for the error of a second iteration.
         on_read: Called after the reader has taken an item.
-        error: Gives what is raised to the reader who has come to the end, instead of ending the iteration.
+        error: Returns the error to raise at the end, instead of ending the iteration, if there is one.
     """
 
     __slots__ = (
@@ -70,14 +70,14 @@ class Tape(Generic[T]):
             self._wake.set()
 
     def end(self) -> None:
-        """Nothing more will be written."""
+        """End the tape: nothing more will be written."""
         self._ended = True
         if self._wake is not None:
             self._wake.set()
 
     @property
     def has_reader(self) -> bool:
-        """Whether it is being iterated, or was."""
+        """Whether somebody has begun to iterate it."""
         return self._reader is not None
 
     def check_loop(self) -> None:
@@ -90,28 +90,30 @@ class Tape(Generic[T]):
             check_loop(self._loop, f"the run behind {self._name}")
 
     def reader(self, pick: Callable[[T], R]) -> AsyncIterator[R]:
-        """An iteration of what is picked of the items; the first one that takes a step is the reader.
+        """An iterator over the items; the first iterator that takes a step becomes the reader.
 
         Args:
-            pick: What the reader gets of an item; one of which that is empty is passed over.
+            pick: Makes of an item what the reader gets; items for which it returns something empty are skipped.
         """
         return _TapeReader(self, pick)
 
     async def next(self, reader: object, pick: Callable[[T], R]) -> R:
-        """What is picked of the next item, for the one reader: the first who asks."""
+        """The next item as the reader gets it; see :meth:`reader`."""
         if self._reader is None:
             self.check_loop()
             self._reader = reader
+        # also raised for the same iterator in two tasks at once: the second would take the first one's wake-up
         if self._reader is not reader or self._wake is not None:
             raise StreamConsumed(self._name)
         while True:
             while not self._items:
                 if self._ended:
                     if self._error is not None and (error := self._error()) is not None:
+                        # only after all items: text that was released before the error is not lost
                         with shortened():
                             raise error
                     raise StopAsyncIteration
-                # here and at the first step only: for each item, checking would be half of the work
+                # Checked only at the first step and before a wait: for each item it would be half of the work.
                 if self._running_loop() is not self._loop:
                     self.check_loop()
                 self._wake = anyio.Event()

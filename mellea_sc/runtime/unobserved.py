@@ -1,11 +1,12 @@
-"""Errors that nobody has been told of yet.
+"""Errors that no caller has observed yet: "no error is lost".
 
-Each generation and each run has an :class:`OwnError`. What becomes of the error that it fails with::
+Each generation and each run has an :class:`OwnError`. If it fails, one of these happens to the error::
 
-    it is raised to somebody                         that is all
-    the thunk or the run was cancelled by its user   logged: nobody will ask for it
-    the session is left                              raised, in one group
-      … which has ``on_error="log"``                 logged; and before that, when the thunk or run is forgotten
+    a caller awaits or reads it                        raised there: it is observed
+    the user calls cancel() on the thunk or the run    logged: nobody will ask for it
+    the session is left                                raised, in one group with the others
+    the session has ``on_error="log"``                 logged, when the thunk or run is garbage collected, or
+                                                       at the latest when the session is left
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from types import TracebackType
 from typing import Final, Literal, TypeAlias
 
 from mellea_sc.core.errors import BudgetExceeded
-from mellea_sc.runtime.failures import leaves_of
+from mellea_sc.runtime.failures import leaf_errors
 
 __all__ = ["OnError", "OwnError", "Unobserved", "log_unobserved"]
 
@@ -28,47 +29,49 @@ OnError: TypeAlias = Literal["hold", "cancel", "log"]
 
 
 class Unobserved:
-    """The errors of one nursery that nobody has been told of.
+    """The errors of one nursery that nobody has observed.
 
     Args:
-        name: The nursery's, for people.
-        on_error: ``"log"``: they are not kept here, and logged when nobody can be told of them any more.
+        name: The nursery's name, for people.
+        on_error: ``"log"``: they are held weakly, and logged when nobody can observe them any more.
     """
 
     def __init__(self, name: str, on_error: OnError) -> None:
         self.name: str = name
         self.keeps: bool = on_error != "log"
-        """Whether errors are kept to be raised at the end; otherwise what nobody was told of is logged."""
-        # in order; with "log" only those whose generations or runs somebody still has
+        """Whether errors are kept to be raised at the end; otherwise they are logged."""
+        # A dict, because it has an order. With "log" the references are weak: a server's session lives for long,
+        # and must not keep every failed thunk. When the thunk goes, OwnError.__del__ logs its error.
         self._pending: dict[OwnError, None] | weakref.WeakKeyDictionary[OwnError, None] = (
             {} if self.keeps else weakref.WeakKeyDictionary()
         )
 
     def add(self, error: OwnError) -> None:
-        """Somebody has to be told of it."""
+        """Remember an error that nobody has observed."""
         self._pending[error] = None
 
     def discard(self, error: OwnError) -> None:
-        """Somebody was told of it."""
+        """Forget an error: somebody has observed it."""
         self._pending.pop(error, None)
 
     def take(self) -> list[Exception]:
-        """What nobody was told of, once: to be raised. With ``on_error="log"`` it is logged instead."""
+        """Remove and return the errors that nobody has observed; with ``on_error="log"`` they are logged instead."""
         pending = list(self._pending)
         if not self.keeps:
             for one in pending:
                 one.dismiss()
             return []
-        self._pending, self.keeps = weakref.WeakKeyDictionary(), False  # what comes now is logged
+        # The session ends: nobody will raise what comes after this, so from now on errors are logged.
+        self._pending, self.keeps = weakref.WeakKeyDictionary(), False
         return [one.to_raise() for one in pending]
 
 
 class OwnError:
-    """The error of one generation or run, if it fails, and whether somebody has been told of it.
+    """The error of one generation or run, if it fails, and whether somebody has observed it.
 
     Args:
-        unobserved: Where it is kept until somebody is told of it.
-        starts_here: Whether the program starts it now, so that a log can say which line does.
+        unobserved: Where it is remembered until somebody observes it.
+        starts_here: Whether the calling line of the program starts the work, so that the log can name that line.
     """
 
     __slots__ = (
@@ -85,7 +88,7 @@ class OwnError:
     def __init__(self, unobserved: Unobserved, *, starts_here: bool = False) -> None:
         self.error: Exception | None = None
         self.is_pending: bool = False
-        """Whether it has failed, and somebody has to be told of that yet."""
+        """Whether it has failed and nobody has observed that yet."""
         self._unobserved = unobserved
         self._started_at = _line_that_calls() if starts_here and not unobserved.keeps else ""
         self._is_dismissed = False
@@ -93,11 +96,11 @@ class OwnError:
         self._context: BaseException | None = None
 
     def fail(self, error: Exception) -> None:
-        """It has failed. Nobody has to be told of a limit that an enclosing block raises an error for."""
+        """Record the failure. It counts as observed if an enclosing block with limits raises an error for it."""
         assert self.error is None
         self.error, self._traceback, self._context = error, error.__traceback__, error.__context__
         if all(
-            isinstance(one, BudgetExceeded) and one.raised_elsewhere for one in leaves_of(error)
+            isinstance(one, BudgetExceeded) and one.raised_elsewhere for one in leaf_errors(error)
         ):
             return
         if self._is_dismissed:
@@ -107,20 +110,22 @@ class OwnError:
             self._unobserved.add(self)
 
     def to_raise(self) -> Exception:
-        """The error, to be raised: the same each time, and as it was the first time. Somebody is told of it."""
+        """The error, for the caller to raise; it is then observed. It is the same error each time."""
         assert self.error is not None
         self.mark_raised()
+        # Each raise adds frames to the traceback and may set the context. Without this, the tenth waiter would
+        # see the tracebacks of nine others.
         self.error.__context__ = self._context
         return self.error.with_traceback(self._traceback)
 
     def mark_raised(self) -> None:
-        """Somebody has been told of it, if there is an error."""
+        """Mark the error, if there is one, as observed."""
         if self.is_pending:
             self.is_pending = False
             self._unobserved.discard(self)
 
     def dismiss(self) -> None:
-        """Nobody will ask for it: it is logged, now or when it comes, unless somebody was told of it."""
+        """Say that nobody will ask for the error: it is logged now, or when it comes, unless it was observed."""
         self._is_dismissed = True
         if self.is_pending:
             self.mark_raised()
@@ -132,12 +137,13 @@ class OwnError:
         log_unobserved(f"{self._unobserved.name}{started}", [self.error])
 
     def __del__(self) -> None:
+        # Nobody holds the thunk or run any more, so nobody can observe its error.
         if self.is_pending and not self._unobserved.keeps:
             self._log()
 
 
 def log_unobserved(name: str, errors: Iterable[BaseException]) -> None:
-    """Say in the log what cannot be raised any more."""
+    """Log errors that cannot be raised any more."""
     for error in errors:
         log.error("an error in %s that nobody observed", name, exc_info=error)
 

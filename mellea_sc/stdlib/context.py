@@ -1,4 +1,4 @@
-"""The two ways to remember a conversation: not at all, and all of it (or its newest part)."""
+"""The two kinds of context: one that forgets, and one that remembers the conversation or its newest part."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["ChatContext", "Context", "SimpleContext"]
 
 
 class SimpleContext(Context):
-    """Forgets: every request starts anew. Keeps only the last exchange, for validating it."""
+    """A context that forgets: the model sees no earlier turns. It keeps only the last turn, for validators."""
 
     __slots__ = ()
 
@@ -28,16 +28,16 @@ class SimpleContext(Context):
 
 
 class ChatContext(Context):
-    """Remembers what was said, and shows the model all of it or the newest part.
+    """A context that remembers the conversation, and shows the model all of it or its newest part.
 
-    With several limits the narrowest counts. ``max_turns`` and ``max_tokens`` leave out whole turns, so that no
-    answer stands without its question; a system message at the beginning is always shown.
+    If several limits are given, the strictest applies. ``max_turns`` and ``max_tokens`` leave out whole turns, so
+    that every answer has its question. A system message at the beginning is always shown.
 
     Args:
-        window_size: At most so many of the newest items (a question and its answer are two).
-        max_turns: At most so many of the newest turns: what was said until an answer, and the answer.
-        max_tokens: So many of the newest turns as have at most this number of tokens together, the last one
-            whatever it has. Estimated, as limits do it: four characters are one.
+        window_size: The maximum number of newest items (a question and its answer are two).
+        max_turns: The maximum number of newest turns. A turn ends with an answer.
+        max_tokens: The maximum number of tokens of the newest turns together; the last turn is always shown. Tokens
+            are estimated as a quarter of the characters, as for limits.
 
     Raises:
         InvalidOption: a limit is less than 1.
@@ -66,7 +66,7 @@ class ChatContext(Context):
         max_turns: int | None = None,
         max_tokens: int | None = None,
     ) -> Self:
-        """The conversation that these messages are, to go on with.
+        """A context that continues a conversation of messages.
 
         Args:
             messages: In OpenAI's form, ``{"role": "user", "content": "…"}``; a content may also be a list of
@@ -86,7 +86,7 @@ class ChatContext(Context):
         return ctx
 
     def without_items(self) -> Self:
-        """A context with the same limits in which nothing was said."""
+        """An empty context with the same limits."""
         return type(self)(
             window_size=self.window_size, max_turns=self.max_turns, max_tokens=self.max_tokens
         )
@@ -101,7 +101,7 @@ class ChatContext(Context):
         return items[:first] + items[begin:]
 
     def _begin_of_newest(self, items: list[Span], first: int) -> int:
-        """Where the turns begin that are shown; the items before are not, but for the system's."""
+        """The index of the first item that is shown, apart from the system message."""
         begin, turns, tokens = len(items), 0, 0
         for index in range(len(items) - 1, first - 1, -1):
             tokens += _tokens_of(items[index])
@@ -122,7 +122,7 @@ def _limit(name: str, value: int | None) -> int | None:
 
 
 def _tokens_of(item: Span) -> int:
-    # One that is still being generated is seen again when it is there.
+    # A thunk that is still being generated counts as nothing now; it is counted when the next turn asks again.
     return (
         0 if isinstance(item, Thunk) and not item.is_computed() else estimated_tokens(text_of(item))
     )

@@ -1,4 +1,4 @@
-"""What ``format=`` becomes where a program gives it: something that answers are held against."""
+"""Turns the argument ``format=`` into a format that answers are validated against."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def checked(format: Format | None) -> Format | None:
     schema = schema_of(format)
     if schema is None or isinstance(format, type | CheckedSchema):
         return format
-    # loaded where it is needed: it takes as long as all the rest of a session
+    # imported late: loading it takes as long as everything else that a session does
     from mellea_sc.stdlib.requirements.json.schema import misfits_with
 
     return CheckedSchema(schema, misfits_with(schema))

@@ -1,4 +1,4 @@
-"""Checking what a model is asked, beside its answer."""
+"""Validates preconditions on the input, at the same time as the answer is generated."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ async def answer_if_met(
     timeout: float = math.inf,
     judge_began: Callable[[ModelOutputThunk], None] | None = None,
 ) -> None:
-    """Answer, and check the preconditions at the same time.
+    """Generate the answer, and validate the preconditions at the same time.
 
-    The answer may be complete before they are judged: whoever gives it holds it until ``met`` is called.
+    The answer may be complete before the preconditions are validated. It must not be shown before ``met`` is called.
 
     Args:
-        question: What is asked.
+        question: The arguments of the call.
         ctx: The conversation before it.
-        judges: Where preconditions are judged that ask a model.
-        answer: Gives the answer.
-        judged: Called with their verdicts, in their order.
-        met: Called after that if all of them are met.
-        timeout: Seconds for each, unless it has a timeout of its own.
+        judges: The nursery for preconditions that ask a model.
+        answer: Generates the answer.
+        judged: Called with the verdicts, in the order of the preconditions.
+        met: Called after that, if all preconditions are met.
+        timeout: Seconds that each precondition may take, unless it has its own timeout.
         judge_began: Called with each generation of a judge.
 
     Raises:
@@ -57,7 +57,7 @@ async def answer_if_met(
         with stray_cancellation_as("a precondition"):
             await (
                 anyio.lowlevel.checkpoint()
-            )  # the request is on its way first: a check costs it no time
+            )  # the answer's request is sent before a validator can block this thread
             async with opened_scope(judges, started=judge_began) as backend:
                 verdicts = await check_input(
                     question.preconditions, question.action, backend, ctx, timeout=timeout

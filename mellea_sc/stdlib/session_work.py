@@ -11,7 +11,7 @@ from mellea_sc.core.backend import Backend, ChatMessage, CheckedSchema, Format
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
-from mellea_sc.core.prompt import beginning_of, messages_for, not_yet_read
+from mellea_sc.core.prompt import answer_prefix_of, messages_for, not_yet_read
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import (
     Requirement,
@@ -155,7 +155,7 @@ async def _ask(
     """Ask once."""
     action, format = question.action, question.format
     request = await request_for(nursery, action, ctx, format, question.model_options)
-    beginning = beginning_of(action, prefills=nursery.backend.prefills)
+    beginning = answer_prefix_of(action, prefills=nursery.backend.prefills)
     thunk.generation = await pump(nursery, request, sink, beginning)
     read_meaning(thunk, sink.text, action, format)
     thunk.sampling = _single(question, ctx, thunk)

@@ -265,7 +265,7 @@ async def test_two_processes_at_once_both_end_well(
         def __contains__(self, _: object) -> bool:
             return False
 
-    monkeypatch.setattr(weights_module, "_on_their_way", Nobody())
+    monkeypatch.setattr(weights_module, "_being_fetched", Nobody())
     paths: list[Path] = []
 
     async def other_process() -> None:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from mellea_sc import BacktrackStrategy, Delta, Instruction, simple_validate, start_session
 from mellea_sc.backends.ollama import OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
+from mellea_sc.core.answer_prefix import AnswerPrefix, EchoFilter
 from mellea_sc.core.backend import ChatMessage, GenerationRequest
-from mellea_sc.core.beginnings import Beginning, Echo
 from mellea_sc.core.requirement import PartialValidationResult, Requirement
 from mellea_sc.testing import ScriptedBackend
 from mellea_sc.testing.server import Answer, ModelServer
@@ -24,7 +24,7 @@ class Asked(ScriptedBackend):
     prefills = False
 
 
-def fed(one: Echo | Beginning, pieces: list[str]) -> str:
+def fed(one: EchoFilter | AnswerPrefix, pieces: list[str]) -> str:
     return "".join([*map(one.feed, pieces), one.end()])
 
 
@@ -36,8 +36,8 @@ def test_what_an_echo_gives_never_depends_on_the_cuts(
     beginning: str, after: str, pieces: list[str]
 ) -> None:
     for text in (beginning + after, after, "".join(pieces)):
-        whole = fed(Echo(beginning), [text])
-        assert fed(Echo(beginning), list(text)) == whole
+        whole = fed(EchoFilter(beginning), [text])
+        assert fed(EchoFilter(beginning), list(text)) == whole
         assert text.endswith(whole)
 
 
@@ -56,14 +56,14 @@ def test_what_an_echo_gives_never_depends_on_the_cuts(
 def test_a_beginning_that_is_repeated_is_taken_out(
     answer: str, rest: str, heard: bool | None
 ) -> None:
-    echo = Echo(BEGUN)
+    echo = EchoFilter(BEGUN)
     assert fed(echo, list(answer)) == rest
-    assert echo.was_heard is heard
+    assert echo.found is heard
 
 
 def test_a_long_beginning_costs_what_its_length_does() -> None:
     beginning = "word " * 40_000
-    echo = Echo(beginning)
+    echo = EchoFilter(beginning)
     assert fed(echo, [*beginning, "!"]) == " !"
 
 
@@ -87,7 +87,7 @@ def test_a_long_beginning_costs_what_its_length_does() -> None:
 def test_an_answer_is_its_beginning_and_what_the_model_adds(
     shown: str, said: str, asked: bool, answer: str
 ) -> None:
-    assert fed(Beginning(shown, shown, asked=asked), list(said)) == answer
+    assert fed(AnswerPrefix(shown, shown, asked=asked), list(said)) == answer
 
 
 # --- generations -----------------------------------------------------------------------------

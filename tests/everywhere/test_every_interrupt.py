@@ -157,14 +157,14 @@ def test_interrupted_anywhere_an_error_that_nobody_observed_is_shown_once(
                 raised.extend(str(error) for error in group.exceptions)
         return interrupt
 
-    def leaves_of(error: BaseException) -> list[BaseException]:
+    def leaf_errors(error: BaseException) -> list[BaseException]:
         if isinstance(error, BaseExceptionGroup):
-            return [leaf for inner in error.exceptions for leaf in leaves_of(inner)]
+            return [leaf for inner in error.exceptions for leaf in leaf_errors(inner)]
         return [error]
 
     def no_error_is_lost() -> None:
         told = [entry.exc_info[1] for entry in caplog.records if entry.exc_info]
-        logged = [str(leaf) for error in told if error is not None for leaf in leaves_of(error)]
+        logged = [str(leaf) for error in told if error is not None for leaf in leaf_errors(error)]
         failed = [thunk for thunk in thunks if thunk.error is not None]
         assert raised + logged == ["forgotten"] * len(failed)
         thunks.clear()

@@ -125,7 +125,7 @@ async def test_waiting_that_was_cancelled_leaves_nothing_behind() -> None:
                 await wait_for_all_mots(thunks)
             assert scope.cancelled_caught
         assert thunks[1].producer is not None
-        assert thunks[1].producer.on_ended == []
+        assert thunks[1].producer.ended_callbacks == []
 
 
 async def test_a_failure_that_comes_with_a_cancellation_is_not_lost() -> None:

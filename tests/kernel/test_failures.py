@@ -26,7 +26,13 @@ from mellea_sc import (
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Context
 from mellea_sc.core.requirement import ValidationResult
-from mellea_sc.runtime.failures import failure_of, leaves_of, sole_error, task_group, tidied
+from mellea_sc.runtime.failures import (
+    failure_of,
+    leaf_errors,
+    sole_error,
+    task_group,
+    without_internals,
+)
 from mellea_sc.runtime.loops.current import running_task
 from mellea_sc.runtime.pacing import Slots, Valves
 from mellea_sc.stdlib.session import MelleaSession
@@ -268,15 +274,15 @@ async def test_sole_error_leaves_no_group_behind() -> None:
 async def test_a_cycle_of_groups_is_cut() -> None:
     error = ValueError("a")
     error.__context__ = ExceptionGroup("of a task group", [error])
-    assert chain_of(tidied(error)) == [error]
+    assert chain_of(without_internals(error)) == [error]
 
 
 async def test_what_is_suppressed_is_forgotten_and_a_cause_is_not() -> None:
     hidden, shown = ValueError("hidden"), ValueError("shown")
     hidden.__context__, hidden.__suppress_context__ = KeyError(), True
     shown.__cause__ = cause = KeyError()
-    assert chain_of(tidied(hidden)) == [hidden]
-    assert chain_of(tidied(shown)) == [shown, cause]
+    assert chain_of(without_internals(hidden)) == [hidden]
+    assert chain_of(without_internals(shown)) == [shown, cause]
 
 
 async def test_a_cancellation_is_kept_in_no_error() -> None:
@@ -291,7 +297,7 @@ async def test_a_cancellation_is_kept_in_no_error() -> None:
                 raise errors[0]
     (error,) = errors
     assert error.__context__ is not None
-    assert chain_of(tidied(error)) == [error]
+    assert chain_of(without_internals(error)) == [error]
 
 
 async def test_a_group_with_cancellations_fails_by_its_errors() -> None:
@@ -306,7 +312,7 @@ async def test_a_group_with_cancellations_fails_by_its_errors() -> None:
     group = BaseExceptionGroup("both", [kept.pop(), ValueError("a")])
     failure = failure_of(group, "it", running_task())
     assert isinstance(failure, ExceptionGroup)
-    assert [str(one) for one in leaves_of(failure)] == ["a"]
+    assert [str(one) for one in leaf_errors(failure)] == ["a"]
 
 
 async def test_who_is_closed_from_outside_does_not_fail() -> None:

@@ -11,7 +11,7 @@ from mellea_sc import Requirement, SimpleContext, StreamChunkingResult, start_se
 from mellea_sc.core.backend import Backend
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.chunking import resolve_chunking
-from mellea_sc.stdlib.requirements.watching import Piece
+from mellea_sc.stdlib.requirements.scanned import Piece
 from mellea_sc.testing import ScriptedBackend
 
 

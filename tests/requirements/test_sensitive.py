@@ -19,8 +19,8 @@ from mellea_sc import (
     PartialValidationResult,
     Requirement,
 )
+from mellea_sc.stdlib.requirements.scanned import Found, WindowScanner
 from mellea_sc.stdlib.requirements.sensitive import PIIKind
-from mellea_sc.stdlib.requirements.watching import Found, WindowWatch
 from mellea_sc.testing import run_virtual
 from mellea_sc.testing.strategies import cuts
 
@@ -359,7 +359,7 @@ def test_the_work_on_a_match_without_an_end_does_not_grow() -> None:
         match = re.compile(r"key=\w+").match(text, at, end)
         return match and Found(match.end(), PartialValidationResult("fail"))
 
-    watch = WindowWatch(find, 12)
+    watch = WindowScanner(find, 12)
     watch.feed("key=")
     for _ in range(30_000):
         watch.feed("abcd")

@@ -36,7 +36,7 @@ from mellea_sc import (
     wait_for_all_mots,
 )
 from mellea_sc.core.backend import Backend
-from mellea_sc.runtime.failures import leaves_of
+from mellea_sc.runtime.failures import leaf_errors
 from mellea_sc.stdlib.components import Instruction
 from mellea_sc.stdlib.context import SimpleContext
 from mellea_sc.stdlib.session import MelleaSession
@@ -88,7 +88,7 @@ async def test_1_4_an_error_that_waits_while_its_thunk_is_cancelled_is_the_thunk
         thunk.cancel("enough")
         with pytest.raises((Down, ExceptionGroup)) as caught:
             await thunk
-    leaves = leaves_of(caught.value)
+    leaves = leaf_errors(caught.value)
     assert {type(one) for one in leaves} == {Down}
     assert len(leaves) == (2 if isinstance(strategy, RacingStrategy) else 1)
     assert not thunk.cancelled
@@ -103,7 +103,7 @@ async def test_1_4_an_error_that_waits_while_its_session_is_cancelled_is_raised_
             await m.ainstruct("?", requirements=[Slow()])
             await anyio.sleep(1)
             m.cancel()
-    assert [type(one) for one in leaves_of(caught.value)] == [Down]
+    assert [type(one) for one in leaf_errors(caught.value)] == [Down]
 
 
 async def test_1_4_errors_that_wait_while_another_attempt_ends_the_call_are_raised_with_its_own() -> (
@@ -114,7 +114,7 @@ async def test_1_4_errors_that_wait_while_another_attempt_ends_the_call_are_rais
         thunk = await m.ainstruct("?", requirements=[Slow()], strategy=RacingStrategy(2))
         with pytest.raises(ExceptionGroup) as caught:
             await thunk
-    assert sorted(str(one) for one in leaves_of(caught.value)) == ["first", "second"]
+    assert sorted(str(one) for one in leaf_errors(caught.value)) == ["first", "second"]
 
 
 async def test_1_4_an_error_that_waits_while_a_precondition_fails_is_raised_with_it() -> None:
@@ -131,7 +131,7 @@ async def test_1_4_an_error_that_waits_while_a_precondition_fails_is_raised_with
         with pytest.raises(ExceptionGroup) as of_stream:
             await result.acomplete()
     for caught in (of_thunk, of_stream):
-        assert {type(one) for one in leaves_of(caught.value)} == {Down, PreconditionFailed}
+        assert {type(one) for one in leaf_errors(caught.value)} == {Down, PreconditionFailed}
 
 
 async def test_1_4_an_error_of_connections_that_nobody_waits_for_any_more_is_raised() -> None:
@@ -146,7 +146,7 @@ async def test_1_4_an_error_of_connections_that_nobody_waits_for_any_more_is_rai
         async with start_session(backend=Unreachable()) as m:
             (await m.ainstruct("?")).cancel()
             await anyio.sleep(2)
-    assert [str(one) for one in leaves_of(caught.value)] == ["no way there"]
+    assert [str(one) for one in leaf_errors(caught.value)] == ["no way there"]
 
 
 async def test_1_4_an_error_of_a_validation_whose_caller_is_cancelled_with_the_session_is_raised() -> (
@@ -166,7 +166,7 @@ async def test_1_4_an_error_of_a_validation_whose_caller_is_cancelled_with_the_s
             await anyio.wait_all_tasks_blocked()
             scope.cancel()
             await anyio.sleep_forever()
-    assert [str(one) for one in leaves_of(caught.value)] == ["while cancelled"]
+    assert [str(one) for one in leaf_errors(caught.value)] == ["while cancelled"]
 
 
 # --- who has waited, and who has cancelled -----------------------------------------------------------------

@@ -17,7 +17,7 @@ from mellea_sc import (
     stream_with_chunking,
 )
 from mellea_sc.runtime.adopted import AdoptedNursery
-from mellea_sc.runtime.failures import leaves_of, sole_error
+from mellea_sc.runtime.failures import leaf_errors, sole_error
 from mellea_sc.runtime.loops.current import clock, current_loop, running_loop
 from mellea_sc.runtime.nursery import (
     Nursery,
@@ -220,7 +220,7 @@ def test_the_leaves_of_a_group_are_each_there_once_and_in_order() -> None:
     group = BaseExceptionGroup("", [a, BaseExceptionGroup("", [b, a]), c])
 
     async def leaves() -> list[BaseException]:
-        return leaves_of(group)
+        return leaf_errors(group)
 
     assert anyio.run(leaves) == [a, b, c]
 

@@ -31,7 +31,7 @@ from mellea_sc.core.errors import (
     ValidatorTimeout,
 )
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
-from mellea_sc.runtime.failures import leaves_of
+from mellea_sc.runtime.failures import leaf_errors
 from mellea_sc.stdlib.chunking import SentenceChunker, WordChunker
 from mellea_sc.stdlib.session import start_session
 from mellea_sc.stdlib.stream.events import ErrorEvent
@@ -260,8 +260,8 @@ async def test_1_4_errors_in_the_cleanup_of_a_cancelled_run_are_not_lost(
         told = record.exc_info[1] if record.exc_info else None
         assert how == "result"
     assert told is not None
-    assert len(leaves_of(told)) == lanes
-    assert all(isinstance(one, LookupError) for one in leaves_of(told))
+    assert len(leaf_errors(told)) == lanes
+    assert all(isinstance(one, LookupError) for one in leaf_errors(told))
     assert kinds(await read_events(result))[-1] == "Completed"
     assert not result.completed
 

@@ -1,12 +1,12 @@
 """Run as a script on Linux: ties the process to a pipe, then becomes the command it is given.
 
 Standard input is a pipe whose other end only the parent holds, and into which nothing is ever
-written. The kernel is told to kill our process group when something happens to that pipe, and
-the one thing that can happen is that its other end is closed: the parent has ended, in whatever
-way. No code of the command has to run for that, so it also holds while a library keeps the
-interpreter locked. The settings belong to the open pipe, and outlive the change of program.
+written. The kernel is asked to send SIGKILL to our process group when something happens to that pipe, and
+the only thing that can happen is that its other end is closed: the parent has ended, in whatever
+way. No code of the command has to run for that, so it also works while a library holds the
+interpreter's lock. The settings belong to the open pipe, and so survive ``exec``.
 
-Imported by nobody.
+Not imported by any module.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main(command: list[str]) -> None:
     fcntl.fcntl(0, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | fcntl.FASYNC)
     if select.select([0], [], [], 0)[0]:
-        sys.exit(1)  # the parent was gone before the pipe was watched
+        sys.exit(1)  # the parent had ended before the signal was set up
     os.execv(command[0], command)
 
 

@@ -18,28 +18,28 @@ from pathlib import Path
 from typing import Any
 
 SLOTS = 4
-"""Generations at a time. More of them would not make more tokens of the same processors: they are
-there so that a judge's short answer does not wait behind a long story."""
+"""Generations at the same time. More of them do not give more tokens per second on the same processors; they are
+there so that a judge's short answer does not wait behind a long one."""
 SLOT_CONTEXT = 4096
-"""Tokens of prompt and answer, for each slot. Slots do not share theirs: where they do, one request that
-grows too long ends all the others with an error."""
+"""Tokens of prompt and answer, for each slot. Slots do not share a context: if they did, one request that grows too
+long would end all the others with an error."""
 BATCH = 32
-"""Tokens of a prompt that are read at a time. A cancelled request is noticed between two batches."""
+"""Tokens of a prompt per batch. A cancelled request is noticed only between two batches."""
 CONNECTIONS = 64
-"""Requests that may be open, waiting ones included; each has a thread of the server's."""
+"""Requests that may be open, waiting ones included; the server has a thread for each."""
 
 
 def main(directory: Path) -> None:
     """Serve what the directory's ``config`` says."""
     config = json.loads((directory / "config").read_text(encoding="utf-8"))
     try:
-        xllamacpp: Any = importlib.import_module("xllamacpp")  # which has no types
+        xllamacpp: Any = importlib.import_module("xllamacpp")  # it has no type information
     except ImportError as error:
         report(directory, error="import", message=str(error))
         return
     try:
         server = xllamacpp.Server(parameters(xllamacpp.CommonParams(), config))
-    except Exception as error:  # noqa: BLE001  # whatever it is, the parent is the one to tell
+    except Exception as error:  # noqa: BLE001  # whatever it is, it must be reported to the parent
         report(directory, error="load", message=str(error))
         return
     handle_end_of_input_ourselves()
@@ -47,7 +47,7 @@ def main(directory: Path) -> None:
     while os.read(0, 1):
         pass
     shutil.rmtree(directory, ignore_errors=True)
-    os._exit(0)  # the server's threads need not finish what nobody will read
+    os._exit(0)  # without waiting for the server's threads: nobody reads their answers any more
 
 
 def parameters(p: Any, config: dict[str, str]) -> Any:
@@ -56,8 +56,8 @@ def parameters(p: Any, config: dict[str, str]) -> Any:
     p.hostnames = [config["host"]]
     p.port = 0
     p.api_keys = [config["key"]]
-    # One more thread than there are processors makes it many times slower, so one of them is left
-    # to everybody else.
+    # With more busy threads than processors it becomes many times slower. So one processor is left for
+    # everything else on the machine.
     threads = max(1, usable_cpus() - 1)
     p.cpuparams.n_threads = threads
     p.cpuparams_batch.n_threads = threads
@@ -68,7 +68,7 @@ def parameters(p: Any, config: dict[str, str]) -> Any:
     p.n_batch = p.n_ubatch = BATCH
     p.fit_params = False
     p.warmup = False
-    # By default gigabytes of memory are used to keep what was said in earlier conversations.
+    # By default gigabytes of memory are used as a cache of earlier conversations.
     p.cache_ram_mib = 0
     p.ui = False
     p.offline = True
@@ -77,7 +77,7 @@ def parameters(p: Any, config: dict[str, str]) -> Any:
 
 
 def usable_cpus() -> int:
-    """The processors that this process may use: of the machine, by its affinity and its container's quota."""
+    """The number of processors that this process may use, by its affinity and its container's quota."""
     try:
         cpus = len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux
@@ -90,7 +90,7 @@ def usable_cpus() -> int:
 
 
 def handle_end_of_input_ourselves() -> None:
-    """End in good order from now on, where until now the kernel would have killed us."""
+    """Turn off the signal of the lifeline: from now on, the end of the input ends this process in good order."""
     if sys.platform == "linux":
         import fcntl
 
@@ -98,7 +98,7 @@ def handle_end_of_input_ourselves() -> None:
 
 
 def report(directory: Path, **facts: str) -> None:
-    """Tell the parent, which never sees half of it."""
+    """Write the report for the parent; atomically, so that it never sees a part of it."""
     draft = directory / "report.draft"
     draft.write_text(json.dumps(facts), encoding="utf-8")
     draft.replace(directory / "report")

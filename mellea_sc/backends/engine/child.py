@@ -1,13 +1,13 @@
-"""Child processes that do not outlive this one, whichever way it ends.
+"""Child processes that end when this process ends, in whichever way.
 
-A child gets the reading end of a pipe as its standard input: the *lifeline*. We hold the other end
-and never write to it, so that it closes when this process ends, by a signal, a crash or the power of
-``SIGKILL`` too. On Linux the kernel then kills the child (see ``_lifeline.py``); elsewhere the
-command itself has to read its standard input and end with it. A session of its own keeps a
-terminal's Ctrl-C from the child: what happens to it is for us to decide.
+A child gets the reading end of a pipe as its standard input: the *lifeline*. This process holds the other end
+and never writes to it. So the pipe closes when this process ends, also by a crash or ``SIGKILL``. On Linux the
+kernel then kills the child (see ``_lifeline.py``); elsewhere the command itself has to read its standard input and
+exit at its end. The child runs in its own process session, so that a terminal's Ctrl-C does not reach it: only
+this process decides when it ends.
 
-Nothing here belongs to an event loop or needs a thread: a child is looked at, not waited for, so
-that any loop in any thread may share it.
+Nothing here belongs to an event loop or needs a thread. A child is polled, not awaited, so that any loop in any
+thread can share it.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Child:
         return self._process.poll() is not None
 
     def how_it_ended(self) -> str:
-        """The exit status or the signal, in words."""
+        """The exit status or the signal, as text."""
         status = self._process.poll()
         if status is None:
             return "it is still running"
@@ -87,7 +87,7 @@ class Child:
         return f"killed by signal {-status}"
 
     def last_words(self) -> str:
-        """The end of what it wrote to its standard error; empty when there is nothing."""
+        """The last lines of its standard error; may be empty."""
         try:
             with (self.directory / "stderr").open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_WORDS))
@@ -96,7 +96,7 @@ class Child:
             return ""
 
     def kill(self) -> None:
-        """Kill the process and those it has started; it is gone a moment later."""
+        """Kill the process and the processes that it has started, without waiting for their end."""
         if not self._is_ours or self.has_ended():
             return
         if sys.platform == "win32":
@@ -106,7 +106,7 @@ class Child:
                 os.killpg(self.pid, signal.SIGKILL)
 
     async def wait(self, timeout: float) -> None:
-        """Wait until the process is gone, at most so many seconds."""
+        """Wait until the process has ended, for at most ``timeout`` seconds."""
         with anyio.move_on_after(timeout):
             while not self.has_ended():  # noqa: ASYNC110  # an event would belong to one event loop
                 await anyio.sleep(0.002)
@@ -122,7 +122,7 @@ class Child:
         self._forget()
 
     def close(self) -> None:
-        """What :meth:`aclose` does, when there is no event loop any more."""
+        """The same as :meth:`aclose`, for when there is no event loop any more."""
         self.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(REAP_TIMEOUT)
@@ -139,7 +139,7 @@ class Child:
             self._process.stdin.close()
 
     def disown(self) -> None:
-        """Let go of it, unharmed: this process is a fork of the one whose child it is."""
+        """Drop it without killing it: this process is a fork, and the child belongs to its parent."""
         self._is_ours = False
         self._drop_lifeline()
 
@@ -164,7 +164,8 @@ def _close_all() -> None:
 
 
 def _disown_all() -> None:
-    # A fork inherits the lifelines, and would keep the children alive after their parent's end.
+    # A fork inherits the writing ends of the lifelines: open, they would keep the children alive after their
+    # parent's end.
     for child in tuple(_living):
         child.disown()
     _living.clear()

@@ -1,13 +1,12 @@
-"""The embedded engine's process: started once, shared by everybody in this process, stopped by the last.
+"""The process of the embedded engine: shared by all sessions in this process, with a reference count.
 
-Who needs the engine holds a *lease*. The first lease starts the process, the last one to end kills it
-and waits until it is gone; nothing is kept warm for later. Sessions of several event loops and
-threads may share an engine: what they share is a child process and a count, behind a lock that is
-held only for moments, and each of them looks for itself whether the engine is ready. So nobody
-starts it on behalf of the others, and a cancelled start concerns nobody but the one who is
-cancelled.
+Whoever needs the engine holds a *lease*. The first lease starts the process. The last one to end kills it and
+waits until it has ended; no engine is kept for later. Sessions in several event loops and threads may share an
+engine. They share only a child process and a count, under a lock that is never held while waiting, and each of
+them polls whether the engine is ready. So no task starts the engine on behalf of others, and the cancellation of
+one caller does not affect the others.
 
-An engine that died is told to those whose requests it took along; the next request starts another.
+If an engine dies, the requests that it was serving raise an error, and the next request starts another one.
 """
 
 from __future__ import annotations
@@ -36,14 +35,14 @@ from mellea_sc.core.errors import BackendError, EngineError, MissingExtra
 __all__ = ["Engine", "EngineSpec", "Lease", "lease", "require_engine"]
 
 START_TIMEOUT: Final = 60.0
-"""Seconds in which a small model has to be loaded."""
+"""Seconds that loading a small model may take."""
 LOADING_SPEED: Final = 20e6
-"""Bytes per second at which a large one has to be, at least."""
+"""Bytes per second, at least, at which a large model must be loaded."""
 _LOOK_EVERY: Final = 0.01
 _SOCKET_PATH_LIMIT: Final = 100
-"""Bytes of a unix socket's path that every system can take."""
+"""The length of a unix socket's path that every system accepts."""
 _NOTICE_DEATH: Final = 0.5
-"""Seconds between a lost connection and the end of the process that it was to."""
+"""Seconds that a process may take to end after its connections are lost."""
 
 
 def require_engine() -> None:
@@ -59,13 +58,13 @@ def require_engine() -> None:
 
 
 def _default_command() -> tuple[str, ...]:
-    # By its path and without the current directory in sys.path: nothing of the library is imported.
+    # Run by its path, and without the current directory in sys.path, so that importing the package is avoided.
     return (sys.executable, "-P", str(Path(__file__).with_name("_main.py")))
 
 
 @attrs.frozen
 class EngineSpec:
-    """Which engine: those who ask for the same share one.
+    """What identifies an engine: leases with equal specs share one.
 
     Args:
         model: Absolute path of the GGUF file.
@@ -77,10 +76,10 @@ class EngineSpec:
 
 
 class Engine:
-    """One process that serves a model, or is about to.
+    """One process that serves a model, or is starting.
 
     Args:
-        spec: What to start.
+        spec: The model and the command.
 
     Raises:
         EngineError: the process cannot be started.
@@ -101,7 +100,7 @@ class Engine:
         except OSError as error:
             raise EngineError(f"the engine cannot be started: {error}") from error
         self._deadline: Final = time.monotonic() + self._limit
-        path = directory / "engine.sock"  # it takes the name of a socket to be one by this ending
+        path = directory / "engine.sock"  # the server recognises a socket by this ending
         self.uds: Final = str(path) if _can_be_socket(path) else None
         try:
             config = {"model": str(spec.model), "host": self.uds or "127.0.0.1", "key": self.key}
@@ -112,40 +111,41 @@ class Engine:
             raise EngineError(f"the engine cannot be started: {error}") from error
 
     def is_dead(self) -> bool:
-        """Whether it serves nobody any more."""
+        """Whether it has failed or ended."""
         return self._failure is not None or self.child.has_ended()
 
     async def ready(self) -> None:
-        """Wait until it can be asked.
+        """Wait until it accepts requests.
 
         Raises:
             EngineError: it did not start, or died.
 
-        Cancellation: the engine is none the wiser.
+        Cancellation: the engine is not affected.
         """
         while not self._look():  # noqa: ASYNC110  # an event would belong to one event loop
             await anyio.sleep(_LOOK_EVERY)
 
     async def check(self, error: BackendError) -> None:
-        """Raise what is behind a lost connection, if it is the engine's death.
+        """After a lost connection: raise an error if the cause is that the engine has died.
 
         Raises:
             EngineError: from the error given.
         """
         await self.child.wait(_NOTICE_DEATH)
         if self.child.has_ended():
-            raise EngineError(self._epitaph("the embedded engine died")) from error
+            raise EngineError(self._death_message("the embedded engine died")) from error
 
     def _look(self) -> bool:
         if self._is_ready and not self.child.has_ended():
             return True
         if self._failure is None:
-            ended = self.child.has_ended()  # before the report: one that is made is always seen
+            # asked before the report is read: a report that was written before the end is then always seen
+            ended = self.child.has_ended()
             report = _read_report(self.child.directory)
             if "error" in report:
                 self._failure = self._why_not_started(report)
             elif ended:
-                self._failure = self._epitaph(
+                self._failure = self._death_message(
                     "the embedded engine died"
                     if self._is_ready
                     else "the embedded engine did not start"
@@ -164,7 +164,7 @@ class Engine:
                 return False
         raise EngineError(self._failure)
 
-    def _epitaph(self, what: str) -> str:
+    def _death_message(self, what: str) -> str:
         words = self.child.last_words()
         return f"{what} ({self.child.how_it_ended()})" + (f"; it said:\n{words}" if words else "")
 
@@ -208,12 +208,12 @@ class Lease:
         self._engine: Engine | None = None
 
     async def engine(self) -> Engine:
-        """The engine, ready; another one if the last has died.
+        """The engine, ready for requests; a new one if the last one has died.
 
         Raises:
             EngineError: it does not start.
 
-        Cancellation: an engine that is starting is stopped with the lease, if nobody else needs it.
+        Cancellation: an engine that is still starting is stopped when the lease ends, unless others need it.
         """
         gone = None
         if self._engine is None or self._engine.is_dead():
@@ -236,7 +236,7 @@ class Lease:
 
 @asynccontextmanager
 async def lease(spec: EngineSpec) -> AsyncGenerator[Lease]:
-    """A block within which there is an engine; it is running when the block begins.
+    """A block with an engine, which is ready when the block is entered.
 
     Raises:
         EngineError: it does not start.

@@ -1,4 +1,4 @@
-"""Where a model's server is: addresses as people write them, keys, and what must stay secret of both."""
+"""The address of a model's server: URLs as people write them, keys, and the secrets in both."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @attrs.frozen
 class Address:
-    """Where a server is and how to be let in.
+    """The address of a server, and the credentials for it.
 
     Args:
         url: The base URL, without user, password, query and trailing slash.
-        authorization: The header's value, where one is needed.
-        secrets: What must not be shown.
-        uds: Path of the unix socket to go through, if any.
-        headers: Those of the caller's, by their names in lower case.
-        query: What stands behind the path of every request, ``api-version=…`` for example.
+        authorization: The value of the ``Authorization`` header, if one is needed.
+        secrets: Texts that must not be shown.
+        uds: The path of a unix socket to connect to instead, if any.
+        headers: The caller's headers, by their names in lower case.
+        query: The query of every request's URL, for example ``api-version=…``.
     """
 
     url: str
@@ -53,16 +53,16 @@ class Address:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is on this machine, so that a proxy must have no part in it."""
+        """Whether the server is on this machine, so that no proxy must be used."""
         return self.uds is not None or is_this_machine(self.host)
 
     @property
     def is_encrypted(self) -> bool:
-        """Whether TLS is spoken there."""
+        """Whether the server uses TLS."""
         return self.url.startswith("https:")
 
     def at(self, path: str) -> str:
-        """The URL of a path below it, as it is sent: ASCII alone, without a port that goes without saying.
+        """The URL of a path below the address, as it is sent: only ASCII, without a default port.
 
         Raises:
             ValueError: the host has characters that no host can have.
@@ -74,7 +74,7 @@ class Address:
         return f"{parts.scheme}://{host}{port}{quote(parts.path + path, safe=_SAFE)}{query}"
 
     def sent_headers(self) -> dict[str, str]:
-        """The headers that let a request in, and those that the caller wants."""
+        """The caller's headers and, if needed, ``Authorization``."""
         headers = {name: secret.value for name, secret in self.headers.items()}
         if self.authorization is not None:
             headers["authorization"] = self.authorization.value
@@ -86,7 +86,7 @@ class Address:
 
 _PORTS: Final = {"http": 80, "https": 443}
 _SAFE: Final = "!$%&'()*+,/:;=?@[]^`{|}~\\"
-"""What stands in a path or a query as it was written, percent signs included."""
+"""Characters that stay unquoted in a path or a query; with the percent sign, because it is quoted already."""
 
 
 def _ascii_host(host: str) -> str:
@@ -112,11 +112,11 @@ def parse_address(
 
     Args:
         url: ``http://host:port/path`` or ``https://…``; may hold ``user:password@`` and a query.
-        api_key: A key given for this server; wins over what the URL and the headers hold.
-        default_key: A key from the environment; used when there is no other.
-        uds: Path of the unix socket to go through.
-        headers: To be sent with every request. Their values are secrets.
-        what: What the URL is called, for people.
+        api_key: A key given for this server; has priority over the URL and the headers.
+        default_key: A key from the environment; used if there is no other.
+        uds: The path of a unix socket to connect to instead.
+        headers: Headers for every request. Their values are secrets.
+        what: A name of the URL, for error messages.
 
     Raises:
         InvalidOption: it is not such a URL, or a key or header that cannot be sent.
@@ -127,7 +127,7 @@ def parse_address(
     except ValueError:  # the port, or the brackets of an IPv6 address
         parts, valid = urlsplit(""), False
     if not valid or parts.fragment or not (parts.query.isascii() and parts.query.isprintable()):
-        # A password or a key may be anywhere in it.
+        # Not quoted in full: a password or a key may be anywhere in it.
         shown = "this one" if "@" in url or "?" in url else repr(url)
         raise InvalidOption(f"{what} must be like http://host:port/path, not {shown}")
     authority, _, host_and_port = parts.netloc.rpartition("@")
@@ -149,7 +149,7 @@ def parse_address(
 
 
 def _usual_spelling(host_and_port: str) -> str:
-    """The same place, its host written so that every resolver and client knows it."""
+    """The same host and port, the host in a spelling that every resolver and client understands."""
     host, colon, port = host_and_port.partition(":")
     if host.lower() == "localhost.":
         host = "localhost"
@@ -162,7 +162,7 @@ def _usual_spelling(host_and_port: str) -> str:
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether a host is this machine by any of its spellings: loopback, or the address of no host in particular."""
+    """Whether a host is this machine, in any spelling: a loopback address, or an unspecified one (``0.0.0.0``)."""
     host = host.lower().removesuffix(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -171,10 +171,10 @@ def is_this_machine(host: str) -> bool:
 
 
 def ip_of(host: str) -> IPAddress | None:
-    """The IP address that a host stands for; ``None``: it is a name.
+    """The IP address that a host is written as; ``None``: it is a name.
 
-    Resolvers know more forms than the usual one (``127.1``, ``2130706433``), and an IPv4 address may be
-    written as one of IPv6.
+    Resolvers accept more forms than the usual one (``127.1``, ``2130706433``), and an IPv4 address may be written as
+    an IPv6 address.
     """
     try:
         ip = ipaddress.ip_address(host.strip("[]"))
@@ -194,7 +194,7 @@ _NUMBERS: Final = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}
 # --- keys and headers ------------------------------------------------------------------------
 
 _KEY_HEADERS: Final = {"api-key", "x-api-key", "x-goog-api-key"}
-"""With one of them, a key from the environment is not sent: it is another server's."""
+"""Headers that carry a key. With one of them a key from the environment is not sent: it is for another server."""
 _OURS: Final = {
     "accept-encoding",
     "connection",
@@ -206,9 +206,9 @@ _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 
 
 def user_secrets(authority: str) -> list[Secret]:
-    """What must not be shown of a URL's user and password; the last one is the token made of both.
+    """The secrets in a URL's user and password; the last one is the Basic token made of both.
 
-    The user is a secret too: services take a token in its place, with any password or none.
+    The user is a secret too: some services accept a token in its place.
     """
     user, _, password = authority.partition(":")
     pair = f"{unquote(user)}:{unquote(password)}"
@@ -217,7 +217,7 @@ def user_secrets(authority: str) -> list[Secret]:
 
 
 def header_secrets(value: str) -> list[Secret]:
-    """What must not be shown of a header's value: all of it, and the key in it."""
+    """The secrets in a header's value: the value itself, and the key in it."""
     scheme, _, token = value.partition(" ")
     secrets = [Secret(value), Secret(token.strip())]
     if scheme.lower() == "basic":

@@ -1,4 +1,4 @@
-"""The answer in a response: from the bytes of its body to deltas, until it is whole."""
+"""Reads the answer in a response: from the bytes of its body to deltas, until the answer is complete."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from mellea_sc.backends.http.ending import LINGER, Ending
 from mellea_sc.backends.http.surrogates import joined
 from mellea_sc.backends.http.translation import client_errors
+from mellea_sc.core.answer_prefix import EchoFilter
 from mellea_sc.core.backend import Delta
-from mellea_sc.core.beginnings import Echo
 from mellea_sc.core.errors import BackendProtocolError, MelleaError
 
 if TYPE_CHECKING:
@@ -23,16 +23,16 @@ class Answer:
     """The answer in one response.
 
     Args:
-        backend: Knows the protocol.
-        response: Where the answer comes from.
-        echo: Takes out of it what it was to go on from; ``None``: there is nothing such.
-        timeout: Seconds that whoever reads the deltas waits for each of them.
+        backend: The backend, which parses the protocol.
+        response: The response.
+        echo: Removes a repeated prefix; ``None``: the answer has no prefix.
+        timeout: The seconds after which the reader of the deltas gives up waiting for one.
     """
 
     __slots__ = ("_backend", "_echo", "_ending", "_response", "_timeout")
 
     def __init__(
-        self, backend: HttpBackend, response: Response, echo: Echo | None, timeout: float
+        self, backend: HttpBackend, response: Response, echo: EchoFilter | None, timeout: float
     ) -> None:
         self._backend = backend
         self._response = response
@@ -41,10 +41,10 @@ class Answer:
         self._ending = Ending()
 
     async def deltas(self) -> AsyncGenerator[Delta]:
-        """What it says, until it is whole; see :mod:`~mellea_sc.backends.http.ending`.
+        """The deltas, until the answer is complete; see :mod:`~mellea_sc.backends.http.ending`.
 
         Raises:
-            BackendError: it is malformed, reports an error, or has ended before it was whole.
+            BackendError: the answer is malformed, reports an error, or has ended before it was complete.
         """
         response, ending, echo = self._response, self._ending, self._echo
         parse, splitter = self._backend.parse, self._backend.splitter()
@@ -64,7 +64,7 @@ class Answer:
                 except BackendProtocolError as error:
                     if not ended and ending.grace is None:
                         raise await self._refusal(text, error) from None
-                    refused, words = error, text  # cut in the middle, or not a part of the answer
+                    refused, words = error, text  # cut off in the middle, or not part of the answer
                     continue
                 if delta is None:
                     if not ending.has_begun:
@@ -100,9 +100,9 @@ class Answer:
             yield Delta(rest, reasoning="\ufffd" if half_of_thoughts else "")
 
     def _bound_the_rest(self) -> bool:
-        """Bound how long is still read, now that the answer may be whole; true: nothing more is.
+        """Set a deadline for reading on if the answer may be complete; true: stop reading now.
 
-        Where it has gone on after all, nothing is bounded any more.
+        If the answer has gone on after all, the deadline is removed.
         """
         grace = self._ending.grace
         if grace is None:
@@ -112,7 +112,7 @@ class Answer:
         return grace == LINGER
 
     async def _refusal(self, text: str, error: BackendProtocolError) -> BackendProtocolError:
-        """The error for a text that is no part of an answer."""
+        """The error for a text that is not part of an answer."""
         if self._ending.has_begun or self._response.media_type in self._backend.media_types:
             return error
         return self._not_a_stream(await self._response.beginning(text))
@@ -122,7 +122,7 @@ class Answer:
         return self._backend.failures.not_a_stream(self._response.media_type, wanted, body)
 
     def _unfinished(self, words: str) -> MelleaError:
-        """The error for a response that has ended before its answer, perhaps with words that are no part of one."""
+        """The error for a response that ended before its answer was complete, perhaps with an error text in it."""
         failures, lost = self._backend.failures, self._response.lost
         if words.lstrip().startswith(("{", "[", "data:")):
             words = ""  # half a delta

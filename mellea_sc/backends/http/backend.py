@@ -1,6 +1,6 @@
-"""What the HTTP backends share: one client for a block, one streamed response for a generation.
+"""The base class of HTTP backends: one client for a block, one streamed response for a generation.
 
-A subclass knows its protocol: what a request holds, and what a piece of the response says.
+A subclass implements a protocol: how a request is built, and how a piece of the response is parsed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from mellea_sc.backends.http.environment import ClientSettings, proxy_for
 from mellea_sc.backends.http.failures import Advice, Failures
 from mellea_sc.backends.http.json_values import Json, parse_object
 from mellea_sc.backends.http.lines import Splitter
+from mellea_sc.core.answer_prefix import EchoFilter
 from mellea_sc.core.backend import Backend, Delta, GenerationRequest
-from mellea_sc.core.beginnings import Echo
 from mellea_sc.core.errors import BackendRejected, InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout
 
@@ -35,44 +35,44 @@ __all__ = ["HttpBackend", "messages_in"]
 
 
 def messages_in(request: GenerationRequest) -> list[dict[str, object]]:
-    """The conversation of a request, as both protocols have it; the caller's to change."""
+    """The messages of a request in the form of both protocols; a new list, which the caller may change."""
     return [{"role": message.role, "content": message.content} for message in request.messages]
 
 
 @attrs.define(eq=False)
-class _Learned:
-    """What was found out about a server; a backend shares it with its connected copies.
+class _ServerTraits:
+    """What has been learned about a server; a backend shares it with its connected copies.
 
     Args:
-        repeats: Whether the server repeats the beginning that it is to go on from.
+        repeats: Whether the server repeats the prefix that it continues; ``None``: not known yet.
     """
 
     repeats: bool | None = None
 
 
 class HttpBackend(Backend):
-    """A model behind an HTTP server that streams its answers; a subclass knows the protocol.
+    """A model behind an HTTP server that streams its answers; a subclass implements the protocol.
 
     Args:
         model_id: The model's name, as the server knows it.
-        address: Where the server is.
-        advice: What to do about the failures that people meet most.
-        client: The client to use instead of one of our own; it is never closed.
-        settings: How a client of our own connects.
-        model_options: What every request starts from.
+        address: The server's address.
+        advice: Advice for frequent failures.
+        client: The caller's client, to use instead of the backend's own; it is never closed.
+        settings: Settings for the backend's own client.
+        model_options: Default options of every request.
 
     Raises:
-        InvalidOption: there is a client, and settings for one.
+        InvalidOption: a client is given, and settings for another one.
     """
 
     path: ClassVar[str]
-    """Of generations, under the address."""
+    """The path of generations below the address."""
     media_types: ClassVar[tuple[str, ...]]
-    """What a stream may be labelled as."""
+    """Accepted media types of a streamed response."""
     splitter: ClassVar[type[Splitter]]
-    """What cuts a response into the texts that :meth:`parse` reads."""
+    """The class that cuts a response into the texts for :meth:`parse`."""
     ends_with_finish_reason: ClassVar[bool]
-    """Whether nothing follows the delta that says why the model stopped."""
+    """Whether the delta with the finish reason is the last one."""
 
     def __init__(
         self,
@@ -94,8 +94,8 @@ class HttpBackend(Backend):
         self._client = client
         self._settings = settings
         self.link: Link | None = None
-        """The way to the server, where the backend is connected."""
-        self._learned = _Learned()
+        """The connection settings, while the backend is connected."""
+        self._traits = _ServerTraits()
         self.failures: Failures = Failures(f"{self.provider} at {address}", advice, address.secrets)
 
     def __repr__(self) -> str:
@@ -107,16 +107,16 @@ class HttpBackend(Backend):
 
     @abc.abstractmethod
     def parse(self, text: str) -> Delta | None:
-        """What a text of the response says; ``None``: that it was the last one.
+        """Parse a text of the response; ``None``: the protocol's end mark.
 
         Raises:
             BackendError: it is malformed, or reports an error.
         """
 
     def adapts_to(self, payload: Mapping[str, object], error: BackendRejected) -> bool:
-        """Whether a refusal tells of what the server does not know, so that the request can be made otherwise.
+        """Whether a refusal shows that the server lacks a feature, and the request can be made without it.
 
-        What it tells is remembered by this backend and its connected copies: the next payload is another.
+        This is remembered by this backend and its connected copies, so that the next payload differs.
         """
         return False
 
@@ -135,10 +135,10 @@ class HttpBackend(Backend):
             connected.link = Link(
                 transport,
                 url,
-                # In no variable: what shows the variables of a traceback's frames would show the key.
+                # In no local variable: tools that show the variables of a traceback's frames would show the key.
                 {
                     "accept": ", ".join(self.media_types),
-                    # A compressor would hold deltas back until it has a block of them.
+                    # Not compressed: a compressor holds deltas back until it has a block of them.
                     "accept-encoding": "identity",
                     "content-type": "application/json",
                     **self.address.sent_headers(),
@@ -163,21 +163,24 @@ class HttpBackend(Backend):
             answer = Answer(self, response, echo, stream_timeout(request.options))
             async with aclosing(answer.deltas()) as deltas:
                 yield deltas
-        if echo is not None and echo.was_heard is not None:
-            self._learned.repeats = self._learned.repeats or echo.was_heard
+        if echo is not None and echo.found is not None:
+            self._traits.repeats = self._traits.repeats or echo.found
 
-    def _echo(self, request: GenerationRequest) -> Echo | None:
-        """What takes the beginning out of an answer that was to go on from it.
+    def _echo(self, request: GenerationRequest) -> EchoFilter | None:
+        """A filter for a repeated prefix, if the answer continues one.
 
-        A server that once has not repeated it is known not to: a text that happens to begin so again is left alone.
+        A server that has once not repeated the prefix is known not to do it. From then on, an answer that happens
+        to begin like its prefix is not changed.
         """
-        if self._learned.repeats is False or not request.messages:
+        if self._traits.repeats is False or not request.messages:
             return None
         last = request.messages[-1]
-        return Echo(last.content) if last.role == "assistant" and last.content.strip() else None
+        return (
+            EchoFilter(last.content) if last.role == "assistant" and last.content.strip() else None
+        )
 
     async def _respond(self, link: Link, request: GenerationRequest) -> Response:
-        """The response, once the server has been asked in a way that it understands."""
+        """Send the request, again if needed without features that the server does not know, and return the response."""
         from mellea_sc.backends.http.exchange import ask
 
         while True:
@@ -191,7 +194,7 @@ class HttpBackend(Backend):
             try:
                 return await ask(link, self.failures, content)
             except BackendRejected as error:
-                # What the caller has put there stays there, and is for the caller to change.
+                # If the payload stays the same, the refused field comes from the caller, who has to change it.
                 if not self.adapts_to(payload, error) or self.payload(request) == payload:
                     raise
 

@@ -1,4 +1,4 @@
-"""Which transport a backend's requests go out on."""
+"""Selects the transport for a backend's requests."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 __all__ = ["AnyClient", "has_aiohttp", "new_transport"]
 
 AnyClient: TypeAlias = "httpx.AsyncClient | httpx2.AsyncClient"
-"""What a caller may bring."""
+"""The clients that a caller may give."""
 
 KEEP_FOR: Final = 2.0
-"""Seconds for which an idle connection is kept. Usual servers drop it after 5 s; a request that is sent while
-it is being dropped would have to be sent twice."""
+"""Seconds for which an idle connection is kept. Most servers close it after 5 s. A request that is sent while the
+server closes the connection has to be sent again."""
 
 
 @asynccontextmanager
 async def new_transport(
     address: Address, settings: ClientSettings, client: AnyClient | None
 ) -> AsyncGenerator[Transport]:
-    """A block with a transport to a server, on the caller's client where there is one.
+    """A block with a transport to a server; it uses the caller's client if there is one.
 
     Raises:
-        InvalidOption: what names the proxy, or the certificates, cannot be used.
-        MissingExtra: the proxy is of a kind that needs another package.
+        InvalidOption: the setting of the proxy or of the certificates cannot be used.
+        MissingExtra: this kind of proxy needs another package.
     """
     if client is not None:
         from mellea_sc.backends.http.httpx_client import HttpxTransport
@@ -45,7 +45,7 @@ async def new_transport(
         yield HttpxTransport(client)
         return
     proxy = proxy_for(address, settings.proxy)
-    # Reading certificates takes tens of milliseconds, in vain without TLS.
+    # Reading certificates takes tens of milliseconds, so it is not done without TLS.
     needs_tls = address.is_encrypted or (proxy is not None and proxy.is_encrypted)
     tls = new_tls_context(settings.verify) if needs_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if proxy is not None:
@@ -76,7 +76,7 @@ def _client_through(proxy: Proxy, tls: ssl.SSLContext) -> httpx.AsyncClient:
 
 
 def _fastest(tls: ssl.SSLContext, uds: str | None) -> Transport:
-    """The fastest one that this event loop and what is installed allow."""
+    """The fastest transport for this event loop and the installed packages."""
     if is_asyncio():
         _have_buffers_kept()
         if has_aiohttp():
@@ -89,10 +89,11 @@ def _fastest(tls: ssl.SSLContext, uds: str | None) -> Transport:
 
 
 def _have_buffers_kept() -> None:
-    """Have the C library keep the memory of one read for the next.
+    """Have the C library reuse the memory of asyncio's read buffers.
 
-    asyncio reads into a new buffer of 256 KiB each time. glibc asks the kernel for a block of that size, and gives it
-    back, until a larger one was freed once; a delta then costs 8 µs less. Elsewhere this does nothing.
+    asyncio reads into a new buffer of 256 KiB each time. glibc requests such a block from the kernel and returns it
+    afterwards. Once a larger block has been freed, glibc raises its threshold and keeps these blocks; that saves 8 µs
+    for each delta. With other C libraries this has no effect.
     """
     block = bytes(1024 * 1024)
     del block
@@ -100,7 +101,7 @@ def _have_buffers_kept() -> None:
 
 @cache
 def has_aiohttp() -> bool:
-    """Whether aiohttp is installed, and not one of the old ones."""
+    """Whether aiohttp is installed, in a version that is new enough."""
     try:
         first, second, *_ = version("aiohttp").split(".")
         return (int(first), int(second)) >= (3, 12)
@@ -109,8 +110,8 @@ def has_aiohttp() -> bool:
 
 
 def is_asyncio() -> bool:
-    """Whether this is a task of asyncio's, be its loop of another make."""
-    # Not imported here: a program under trio does without it.
+    """Whether asyncio runs here, with any loop implementation (uvloop, …)."""
+    # asyncio is not imported here, because a program under trio does not need it.
     asyncio = sys.modules.get("asyncio")
     try:
         return asyncio is not None and asyncio.current_task() is not None

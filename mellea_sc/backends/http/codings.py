@@ -1,7 +1,7 @@
-"""Bodies that are compressed although nobody has asked for it: read where that can be done, never half.
+"""Decompresses bodies that servers send compressed although ``identity`` was requested.
 
-Labels that name no coding (``none``, ``utf-8``) mean a plain body (RFC 9110, section 8.4.1, has the codings), and
-so does ``gzip`` on a body that is none: proxies that decompress forget to take the label away.
+A ``Content-Encoding`` that names no coding of RFC 9110, section 8.4.1 (``none``, ``utf-8``) means a plain body. So
+does ``gzip`` on a body that is not gzip: some proxies decompress and forget to remove the label.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _READABLE: Final = ("gzip", "x-gzip", "deflate")
 _UNREADABLE: Final = ("br", "compress", "x-compress", "dcb", "dcz", "zstd")
 _TEXT: Final = frozenset(b"\t\n\r" + bytes(range(0x20, 0x7F)))
 _PIECE: Final = 256 * 1024
-"""Bytes that are given at once: a small body may stand for a huge one."""
+"""Bytes that are returned at once, because a small compressed body may expand to a huge one."""
 
 
 def _codings(label: str) -> list[str]:
@@ -26,17 +26,17 @@ def _codings(label: str) -> list[str]:
 
 
 def unreadable_coding(label: str) -> str | None:
-    """The coding in a ``Content-Encoding`` that cannot be read, if there is one."""
+    """The coding in a ``Content-Encoding`` that cannot be decompressed, if there is one."""
     return next((coding for coding in _codings(label) if coding in _UNREADABLE), None)
 
 
 def wants_inflating(label: str) -> bool:
-    """Whether a ``Content-Encoding`` names a coding that an :class:`Inflater` reads."""
+    """Whether a ``Content-Encoding`` names a coding that an :class:`Inflater` can decompress."""
     return any(coding in _READABLE for coding in _codings(label))
 
 
 class Inflater:
-    """Inflates a body that is labelled ``gzip`` or ``deflate``, piece by piece; what it is, its beginning says."""
+    """Inflates a body that is labelled ``gzip`` or ``deflate``, piece by piece; detects the format by its first bytes."""
 
     __slots__ = ("_begun", "_inflate", "_waiting")
 
@@ -50,7 +50,7 @@ class Inflater:
         self._waiting += data
 
     def give(self) -> bytes:
-        """The next piece of the body; empty when more must be received first.
+        """Return the next piece of the body; empty if more must be received first.
 
         Raises:
             zlib.error: the body is broken.
@@ -67,7 +67,7 @@ class Inflater:
             data = self._inflate.decompress(self._waiting, _PIECE)
             self._waiting = self._inflate.unconsumed_tail
             if self._inflate.eof:
-                # Each flush of some servers is a body of its own.
+                # Some servers send a separate compressed body with each flush.
                 self._waiting = self._inflate.unused_data
                 self._begun = False
             if data:
@@ -76,12 +76,12 @@ class Inflater:
 
 
 def _inflater_for(beginning: bytes) -> _Decompress | None:
-    """What reads a body that begins so; ``None`` for a plain one."""
+    """A decompressor for a body with these first bytes; ``None`` for a plain body."""
     if beginning.startswith(b"\x1f\x8b"):
         return zlib.decompressobj(16 + zlib.MAX_WBITS)
     if beginning[0] & 0x0F == 8 and int.from_bytes(beginning[:2], "big") % 31 == 0:
         return zlib.decompressobj()
     if all(byte in _TEXT for byte in beginning[:32]):
         return None
-    # "deflate" without zlib's header, which is what old servers make of it.
+    # "deflate" without zlib's header, as old servers send it.
     return zlib.decompressobj(-zlib.MAX_WBITS)

@@ -1,10 +1,10 @@
-"""One connection to a server, for one request after another: HTTP/1.1, as h11 understands it.
+"""One connection to a server, used for one request after another: HTTP/1.1 by h11.
 
-A connection is given to the next request only when nothing can be left of the answer before:
+A connection is used for the next request only if nothing of the previous answer can be left:
 
-- the request was sent and the answer read, each to its end, and neither side wants to close;
-- nothing came behind the answer, be it in the parser, in the TLS layer or in the socket. Extra bytes would
-  be taken for the beginning of the next answer.
+- the request was sent and the answer was read, both completely, and neither side wants to close;
+- no bytes came after the answer, neither in the parser nor in the TLS layer nor in the socket. They would be taken
+  for the beginning of the next answer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["Connection", "connect"]
 READ_SIZE: Final = 65536
 """Bytes of a read."""
 MAX_HEAD: Final = 100 * 1024
-"""Bytes that the head of a response may have."""
+"""The maximum size of a response's head in bytes."""
 
 
 async def connect(
@@ -44,15 +44,15 @@ async def connect(
     """Connect to a server.
 
     Args:
-        url: Where it is.
-        tls: For ``https``.
-        uds: Path of the unix socket to go through instead of TCP.
-        seconds: How long it may take.
+        url: The server's URL.
+        tls: The TLS context for ``https``.
+        uds: The path of a unix socket to connect to instead of TCP.
+        seconds: The timeout.
 
     Raises:
-        ConnectError: there is no way, the TLS handshake failed, or it took too long.
+        ConnectError: the server cannot be reached, the TLS handshake failed, or it took too long.
 
-    Cancellation: what was opened is closed.
+    Cancellation: everything that was opened is closed.
     """
     try:
         with anyio.fail_after(seconds):
@@ -88,7 +88,7 @@ class Connection:
     """One connection to a server.
 
     Args:
-        stream: The socket, or TLS over it; owned by the connection.
+        stream: The socket, or the TLS stream over it; the connection closes it.
     """
 
     __slots__ = ("_is_full", "_parser", "_stream", "has_answered")
@@ -98,14 +98,14 @@ class Connection:
         self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
         self._is_full = False
         self.has_answered: bool = False
-        """Whether any byte of the present answer has come."""
+        """Whether any byte of the current answer has been received."""
 
     async def ask(self, link: Link, content: bytes | None) -> h11.Response:
-        """Send a request, and wait for the head of the answer to it.
+        """Send a request, and wait for the head of the answer.
 
         Raises:
-            LocalProtocolError: it cannot be sent.
-            TransportError: the connection broke, or what came is not HTTP.
+            LocalProtocolError: the request cannot be sent.
+            TransportError: the connection broke, or the answer is not HTTP.
         """
         self.has_answered = False
         try:
@@ -113,7 +113,7 @@ class Connection:
             pieces = [
                 self._parser.send(event)
                 for event in (
-                    # In no variable: what shows the variables of a traceback's frames would show the key.
+                    # In no local variable: tools that show the variables of a traceback's frames would show the key.
                     h11.Request(
                         method="GET" if content is None else "POST",
                         target=f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}",
@@ -129,7 +129,7 @@ class Connection:
         try:
             await self._stream.send(b"".join(piece for piece in pieces if piece))
         except (OSError, anyio.BrokenResourceError) as error:
-            lost = error  # a refusal may have come before all was sent
+            lost = error  # the server may have sent a refusal before it had read the whole request
         while True:
             try:
                 event = await self._next_event()
@@ -143,10 +143,10 @@ class Connection:
                 raise RemoteProtocolError("something else came than the head of an answer")
 
     async def read(self) -> bytes:
-        """The next bytes of the answer's body; empty at its end.
+        """Wait for the next bytes of the answer's body; empty at its end.
 
         Raises:
-            TransportError: the connection broke, or what came is not HTTP.
+            TransportError: the connection broke, or the answer is not HTTP.
         """
         event = await self._next_event()
         while isinstance(event, h11.Data):
@@ -176,18 +176,18 @@ class Connection:
         return event
 
     def start_anew(self) -> bool:
-        """Make ready for the next request; false: it is to be closed."""
+        """Prepare for the next request; false: the connection must be closed instead."""
         parser = self._parser
         if parser.our_state is not h11.DONE or parser.their_state is not h11.DONE:
             return False
-        # A read that was cut at its greatest length may have left something in the layers below.
+        # A read that has returned its maximum size may have left bytes in the layers below.
         if parser.trailing_data[0] or self._is_full or not self.is_silent():
             return False
         parser.start_next_cycle()
         return True
 
     def is_silent(self) -> bool:
-        """Whether nothing has come since the last answer, not even the end of the connection."""
+        """Whether nothing was received since the last answer, not even the end of the connection."""
         tls = self._stream.extra(TLSAttribute.ssl_object, None)
         if tls is not None:
             try:
@@ -203,9 +203,9 @@ class Connection:
         )
 
     async def aclose(self) -> None:
-        """Close it at once, without a word to the other side.
+        """Close it at once, without a closing handshake.
 
-        Cancellation: it is closed nevertheless.
+        Cancellation: it is closed all the same.
         """
         await anyio.aclose_forcefully(self._stream)
 
@@ -218,9 +218,9 @@ def _sent_headers(link: Link, content: bytes | None) -> list[tuple[str, str]]:
 
 
 def _is_read_ahead(stream: ByteStream) -> bool:
-    """Whether anyio has received what nobody has asked for, as it does under asyncio.
+    """Whether anyio has received data before anybody called ``receive``, as it does under asyncio.
 
-    There is no public way to ask.
+    There is no public way to find out.
     """
     socket_stream: object = getattr(stream, "transport_stream", stream)
     protocol: object = getattr(socket_stream, "_protocol", None)

@@ -1,7 +1,7 @@
-"""What a server that refuses says about the same request later: whether it may succeed, and when.
+"""Whether and when a refused request may succeed later, by the server's answer.
 
-Servers say when in a dozen ways (``Retry-After`` in seconds or as a date, milliseconds, when which limit is
-reset), and their clocks are not ours: a date counts from the response's own ``Date``.
+Servers state the time in a dozen ways (``Retry-After`` in seconds or as a date, milliseconds, the reset times of
+several limits). Their clocks differ from ours, so a date is relative to the response's own ``Date``.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from mellea_sc.backends.http.json_values import fields_of, list_of
 __all__ = ["BUSY", "delay_in", "is_temporary", "status_in"]
 
 OVERLOADED: Final = 529
-"""Anthropic's, and of those who speak like it."""
+"""A status used by Anthropic and compatible servers."""
 BUSY: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, OVERLOADED)
-"""What a server answers that could, at another time."""
+"""Statuses of requests that may succeed at another time."""
 
 
 def is_temporary(status: int, headers: Mapping[str, str], answer: object) -> bool:
     """Whether the same request may succeed a little later.
 
     Args:
-        status: Of the response, or what an error in the stream has for one.
-        headers: Of the response, names in lower case; none, of an error in the stream.
-        answer: What came: an error object, or a text.
+        status: The response's status, or the status in an error object of the stream.
+        headers: The response's headers, names in lower case; empty for an error in the stream.
+        answer: The answer: an error object, or a text.
     """
     if (
         headers.get("x-should-retry", "").strip().lower() == "false"
@@ -44,7 +44,7 @@ def is_temporary(status: int, headers: Mapping[str, str], answer: object) -> boo
 
 
 def status_in(error: object) -> int | None:
-    """The status that an error in the stream stands for, where it says so in a number or a word."""
+    """The status in an error object of the stream, which may be a number or a word."""
     for fields in objects_in(error):
         for key in ("code", "status", "status_code", "type"):
             value = fields.get(key)
@@ -75,12 +75,12 @@ _STATUS_WORDS: Final = {
 
 
 def _is_about_money(answer: object) -> bool:
-    """Whether it is a plan or a balance that is used up, which no waiting changes."""
+    """Whether a plan or a balance is used up, so that waiting does not help."""
     said = [answer] if isinstance(answer, str) else strings_in(answer, *_SAYING)
     words = " ".join(words[:_READ] for words in said)
     if _MONEY.search(words):
         return True
-    # Google says so of the limits per minute too, and then when to come back.
+    # Google also says this for limits per minute, but then with a delay.
     return "check your plan and billing" in words.lower() and _delay_in_body(answer, 0.0) is None
 
 
@@ -110,13 +110,13 @@ _READ: Final = 2000
 def delay_in(
     status: int, headers: Mapping[str, str], answer: object = None, *, now: float | None = None
 ) -> float | None:
-    """Seconds that the server asks to wait; ``None`` when it does not say.
+    """The seconds that the server asks to wait; ``None`` if it does not say.
 
     Args:
-        status: Of the response, or what an error in the stream has for one.
-        headers: Of the response, names in lower case; none, of an error in the stream.
-        answer: What came: an error object, or a text.
-        now: Seconds since the epoch, where the response has no ``Date``; by default the time now.
+        status: The response's status, or the status in an error object of the stream.
+        headers: The response's headers, names in lower case; empty for an error in the stream.
+        answer: The answer: an error object, or a text.
+        now: The time in seconds since the epoch, for a response without ``Date``; by default the current time.
     """
     if (theirs := _date(headers.get("date", ""))) is not None:
         now = theirs
@@ -136,13 +136,13 @@ def _delay_in_headers(status: int, headers: Mapping[str, str], now: float) -> fl
         return delay
     if status != HTTPStatus.TOO_MANY_REQUESTS:
         return (
-            None  # the limits stand on every answer, and only here one of them is what it is about
+            None  # every answer has these headers, but only with this status a limit is the reason
         )
     return max(_resets(headers, now), default=None)
 
 
 def _resets(headers: Mapping[str, str], now: float) -> Iterator[float]:
-    """When each of the limits is reset that is used up, or may be."""
+    """The times at which limits are reset, of those that are used up or may be."""
     for name, value in headers.items():
         if "ratelimit" not in name or "reset" not in name:
             continue
@@ -165,7 +165,7 @@ def _delay_in_body(answer: object, now: float) -> float | None:
 
 
 def _seconds(text: str, now: float) -> float | None:
-    """The seconds from now on in any of the usual forms; less than 0 if they are over."""
+    """The seconds from now in any of the usual forms; negative if the time has passed."""
     text = text.strip()
     if (number := _number(text)) is not None:
         if number >= _EPOCH * 1000:
@@ -177,7 +177,7 @@ def _seconds(text: str, now: float) -> float | None:
 
 
 _EPOCH: Final = 1e9
-"""A number from here on is a date, in seconds or in milliseconds since 1970."""
+"""A number that is at least this large is a date, in seconds or in milliseconds since 1970."""
 _UNITS: Final = {
     "d": 86400.0,
     "h": 3600.0,

@@ -1,4 +1,4 @@
-"""How a server speaks OpenAI's protocol: what it knows of it, found out by what it refuses."""
+"""Which features of OpenAI's protocol a server supports, learned from its refusals."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["Dialect", "describe", "has_schema"]
 
 @attrs.define(eq=False)
 class Dialect:
-    """What is known of a server.
+    """The known features of a server.
 
     Args:
-        max_tokens: Its name for the limit of an answer.
-        stream_options: Whether it knows them.
-        json_schema: Whether it can hold an answer to a schema.
-        marks_prefix: Whether the message that it is to go on from is marked as a prefix.
+        max_tokens: The name of the parameter for the maximum length of an answer.
+        stream_options: Whether it accepts ``stream_options``.
+        json_schema: Whether it can constrain an answer to a schema.
+        marks_prefix: Whether a message to continue must be marked as a prefix.
     """
 
     max_tokens: Literal["max_tokens", "max_completion_tokens"]
@@ -33,7 +33,7 @@ class Dialect:
     marks_prefix: bool = False
 
     def learn(self, payload: Mapping[str, object], error: BackendRejected) -> bool:
-        """Learn from the refusal of a request; whether there was anything to learn."""
+        """Learn from the refusal of a request; true if something was learned."""
         if error.status not in (400, 422):
             return False
         words = error.body
@@ -54,19 +54,19 @@ _GO_ON: Final = re.compile("continue_final_message|add_generation_prompt")
 
 
 def has_schema(payload: Mapping[str, object]) -> bool:
-    """Whether a request wants an answer that fits a schema."""
+    """Whether a request constrains the answer to a schema."""
     return fields_of(payload.get("response_format")).get("type") == "json_schema"
 
 
 def _refuses_schemas(words: str) -> bool:
-    """Whether schemas are refused altogether, and not this one for what is in it."""
+    """Whether the server refuses all schemas, and not just this one for its content."""
     if "invalid schema" in words or "invalid_json_schema" in words:
         return False
     return "response_format" in words or "json_schema" in words or "response format" in words
 
 
 def describe(schema: JsonSchema, messages: list[dict[str, object]]) -> None:
-    """Put a schema into the system's message, for servers that cannot hold an answer to it."""
+    """Put a schema into the system message, for servers that cannot constrain an answer to it."""
     said = (
         f"Answer with nothing but a JSON object that fits this JSON schema:\n{json.dumps(schema)}"
     )

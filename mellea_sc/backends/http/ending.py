@@ -1,11 +1,12 @@
-"""When an answer is whole: decided from its deltas alone, without I/O.
+"""Decides from the deltas when an answer is complete. Without I/O.
 
-A server says why the model has stopped, then how many tokens that took, then that this was all. Servers leave out
-the last, or the last two, and keep the connection. So an answer is whole where the protocol says that it is the end,
-and also a while after a reason to stop, whatever else comes, or does not.
+A server sends the finish reason, then the usage, then the protocol's end mark. Some leave out the last, or the last
+two, and keep the connection open. So an answer is complete at the end mark, and also some time after the finish
+reason, whatever else comes or does not come.
 
-Two kinds of servers give reasons that are none: with every delta, and before the first. So a reason counts once there
-is text, and until more text comes; from then on only the protocol's end, or the response's, ends the answer.
+Two kinds of servers send finish reasons that mean nothing: with every delta, or before the first one. So a finish
+reason counts only after the first text, and only until more text comes. From then on only the end mark or the end
+of the response completes the answer.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from mellea_sc.core.backend import Delta
 __all__ = ["LINGER", "Ending"]
 
 GRACE: Final = 2.0
-"""Seconds to wait for the usage, and for the end, after a reason to stop."""
+"""Seconds to wait for the usage and the end mark after a finish reason."""
 DOUBTFUL_GRACE: Final = 5.0
-"""The same, where the reason came with text, as with every delta it may."""
+"""The same for a finish reason that came together with text: it may be one that comes with every delta."""
 LINGER: Final = 0.1
-"""Seconds to wait, after the end, for the response's end: its connection can then be used again."""
+"""Seconds to wait for the response's end after the end mark, so that the connection can be reused."""
 
 
 class Ending:
-    """Tells when an answer is whole.
+    """Decides when an answer is complete.
 
     Attributes:
-        has_begun: There is something of an answer, or a reason to stop.
-        is_whole: A reason to stop was given, and neither text nor a call after it: the response may end here as it should.
-        is_amid: There is text or a call, and no reason to stop: a delta without such a reason changes nothing.
-        grace: Seconds after which the answer ends, and until then it may end anyhow; ``None``: not yet.
+        has_begun: There was text, a call or a finish reason.
+        is_whole: There was a finish reason, and neither text nor a call after it: the response may end here.
+        is_amid: There was text or a call, and no finish reason: a delta without a finish reason changes nothing.
+        grace: Seconds to read on, after which the answer counts as complete; ``None``: it is not complete yet.
     """
 
     __slots__ = ("_has_text", "_is_doubtful", "grace", "has_begun", "is_amid", "is_whole")
@@ -45,7 +46,7 @@ class Ending:
         self._is_doubtful = False
 
     def take(self, delta: Delta) -> None:
-        """Take note of the next delta."""
+        """Process the next delta."""
         if delta.text or delta.tool_calls:
             self.has_begun = self._has_text = True
             if self.is_whole:
@@ -56,7 +57,7 @@ class Ending:
             self.has_begun = True
         if delta.finish_reason is not None:
             self.has_begun = self.is_whole = True
-            # Before the first delta, none has been seen but "stop".
+            # The only meaningless reason that servers send before the first text is "stop".
             is_one = self._has_text or delta.finish_reason.lower() != "stop"
             if is_one and not self._is_doubtful:
                 self.grace = DOUBTFUL_GRACE if delta.text else GRACE
@@ -65,7 +66,7 @@ class Ending:
         self.is_amid = self._has_text and not self.is_whole
 
     def end(self) -> None:
-        """Take note that the protocol has said that this is the end."""
+        """Process the protocol's end mark."""
         self.is_whole = True
         self.is_amid = False
         self.grace = LINGER

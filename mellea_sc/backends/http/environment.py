@@ -1,7 +1,7 @@
-"""What lies between us and a server: proxies and certificates, as they are given or as the environment has them.
+"""Proxies and certificates, from arguments or from the environment.
 
-The usual variables are read here and not by the HTTP client, so that every client obeys the same rules, and
-a setting that cannot be used is an error that names it and shows nothing of it.
+The usual environment variables are read here and not by the HTTP clients, so that the same rules hold for all of
+them, and a setting that cannot be used is an error that names the setting without showing its value.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["ClientSettings", "Proxy", "Verify", "new_tls_context", "proxy_for"]
 
 Verify: TypeAlias = "bool | str | os.PathLike[str] | ssl.SSLContext"
-"""Which certificates are trusted: the usual ones; any (``False``); those of a file or folder; a context's."""
+"""The trusted certificates: the default ones, any (``False``), those of a file or folder, or those of a context."""
 
 CONNECT_TIMEOUT: Final = 10.0
 
@@ -33,7 +33,7 @@ CONNECT_TIMEOUT: Final = 10.0
 def _check_verify(_: object, __: object, value: object) -> None:
     if isinstance(value, bool | str | os.PathLike):
         return
-    import ssl  # whoever has a context has imported it
+    import ssl  # no cost: whoever has a context has imported it
 
     if not isinstance(value, ssl.SSLContext):
         raise InvalidOption(
@@ -57,15 +57,14 @@ def _check_timeout(_: object, __: object, value: object) -> None:
 
 @attrs.frozen(kw_only=True)
 class ClientSettings:
-    """How a client of ours connects.
+    """Settings of the library's own clients.
 
     Args:
-        verify: Which certificates are trusted; ``True``: those of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, or
-            else the usual ones.
-        proxy: The URL of the proxy to go through; ``True``: what the environment says for this server;
-            ``False``: none.
-        timeout: Seconds that connecting may take: the name's address, TCP and TLS; through a proxy, each of them.
-            ``None``: any time. What comes after it is bounded by whoever waits for deltas.
+        verify: The trusted certificates; ``True``: those of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, or else the
+            default ones.
+        proxy: The URL of a proxy; ``True``: as the environment says for this server; ``False``: none.
+        timeout: Seconds that connecting (DNS, TCP and TLS) may take; through a proxy, each step. ``None``: no
+            timeout. Later waits are bounded by the timeout of deltas.
     """
 
     verify: Verify = attrs.field(default=True, validator=_check_verify)
@@ -74,7 +73,7 @@ class ClientSettings:
 
     @property
     def are_usual(self) -> bool:
-        """Whether nothing is said of certificates and proxies."""
+        """Whether certificates and proxies have their default settings."""
         return self.verify is True and self.proxy is True
 
 
@@ -83,12 +82,12 @@ class ClientSettings:
 
 @attrs.frozen
 class Proxy:
-    """A proxy to go through.
+    """A proxy.
 
     Args:
         url: Its URL, user and password included.
-        named_by: Who has named it: ``HTTPS_PROXY``, for example, or ``proxy=``.
-        secrets: What must not be shown of it.
+        named_by: The setting that it comes from, for example ``HTTPS_PROXY`` or ``proxy=``.
+        secrets: The secrets in it.
     """
 
     url: str = attrs.field(repr=False)
@@ -97,7 +96,7 @@ class Proxy:
 
     @property
     def is_encrypted(self) -> bool:
-        """Whether TLS is spoken with the proxy itself."""
+        """Whether the connection to the proxy itself uses TLS."""
         return self.url.startswith("https:")
 
     def __str__(self) -> str:
@@ -105,14 +104,14 @@ class Proxy:
 
 
 def proxy_for(address: Address, wanted: bool | str = True) -> Proxy | None:
-    """The proxy to go through to a server, if any.
+    """The proxy for a server, if any.
 
     Args:
-        address: Where the server is.
-        wanted: The URL of a proxy; ``True``: what the environment says; ``False``: none.
+        address: The server's address.
+        wanted: The URL of a proxy; ``True``: as the environment says; ``False``: none.
 
     Raises:
-        InvalidOption: what names the proxy, or ``NO_PROXY``, cannot be used.
+        InvalidOption: the proxy's setting, or ``NO_PROXY``, cannot be used.
     """
     if isinstance(wanted, str):
         return _parsed_proxy(wanted, "proxy=")
@@ -139,7 +138,7 @@ def _parsed_proxy(url: str, named_by: str) -> Proxy:
         parts = urlsplit(url)
         valid = bool(parts.hostname) and parts.port != 0 and parts.path in ("", "/")
     except ValueError:
-        raise _no_proxy_url(named_by) from None  # its words hold a piece of the URL
+        raise _no_proxy_url(named_by) from None  # the original message quotes a part of the URL
     if not valid or parts.scheme not in _PROXY_SCHEMES or parts.query or parts.fragment:
         raise _no_proxy_url(named_by)
     authority = parts.netloc.rpartition("@")[0]
@@ -157,10 +156,10 @@ _PROXY_SCHEMES: Final = ("http", "https", "socks5", "socks5h")
 
 
 def _is_excepted(address: Address, no_proxy: str) -> bool:
-    """Whether ``NO_PROXY`` has the server: ``*``, a domain with all below it, an address or a network; and its port, if
-    there is one.
+    """Whether ``NO_PROXY`` contains the server.
 
-    An entry that means nothing is passed over as long as it cannot mean this server.
+    An entry is ``*``, a domain (its subdomains included), an address or a network, optionally with a port. An entry
+    that cannot be read is ignored, unless it may mean this server.
     """
     host, ip = address.host.removesuffix("."), ip_of(address.host)
     for entry in no_proxy.lower().replace(",", " ").split():
@@ -184,7 +183,7 @@ def _split_port(place: str) -> tuple[str, str]:
     if place.startswith("["):
         name, _, port = place[1:].partition("]")
         return name, port.removeprefix(":")
-    if place.count(":") > 1:  # an IPv6 address, which has no port without brackets
+    if place.count(":") > 1:  # an IPv6 address; one without brackets has no port
         return place, ""
     name, _, port = place.partition(":")
     return name, port
@@ -202,10 +201,10 @@ def _network(name: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
 
 
 def new_tls_context(verify: Verify = True) -> ssl.SSLContext:
-    """The TLS context that a client uses, for the server and for a proxy.
+    """The TLS context of a client, for the server and for a proxy.
 
     Raises:
-        InvalidOption: there are no certificates where they should be; it names who says so.
+        InvalidOption: there are no certificates in the given place; the message names the setting.
     """
     import ssl
 

@@ -1,4 +1,4 @@
-"""What a server says of an error: an object, with others inside, in whichever of the usual shapes; or a text."""
+"""Reads a server's description of an error: a text, or an object, possibly nested, in one of the usual shapes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mellea_sc.backends.http.json_values import fields_of, list_of
 __all__ = ["objects_in", "strings_in", "words_of"]
 
 _INSIDE: Final = ("error", "message", "detail")
-"""Where an error object has its words, or another error object."""
+"""Fields of an error object that hold its message or another error object."""
 _DEPTH: Final = 4
-"""Objects within one another that are looked into."""
+"""How many levels of nested objects are searched."""
 
 
 def objects_in(error: object, depth: int = _DEPTH) -> Iterator[Mapping[str, object]]:
-    """An error object and those inside, the outermost first; of a list (Google's), the first one."""
+    """An error object and those nested in it, the outermost first; of a list (Google), its first item."""
     for one in list_of(error)[:1]:
         yield from objects_in(one, depth)
     fields = fields_of(error)
@@ -28,7 +28,7 @@ def objects_in(error: object, depth: int = _DEPTH) -> Iterator[Mapping[str, obje
 
 
 def strings_in(error: object, *keys: str) -> Iterator[str]:
-    """The strings that an error object, and those inside, have in fields of these names."""
+    """The strings in fields of these names, of an error object and those nested in it."""
     for fields in objects_in(error):
         for key in keys:
             if isinstance(value := fields.get(key), str):
@@ -36,7 +36,7 @@ def strings_in(error: object, *keys: str) -> Iterator[str]:
 
 
 def words_of(error: object) -> str:
-    """The words in an error object: those of the innermost one."""
+    """The message in an error object: that of the innermost one."""
     for _ in range(_DEPTH):
         fields = fields_of(error)
         inside = [fields[key] for key in _INSIDE if fields.get(key)]

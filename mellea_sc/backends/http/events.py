@@ -1,17 +1,16 @@
-"""From the bytes of a response to the data of server-sent events, as servers of models really send them.
+"""Parses server-sent events, as servers of models really send them: from bytes to the events' data.
 
-The rules are WHATWG's (https://html.spec.whatwg.org/multipage/server-sent-events.html), for the fields that
-matter here: a blank line ends an event; the lines of ``data`` are joined by line feeds; one blank after a
-colon is no part of the value; a line that begins with a colon is a comment; ``id`` and ``retry`` are for who
-connects again. Where servers break them, and a browser would drop what they say, it is not dropped:
+The rules are WHATWG's (https://html.spec.whatwg.org/multipage/server-sent-events.html), for the fields that matter
+here: a blank line ends an event; the lines of ``data`` are joined by line feeds; one space after the colon is not
+part of the value; a line that begins with a colon is a comment; ``id`` and ``retry`` are ignored. Servers break these
+rules, and a browser would then drop data. Here it is not dropped:
 
-- JSON without a field before it (an error, or a whole answer) is a text like an event's data.
-- An ``error`` field, and the data of an ``error`` event, are an error, whatever is between the two lines.
-- Two objects in two lines of ``data`` without a blank line between them are two events: joined, they would be no
-  JSON.
-- A line of an unknown field that holds an object is given as it is, and is then refused: it may be a delta
-  with a byte too many before its ``data``. Other such lines are passed over, their beginning is kept.
-- An event that the response's end leaves without its blank line counts; whether it is whole, its JSON says.
+- JSON without a field name before it (an error, or a whole answer) is treated like an event's data.
+- An ``error`` field, and the data of an ``error`` event, are an error, whatever lines are between the two.
+- Two objects in two consecutive lines of ``data`` are two events: joined, they would not be JSON.
+- A line of an unknown field that contains an object is given unchanged, and is then refused: it may be a delta with
+  an extra byte before ``data``. Other such lines are skipped, but their beginning is kept for error messages.
+- An event without its blank line at the response's end counts; whether it is complete is decided by its JSON.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ from mellea_sc.backends.http.lines import MAX_LINE, LineCutter, Pretty, decoded,
 __all__ = ["EventSplitter"]
 
 _KEPT: Final = 1000
-"""Bytes that are kept of what was passed over."""
+"""Bytes of skipped lines that are kept for error messages."""
 _PASSED_OVER: Final = 64 * 1024
-"""Bytes that are passed over before the first event; more is no stream of events."""
+"""Bytes that may be skipped before the first event; a response with more is not a stream of events."""
 
 
 _USUAL: Final = ("data: {", "data: [")
-"""How an event begins that has JSON, or says that it is the last one."""
+"""The beginnings of an event with JSON or with the end mark."""
 
 
 class EventSplitter:
-    """The data of server-sent events; events without data, and comments, are passed over.
+    """Cuts a response into the data of server-sent events; skips events without data, and comments.
 
     Args:
-        limit: Bytes that a line, and an event's data, may have.
+        limit: The maximum size of a line, and of an event's data, in bytes.
     """
 
     __slots__ = (
@@ -69,12 +68,12 @@ class EventSplitter:
 
     @property
     def unread(self) -> str:
-        """The beginning of what was passed over although it is no part of the protocol."""
+        """The beginning of the skipped text that is not part of the protocol."""
         return self._unread.decode(errors="replace")
 
     def feed(self, data: bytes) -> Iterable[str]:
         """The data of the events that these bytes complete."""
-        # What nearly every read is: whole events of one line of JSON. Anything else goes the way of the rules.
+        # The fast path for nearly every read: complete events with one line of JSON. All else goes through _read().
         if (
             self._is_between
             and data.endswith(b"\n\n")
@@ -114,8 +113,8 @@ class EventSplitter:
         self._is_between = not (held or pretty or self._is_error or self._lines.is_amid)
 
     def close(self) -> Sequence[str]:
-        """The data of the event that was begun and not ended, if there is one."""
-        found = list(self.feed(b"\n"))  # ends the line, if one was begun
+        """The data of an event without its end, if there is one."""
+        found = list(self.feed(b"\n"))  # ends a line without its end
         if self._pretty.lines:
             found.append(decoded(self._pretty.rest()))
         if self._data and (event := self._event()):
@@ -123,7 +122,7 @@ class EventSplitter:
         return found
 
     def _add(self, value: bytes) -> str:
-        """Add a line of data; gives the event before it when that had no end of its own, else nothing."""
+        """Add a line of data; returns the event before it, if that had no end of its own, else an empty string."""
         held = self._data
         before = ""
         if held and held[-1].endswith(b"}") and value.startswith((b"{", b"[DONE]")):
@@ -146,12 +145,12 @@ class EventSplitter:
         return text
 
     def _other(self, line: bytes) -> Iterator[str]:
-        """What a line says that is not one of data in its usual form."""
+        """Process a line that is not a usual line of data."""
         if len(line) > self._limit:
             raise too_long("line", self._limit)
-        line = line.lstrip(b"\0")  # some server's padding
+        line = line.lstrip(b"\0")  # padding of some servers
         if self._pretty.lines:
-            if line.startswith(b"data:"):  # the value was cut off, and the stream goes on
+            if line.startswith(b"data:"):  # the server has cut the value off, and goes on
                 yield decoded(self._pretty.rest())
                 yield from self._field(line)
             elif value := self._pretty.take(line):
@@ -193,7 +192,7 @@ class EventSplitter:
 
 
 def _as_error(words: str) -> str:
-    """What stands in an error's event or field, as the object that a backend takes for an error."""
+    """The text of an error event or field as an object that a backend recognises as an error."""
     said = parse_object(words)
     if said is None:
         return json.dumps({"error": words.strip() or "without a word"})

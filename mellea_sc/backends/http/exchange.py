@@ -1,4 +1,4 @@
-"""One request and the response to it: its bytes as they arrive, and a close that no peer can hold up."""
+"""One request and its response: the bytes as they arrive, and a close that no peer can block."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from mellea_sc.core.retries import untimed
 __all__ = ["Response", "ask"]
 
 LARGE: Final = 64 * 1024
-"""Bytes of a request that are more than a connection takes at once."""
+"""A request of this size does not fit into a connection's buffers, so that it is sent in several steps."""
 BODY_TIMEOUT: Final = 5.0
 """Seconds to wait for the body of an error."""
 BODY_LIMIT: Final = 64 * 1024
-"""Bytes of the body of an error that are read."""
+"""The maximum of bytes that are read of an error's body."""
 
 
 class Response:
-    """The response to one request: its bytes as they arrive, and a close that no peer can hold up.
+    """The response to one request: the bytes as they arrive, and a close that no peer can block.
 
     Args:
-        reply: The transport's, with its body unread.
+        reply: The transport's reply; its body has not been read.
         failures: Makes the errors.
 
     Attributes:
-        straight: The transport's own read, as long as the next bytes need nothing more; else ``None``. It spares
-            each delta a step. What it raises, one of :func:`~mellea_sc.backends.http.translation.client_errors`, is
-            for :meth:`end_by`.
-        deadline: When reading ends, in the loop's time, once the protocol has said all.
-        lost: Why the response has ended early, if it has: the connection was lost, or what came was not HTTP.
+        straight: The transport's own ``read``, as long as nothing else has to be done with the bytes; else ``None``.
+            It saves one call per delta. If it raises one of
+            :func:`~mellea_sc.backends.http.translation.client_errors`, pass that to :meth:`end_by`.
+        deadline: The time at which reading ends, by the loop's clock, after the protocol's end mark.
+        lost: The error, if the response has ended early: the connection was lost, or the data was not HTTP.
     """
 
     __slots__ = (
@@ -67,7 +67,7 @@ class Response:
         self._headers: dict[str, str] = {}
         for raw_name, raw_value in reply.headers:
             name, value = raw_name.decode("latin-1").lower(), raw_value.decode(errors="replace")
-            # Several of one name are one (RFC 9110, section 5.3).
+            # Several headers with the same name are one list (RFC 9110, section 5.3).
             said = self._headers.get(name)
             self._headers[name] = value if said is None else f"{said}, {value}"
         coding = self._headers.get("content-encoding")
@@ -80,17 +80,19 @@ class Response:
 
     @property
     def media_type(self) -> str:
-        """What its label says that it is. Servers send good streams with any label or none."""
+        """The media type in its ``Content-Type``. It is not enforced: servers send good streams with any or none."""
         return self._headers.get("content-type", "").partition(";")[0].strip().lower()
 
     async def check(self) -> None:
-        """Make sure that it is a success that can be read.
+        """Raise unless the status is a success and the body can be read.
 
         Raises:
-            BackendError: it is not.
+            BackendError: one of them is not so.
         """
         if not HTTPStatus.OK <= self._reply.status < HTTPStatus.MULTIPLE_CHOICES:
-            with untimed():  # what it says must not be lost in a time-out for deltas
+            with (
+                untimed()
+            ):  # the error's text must not be lost because the timeout of deltas ends this wait
                 body = await self.beginning()
             raise self._failures.status(self._reply.status, self._headers, body)
         if self._unreadable:
@@ -99,24 +101,24 @@ class Response:
             )
 
     def finish(self, grace: float) -> None:
-        """The protocol has said all: reading on ends after so many seconds, and how it ends is of no interest."""
+        """Set the deadline after the protocol's end mark; from now on errors of the connection are ignored."""
         deadline = anyio.current_time() + grace
         self.deadline = deadline if self.deadline is None else min(deadline, self.deadline)
         self.straight = None
 
     def go_on(self) -> None:
-        """The protocol has not said all, or has gone on although it had."""
+        """Remove the deadline: the answer has gone on after what looked like its end."""
         self.deadline = None
         self.straight = self._plain_read
 
     def end_by(self, error: Exception) -> bytes:
-        """End the response where reading it has failed; gives the bytes of the end: none."""
+        """End the response after reading has failed; returns empty bytes, which mean the end."""
         self.lost = translated(error, self._failures)
         self.lost.__cause__ = error
         return b""
 
     async def read(self) -> bytes:
-        """The next bytes as soon as there are any; empty at the end, which may be early: see :attr:`lost`."""
+        """Wait for the next bytes; empty at the end, which may be early, see :attr:`lost`."""
         try:
             with anyio.CancelScope(deadline=math.inf if self.deadline is None else self.deadline):
                 return await (self._inflated() if self._plain_read is None else self._plain_read())
@@ -138,10 +140,10 @@ class Response:
         return piece
 
     async def beginning(self, read: str = "") -> str:
-        """The beginning of the body, or what of it arrives within a bounded time.
+        """The beginning of the body, as far as it arrives within a bounded time.
 
         Args:
-            read: What of it has been read.
+            read: The part that has been read already.
         """
         if self._unreadable:
             return ""
@@ -152,7 +154,7 @@ class Response:
         return read + data[:BODY_LIMIT].decode(errors="replace")
 
     async def whole(self) -> str:
-        """All of the body, which is no stream.
+        """The whole body of a response that is not a stream.
 
         Raises:
             BackendError: it has ended early.
@@ -183,12 +185,12 @@ async def ask(link: Link, failures: Failures, content: bytes | None) -> Response
     """Send a request and wait for the head of a response that can be read.
 
     Args:
-        link: Where to.
+        link: The connection settings.
         failures: Makes the errors.
-        content: The JSON to be posted; ``None``: nothing, what is there is asked for.
+        content: The JSON to post; ``None``: send a GET request.
 
     Returns:
-        The response, to be closed.
+        The response, which the caller must close.
 
     Raises:
         BackendError: no connection, an error status, or a body that cannot be read.
@@ -199,11 +201,11 @@ async def ask(link: Link, failures: Failures, content: bytes | None) -> Response
         response = Response(await link.transport.ask(link, content), failures)
     except client_errors() as error:
         if content and len(content) > LARGE and is_one_of(error, "WriteError"):
-            # Not to be tried again: it would most likely end in the same way, after as many megabytes.
+            # No retry: it would most likely fail in the same way, after sending as many megabytes.
             raise failures.not_taken(reason_of(error), len(content)) from error
         failure = translated(error, failures)
         if isinstance(failure, StreamInterrupted):
-            failure.retryable = True  # before its first byte
+            failure.retryable = True  # the connection was lost before the first byte of an answer
         raise failure from error
     try:
         await response.check()

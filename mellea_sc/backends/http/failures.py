@@ -1,7 +1,7 @@
-"""What can go wrong between us and a server, told once, as the library's errors.
+"""Makes the library's errors for all failures between a backend and its server.
 
-Nothing that the backend knows as a secret gets through: whatever a server says is scrubbed before it
-is quoted, for servers do repeat what they were sent. Nor does a character that a terminal would obey.
+The errors contain no secret that the backend knows: servers repeat what they were sent, so their texts are cleaned
+before they are quoted. They contain no control characters for terminals either.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from mellea_sc.core.plain_text import harmless
 __all__ = ["Advice", "Failures", "Secret"]
 
 _QUOTED: Final = 500
-"""Characters of a server's words in an error's message."""
+"""The maximum of characters that an error's message quotes."""
 _KEPT: Final = 4000
-"""Characters of a body that an error keeps."""
+"""The maximum of characters of a body that an error keeps."""
 
 
 class Secret:
-    """A text that is sent and never shown.
+    """A text that may be sent, but never be shown.
 
     Args:
         value: The text.
@@ -57,10 +57,11 @@ class Secret:
         return "<secret>"
 
     def remove_from(self, text: str) -> str:
-        """The text with every occurrence of the secret, also in its usual encodings, blotted out."""
+        """The text with every occurrence of the secret masked, also in its usual encodings."""
         escaped = json.dumps(self.value)[1:-1]
         for form in (self.value, quote(self.value, safe=""), escaped, escaped.replace("/", "\\/")):
-            # A key such as "x", which servers without keys are given, hides nothing.
+            # A short key such as "x", which users give to servers without keys, is no secret, and masking it
+            # would make texts unreadable.
             if len(form) > 3:
                 text = text.replace(form, "***")
         return text
@@ -68,13 +69,13 @@ class Secret:
 
 @attrs.frozen
 class Advice:
-    """What to do about the failures that people meet most.
+    """Advice for the most frequent failures.
 
     Args:
-        unreachable: Nobody answers there.
-        no_model: The server does not have the model.
-        no_path: There is a server, but not one that speaks the protocol at that address.
-        no_key: It wants another key.
+        unreachable: For a server that does not answer.
+        no_model: For a server that does not have the model.
+        no_path: For a server that does not speak the protocol at that address.
+        no_key: For a missing or wrong key.
     """
 
     unreachable: str
@@ -88,10 +89,10 @@ class Failures:
     """Makes the errors of one backend.
 
     Args:
-        server: Which server, for people: ``"ollama at http://127.0.0.1:11434"``.
-        advice: What to do about them.
-        secrets: What must not be in any of them.
-        proxy: Which proxy the server is reached through, for people: ``"the proxy of HTTPS_PROXY"``.
+        server: The server, for people: ``"ollama at http://127.0.0.1:11434"``.
+        advice: Advice for frequent failures.
+        secrets: Secrets that no error may contain.
+        proxy: The proxy before the server, for people: ``"the proxy of HTTPS_PROXY"``.
     """
 
     server: str
@@ -100,23 +101,23 @@ class Failures:
     proxy: str | None = None
 
     def through(self, proxy: str, secrets: tuple[Secret, ...]) -> Failures:
-        """Those of the same server, reached through a proxy."""
+        """The same for connections through a proxy."""
         return attrs.evolve(self, secrets=self.secrets + secrets, proxy=proxy)
 
     def clean(self, text: str) -> str:
-        """The text without the secrets, and without what a terminal would obey."""
+        """The text without the secrets and without control characters for terminals."""
         text = harmless(text)
         for secret in self.secrets:
             text = secret.remove_from(text)
         return text
 
     def quoted(self, text: str) -> str:
-        """The text's beginning without the secrets, on one line, to stand in a message."""
+        """The beginning of the text, cleaned and on one line, for a message."""
         line = " ".join(self.clean(text).split())
         return line if len(line) <= _QUOTED else f"{line[:_QUOTED]}…"
 
     def unusable(self, reason: str) -> InvalidOption:
-        """The request cannot even be made."""
+        """The request cannot be made at all."""
         return InvalidOption(f"{self.server} cannot be asked: {self.quoted(reason)}")
 
     def unreachable(self, reason: str) -> BackendUnreachable:
@@ -155,7 +156,7 @@ class Failures:
         )
 
     def not_http(self, reason: str) -> BackendProtocolError:
-        """What came cannot be read."""
+        """The response is not valid HTTP."""
         return BackendProtocolError(
             f"{self.server} does not speak HTTP as it should: {self.quoted(reason)}"
         )
@@ -165,13 +166,13 @@ class Failures:
         return StreamInterrupted(f"the answer of {self.server} was cut off: {self.quoted(reason)}")
 
     def malformed(self, text: str) -> BackendProtocolError:
-        """A text that is not what the protocol says."""
+        """A text does not follow the protocol."""
         return BackendProtocolError(
             f"{self.server} sent something that is not part of an answer: {self.quoted(text)!r}"
         )
 
     def not_a_stream(self, media_type: str, wanted: str, body: str) -> BackendProtocolError:
-        """A success, but not the kind of answer that was asked for."""
+        """A successful response that is not a stream."""
         kind = (
             f"an answer of type {media_type!r}"
             if media_type
@@ -199,7 +200,7 @@ class Failures:
         return failure
 
     def status(self, status: int, headers: Mapping[str, str], body: str) -> BackendError:
-        """What an error status means."""
+        """The error for a response with an error status."""
         answer = value_or_text(body)
         words = self.quoted(words_of(answer))
         kept = self.clean(body)[:_KEPT]
@@ -217,7 +218,7 @@ class Failures:
     def _meaning(
         self, status: int, headers: Mapping[str, str], answer: object
     ) -> tuple[type[BackendRejected], str]:
-        """Which error a refusal is, and what to do about it: by its words where the status alone does not tell."""
+        """The class of the error for a refusal, and advice; decided by the status, or else by the server's text."""
         is_page = isinstance(answer, str) and answer.lstrip().startswith("<")
         subject = subject_of(answer) if status in _AMBIGUOUS and not is_page else "other"
         match status, subject:
@@ -249,7 +250,7 @@ def _advised(said: str, advice: str) -> str:
 
 
 _AMBIGUOUS: Final = (400, 403, 404, 413, 422, 500)
-"""Statuses whose body says what they mean."""
+"""Statuses whose meaning depends on the body."""
 _SHORTEN: Final = (
     "Shorten the prompt or the conversation, ask for fewer tokens (ModelOption.MAX_NEW_TOKENS), or have the "
     "server run the model with a larger context."

@@ -1,4 +1,4 @@
-"""The same connections, made and read by aiohttp: less work for each delta, under asyncio only.
+"""A transport with aiohttp: less work for each delta, but under asyncio only.
 
 Imports aiohttp, which the extra `fast` installs.
 """
@@ -21,19 +21,19 @@ from mellea_sc.backends.http.link import STANDING_HEADERS, Link, Reply
 __all__ = ["AiohttpTransport"]
 
 LARGE: Final = 1024 * 1024
-"""Bytes of a request from which on aiohttp wants a file to read from."""
+"""The size of a request from which on aiohttp warns, unless it is given as a file."""
 
 
 class AiohttpTransport:
-    """Speaks to one server, without a proxy, under asyncio and its kin.
+    """A transport to one server, without a proxy, under asyncio with any loop implementation.
 
-    aiohttp does here what is asked for and no more: no cookies, no redirects, no decompression, nothing
-    from the environment, no limit of connections. It reads no further than a bounded buffer.
+    aiohttp's extras are turned off: cookies, redirects, decompression, settings from the environment, the limit of
+    connections. It reads ahead only into a bounded buffer.
 
     Args:
-        tls: For ``https``.
-        uds: Path of the unix socket to go through instead of TCP.
-        keep_for: Seconds for which a connection is kept for the next request.
+        tls: The TLS context for ``https``.
+        uds: The path of a unix socket to connect to instead of TCP.
+        keep_for: Seconds for which an idle connection is kept for the next request.
     """
 
     def __init__(self, tls: ssl.SSLContext, uds: str | None, keep_for: float) -> None:
@@ -71,7 +71,8 @@ class AiohttpTransport:
                 return self._reply(response)
 
     def _reply(self, response: aiohttp.ClientResponse) -> Reply:
-        # Where all has come with the head, aiohttp has let go of the connection, and more may come on it.
+        # If the whole body has come together with the head, aiohttp has already released the connection, and more
+        # bytes may come on it.
         connection = response.connection
         protocol: ResponseHandler | None = (
             getattr(response.content, "_protocol", None)
@@ -86,8 +87,8 @@ class AiohttpTransport:
     async def _release(  # noqa: ASYNC124 - others have to wait
         self, response: aiohttp.ClientResponse, protocol: ResponseHandler | None
     ) -> None:
-        """Keep a connection for the next request, if nothing can be left of this one; else close it."""
-        response.close()  # has let go of the connection when all was read
+        """Keep a connection for the next request if nothing of this response can be left on it, else close it."""
+        response.close()  # no effect on the connection if the body was read completely: it is released already
         if protocol is not None and protocol.is_connected():
             if protocol.should_close:
                 protocol.close()
@@ -95,8 +96,8 @@ class AiohttpTransport:
                 self._kept.add(protocol)
 
     async def _close_the_spoilt(self) -> None:
-        """Close kept connections on which more came than an answer: aiohttp would take it for the next one."""
-        # What has arrived on them is read in the loop's next turn.
+        """Close kept connections with extra bytes after an answer: aiohttp would take them for the next answer."""
+        # Bytes that have arrived are read in the loop's next iteration.
         await anyio.lowlevel.checkpoint()
         await anyio.lowlevel.checkpoint()
         for protocol in list(self._kept):
@@ -131,7 +132,7 @@ class AiohttpTransport:
         )
 
     async def aclose(self) -> None:
-        """Close the connections that are kept; those in use are closed by who uses them."""
+        """Close the idle connections; those in use are closed by their users."""
         await self._session.close()
         if self._renewing is not None:
             await self._renewing.close()
@@ -146,7 +147,7 @@ async def _note_kept(  # noqa: ASYNC124 - aiohttp wants it so
 
 
 def _is_unanswered(error: Exception) -> bool:
-    """Whether a connection that broke did so before a byte of an answer came."""
+    """Whether a connection broke before the first byte of an answer."""
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return not isinstance(error.message, aiohttp.http.RawResponseMessage)
     return isinstance(error, aiohttp.ClientOSError) and not isinstance(

@@ -1,4 +1,4 @@
-"""Requests that go out on a client of httpx or httpx2: a caller's, or one of our own that goes through a proxy."""
+"""A transport with a client of httpx or httpx2: the caller's, or the backend's own if there is a proxy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class HttpxTransport:
     """Sends requests on a client of httpx or httpx2.
 
     Args:
-        client: The client; whoever has made it closes it.
+        client: The client; it is closed by whoever has made it.
     """
 
     def __init__(self, client: AnyClient) -> None:
@@ -43,25 +43,25 @@ class HttpxTransport:
         )
         if content is not None:
             request.stream = _in_one_piece(cast("Hashable", type(request.stream)))(content)
-        watch = _Watch()
+        tracker = _RequestTracker()
         try:
-            return _reply(await self._send(request, watch))
+            return _reply(await self._send(request, tracker))
         except client_errors():
-            if not watch.was_given_up:
+            if not tracker.was_given_up:
                 raise
-        return _reply(await self._send(request, _Watch()))
+        return _reply(await self._send(request, _RequestTracker()))
 
-    async def _send(self, request: httpx.Request, watch: _Watch) -> httpx.Response:
-        request.extensions = {**request.extensions, "trace": watch}
+    async def _send(self, request: httpx.Request, tracker: _RequestTracker) -> httpx.Response:
+        request.extensions = {**request.extensions, "trace": tracker}
         try:
             return await self._client.send(request, stream=True)
         except client_errors() as error:
-            if watch.is_cut_off and is_one_of(error, "ReadError", "RemoteProtocolError"):
+            if tracker.is_cut_off and is_one_of(error, "ReadError", "RemoteProtocolError"):
                 raise WriteError(reason_of(error)) from error
             raise
         except BaseException:
             with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
-                await watch.abandon()
+                await tracker.abandon()
             raise
 
     async def aclose(self) -> None:
@@ -69,8 +69,8 @@ class HttpxTransport:
 
 
 def _reply(response: httpx.Response) -> Reply:
-    # Not through the client's decoders: a generator that fails in between would leave those
-    # inside it to the garbage collector.
+    # Without the client's decoders: they are nested async generators, and an error in one of them leaves the inner
+    # ones to the garbage collector.
     chunks = aiter(cast("AsyncIterable[bytes]", response.stream))
     return Reply(
         response.status_code,
@@ -85,8 +85,8 @@ async def _close(response: httpx.Response, chunks: AsyncIterator[bytes]) -> None
     try:
         _spoil_if_there_is_more(response)
         await response.aclose()
-        # The client reads through a chain of generators, and closing does not reach those inside. They must
-        # not be left to the garbage collector: one more read, which the closed connection refuses, ends them all.
+        # The client reads through nested generators, and closing the outer one does not close the inner ones. They
+        # must not be left to the garbage collector. One more read on the closed connection ends them all by an error.
         while await anext(chunks, b""):
             pass
     except client_errors():
@@ -94,10 +94,10 @@ async def _close(response: httpx.Response, chunks: AsyncIterator[bytes]) -> None
 
 
 def _spoil_if_there_is_more(response: httpx.Response) -> None:
-    """Keep the client from using a connection again on which more came than the response.
+    """Prevent the client from reusing a connection with extra bytes after the response.
 
-    It would take the rest for the response to its next request, which then has an error or another's
-    answer. There is no public way to ask; of a client that is made otherwise, nothing is found here.
+    The client would take them for the response to its next request. There is no public way to find out; with a
+    client that is built differently this does nothing.
     """
     part: object = response.stream
     for name in ("_stream", "_httpcore_stream", "_stream", "_connection", "_h11_state"):
@@ -106,15 +106,14 @@ def _spoil_if_there_is_more(response: httpx.Response) -> None:
         http = cast("h11.Connection", part)
         rest, _ = http.trailing_data
         if rest:
-            http.send_failed()  # it is then closed instead
+            http.send_failed()  # marks the connection as broken, so that the client closes it
 
 
 @cache
 def _in_one_piece(kind: Hashable) -> Callable[[bytes], httpx.AsyncByteStream]:
-    """The body of a request, for the client that has bodies of this kind.
+    """The body of a request, as a class for the client (httpx or httpx2).
 
-    The client's own is an async generator, and is left to the garbage collector when sending it
-    is cancelled.
+    The client's own class is an async generator, which is left to the garbage collector if sending is cancelled.
     """
     return cast(
         "Callable[[bytes], httpx.AsyncByteStream]",
@@ -138,23 +137,23 @@ class _Content:
         return self._content
 
 
-class _Watch:
-    """Watches over the connection of a request until the request goes out on it, and an answer begins.
+class _RequestTracker:
+    """Tracks the connection of a request until the answer begins, by the client's trace extension.
 
-    A cancellation that comes between a new connection and the request, or within the TLS handshake, makes
-    the client forget the connection without closing it.
+    If a cancellation comes during the TLS handshake, or between connecting and sending, the client drops the
+    connection without closing it. Then :meth:`abandon` closes it.
     """
 
     def __init__(self) -> None:
         self._stream: httpcore.AsyncNetworkStream | None = None
         self._is_new = False
         self.was_given_up: bool = False
-        """Whether the request went out on a connection that was there before, and no answer came."""
+        """Whether the request was sent on a kept connection, and no answer came."""
         self.is_cut_off: bool = False
         """Whether the connection was lost before the whole request was sent."""
 
     async def __call__(self, event: str, info: Mapping[str, object]) -> None:
-        """Take note of a step of the client's (its trace extension)."""
+        """Process an event of the client's trace extension."""
         step = event.partition(".")[2]
         if step.startswith("connect_"):
             self._is_new = True
@@ -165,11 +164,11 @@ class _Watch:
         if step in ("connect_tcp.complete", "connect_unix_socket.complete"):
             self._stream = cast("httpcore.AsyncNetworkStream", info["return_value"])
         elif step == "send_request_body.failed":
-            self.is_cut_off = True  # the client passes that over, for an answer may have come
+            self.is_cut_off = True  # the client ignores this, because an answer may have come
             return
         elif step != "start_tls.complete":
             return
-        # Here, the client still counts it as a failure to connect; a step later, it would not.
+        # The client still counts an error that is raised here as a failure to connect; one step later not any more.
         await anyio.lowlevel.checkpoint_if_cancelled()
 
     async def abandon(self) -> None:

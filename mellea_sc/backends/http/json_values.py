@@ -1,4 +1,4 @@
-"""JSON that came from outside: nothing about it is taken for granted."""
+"""Reads JSON from servers without any assumption about its shape."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = [
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
 _BLANK: Final = " \t\n\r"
-# Not json.loads: what it does around the decoder takes as long as the decoder, for a short text.
+# Not json.loads: for a short text its overhead takes as long as decoding.
 _decode: Final = cast("Callable[[str], tuple[Json, int]]", json.JSONDecoder().raw_decode)
 
 
 def parse_object(text: str) -> dict[str, Json] | None:
-    """The JSON object that a text stands for; ``None`` when it is anything else.
+    """Parse a JSON object; ``None`` if the text is anything else.
 
-    An array of one object is that object: Google's errors are.
+    An array with one object counts as that object, because Google sends errors so.
     """
     text = text.strip(_BLANK)
     try:
@@ -49,7 +49,7 @@ def parse_object(text: str) -> dict[str, Json] | None:
 
 
 def value_or_text(text: str) -> object:
-    """The JSON value that a text stands for; the text itself where it is none."""
+    """Parse a JSON value; the text itself if it is not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -57,20 +57,19 @@ def value_or_text(text: str) -> object:
 
 
 def fields_of(value: object) -> Mapping[str, object]:
-    """The fields of an object inside; none where there is no object, or something else."""
+    """The fields of a nested object; empty if the value is something else."""
     return cast("dict[str, object]", value) if isinstance(value, dict) else {}
 
 
 def list_of(value: object) -> Sequence[object]:
-    """The items of an array inside; none where there is no array, or something else."""
+    """The items of a nested array; empty if the value is something else."""
     return cast("list[object]", value) if isinstance(value, list) else ()
 
 
 def text_in(content: object) -> str | None:
-    """The text of a content: a string, or a list of parts (Mistral's), of which those with text count, and not
-    those of reasoning.
+    """The text of a message's content: a string, or the text parts of a list (Mistral), without reasoning.
 
-    ``None`` when it is anything else.
+    ``None`` if it is anything else.
     """
     if content is None or isinstance(content, str):
         return content or ""
@@ -84,8 +83,8 @@ def text_in(content: object) -> str | None:
 
 
 def reasoning_in(fields: Mapping[str, object]) -> str:
-    """What a model thinks, in a message or the delta of one: in a field of its own, by whichever name, or among the
-    parts of the content (Mistral's ``thinking``, Databricks' ``reasoning``).
+    """The reasoning in a message or a delta: in a separate field, by any of its names, or among the parts of the
+    content (Mistral's ``thinking``, Databricks' ``reasoning``).
     """
     for name in ("reasoning_content", "reasoning", "thinking"):
         if text := text_in(fields.get(name)):
@@ -99,15 +98,15 @@ def reasoning_in(fields: Mapping[str, object]) -> str:
 
 
 def calls_in(fields: Mapping[str, object], *, counted: bool = True) -> tuple[ToolCallDelta, ...]:
-    """The pieces of calls in a message or the delta of one.
+    """The pieces of tool calls in a message or a delta.
 
     Args:
-        fields: The message's fields.
-        counted: Whether the server's numbers are to be trusted.
+        fields: The fields of the message or delta.
+        counted: Whether the server's indices are reliable.
     """
     found = fields.get("tool_calls")
     pieces = [*map(fields_of, list_of(found)), fields_of(found)]
-    if old := fields_of(fields.get("function_call")):  # from before there were tools
+    if old := fields_of(fields.get("function_call")):  # the old form, without "tools"
         pieces.append({"index": 0, "function": old})
     return tuple(_call_in(piece, counted=counted) for piece in pieces if piece)
 
@@ -116,7 +115,7 @@ def _call_in(piece: Mapping[str, object], *, counted: bool) -> ToolCallDelta:
     called = fields_of(piece.get("function") or piece.get("custom"))
     said, name, index = piece.get("id"), called.get("name"), piece.get("index")
     arguments = called.get("arguments", called.get("input"))
-    if not isinstance(arguments, str):  # some send the object itself
+    if not isinstance(arguments, str):  # some servers send the object itself instead of its JSON
         arguments = "" if arguments is None else json.dumps(arguments, ensure_ascii=False)
     return ToolCallDelta(
         said if isinstance(said, str) else "",
@@ -127,13 +126,13 @@ def _call_in(piece: Mapping[str, object], *, counted: bool) -> ToolCallDelta:
 
 
 def usage_in(fields: Mapping[str, object], prompt: str, completion: str) -> Usage | None:
-    """The tokens used, if the server says how many the answer has. A number below 0 says nothing."""
+    """The usage, if the server reports the tokens of the answer. Negative numbers are ignored."""
     said = _count(fields.get(completion))
     return None if said is None else Usage(count_in(fields, prompt), said)
 
 
 def count_in(fields: Mapping[str, object], name: str) -> int:
-    """A count among the fields; 0 where there is none."""
+    """A number of tokens in a field; 0 if there is none."""
     return _count(fields.get(name)) or 0
 
 

@@ -1,4 +1,4 @@
-"""From the bytes of a response to lines: pure, bounded, indifferent to where reads were cut."""
+"""Cuts the bytes of a response into lines: without I/O, bounded, and independent of where the reads were cut."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from mellea_sc.core.errors import BackendProtocolError
 __all__ = ["MAX_LINE", "LineCutter", "LineSplitter", "Pretty", "Splitter", "decoded", "too_long"]
 
 MAX_LINE: Final = 8 * 1024 * 1024
-"""Bytes that a line, and an event, may have."""
+"""The maximum size of a line, and of an event, in bytes."""
 
 _BOM: Final = b"\xef\xbb\xbf"
 
 
 class Splitter(Protocol):
-    """Cuts a response into the texts that its protocol speaks in.
+    """Cuts a response into the texts of its protocol: lines, or the data of events.
 
-    It works in batches: ``feed`` takes what one read brought and gives what it completes, which is
-    to be taken to its end before the next ``feed``; an error comes after all that was whole.
+    ``feed`` takes the bytes of one read, and returns the texts that are complete with them. The caller must consume
+    all of them before the next ``feed``. An error is raised only after all complete texts.
     """
 
     @property
     def unread(self) -> str:
-        """The beginning of what was passed over although it is no part of the protocol."""
+        """The beginning of the skipped text that is not part of the protocol."""
         ...
 
     def feed(self, data: bytes) -> Iterable[str]:
@@ -36,18 +36,17 @@ class Splitter(Protocol):
         ...
 
     def close(self) -> Sequence[str]:
-        """What the response, which has ended, left incomplete: at most one text."""
+        """The incomplete text at the end of the response, if there is one."""
         ...
 
 
 class LineCutter:
-    """Lines, ended by LF, CRLF or CR; a byte order mark at the beginning is dropped.
+    """Cuts bytes into lines that end with LF, CRLF or CR; drops a byte order mark at the beginning.
 
-    A CR ends its line at once, without a look at what follows: a line on the wire never waits for
-    the next one.
+    A CR ends its line at once, although a LF may follow: a complete line never waits for more bytes.
 
     Args:
-        limit: Bytes that a line may have; whoever takes the lines has to look.
+        limit: The maximum size of a line; the caller has to call :meth:`check`.
     """
 
     __slots__ = ("_after_cr", "_held", "_limit", "_size", "_started")
@@ -86,16 +85,16 @@ class LineCutter:
         return lines
 
     def begin(self) -> None:
-        """Take note that the beginning of the stream was read without this: no byte order mark can come."""
+        """Note that the beginning of the stream was read elsewhere, so that no byte order mark can come."""
         self._started = True
 
     @property
     def is_amid(self) -> bool:
-        """Whether a line was begun and not ended, or a LF may still belong to the end of the last one."""
+        """Whether a line is incomplete, or a LF may still belong to the end of the last one."""
         return bool(self._held) or self._after_cr
 
     def check(self) -> None:
-        """Refuse a line that has grown too long without an end.
+        """Raise if an incomplete line is too long.
 
         Raises:
             BackendProtocolError: it has.
@@ -104,7 +103,7 @@ class LineCutter:
             raise too_long("line", self._limit)
 
     def rest(self) -> bytes:
-        """The line that was begun and not ended."""
+        """The incomplete line."""
         line = b"".join(self._held)
         self._held.clear()
         self._size = 0
@@ -112,16 +111,16 @@ class LineCutter:
 
 
 class Pretty:
-    """A JSON value that is written over several lines, as for people: an error mostly.
+    """A JSON value that is pretty-printed over several lines: usually an error.
 
-    Such a value begins with a line that has nothing but a bracket, and ends with one that begins with its
-    counterpart.
+    Such a value begins with a line that is only an opening bracket, and ends with a line that begins with the
+    closing bracket.
 
     Args:
-        limit: Bytes that it may have.
+        limit: The maximum size in bytes.
 
     Attributes:
-        lines: What there is of it.
+        lines: The lines so far.
     """
 
     __slots__ = ("_limit", "_size", "lines")
@@ -136,7 +135,7 @@ class Pretty:
         return line.rstrip() in (b"{", b"[", b"[{")
 
     def take(self, line: bytes) -> bytes:
-        """Add a line; gives the value when it is whole, else nothing.
+        """Add a line; returns the value if it is complete, else empty bytes.
 
         Raises:
             BackendProtocolError: it is longer than the limit.
@@ -149,7 +148,7 @@ class Pretty:
         return self.rest() if is_whole else b""
 
     def rest(self) -> bytes:
-        """What there is of it; it is then forgotten."""
+        """Return the lines so far, and forget them."""
         value = b"\n".join(self.lines)
         self.lines.clear()
         self._size = 0
@@ -157,10 +156,10 @@ class Pretty:
 
 
 class LineSplitter:
-    """The lines of UTF-8 that are not blank, each a JSON value; one written over several lines is one text.
+    """Cuts a response into lines of UTF-8, each a JSON value; skips blank lines, and joins a pretty-printed value.
 
     Args:
-        limit: Bytes that a line may have.
+        limit: The maximum size of a line in bytes.
     """
 
     __slots__ = ("_is_between", "_limit", "_lines", "_pretty")
@@ -175,7 +174,7 @@ class LineSplitter:
 
     def feed(self, data: bytes) -> Iterable[str]:
         """The lines that these bytes complete."""
-        # What nearly every read is: whole lines of one object. Anything else goes the way of the rules.
+        # The fast path for nearly every read: complete lines with one object. All else goes through _read().
         if (
             self._is_between
             and data.endswith(b"\n")
@@ -205,7 +204,7 @@ class LineSplitter:
         self._is_between = not (self._pretty.lines or self._lines.is_amid)
 
     def close(self) -> Sequence[str]:
-        """The line that was begun and not ended, if there is one."""
+        """The incomplete last line, if there is one."""
         rest = self._lines.rest()
         if self._pretty.lines:
             rest = self._pretty.take(rest) or self._pretty.rest()
@@ -213,7 +212,7 @@ class LineSplitter:
 
 
 def decoded(text: bytes) -> str:
-    """The text that these bytes are; for bytes that are not UTF-8, words that are no part of any protocol."""
+    """Decode UTF-8; for other bytes, a text that every protocol refuses."""
     try:
         return text.decode()
     except UnicodeDecodeError:
@@ -221,7 +220,7 @@ def decoded(text: bytes) -> str:
 
 
 def too_long(what: str, limit: int) -> BackendProtocolError:
-    """The error for something that is longer than the limit."""
+    """The error for a line or a value that is longer than the limit."""
     return BackendProtocolError(
         f"the server sent a {what} longer than {limit:,} bytes; is this the address of a model server?"
     )

@@ -1,7 +1,7 @@
-"""What a transport is: the way to a server, and what comes back on it.
+"""The interface of transports: connection settings, and the reply to a request.
 
-A transport makes connections and uses them again. There are three: :mod:`.transport` (HTTP/1.1 over anyio),
-:mod:`.fast` (aiohttp) and :mod:`.httpx_client` (a client of the caller's, or one behind a proxy).
+A transport makes connections and reuses them. There are three: :mod:`.transport` (HTTP/1.1 over anyio),
+:mod:`.fast` (aiohttp) and :mod:`.httpx_client` (the caller's client, or one that uses a proxy).
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ __all__ = ["CLOSE_TIMEOUT", "STANDING_HEADERS", "Link", "Reply", "Transport"]
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds that closing a response may take."""
 STANDING_HEADERS: Final = {"user-agent": "mellea_sc", "connection": "keep-alive"}
-"""What our own transports send with every request, unless the request says otherwise."""
+"""Headers that the library's own transports add to every request, unless the request has them."""
 
 
 @attrs.frozen
 class Link:
-    """The way to one server. What may hold a key is not shown.
+    """The settings for requests to one server. Its ``repr`` shows nothing that may contain a key.
 
     Args:
         transport: Makes the connections.
-        url: Where requests go, with the query; ASCII.
-        headers: What they say, by names in lower case; what the protocol needs is added by the transport.
-        connect_timeout: Seconds that connecting may take; ``None``: any time.
+        url: The URL of requests, with the query; ASCII.
+        headers: The headers, by names in lower case; the transport adds those that HTTP needs.
+        connect_timeout: Seconds that connecting may take; ``None``: no timeout.
     """
 
     transport: Transport
@@ -44,13 +44,13 @@ class Link:
 
 @attrs.frozen
 class Reply:
-    """The response to a request, as a transport gives it: the head has come, the body has not been read.
+    """The response to a request, as a transport returns it: the head was received, the body was not read.
 
     Args:
-        status: The status.
-        headers: The headers, as they came.
-        read: Waits for the next bytes of the body; gives none at its end.
-        aclose: Gives the connection back if the body was read to its end, else closes it.
+        status: The status code.
+        headers: The headers as received.
+        read: Waits for the next bytes of the body; returns empty bytes at its end.
+        aclose: Keeps the connection for the next request if the body was read to its end, else closes it.
     """
 
     status: int
@@ -60,17 +60,17 @@ class Reply:
 
 
 class Transport(Protocol):
-    """Makes the connections to one server, and uses them again."""
+    """Makes connections to one server, and reuses them."""
 
     async def ask(self, link: Link, content: bytes | None) -> Reply:
         """Send a request and wait for the head of the response.
 
-        Servers drop idle connections whenever they want to. Where a kept one dies before a byte of a response
-        has come, nothing was answered: the request is sent once more, on a new connection.
+        A server may close an idle connection at any time. If a kept connection breaks before the first byte of a
+        response, the server has not answered: the request is sent again, on a new connection.
 
         Args:
-            link: Where to, and with which headers.
-            content: The JSON to be posted; ``None``: nothing, what is there is asked for.
+            link: The settings of the request.
+            content: The JSON to post; ``None``: send a GET request.
 
         Raises:
             Exception: one of :func:`~mellea_sc.backends.http.translation.client_errors`.
@@ -80,5 +80,5 @@ class Transport(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Close the connections that are kept; those in use are closed by who uses them."""
+        """Close the idle connections; those in use are closed by their users."""
         ...

@@ -1,7 +1,7 @@
-"""What a refused request is about, by what the server says: statuses alone do not tell.
+"""Finds out the reason of a refused request from the server's text, because statuses alone do not tell it.
 
-Codes are named by those who have them; words are what is common to the messages of many servers. What is
-not recognised is simply a refusal: a wrong guess would send people the wrong way.
+The error codes have comments that name their servers; the patterns match what the messages of many servers have in
+common. A text that is not recognised is a plain refusal: a wrong guess would give wrong advice.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from mellea_sc.backends.http.error_objects import strings_in, words_of
 __all__ = ["Subject", "subject_of"]
 
 Subject: TypeAlias = Literal["context", "model", "key", "other"]
-"""The prompt is too long; there is no such model; the key is none; or anything else."""
+"""The prompt is too long; there is no such model; the key is wrong; or anything else."""
 
 
 def subject_of(error: object) -> Subject:
-    """What an error object, or the text of an error page, is about."""
+    """The subject of an error object, or of the text of an error page."""
     codes = {re.sub(r"[\W_]", "", code).lower() for code in strings_in(error, "code", "type")}
     words = " ".join(words_of(error).split())[:_READ]
     if codes & _CONTEXT_CODES or _CONTEXT.search(words):
@@ -31,7 +31,7 @@ def subject_of(error: object) -> Subject:
 
 
 _READ: Final = 2000
-"""Characters of the words that are looked at."""
+"""The maximum of characters of a text that are searched."""
 
 # Codes are compared in lower case and without separators.
 _CONTEXT_CODES: Final = frozenset(

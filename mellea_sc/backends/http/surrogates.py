@@ -1,8 +1,8 @@
-r"""Characters that a server has cut in two.
+r"""Joins surrogate pairs that a server has split between two deltas.
 
-JSON writes a character beyond U+FFFF as two escapes, ``\ud83d\ude00``, and some servers put them into two
-deltas (RFC 8259, section 8.2, lets them). A half is no text: it cannot be encoded, and no pattern finds
-the character.
+JSON writes a character beyond U+FFFF as two escapes, ``\ud83d\ude00``. Some servers send them in two deltas, which RFC
+8259, section 8.2, allows. A lone surrogate is not valid text: it cannot be encoded, and no pattern would find the
+character.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _FIRST: Final = ("\ud800", "\udbff")
 
 
 def joined(text: str) -> tuple[str, str]:
-    """A text whose halves are joined, and the first half at its end, which waits for the second, if there is one.
+    """The text with its pairs joined, and the first half of a pair at its end, if there is one, which must wait.
 
-    A half without its other is U+FFFD.
+    A half without its counterpart becomes U+FFFD.
     """
     if not _HALF.search(text):
         return text, ""

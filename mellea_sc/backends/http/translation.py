@@ -1,7 +1,7 @@
-"""What the HTTP client raises, as the library's errors: translated at this boundary, once.
+"""Translates the errors of HTTP clients into the library's errors; the only place that does so.
 
-Our own transport's errors have the names of httpx's, and so have those of httpx2. A caller's client may go through
-aiohttp, as our own does. None of these is imported here: what nobody has loaded raises nothing.
+The errors of the library's own transport have the same names as those of httpx and httpx2, so classes are compared by
+name. None of the clients is imported here: one that is not loaded cannot have raised anything.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ __all__ = [
 
 
 class TransportError(Exception):
-    """What our own transport raises."""
+    """The base class of the errors of the library's own transport."""
 
 
 class ConnectError(TransportError):
-    """There is no way to the server, no TLS with it, or no end of connecting."""
+    """The server cannot be reached, the TLS handshake failed, or connecting took too long."""
 
 
 class ReadError(TransportError):
-    """The connection was lost while something was awaited."""
+    """The connection was lost while waiting for data."""
 
 
 class WriteError(TransportError):
@@ -52,7 +52,7 @@ class LocalProtocolError(TransportError):
 
 
 class RemoteProtocolError(TransportError):
-    """What came is not HTTP, or it ended too early."""
+    """The response is not valid HTTP, or ended too early."""
 
 
 _OURS: Final = (TransportError, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError)
@@ -68,11 +68,11 @@ _NO_CONNECTION: Final = (
     *("ConnectError", "ConnectTimeout", "ProxyError"),
     *("ClientConnectorError", "ClientConnectorCertificateError", "ConnectionTimeoutError"),
 )
-"""There was none yet: httpx's, then aiohttp's."""
+"""Names of errors that mean that no connection was made: httpx's, then aiohttp's."""
 
 
 def client_errors() -> tuple[type[Exception], ...]:
-    """All that any client, and the sockets below it, raise."""
+    """All errors that the loaded clients, and the sockets below them, can raise."""
     return _OURS + tuple(
         getattr(module, name)
         for library, names in _ELSEWHERE
@@ -82,14 +82,14 @@ def client_errors() -> tuple[type[Exception], ...]:
 
 
 def translated(error: Exception, failures: Failures) -> MelleaError:
-    """The library's error for one of the client's."""
+    """The library's error for an error of a client."""
     reason = reason_of(error)
     tls = _tls_error(error)
     if tls is not None and (is_one_of(error, *_NO_CONNECTION) or "CERT" in (tls.reason or "")):
         if isinstance(tls, ssl.SSLCertVerificationError):
             return failures.untrusted(tls.verify_message or reason)
         return failures.not_encrypted(reason)
-    # httpx-aiohttp takes a disconnect for a time-out.
+    # httpx-aiohttp reports a disconnect as a timeout.
     if any(is_one_of(one, "ServerDisconnectedError") for one in (error, error.__cause__)):
         return failures.interrupted("the server disconnected")
     if is_one_of(error, "InvalidURL", "UnsupportedProtocol", "LocalProtocolError"):
@@ -104,27 +104,27 @@ def translated(error: Exception, failures: Failures) -> MelleaError:
 
 
 def is_one_of(error: BaseException | None, *names: str) -> bool:
-    """Whether an error is of a class with one of these names, whichever library's."""
+    """Whether an error's class, in whichever library, has one of these names."""
     return any(kind.__name__ in names for kind in type(error).__mro__)
 
 
 def reason_of(error: Exception) -> str:
-    """Why, in the operating system's words where it has some."""
+    """The reason of an error, in the operating system's words if possible."""
     if is_one_of(error, "ReadError", "WriteError"):  # trio's sockets do not say why
         return _os_reason(error) or str(error) or "the connection was lost"
     return _os_reason(error) or str(error) or type(error).__name__
 
 
 def _is_disconnect(reason: str) -> bool:
-    # One exception class stands for a peer that went away and for one that talks nonsense.
+    # The clients use one class for a peer that has disconnected and for one that sent invalid data.
     return "disconnected" in reason or "closed connection" in reason
 
 
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
-    """What TLS said, where it is in the chain of errors: the first that was raised, not what clients made of it."""
+    """The TLS error in the chain of errors: the one that was raised first, before clients wrapped it."""
     said: ssl.SSLError | None = None
     while error is not None:
-        # These two tell of a connection that has ended, not of TLS.
+        # These two only mean that the connection has ended.
         if isinstance(error, ssl.SSLError) and not isinstance(
             error, ssl.SSLEOFError | ssl.SSLZeroReturnError
         ):
@@ -134,10 +134,10 @@ def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
 
 
 def _os_reason(error: BaseException | None) -> str | None:
-    """What the operating system said, where that is what began the chain of errors."""
+    """The operating system's message, if the chain of errors began with an error of the system."""
     while error is not None:
         if isinstance(error, ssl.SSLError | socket.gaierror) and error.strerror:
-            return error.strerror  # their numbers are their own
+            return error.strerror  # errors of name resolution have numbers of their own
         if isinstance(error, OSError) and error.errno:
             return os.strerror(error.errno)
         if isinstance(error, BaseExceptionGroup):  # one error per address that was tried

@@ -1,4 +1,4 @@
-"""The connections of a client: made, kept for the next request, and renewed when a kept one is dead."""
+"""The library's own transport: makes connections, keeps them for later requests, and replaces broken ones."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ __all__ = ["DirectTransport"]
 
 
 class DirectTransport:
-    """Speaks to one server, without a proxy, under any event loop.
+    """A transport to one server, without a proxy, under any event loop.
 
-    A request costs the same however many others are under way. The last connection that became free is
-    the first to be used again.
+    The cost of a request does not depend on the number of other requests. The connection that was released last is
+    reused first.
 
     Args:
-        tls: For ``https``.
-        uds: Path of the unix socket to go through instead of TCP.
-        keep_for: Seconds for which a connection is kept for the next request.
+        tls: The TLS context for ``https``.
+        uds: The path of a unix socket to connect to instead of TCP.
+        keep_for: Seconds for which an idle connection is kept for the next request.
     """
 
     def __init__(self, tls: ssl.SSLContext, uds: str | None, keep_for: float) -> None:
         self._tls = tls
         self._uds = uds
         self._keep_for = keep_for
-        self._kept: deque[tuple[float, Connection]] = deque()  # each until its time, in the loop's
+        self._kept: deque[tuple[float, Connection]] = (
+            deque()
+        )  # each with its expiry time, by the loop's clock
         self._is_closed = False
 
     async def ask(self, link: Link, content: bytes | None) -> Reply:
@@ -67,14 +69,14 @@ class DirectTransport:
         return None
 
     async def _release(self, connection: Connection) -> None:
-        """Keep a connection for the next request, if nothing can be left of this one; else close it."""
+        """Keep a connection for the next request if nothing of this response can be left on it, else close it."""
         if self._is_closed or not connection.start_anew():
             await connection.aclose()
         else:
             self._kept.append((anyio.current_time() + self._keep_for, connection))
 
     async def aclose(self) -> None:
-        """Close the connections that are kept; those in use are closed by who uses them."""
+        """Close the idle connections; those in use are closed by their users."""
         self._is_closed = True
         while self._kept:
             await self._kept.pop()[1].aclose()

@@ -1,7 +1,7 @@
 """Limits on what a block, a call or a session may use.
 
-budget.py     what was used, against what may be used
-scope.py      cancel scopes that end when that is exceeded
+budget.py     counts what is used, and compares it with the limits
+scope.py      cancel scopes that are cancelled when a budget is exceeded
 limits.py     the blocks: ``with limits(tokens=…)``
-metering.py   what each request has used, counted while its deltas come
+metering.py   counts what each request uses, while its deltas come
 """

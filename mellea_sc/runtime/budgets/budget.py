@@ -1,18 +1,20 @@
-"""What was used, against what may be used.
+"""Counts what is used, and cancels when a limit is exceeded.
 
 ::
 
     with limits(tokens=…):         a Budget, added to the budgets of this task
-       ├─ tasks                    inherit them: those of a thunk, whoever runs it, and a blocking call's
+       ├─ tasks                    inherit the budgets by their context, in other threads too (blocking calls)
        ├─ each request             is debited to all of them, see ``metering.py``
-       └─ BudgetScope              the block, and what each thunk's and run's task does: cancelled when one of
-                                   its budgets is exceeded
+       └─ BudgetScope              around the block, and around the work of each thunk and run: cancelled when
+                                   one of its budgets is exceeded
 
-What was used exactly is not exceeded. When a budget is exceeded, everything under it is cancelled. Who then
-raises :class:`BudgetExceeded` is the block that has the limit, and each thunk and run to whoever awaits it; what
-these are doing inside, their requests and judges, is cancelled and says nothing.
+Using exactly as much as a limit allows does not exceed it. When a budget is exceeded, everything under it is
+cancelled. Then :class:`BudgetExceeded` is raised by the block that has the limit, and by each thunk and run to
+whoever awaits it. The work inside of these (requests, judges) is only cancelled and raises no error of its own, so
+that one excess is reported once.
 
-A budget may be debited from several threads at once: blocking calls run in one of their own.
+A budget may be debited from several threads at once, because blocking calls run their work in another thread.
+The lock is held only for arithmetic: scopes are cancelled after it has been released.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ open_budgets: Final[ContextVar[tuple[Budget, ...]]] = ContextVar("mellea_sc_budg
 
 
 class Request(Protocol):
-    """A request to a model, as far as it has come."""
+    """A running request to a model."""
 
     @property
     def text(self) -> str:
@@ -52,12 +54,12 @@ class Request(Protocol):
 
     @property
     def usage(self) -> Usage | None:
-        """The tokens that the server has told of so far."""
+        """The tokens that the server has reported so far."""
         ...
 
 
 class Budget:
-    """What was used, against what may be used.
+    """Counts what is used, and cancels its scopes when a limit is exceeded.
 
     Args:
         limits: How much may be used.
@@ -93,11 +95,12 @@ class Budget:
 
     @property
     def is_exceeded(self) -> bool:
-        """Whether more was used, or asked for, than is allowed."""
+        """Whether more was used, or requested, than is allowed."""
         return self._exceeded is not None
 
     def close(self) -> None:
-        """Its block is left: it goes on for what is still running, and raises nothing more by itself."""
+        """Note that the block has been left. Work that is still running is still counted and bounded."""
+        # From now on the block cannot raise an excess any more, so thunks and runs report it as their own error.
         with self._lock:
             self._is_open = False
             if not self._running:
@@ -106,7 +109,9 @@ class Budget:
     # --- what is debited ------------------------------------------------------------------------
 
     def admit(self, prompt: int, cost: float) -> bool:
-        """Debit a request that is about to be sent, by an estimate; false: it is one too many."""
+        """Debit a request, by an estimate, before it is sent; false: it exceeds the budget, and must not be sent."""
+        # Debited first and taken back if it is too much: between a check and a later debit another thread could
+        # spend the same tokens.
         with self._lock:
             if self._exceeded is not None:
                 return False
@@ -124,11 +129,12 @@ class Budget:
             self._requests -= 1
             self._prompt -= prompt
             self._cost -= cost
+        # outside of the lock: cancelling scopes runs other code, and the lock cannot be taken twice
         self.exceed(over)
         return False
 
     def dismiss(self, prompt: int, cost: float) -> None:
-        """Take back a request that was admitted: another budget has not admitted it."""
+        """Take an admitted request back, because another budget has refused it."""
         with self._lock:
             self._requests -= 1
             self._prompt -= prompt
@@ -137,13 +143,13 @@ class Budget:
             self._running -= 1
 
     def began(self, request: Request) -> None:
-        """A request that every budget has admitted is sent."""
+        """Note a request that every budget has admitted."""
         self._latest = request
 
     def debit(
         self, request: Request, prompt: int, completion: int, cost: float, estimates: int
     ) -> bool:
-        """Debit what has become known of a request; true when the budget is exceeded."""
+        """Debit what a running request has used since the last call; true if the budget is exceeded."""
         with self._lock:
             self._prompt += prompt
             self._completion += completion
@@ -155,7 +161,7 @@ class Budget:
         return over is not None
 
     def ended(self) -> None:
-        """A request that was admitted has ended."""
+        """Note that an admitted request has ended."""
         with self._lock:
             self._running -= 1
             if not self._running and not self._is_open:
@@ -177,13 +183,13 @@ class Budget:
 
     @property
     def deadline(self) -> float:
-        """When its time is over, by the clock of the running loop."""
+        """The time at which its seconds are used up, by the clock of the running loop."""
         return self._time.moment(self._seconds)
 
-    # --- what happens when it is exceeded ---------------------------------------------------------
+    # --- exceeding it -----------------------------------------------------------------------------
 
     def add(self, scope: BudgetScope) -> None:
-        """Cancel the scope when the budget is exceeded, or at once when it is."""
+        """Register a scope to be cancelled when the budget is exceeded; at once, if it already is."""
         with self._lock:
             self._scopes.add(scope)
             exceeded = self._exceeded is not None
@@ -191,16 +197,16 @@ class Budget:
             scope.cancel()
 
     def remove(self, scope: BudgetScope) -> None:
-        """The scope was left."""
+        """Unregister a scope that has been left."""
         with self._lock:
             self._scopes.discard(scope)
 
     def exceed(self, limit: LimitName, cut: Request | None = None) -> None:
-        """Cancel all that is under it; without effect when it was exceeded before.
+        """Note that a limit is exceeded and cancel all scopes; without effect if one was exceeded before.
 
         Args:
-            limit: Which one.
-            cut: The request that was too much; the latest, when none was.
+            limit: The limit.
+            cut: The request that has exceeded it; ``None``: none has (``seconds``), the latest one is reported.
         """
         with self._lock:
             if self._exceeded is not None:
@@ -211,16 +217,16 @@ class Budget:
             scope.cancel()
 
     def error_of_block(self) -> BudgetExceeded:
-        """That it was exceeded, to be raised by its block."""
+        """The error for the block to raise."""
         assert self._exceeded is not None
         return self._error(self._exceeded, self._exceeded.cut, raised_elsewhere=False)
 
     def error(self, cut: Request | None, *, raised_elsewhere: bool = False) -> BudgetExceeded:
-        """That it was exceeded, to be raised by something else that it has cancelled.
+        """The error for a thunk, a run or a request that was cancelled by the excess.
 
         Args:
-            cut: The request that was cut.
-            raised_elsewhere: Whether something around that raises it too. As long as its block is open, that does.
+            cut: The request that was cut off.
+            raised_elsewhere: Whether enclosing work raises the excess too. The block does as long as it is open.
         """
         excess = self._exceeded
         assert excess is not None
@@ -250,7 +256,7 @@ _REASONS: Final[Mapping[LimitName, str]] = {
 
 
 class _Excess:
-    """That a budget was exceeded: by what, and whether its block was still open."""
+    """How a budget was exceeded: the limit, the request, and whether the block was still open."""
 
     __slots__ = ("cut", "limit", "was_open")
 
@@ -261,7 +267,10 @@ class _Excess:
 
 
 class _Stopwatch:
-    """Goes by the clock of the loop that it was started in; for everybody else, by the wall's."""
+    """Measures time by the clock of the loop in which it was started; elsewhere by ``time.monotonic``.
+
+    The loop's clock may be virtual (in tests). Another thread cannot read it.
+    """
 
     __slots__ = ("_clock", "_loop", "_started", "_started_by_wall", "_stopped")
 
@@ -274,26 +283,26 @@ class _Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """What it shows."""
+        """The seconds until it was stopped, or until now."""
         return self.elapsed if self._stopped is None else self._stopped
 
     @property
     def elapsed(self) -> float:
-        """Since it was started."""
+        """The seconds since it was started, stopped or not."""
         if self._loop is running_loop():
             return self._clock() - self._started
         return time.monotonic() - self._started_by_wall
 
     def moment(self, seconds: float) -> float:
-        """When so many have passed, by the clock of the running loop."""
+        """The time at which so many seconds have passed, by the clock of the running loop."""
         if self._loop is running_loop():
             return self._started + seconds
         return clock()() + seconds - (time.monotonic() - self._started_by_wall)
 
     def stop(self) -> None:
-        """Show this moment's time."""
+        """Freeze :attr:`seconds`."""
         self._stopped = self.seconds
 
     def go_on(self) -> None:
-        """Show the time as it goes on."""
+        """Let :attr:`seconds` go on, as if it had never been stopped."""
         self._stopped = None

@@ -34,9 +34,9 @@ def limits(
             answer = await m.ainstruct("…", requirements=["…"], await_result=True)
         print(spent.tokens, spent.seconds)
 
-    Whatever is started inside is debited, in whichever task or thread it runs, also when it goes on
-    after the block. Blocks inside blocks debit all of them. A limit that is not given does not limit,
-    and is counted all the same: ``spent.tokens``.
+    Everything that is started inside is debited, in whichever task or thread it runs, also when it goes on
+    after the block. With nested blocks all of them are debited. What has no limit is counted all the same:
+    ``spent.tokens``.
 
     Args:
         tokens: Prompt and generated tokens together.
@@ -47,11 +47,11 @@ def limits(
 
     Raises:
         InvalidOption: an argument is not usable.
-        BudgetExceeded: on leaving the block: more was used. What ran under it has been cancelled, the
-            block itself too; where no event loop runs, it is the blocking call that raises this.
-        ExceptionGroup: on leaving the block: it was exceeded, and the block has failed besides.
+        BudgetExceeded: on leaving the block: more was used. Everything that ran under it has been cancelled, and
+            the block itself too. Where no event loop runs, the blocking call inside the block raises this.
+        ExceptionGroup: on leaving the block: a limit was exceeded, and the block has failed as well.
 
-    Cancellation: from outside it is never swallowed, and goes before a limit that was exceeded.
+    Cancellation: a cancellation from outside is never swallowed; it is raised instead of an exceeded limit.
     """
     return LimitedBlock(
         Limits(tokens=tokens, requests=requests, seconds=seconds, cost=cost, prices=prices)
@@ -59,7 +59,7 @@ def limits(
 
 
 def limited(limits: Limits | None) -> AbstractContextManager[object]:
-    """The block around the work of one call, in its task; ``None``: no block.
+    """The block around the work of one call (``limits=``); ``None``: no limits.
 
     Raises:
         InvalidOption: these are no limits.
@@ -71,7 +71,7 @@ _UNLIMITED: Final = nullcontext()
 
 
 class LimitedBlock:
-    """A block with limits; it says what was spent in it. It is entered once.
+    """A block with limits that counts what is spent in it. It can be entered once.
 
     Args:
         limits: How much may be used.
@@ -138,6 +138,7 @@ class LimitedBlock:
         if self._budget is not None:
             raise InvalidOption("a block with limits is entered once: make another one")
         self._budget = Budget(self.limits)
+        # Without a running loop there is nothing to cancel here: the thread of a blocking call enters scopes itself.
         if running_loop() is not None:
             self._scope = BudgetScope((self._budget,))
             self._scope.__enter__()
@@ -158,9 +159,10 @@ class LimitedBlock:
             if self._scope is not None and self._scope.__exit__(exc_type, exc, tb):
                 left = None
         except BaseExceptionGroup as remaining:
-            left = remaining  # without the cancellations that were the block's own
+            left = remaining  # the scope has removed its own cancellations from the group
         budget.close()
         open_budgets.reset(self._token)
+        # not in place of a cancellation from outside, a KeyboardInterrupt, …
         if budget.is_exceeded and (left is None or isinstance(left, Exception)):
             _raise_exceeded(budget, left)
         if left is not None and left is not exc:
@@ -168,9 +170,9 @@ class LimitedBlock:
 
 
 def _raise_exceeded(budget: Budget, left: Exception | None) -> None:
-    """Raise that the budget was exceeded, and with it what else its block has raised.
+    """Raise ``BudgetExceeded``, together with the error that the block has raised, if it has raised one.
 
-    An error that was raised because of it is left as it is: its chain says that the budget was exceeded.
+    An error whose cause or context already is this excess is not joined with it: ``left`` is then raised as it is.
     """
     exceeded = budget.error_of_block()
     if isinstance(left, ExceptionGroup):
@@ -183,7 +185,7 @@ def _raise_exceeded(budget: Budget, left: Exception | None) -> None:
 
 
 def _chain_of(error: BaseException) -> list[BaseException]:
-    """The error, what it was raised from, and so on."""
+    """The error and the errors that it was raised from, by ``__cause__`` or else ``__context__``."""
     chain: list[BaseException] = []
     above: BaseException | None = error
     while above is not None and above not in chain:

@@ -1,11 +1,11 @@
-"""Requests that are debited while their text streams.
+"""Counts what requests use, while their text streams, and debits their budgets.
 
-The tokens of a request are what its server says. Until it says something, and where it never does,
-they are estimated: a message of the prompt as a quarter of its characters, and at least one; the
-generated text, the reasoning and the calls, as a quarter of their characters, and at least one for each delta.
-What the server says takes the estimate's place, so what was spent can become less.
+The tokens of a request are those that its server reports. Until it reports any, and if it never does, they are
+estimated: each message of the prompt as a quarter of its characters, but at least one token; generated text,
+reasoning and tool calls as a quarter of their characters, but at least one token per delta. A report replaces the
+estimate, so the amount spent can also decrease.
 
-A request is debited before it is sent, and the one too many is not sent.
+A request is debited before it is sent. If that exceeds a budget, it is not sent.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ __all__ = ["Account", "Metered"]
 
 
 class Account:
-    """What one request has used; debits every budget that it is under.
+    """Counts the tokens of one request, and debits all its budgets.
 
     Args:
-        budgets: The outermost first.
-        model_id: What it asks, for the price.
-        request: What it asks for.
+        budgets: Its budgets, the outermost first.
+        model_id: The model, for the price of its tokens.
+        request: The request.
 
     Raises:
         InvalidOption: a budget has prices, but not for this model.
@@ -72,17 +72,20 @@ class Account:
         note_request(self)
 
     async def check(self) -> None:
-        """Go no further when a budget is exceeded.
+        """Raise if a budget is exceeded.
 
         Raises:
-            BudgetExceeded: one is, and the task is shielded from the cancellation of all that is under it.
+            BudgetExceeded: it is, and the task was not cancelled by that, because it is shielded.
         """
+        # Exceeding a budget has cancelled the scopes under it. Usually that reaches this task, and the first line
+        # raises the cancellation.
         if self.over is not None:
             await anyio.lowlevel.checkpoint_if_cancelled()
             raise self.over.error(self)
 
     def take(self, delta: Delta) -> None:
         """Debit a delta."""
+        # Only differences are debited, so that an estimate can be corrected later, also downwards.
         characters = len(delta.text)
         if characters:
             self._parts.append(delta.text)
@@ -96,7 +99,7 @@ class Account:
         is_estimated = self._is_estimated or characters > 0
         if (usage := delta.usage) is not None:
             self.usage = usage
-            # a server that does not count says 0
+            # 0 means that the server does not count
             prompt = usage.prompt_tokens or prompt
             completion = usage.completion_tokens or completion
             is_estimated = not usage.prompt_tokens or (completion != usage.completion_tokens)
@@ -111,22 +114,22 @@ class Account:
                     self.over = self.over or budget
 
     def close(self) -> None:
-        """The request has ended."""
+        """Note that the request has ended."""
         for budget, _ in self._shares:
             budget.ended()
 
 
 def _cost(prices: Prices | None, prompt: int, completion: int) -> float:
-    """In millionths."""
+    """The price of the tokens, in millionths: prices are per million tokens."""
     return 0.0 if prices is None else prices.prompt * prompt + prices.completion * completion
 
 
 class Metered(BackendWrapper):
-    """A backend whose requests are debited, and cut when a budget is exceeded.
+    """A backend whose requests are debited, and cut off when a budget is exceeded.
 
     Args:
-        backend: What makes them.
-        budgets: The outermost first.
+        backend: The backend that makes the requests.
+        budgets: The budgets, the outermost first.
     """
 
     def __init__(self, backend: Backend, budgets: tuple[Budget, ...]) -> None:
@@ -136,7 +139,7 @@ class Metered(BackendWrapper):
     def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
         """Open a generation.
 
-        Cancellation: as of the backend's; a budget that is exceeded cancels the task that has the request.
+        Cancellation: as the backend's own; an exceeded budget cancels the task that has made the request.
         """
         return self._opened(request)
 
@@ -152,7 +155,7 @@ class Metered(BackendWrapper):
 
 
 class _Deltas:
-    """The deltas of a request, each debited; none after the one that was too much."""
+    """The deltas of a request; each is debited, and none is given after the one that exceeds a budget."""
 
     __slots__ = ("_account", "_deltas")
 

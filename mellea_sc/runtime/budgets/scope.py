@@ -1,4 +1,4 @@
-"""Cancel scopes that end when a budget is exceeded."""
+"""Cancel scopes that are cancelled when a budget is exceeded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class BudgetScope:
 
     def __init__(self, budgets: tuple[Budget, ...]) -> None:
         self.latest: Request | None = None
-        """The request made last in it, or in what it has started."""
+        """The latest request that was made in this scope, or in tasks that it has started."""
         self._budgets = budgets
         self.around: BudgetScope | None = _innermost.get()
         self._is_open = True
@@ -50,6 +50,7 @@ class BudgetScope:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool | None:
+        # Removed first: another thread could otherwise cancel the scope after it has been left.
         self._is_open = False
         for budget in self._budgets:
             budget.remove(self)
@@ -58,22 +59,26 @@ class BudgetScope:
         finally:
             _innermost.reset(self._token)
             if self._scope.cancel_called and not any(one.is_exceeded for one in self._budgets):
-                self._due_first.exceed("seconds")  # then it was the deadline
+                # Cancelled although no budget was exceeded: the scope's deadline has passed.
+                self._due_first.exceed("seconds")
 
     def cancel(self) -> None:
-        """Cancel it, from whichever thread."""
+        """Cancel it; may be called from any thread."""
         if self._loop is running_loop():
             self._scope.cancel("its limits were exceeded")
         else:
             call_soon_in(self._loop, self._scope.cancel)
 
     def raise_if_exceeded(self) -> None:
-        """After it was left without an error: raise if it was cancelled, even where it has come to its end.
+        """Raise if the scope was cancelled; to be called after it was left without an error.
+
+        It also raises if the work has come to its end all the same: a limit is a limit.
 
         Raises:
             BudgetExceeded: it was.
         """
         if self._scope.cancel_called:
+            # the outermost: that is the one whose block cancels most
             [budget, *_] = [one for one in self._budgets if one.is_exceeded]
             around = self.around
             raised_around = around is not None and around.cancels_for(budget)
@@ -84,7 +89,7 @@ class BudgetScope:
         return self._is_open and budget in self._budgets
 
     def note(self, request: Request) -> None:
-        """A request is sent in it."""
+        """Note a request that is sent in this scope, here and in the enclosing scopes."""
         scope: BudgetScope | None = self
         while scope is not None:
             scope.latest = request
@@ -92,13 +97,13 @@ class BudgetScope:
 
 
 def note_request(request: Request) -> None:
-    """The running task sends a request: that is what is cut where a budget is exceeded now."""
+    """Note a request of the running task: if a budget is exceeded, the error reports the latest request."""
     if (scope := _innermost.get()) is not None:
         scope.note(request)
 
 
 def budget_scope() -> AbstractContextManager[None]:
-    """Around what a task does: it is cancelled when a budget that the task is under is exceeded.
+    """A block around the work of a task: it is cancelled when one of the task's budgets is exceeded.
 
     Raises:
         BudgetExceeded: it was.
@@ -107,7 +112,9 @@ def budget_scope() -> AbstractContextManager[None]:
     return _budget_scope(budgets) if budgets else _NO_LIMITS
 
 
-_NO_LIMITS: Final = nullcontext()
+_NO_LIMITS: Final = (
+    nullcontext()
+)  # shared: most programs have no limits, and each thunk would make one
 
 
 @contextmanager

@@ -35,13 +35,13 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
+from mellea_sc.core.answer_prefix import AnswerPrefix
 from mellea_sc.core.backend import Backend, Delta
 from mellea_sc.core.base import Context
-from mellea_sc.core.beginnings import Beginning
 from mellea_sc.core.errors import BackendTimeout
 from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.model_options import ModelOption, merge_options
-from mellea_sc.core.prompt import beginning_of
+from mellea_sc.core.prompt import answer_prefix_of
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.core.tool_calls import ToolCall
@@ -383,11 +383,11 @@ class Attempt:
         except Exception as error:  # noqa: BLE001 - so does a chunking that cannot end
             self._errors.append(error)
 
-    def _beginning(self, prefills: bool) -> Beginning | None:
+    def _beginning(self, prefills: bool) -> AnswerPrefix | None:
         """What the text begins with before the model says anything, or has begun with already."""
         if self._kept is None:
-            return beginning_of(self._question.action, prefills=prefills)
-        return None if prefills else Beginning("", self._kept.text, asked=True)
+            return answer_prefix_of(self._question.action, prefills=prefills)
+        return None if prefills else AnswerPrefix("", self._kept.text, asked=True)
 
     def _cut_off(self, by: Editor) -> None:
         """Nothing more can be shown: stop the model, and whoever edits before that."""

@@ -31,7 +31,7 @@ from mellea_sc.runtime.checks.cutter import Cutter
 from mellea_sc.runtime.checks.ledger import UNKNOWN, Chunk
 from mellea_sc.runtime.checks.memory import Memory
 from mellea_sc.runtime.deadlines import WaitTimeout
-from mellea_sc.runtime.failures import stray_cancellation_as, tidied
+from mellea_sc.runtime.failures import stray_cancellation_as, without_internals
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.loops.current import checkpoint_before_error, clock
 from mellea_sc.runtime.nursery import reraise_if_cancelled
@@ -283,7 +283,9 @@ class Lane:
         if not self.requirement.fail_open:
             await checkpoint_before_error()
             raise error
-        log.warning("an error in %r counts as unknown", self.requirement, exc_info=tidied(error))
+        log.warning(
+            "an error in %r counts as unknown", self.requirement, exc_info=without_internals(error)
+        )
         return UNKNOWN
 
 

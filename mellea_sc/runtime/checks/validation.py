@@ -17,7 +17,7 @@ from mellea_sc.core.errors import (
 )
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import Requirement, ValidationResult
-from mellea_sc.runtime.failures import stray_cancellation_as, task_group, tidied
+from mellea_sc.runtime.failures import stray_cancellation_as, task_group, without_internals
 from mellea_sc.runtime.generation.prompt import settle
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import reraise_if_cancelled
@@ -74,7 +74,9 @@ async def validate_all(
             await reraise_if_cancelled(error)  # noqa: ASYNC120 - that is the point
             if not requirement.fail_open:
                 raise
-            log.warning("an error in %r counts as passed", requirement, exc_info=tidied(error))
+            log.warning(
+                "an error in %r counts as passed", requirement, exc_info=without_internals(error)
+            )
             verdicts[index] = ValidationResult(True, reason=f"not judged: {error!r}")
 
     verdicts: dict[int, ValidationResult] = {}

@@ -1,11 +1,11 @@
-"""One generation: from a request to the thunk that people wait for.
+"""One generation: from a request to the thunk that users await.
 
-thunk.py        what a user holds: the text, to be awaited, read or cancelled
-generation.py   the work behind it, in a task: its state, its text, its one reader, its error
-prompt.py       from what is asked to the request
-pump.py         one delta's way from the socket to whoever wants it
-bound.py        backends that can generate: they have a place for the tasks
+thunk.py        the user's handle: a text that can be awaited, read or cancelled
+generation.py   the producer, a task: its state, its text, its one reader, its error
+prompt.py       from an action and a context to the request
+pump.py         the loop that moves deltas from the backend to their sink
+bound.py        backends that can generate, because they know where tasks are started
 record.py       what is known of an answer besides its text
-think_tags.py   reasoning that a model writes into its text, taken out of it
-answers.py      whether an answer is one, and what it means
+think_tags.py   removes the reasoning that a model writes into its text
+answers.py      checks whether a response is an answer, and parses it
 """

@@ -1,4 +1,4 @@
-"""Whether what a model has said is an answer, and what an answer means."""
+"""Checks whether a response is an answer, and parses answers: ``format=``, a component's ``parse``."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.tool_calls import asks_for_calls
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 
-__all__ = ["check_said", "misfit_of", "read_meaning", "warn_of_misfit"]
+__all__ = ["check_answered", "misfit_of", "read_meaning", "warn_of_misfit"]
 
 log: Final = logging.getLogger("mellea_sc")
 
 NOTHING_TO_SAY: Final = frozenset(
     {None, "stop", "eos", "eos_token", "end", "end_turn", "stop_sequence", "completed", "complete"}
 )
-"""Why a model ends that has come to its end, in the words of servers; ``None`` is a server that does not tell.
-Then no text is what it has to say."""
+"""The finish reasons of a model that has ended by itself; ``None`` is a server that gives no reason. With one of
+them an empty text is a valid answer: the model had nothing to say."""
 
 
-def check_said(known: GenerationInfo, request: GenerationRequest, *, has_text: bool) -> None:
-    """Raise where a model has come to its end and has given no answer.
+def check_answered(known: GenerationInfo, request: GenerationRequest, *, has_text: bool) -> None:
+    """Raise if a finished generation has given no answer.
 
-    No text at all is an answer if the model ended by itself, without a thought and without a call. Calls are
-    one if the request has offered functions.
+    An empty text is an answer if the model ended by itself, without reasoning and without tool calls. Tool calls
+    are an answer if the request has offered functions.
 
     Args:
-        known: All but the text.
-        request: What was asked.
-        has_text: Whether there is any.
+        known: What is known besides the text.
+        request: The request.
+        has_text: Whether there is any text.
 
     Raises:
-        EmptyAnswer: there is no text, and it went elsewhere or was not begun.
-        UnexpectedToolCalls: there are calls that nobody has offered.
+        EmptyAnswer: there is no text, because all tokens went into reasoning or the answer was cut off before it.
+        UnexpectedToolCalls: the model calls functions, and the request has offered none.
     """
     who = f"{known.provider} ({known.model})"
     if known.tool_calls and not asks_for_calls(request.options):
@@ -88,11 +88,10 @@ def _advice(known: GenerationInfo) -> str:
 def read_meaning(
     thunk: ModelOutputThunk, text: str, action: Component | Span, format: Format | None
 ) -> None:
-    """Set what the text of a thunk means, and why it does not fit its format, if it does not.
+    """Set the ``parsed_repr`` of a thunk, and its ``format_error`` if the text does not fit the format.
 
-    It means what the component reads in it, or itself; a format that is a class gives an instance instead.
-    It means nothing, ``None``, where it does not fit its format, or where a class was asked for and the model wants
-    functions to be called.
+    ``parsed_repr`` is the component's ``parse`` of the text, or the text; if the format is a class, an instance of
+    it. It is ``None`` if the text does not fit the format, or if the format is a class and the answer is tool calls.
     """
     has_answer = bool(text) or not thunk.tool_calls
     if format is not None and has_answer:
@@ -111,7 +110,7 @@ def misfit_of(text: str, format: Format | None) -> str | None:
 
 
 def _read(text: str, format: Format) -> tuple[object, str | None]:
-    """The value that a text stands for in a format, and why it does not fit it."""
+    """The value of a text in a format, and the reason why the text does not fit."""
     try:
         if isinstance(format, CheckedSchema):
             return None, format.misfit_of(text)
@@ -125,9 +124,9 @@ def _read(text: str, format: Format) -> tuple[object, str | None]:
 
 
 def _words_of(error: Exception) -> str:
-    """What is wrong, on one line; pydantic's own words have links and the whole input in them."""
+    """The error's message on one line; pydantic's own message has links and the whole input in it."""
     if type(error).__module__.startswith("pydantic"):
-        details = cast("Callable[[], Sequence[Mapping[str, object]]]", getattr(error, "errors"))  # noqa: B009 - it is not imported
+        details = cast("Callable[[], Sequence[Mapping[str, object]]]", getattr(error, "errors"))  # noqa: B009 - pydantic, and so the error's type, is not imported here
         found = details()
         return "; ".join(f"{_place(one.get('loc'))}{one.get('msg')}" for one in found)
     return " ".join(str(error).split())

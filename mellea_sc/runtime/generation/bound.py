@@ -1,8 +1,8 @@
-"""Backends that can generate: they have a place for the tasks.
+"""Backends that can generate, because they are bound to a place where tasks are started.
 
-:class:`BoundBackend` is what users and validators hold. A session's has the session's nursery for its tasks; the one
-of a scope (:func:`opened_scope`), a task group inside the task of whoever has opened it, which ends what was
-generated with it.
+Users and validators hold a :class:`BoundBackend`. That of a session (``m.backend``) starts tasks in the session's
+nursery. That of a scope (:func:`opened_scope`) starts them in a task group of the scope, which cancels all that
+was started in it when the scope ends.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mellea_sc.core.backend import (
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import SessionClosed
 from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
-from mellea_sc.core.prompt import beginning_of
+from mellea_sc.core.prompt import answer_prefix_of
 from mellea_sc.runtime.budgets.scope import budget_scope
 from mellea_sc.runtime.failures import stray_cancellation_as, task_group
 from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
@@ -47,12 +47,16 @@ __all__ = ["BoundBackend", "SpawnTarget", "opened_scope", "start_generation"]
 _on_started: Final[ContextVar[Callable[[ModelOutputThunk], None] | None]] = ContextVar(
     "mellea_sc_on_started", default=None
 )
-"""Called with every generation that the running task starts, where its scope's opener wants to know."""
+"""The ``started`` callback of the innermost :func:`opened_scope` that the running task is in.
+
+A context variable, because a validator may generate with another backend than the one it was given, and that
+generation still belongs to the run's trace.
+"""
 
 
 @attrs.frozen
 class SpawnTarget:
-    """Where tasks go: the nursery that holds the connections, and a task group inside it."""
+    """Where tasks are started: the nursery with the connections, and a task group inside of it."""
 
     nursery: Nursery
     tasks: anyio.abc.TaskGroup
@@ -70,19 +74,18 @@ class SpawnTarget:
 
 
 class BoundBackend(BackendWrapper):
-    """A backend that can generate: its tasks have a place.
+    """A backend that can generate: it knows where its tasks are started.
 
-    A session's ``m.backend`` is one, and so is what validators and strategies get, whose place is
-    the scope of their run.
+    ``m.backend`` is one. Validators and strategies get one that is bound to the scope of their run.
 
     Args:
-        place: Says where tasks go, at the moment one is started.
-        backend: What it talks to the model with, for what that says of itself.
-        started: Told of every generation that is started with it.
+        place: Returns where to start a task; called for each task, because a bare session opens its nursery late.
+        backend: The backend that makes the requests.
+        started: Called with every generation that is started with this backend.
 
     Attributes:
-        started: As given. Without it, whoever has opened the scope that the calling task is in is told: so a
-            run learns of judges that a validator asks with a backend of its own.
+        started: As given. Without one, the callback of the scope around the calling task is called, so that a run
+            learns of judges that a validator asks with a backend of its own.
     """
 
     def __init__(
@@ -99,15 +102,15 @@ class BoundBackend(BackendWrapper):
         return f"<{type(self).__name__} of {self.inner!r}>"
 
     def connected(self) -> AbstractAsyncContextManager[Self]:
-        """Itself: the nursery of the place keeps the connections."""
+        """This backend itself: the nursery has the connections."""
         return nullcontext(self)
 
     async def place(self) -> SpawnTarget:
-        """Where the tasks go that are started now."""
+        """Where tasks are started now."""
         return await self._place()
 
     def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
-        """Open a generation over the connections of the place, within its limits."""
+        """Open a generation over the nursery's connections, within the limits and ``max_concurrency``."""
         return self._opened(request)
 
     @asynccontextmanager
@@ -116,6 +119,8 @@ class BoundBackend(BackendWrapper):
         backend = await connected_backend(nursery, request)
         with budget_scope():
             async with nursery.slot() as slot, AsyncExitStack() as stack:
+                # The slot is held for the whole block; the retry logic needs to know of it only while the
+                # request is made. The caller's own code must not run with the context variable set.
                 with slot:
                     deltas = await stack.enter_async_context(backend.open(request))
                 yield deltas
@@ -152,7 +157,7 @@ def start_generation(
     format: Format | None = None,
     model_options: ModelOptions | None = None,
 ) -> ModelOutputThunk:
-    """Start one generation in a task of the place's."""
+    """Start one generation in a task of the place."""
     place.check_usable()
     nursery = place.nursery
     format = nursery.check_format(format)
@@ -161,7 +166,7 @@ def start_generation(
 
     async def work(thunk: ModelOutputThunk, sink: Generation) -> None:
         request = await request_for(nursery, action, ctx, format, model_options)
-        beginning = beginning_of(action, prefills=nursery.backend.prefills)
+        beginning = answer_prefix_of(action, prefills=nursery.backend.prefills)
         thunk.generation = await pump(nursery, request, sink, beginning)
         read_meaning(thunk, sink.text, action, format)
         warn_of_misfit(thunk)
@@ -175,17 +180,18 @@ def start_generation(
 async def opened_scope(
     nursery: Nursery, *, started: Callable[[ModelOutputThunk], None] | None = None
 ) -> AsyncGenerator[BoundBackend]:
-    """A scope inside a task of the nursery, as a bound backend: what it generates ends with the block.
+    """A block with a bound backend whose generations are cancelled when the block ends.
 
     Args:
-        nursery: Has the connections.
-        started: Told of every generation that is started with it, or inside the block with another.
+        nursery: The nursery with the connections; the block runs in one of its tasks.
+        started: Called with every generation that is started with it, or in the block with another backend.
     """
     before = _on_started.set(started or _on_started.get())
     try:
         async with task_group() as tasks:
             with stray_cancellation_as("a validator, a strategy or a tool"):
                 yield bound_to(SpawnTarget(nursery, tasks), started)
+            # a validator may have started a generation and not awaited it: it must not outlive the call
             tasks.cancel_scope.cancel("its scope ended")
     finally:
         _on_started.reset(before)
@@ -194,10 +200,10 @@ async def opened_scope(
 def bound_to(
     place: SpawnTarget, started: Callable[[ModelOutputThunk], None] | None = None
 ) -> BoundBackend:
-    """A backend whose tasks go to one place."""
+    """A backend that starts its tasks in one place."""
 
     async def here() -> SpawnTarget:
-        # who asks while the scope is being cancelled is cancelled, and not told that it has ended
+        # If the scope is being cancelled, so is the caller: raise that, instead of SessionClosed.
         await anyio.lowlevel.checkpoint_if_cancelled()
         return place
 

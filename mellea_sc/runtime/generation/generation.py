@@ -1,24 +1,24 @@
-"""The work behind a thunk: a task in a cancel scope of its own that computes a text.
+"""The producer of a thunk: a task in its own cancel scope that computes a text.
 
-Its state makes one step, once::
+The state changes once::
 
     generating ──the work has returned──────────────────────────────> computed
                ──it has raised──────────────────────────────────────> failed
                ──it was cancelled, or a limit was exceeded, or its
                  task was dropped before its first step─────────────> cancelled
 
-What flows through it::
+The way of the text::
 
-    work (in its task) ──write(delta)──> parts ──next_text()──> the reader, at its pace
-                                           └─ joined once ──> the thunk's value, for everybody who awaits
+    work (in the task) ──write(delta)──> parts ──next_text()──> the reader, at its own pace
+                                           └─ joined once ──> the thunk's value, for everybody who awaits it
 
-The text may be *streamed*: handed out while it comes, to one reader. Of that reader there is this to know::
+The text may be *streamed*: handed out to one reader while it is generated. The state of the reader::
 
     none ──first next_text()──> reading ──has taken the last text──> done
 
-While there is a reader, or may be one, the producer is at most :data:`MAX_UNREAD` deltas ahead of it. It never
-waits for a reader who does not come: whoever awaits the value, needs the thunk for a prompt, waits for a free
-request or leaves the session opens the valve.
+Back-pressure: the producer is at most :data:`MAX_UNREAD` deltas ahead of the reader. It never waits for a reader
+who does not come: the valve is opened as soon as anybody awaits the value, needs the thunk for a prompt, waits for
+a free slot (``max_concurrency``), or leaves the session.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ MAX_UNREAD: Final = 64
 """How many deltas a producer may be ahead of its reader."""
 
 Work: TypeAlias = "Callable[[ModelOutputThunk, Generation], Awaitable[None]]"
-"""What the task does: writes the text to the generation, and what it means to the thunk."""
+"""The body of the task: writes the text to the generation, and the parsed value to the thunk."""
 
 GenerationState: TypeAlias = Literal["generating", "computed", "failed", "cancelled"]
 
 
 class Generation:
-    """One generation. Whoever made it starts it; what is written to it is the text.
+    """One generation. It collects the text that its task writes; :meth:`start` starts the task.
 
     Args:
-        nursery: Has the connections.
+        nursery: The nursery in which it runs.
         name: For people.
-        streamed: Whether text is handed out before all of it is there.
+        streamed: Whether text is handed out before the generation has ended.
     """
 
     __slots__ = (
@@ -74,10 +74,10 @@ class Generation:
         "_valve",
         "_wake",
         "_was_awaited",
+        "ended_callbacks",
         "is_held",
         "late",
         "name",
-        "on_ended",
         "own_error",
         "parts",
         "record",
@@ -96,17 +96,17 @@ class Generation:
         self.late: BackendTimeout | None = None
         self.own_error: OwnError = OwnError(nursery.unobserved, starts_here=True)
         self.is_held: bool = False
-        """Whether nothing is handed out although it is there: what was asked is still being checked."""
-        self.on_ended: list[Callable[[Generation], None]] | None = None
-        """Called when it has ended; see :meth:`when_ended`."""
+        """Whether text is withheld from the reader, because preconditions are still being checked."""
+        self.ended_callbacks: list[Callable[[Generation], None]] | None = None
+        """See :meth:`add_ended_callback`; ``None``, and no empty list: there may be thousands of thunks."""
         self._nursery = nursery
         self._reason: str | None = None
         self._ended: anyio.Event | None = None
         self._on_never_started: Callable[[], None] | None = None
         self._valve = Valve(self._is_full, for_reader=True) if streamed else None
         self._reader: Literal["none", "reading", "done"] = "none"
-        self._taken = 0  # so many of the parts
-        self._wake: anyio.Event | None = None  # while the reader waits
+        self._taken = 0  # how many of the parts the reader has taken
+        self._wake: anyio.Event | None = None  # there is one only while the reader waits
         self._was_awaited = False
 
     # --- its task ----------------------------------------------------------------------------
@@ -118,16 +118,19 @@ class Generation:
         tasks: anyio.abc.TaskGroup,
         on_never_started: Callable[[], None] = lambda: None,
     ) -> None:
-        """Have the work done in a task of the group's.
+        """Start the task.
 
         Args:
-            thunk: Whose producer this is. Only the task holds it: the generation must not, or a thunk that failed
-                could not be forgotten before the garbage collector comes, and its error would be logged late.
-            work: What the task does.
+            thunk: The thunk that this is the producer of. Only the task refers to it. If the generation did, both
+                would be a reference cycle, and the error of a forgotten thunk would be logged only when the garbage
+                collector runs.
+            work: The body of the task.
             tasks: A task group inside the nursery, or the nursery's own.
-            on_never_started: Called if the work was dropped before it began.
+            on_never_started: Called if the task was dropped before its first step.
         """
         self._nursery.check_usable()
+        # Cleared by the task's first step. asyncio drops a task that is cancelled before that, without running its
+        # "finally": then nobody would end the generation, and whoever awaits it would wait for ever.
         self._on_never_started = on_never_started
         tasks.start_soon(self._run, thunk, work, name=self.name)
         after_first_steps(self._check_started)
@@ -145,6 +148,9 @@ class Generation:
             with self.scope, budget_scope():
                 await work(thunk, self)
                 state = "computed"
+            # If the scope has caught a cancellation, the state is still "cancelled". A late delta cancels the scope
+            # too; it is reported as a timeout only if the scope caught that: otherwise the task was also
+            # cancelled from outside.
             if self.late is not None and self.scope.cancelled_caught:
                 raise self.late
             if state == "computed":
@@ -155,24 +161,27 @@ class Generation:
             state = "cancelled" if isinstance(error, BudgetExceeded) else "failed"
             self.own_error.fail(error)
             if self.own_error.is_pending and self._nursery.on_error == "cancel":
-                raise_unchanged(error)
+                raise_unchanged(
+                    error
+                )  # out of the task, so that its task group cancels the session
         finally:
             self._end(state)
 
     def _end(self, state: GenerationState) -> None:
-        self.state = state
-        for call in self.on_ended or ():
+        self.state = state  # before all waiters are woken: they read it
+        for call in self.ended_callbacks or ():
             call(self)
-        self.on_ended = None
+        self.ended_callbacks = None
         if self._ended is not None:
             self._ended.set()
         if self._wake is not None:
             self._wake.set()
 
-    # --- where its text goes (the pump's sink) -------------------------------------------------
+    # --- the sink of the pump --------------------------------------------------------------------
 
     def write(self, text: str) -> bool:
-        """Add generated text; true when the producer should wait for :meth:`room`."""
+        """Add generated text; true if the producer should then wait for :meth:`room`."""
+        # one call per delta: the valve's condition is written out here instead of asked
         self.parts.append(text)
         if self._wake is not None and self.streamed and not self.is_held:
             self._wake.set()
@@ -181,11 +190,11 @@ class Generation:
         return len(self.parts) - self._taken >= MAX_UNREAD
 
     def write_other(self, delta: Delta) -> None:
-        """Add what a delta has besides its text."""
+        """Add the parts of a delta that are not text."""
         self.record.take(delta)
 
     async def room(self) -> None:
-        """Wait until the reader has caught up, or is not waited for any more."""
+        """Wait until the reader has caught up, or the valve is opened."""
         assert self._valve is not None
         await self._valve.wait(self._nursery.valves)
 
@@ -194,12 +203,12 @@ class Generation:
 
     @property
     def has_text(self) -> bool:
-        """Whether any text has come."""
+        """Whether any text has been generated."""
         return bool(self.parts)
 
     @property
     def text(self) -> str:
-        """The text generated so far, whatever became of the generation."""
+        """The text generated so far; also after a failure or a cancellation."""
         return "".join(self.parts)
 
     def hold_output(self) -> None:
@@ -207,39 +216,43 @@ class Generation:
         self.is_held = True
 
     def release_output(self) -> None:
-        """Hand out what was held, and what comes."""
+        """Hand out the text that was held, and from now on all text."""
         self.is_held = False
         if self._wake is not None:
             self._wake.set()
 
-    # --- its one reader ------------------------------------------------------------------------
-
+    # --- the reader ------------------------------------------------------------------------------
     @property
     def is_to_be_read(self) -> bool:
-        """Whether a reader is still owed text: one who has begun, or may come."""
+        """Whether text must still be kept for a reader: one that has begun, or that may still come."""
         if not self.streamed or self._reader == "done":
             return False
         return self._reader == "reading" or not self.is_drained
 
     @property
     def is_drained(self) -> bool:
-        """Whether the text was waited for without reading it, by somebody or by leaving the session."""
+        """Whether no reader is expected: somebody has awaited the value, or the session has been left."""
         return self._was_awaited or not self._nursery.is_open
 
     async def next_text(self) -> str:
         """The text that is new since the last call, as soon as there is some; see ``ModelOutputThunk.astream``."""
+        # While output is held the reader does not count as reading: it may never be allowed to read, and the
+        # value must be readable without it.
         if self.streamed and not self.is_held:
             self._reader = "reading"
         if self._has_to_wait():
             try:
+                # a loop, because release_output() and _end() wake it as well, and there may be no text then
                 while self._has_to_wait():
                     self._wake = anyio.Event()
                     await self._wake.wait()
             finally:
                 self._wake = None
             if self.state in ("failed", "cancelled"):
-                # Whoever is cancelled together with the generation is cancelled, and sees no failure.
+                # If the reader was cancelled together with the generation, this raises its own cancellation,
+                # which must not be turned into an error.
                 await anyio.lowlevel.checkpoint()
+        # From here to the return nothing waits, so a cancelled reader loses no text.
         text = "" if self.is_held else "".join(self.parts[self._taken :])
         self._taken = len(self.parts)
         if self._valve is not None:
@@ -247,6 +260,7 @@ class Generation:
         if self.state == "computed":
             self._reader = "done"
         elif self.state != "generating" and not text:
+            # an error is raised only after all text before it was handed out
             raise self.to_raise()
         return text
 
@@ -265,42 +279,44 @@ class Generation:
             raise anyio.BusyResourceError("reading from")
 
     def stop_throttling(self) -> None:
-        """Have the producer go on without waiting for the reader."""
+        """Have the producer never wait for the reader again."""
         if self._valve is not None:
             self._valve.open_for_good()
 
-    # --- who waits for its end -------------------------------------------------------------------
+    # --- its end ---------------------------------------------------------------------------------
 
     async def wait_finished(self) -> None:
-        """Wait until it has ended, in whichever way, and its task is done with it.
+        """Wait until it has ended, in whichever way.
 
         Cancellation: only the waiting ends.
         """
         if self.state == "generating":
-            if self._ended is None:  # one for all who wait: many may come and go
+            if (
+                self._ended is None
+            ):  # made late, as most generations end unwatched; one for all waiters
                 self._ended = anyio.Event()
             await self._ended.wait()
 
-    def when_ended(self, call: Callable[[Generation], None]) -> None:
-        """Call a function, with this generation, when it has ended; at once if it has."""
+    def add_ended_callback(self, call: Callable[[Generation], None]) -> None:
+        """Call a function with this generation when it has ended; at once if it already has."""
         if self.state != "generating":
             call(self)
-        elif self.on_ended is None:
-            self.on_ended = [call]
+        elif self.ended_callbacks is None:
+            self.ended_callbacks = [call]
         else:
-            self.on_ended.append(call)
+            self.ended_callbacks.append(call)
 
-    def never_mind(self, call: Callable[[Generation], None]) -> None:
-        """Do not call a function any more that :meth:`when_ended` was given."""
-        if self.on_ended is not None and call in self.on_ended:
-            self.on_ended.remove(call)
+    def remove_ended_callback(self, call: Callable[[Generation], None]) -> None:
+        """Undo :meth:`add_ended_callback`; without effect if it was called already."""
+        if self.ended_callbacks is not None and call in self.ended_callbacks:
+            self.ended_callbacks.remove(call)
 
     def mark_awaited(self) -> None:
-        """Somebody has waited for the text: it need not be read any more."""
+        """Note that somebody has awaited the value: the text need not be kept for a reader any more."""
         self._was_awaited = True
 
     def check_loop(self) -> None:
-        """Raise unless it can be waited for here.
+        """Raise unless it can be awaited in the running event loop; an ended one can be in every loop.
 
         Raises:
             WrongEventLoop: it is being generated in another event loop.
@@ -309,14 +325,14 @@ class Generation:
             check_loop(self._nursery.loop, repr(self.name))
 
     def stop(self, reason: str | None) -> None:
-        """Cancel it, for somebody who will ask for its error; without effect when it has ended."""
+        """Cancel it; without effect when it has ended. Its error, if it fails meanwhile, stays unobserved."""
         if self.state == "generating":
             self.check_loop()
             self._reason = reason
             self.scope.cancel(reason)
 
     def to_raise(self) -> Exception:
-        """Why there is no value: to be raised, the same each time."""
+        """The error to raise in place of the value; the same failure each time."""
         if self.own_error.error is not None:
             return self.own_error.to_raise()
         reason = self._reason if self._reason is not None else self._nursery.cancel_reason

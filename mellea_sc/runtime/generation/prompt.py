@@ -1,4 +1,4 @@
-"""From what is asked to the request: wait for the thunks in it, put the messages together, name it."""
+"""From an action and a context to the request: wait for thunks, build the messages, make a name."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def request_for(
     format: Format | None,
     model_options: ModelOptions | None,
 ) -> GenerationRequest:
-    """The request that asks for an answer, when the thunks it needs are computed.
+    """Wait for the thunks that the prompt needs, and build the request.
 
     Raises:
         DependencyFailed: one of them failed.
@@ -50,7 +50,7 @@ async def request_for(
 
 
 def describe(action: Component | Span) -> str:
-    """A short name for a generation: the beginning of what was asked."""
+    """A short name for a generation: the beginning of the action's text."""
     match action:
         case str():
             said = action

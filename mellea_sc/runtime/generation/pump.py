@@ -1,15 +1,13 @@
-"""One delta's way from the socket to whoever wants it.
+"""The loop that moves deltas from the backend to their sink: a thunk or a checked stream.
 
 ::
 
     backend.open() ──delta──> pump ──text───> sink.write()         a thunk's parts, or a run's lanes
-         ^                      ├────rest───> sink.write_other()   reasoning, calls
+         ^                      ├────rest───> sink.write_other()   reasoning, tool calls
          └── not read ──────────┴── while sink.room() waits        back-pressure, down to the socket
 
-:func:`pump` hands a delta over the moment the backend has it, with no task in between. It waits for
-room only when the sink says that it is full, and it gives other tasks a turn every few deltas in case
-the source never has to wait itself. The wait for each delta is bounded; the wait for room is not. An answer that
-ends without text is an error, unless the model had nothing to say or wants functions to be called.
+:func:`pump` writes a delta to the sink as soon as the backend has it; there is no task and no queue in between. It
+waits for room only if the sink is full. The wait for each delta has a timeout; the wait for room has none.
 """
 
 from __future__ import annotations
@@ -19,8 +17,8 @@ from typing import Final, Protocol
 import anyio
 import anyio.lowlevel
 
+from mellea_sc.core.answer_prefix import AnswerPrefix
 from mellea_sc.core.backend import Backend, Delta, GenerationRequest
-from mellea_sc.core.beginnings import Beginning
 from mellea_sc.core.errors import BackendError, BackendTimeout
 from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.model_options import ModelOption, stream_timeout
@@ -28,7 +26,7 @@ from mellea_sc.runtime.budgets.budget import open_budgets
 from mellea_sc.runtime.budgets.metering import Metered
 from mellea_sc.runtime.deadlines import WaitTimeout
 from mellea_sc.runtime.failures import raise_if_stray
-from mellea_sc.runtime.generation.answers import check_said
+from mellea_sc.runtime.generation.answers import check_answered
 from mellea_sc.runtime.generation.record import AnswerRecord
 from mellea_sc.runtime.generation.think_tags import without_think_tags
 from mellea_sc.runtime.nursery import Nursery
@@ -37,23 +35,23 @@ from mellea_sc.runtime.pacing import Slot
 __all__ = ["LONGEST", "Sink", "connected_backend", "pump"]
 
 LONGEST: Final = 4096
-"""Characters that are handed over at once: a longer delta comes in pieces, with turns for other tasks
-between them, so that whoever checks it holds up nobody for long."""
+"""Characters that are written at once. A longer delta is written in pieces, with checkpoints between them, because
+checking a megabyte in one step would block the event loop."""
 
 TURN: Final = 128
-"""How many deltas are handed over before other tasks get a turn, from a source that never waits."""
+"""Deltas between two checkpoints. A backend that always has data never waits, and would starve other tasks."""
 
 
 class Sink(Protocol):
-    """Where an answer goes."""
+    """Receives the text and the other parts of an answer."""
 
     late: BackendTimeout | None
-    """Why its scope was cancelled, if that is because a delta did not come in time. Whoever has entered the scope
-    raises it, if the scope has ended by that: only there it is known that nobody else has cancelled the task."""
+    """The timeout error, if a late delta has cancelled the scope. It is raised by the code that has entered the scope:
+    only after leaving it is it known whether the timeout, or somebody else too, has cancelled the task."""
 
     @property
     def scope(self) -> anyio.CancelScope:
-        """A scope around the pump, which a late delta cancels."""
+        """The scope around the pump, which is cancelled if a delta does not come in time."""
         ...
 
     @property
@@ -63,15 +61,15 @@ class Sink(Protocol):
 
     @property
     def has_text(self) -> bool:
-        """Whether any text has come."""
+        """Whether any text has been written."""
         ...
 
     def write(self, text: str) -> bool:
-        """Take the text; true when the producer should wait for :meth:`room`."""
+        """Take the text; true if the producer should then wait for :meth:`room`."""
         ...
 
     def write_other(self, delta: Delta) -> None:
-        """Take what a delta has besides its text."""
+        """Take the parts of a delta that are not text."""
         ...
 
     async def room(self) -> None:
@@ -80,22 +78,22 @@ class Sink(Protocol):
 
 
 async def pump(
-    nursery: Nursery, request: GenerationRequest, sink: Sink, beginning: Beginning | None = None
+    nursery: Nursery, request: GenerationRequest, sink: Sink, beginning: AnswerPrefix | None = None
 ) -> GenerationInfo:
-    """Make one request and write its deltas to the sink, after the beginning that the answer was given.
+    """Make one request and write its deltas to the sink, after the prefix of the answer, if it has one.
 
-    Where a delta, the first included, takes longer than ``STREAM_TIMEOUT``, the sink's scope is cancelled.
+    If a delta, also the first one, takes longer than ``STREAM_TIMEOUT``, the sink's scope is cancelled.
 
     Returns:
-        What is known about it at its end.
+        What is known about the generation at its end.
 
     Raises:
-        BackendError: as the backend raised it; what came before it has been written.
-        EmptyAnswer: it has come to its end, and there is no text.
-        UnexpectedToolCalls: there are calls, and nobody has offered functions.
-        BudgetExceeded: a limit was exceeded; what came before that has been written.
+        BackendError: as the backend raised it; deltas before it have been written.
+        EmptyAnswer: the model has ended without text.
+        UnexpectedToolCalls: the model calls functions, and the request has offered none.
+        BudgetExceeded: a limit was exceeded; deltas before that have been written.
 
-    Cancellation: the connection is closed at once, and with it the generation.
+    Cancellation: the connection is closed at once, which stops the model.
     """
     backend = await connected_backend(nursery, request)
     limit = nursery.limit(stream_timeout(request.options), sink.scope)
@@ -113,6 +111,7 @@ async def pump(
                         if len(text) > LONGEST:
                             await _write_in_pieces(sink, text, limit)
                         elif text and sink.write(text):
+                            # the time that a reader or a validator takes is not the server's
                             limit.pause()
                             await sink.room()
                             limit.resume()
@@ -127,21 +126,23 @@ async def pump(
                             await anyio.lowlevel.checkpoint()
                         limit.since = now()
         except anyio.get_cancelled_exc_class():
+            # instead of a stray_cancellation_as() block, which would cost one more block for each request
             raise_if_stray(f"{backend.provider} ({backend.model_id})", BackendError)
             raise
         finally:
             record.total_time = now() - started
             if limit.is_exceeded:
+                # kept for whoever has entered the scope; raised here, it would hide a cancellation from outside
                 sink.late = _late(slot, limit, backend, "next" if seen else "first")
     known = record.info()
-    check_said(known, request, has_text=sink.has_text)
+    check_answered(known, request, has_text=sink.has_text)
     if beginning is not None and (rest := beginning.end()):
         sink.write(rest)
     return known
 
 
 async def connected_backend(nursery: Nursery, request: GenerationRequest) -> Backend:
-    """The nursery's connections, with what is done to the deltas of every request."""
+    """The nursery's connected backend, with the wrappers that the request needs: think tags, limits."""
     backend = await nursery.connection()
     if request.options.get(ModelOption.THINK_TAGS):
         backend = without_think_tags(backend, request)

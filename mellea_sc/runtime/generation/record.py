@@ -1,4 +1,4 @@
-"""What is known of an answer besides its text, while it comes: numbers, reasoning, calls."""
+"""What is known of an answer besides its text, while it is generated: numbers, reasoning, tool calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["AnswerRecord", "other_characters"]
 
 
 class AnswerRecord:
-    """All of it that has come so far. The fields are those of :class:`~mellea_sc.GenerationInfo`."""
+    """What has come so far. The fields are those of :class:`~mellea_sc.GenerationInfo`."""
 
     __slots__ = (
         "_calls",
@@ -34,14 +34,14 @@ class AnswerRecord:
         self.time_to_first_token: float | None = None
         self.total_time: float | None = None
         self.estimate: int = 0
-        """About how many tokens the reasoning and the calls have: at least one for each delta."""
+        """An estimate of the tokens of reasoning and tool calls: at least one for each delta."""
         self.reasoning_estimate: int = 0
-        """Those of the reasoning."""
+        """The part of the estimate that is reasoning."""
         self._reasoning: list[str] | None = None
         self._calls: ToolCallParts | None = None
 
     def take(self, delta: Delta) -> None:
-        """Take the reasoning and the calls of a delta."""
+        """Add the reasoning and the tool calls of a delta."""
         tokens = max(1, other_characters(delta) // CHARACTERS)
         self.estimate += tokens
         if delta.reasoning:
@@ -55,22 +55,23 @@ class AnswerRecord:
             self._calls.take(piece)
 
     def note(self, delta: Delta) -> None:
-        """Take what a delta says of its answer."""
+        """Take the usage and the finish reason of a delta, if it has them."""
         self.usage = delta.usage or self.usage
         self.finish_reason = delta.finish_reason or self.finish_reason
 
     @property
     def reasoning(self) -> str:
-        """What the model thinks."""
+        """The reasoning so far."""
         return "".join(self._reasoning) if self._reasoning else ""
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The calls."""
+        """The tool calls so far."""
         return self._calls.calls if self._calls is not None else ()
 
     def info(self) -> GenerationInfo:
-        """What is known now, as a value: the reasoning and the calls are in it when the answer has ended."""
+        """What is known now, as a value; reasoning and tool calls are in it only after the answer has ended."""
+        # joining the reasoning for every look at a running generation would make the work quadratic
         has_ended = self.total_time is not None
         return GenerationInfo(
             model=self.model,
@@ -85,6 +86,6 @@ class AnswerRecord:
 
 
 def other_characters(delta: Delta) -> int:
-    """How many characters a delta has besides its text."""
+    """The number of characters in the reasoning and the tool calls of a delta."""
     calls = sum(len(piece.name) + len(piece.arguments) for piece in delta.tool_calls)
     return len(delta.reasoning) + calls

@@ -1,8 +1,8 @@
-"""Reasoning that a model writes into its text: ``<think>…</think>``, taken out of it while it comes.
+"""Removes the reasoning that a model writes into its text: ``<think>…</think>``.
 
-Only what an answer begins with is reasoning; the same tag further on is text, as in an answer about HTML. The
-white space behind each tag is left out with it. How the text is cut into deltas makes no difference: what
-may be the beginning of a tag is held back, and nothing else.
+Only a tag at the beginning of an answer begins reasoning; the same tag later on is text, as in an answer about
+HTML. The white space after each tag is removed with it. The result does not depend on where the deltas are cut:
+text is held back as long as it may be the beginning of a tag.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ __all__ = ["TagSplitter", "without_think_tags"]
 
 
 def without_think_tags(backend: Backend, request: GenerationRequest) -> Backend:
-    """A backend that takes the reasoning out of the text, if the request's options say that it is there."""
+    """A backend that moves the reasoning out of the text, if the request's options say that the text has some."""
     tags = think_tags(request.options)
     if tags is None:
         return backend
     opening, closing = tags
     if not opening and backend.prefills and request.messages[-1].role == "assistant":
-        return backend  # it writes on in the middle of an answer, and does not begin to think
-    return _Inline(backend, opening, closing)
+        return backend  # the model continues in the middle of an answer, and does not begin to reason again
+    return _TagsRemoved(backend, opening, closing)
 
 
-class _Inline(BackendWrapper):
+class _TagsRemoved(BackendWrapper):
     """A backend whose model writes its reasoning into its text."""
 
     def __init__(self, backend: Backend, opening: str, closing: str) -> None:
@@ -44,10 +44,10 @@ class _Inline(BackendWrapper):
     @asynccontextmanager
     async def _opened(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
         async with self.inner.open(request) as deltas:
-            yield _Split(deltas, TagSplitter(*self._tags))
+            yield _SplitDeltas(deltas, TagSplitter(*self._tags))
 
 
-class _Split:
+class _SplitDeltas:
     """The deltas, with the reasoning in its own place."""
 
     __slots__ = ("_deltas", "_end", "_splitter")
@@ -57,7 +57,7 @@ class _Split:
         self._splitter = splitter
         self._end: Exception | None = None
 
-    def __aiter__(self) -> _Split:
+    def __aiter__(self) -> _SplitDeltas:
         return self
 
     async def __anext__(self) -> Delta:
@@ -67,7 +67,8 @@ class _Split:
         try:
             delta = await self._deltas.__anext__()
         except Exception as end:
-            # the end of the iteration, or an error: what was held back comes before it
+            # The end of the iteration, or an error. Text that was held back is given before it, and the end is
+            # raised at the next step.
             reasoning, text = splitter.end()
             if not reasoning and not text:
                 raise
@@ -86,8 +87,8 @@ class TagSplitter:
     """Splits a text that begins with reasoning between tags; fed piece by piece.
 
     Args:
-        opening: The tag before the reasoning; empty: the text begins in the middle of it.
-        closing: The tag behind it.
+        opening: The tag before the reasoning; empty: the text begins inside of the reasoning.
+        closing: The tag after the reasoning.
     """
 
     __slots__ = ("_closing", "_held", "_opening", "_where")
@@ -100,7 +101,7 @@ class TagSplitter:
 
     @property
     def is_done(self) -> bool:
-        """Whether all that follows is text."""
+        """Whether everything from now on is text."""
         return self._where == "done"
 
     def feed(self, text: str) -> tuple[str, str]:
@@ -124,16 +125,17 @@ class TagSplitter:
         return reasoning, self._text(text) if text else ""
 
     def end(self) -> tuple[str, str]:
-        """The reasoning and the text that were held back, where all has come."""
+        """The reasoning and the text that were held back; the answer has ended."""
         held = self._take()
         return (held, "") if self._where == "thinking" else ("", held)
 
     def _think(self, text: str) -> tuple[str, str]:
-        """The reasoning at the beginning of a text, and the text behind it."""
+        """The reasoning at the beginning of a text, and the text after it."""
         at = text.find(self._closing)
         if at >= 0:
             self._held, self._where = "", "behind"
             return text[:at], text[at + len(self._closing) :]
+        # Only a suffix that is a prefix of the closing tag is held back: all before it is certainly reasoning.
         most = min(len(text), len(self._closing) - 1)
         kept = next(n for n in range(most, -1, -1) if text.endswith(self._closing[:n]))
         self._held = text[len(text) - kept :]

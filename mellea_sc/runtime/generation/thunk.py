@@ -1,7 +1,7 @@
-"""What a user holds of a generation: a text that can be awaited, read while it comes, and cancelled.
+"""The user's handle of a generation: a text that can be awaited, read while it is generated, or cancelled.
 
-A thunk is a handle. The work is its *producer*, a :class:`~.generation.Generation`, which it lets go of as soon as
-the text is there and nobody has to be handed the rest of it.
+The work is done by the thunk's *producer*, a :class:`~.generation.Generation`. The thunk drops it as soon as
+the text is complete and no reader needs the rest of it, so a computed thunk is small and free of the event loop.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ __all__ = ["ModelOutputThunk"]
 class ModelOutputThunk(Thunk):
     """A text that is being generated; awaiting it gives the text.
 
-    Made by sessions and bound backends, already generating. Any number of tasks may await it; one
-    at a time may read it with :meth:`astream` or ``async for``. Cancelling who waits does not cancel
-    the generation: :meth:`cancel` does, and so does leaving ``async with thunk:`` early.
+    Sessions and bound backends make thunks that are already generating. Any number of tasks may await a thunk;
+    one at a time may read it with :meth:`astream` or ``async for``. Cancelling a task that awaits it does not
+    cancel the generation: :meth:`cancel` does, and so does leaving ``async with thunk:`` early.
 
     Args:
-        nursery: Where it is generated; ``None`` for a text that is there.
-        value: The text, if it is there.
+        nursery: The nursery in which it is generated; ``None`` for a text that is known.
+        value: The text, if it is known.
         name: For people.
-        streamed: Whether its deltas are handed out.
+        streamed: Whether the text is handed out while it is generated.
         generation: What is known about the generation.
     """
 
@@ -56,12 +56,12 @@ class ModelOutputThunk(Thunk):
     sampling: SamplingResult | None
     """All attempts, where a sampling strategy made the text."""
     parsed_repr: object
-    """What the text means: an instance of the class given as ``format=``, or ``None`` where the text does not
-    fit it; else a component's own reading, or the text."""
+    """The parsed text: an instance of the class given as ``format=``, or ``None`` if the text does not fit it;
+    without a class, the component's ``parse`` of the text, or the text."""
     format_error: str | None
-    """Why the text does not fit ``format=``; ``None`` where it does, or has not been read yet."""
+    """Why the text does not fit ``format=``; ``None`` if it does, or is not complete yet."""
     producer: Generation | None
-    """The work behind it; ``None`` when it is not needed any more. Not for users."""
+    """The producer; ``None`` when it is not needed any more. Not for users."""
 
     def __init__(
         self,
@@ -82,15 +82,15 @@ class ModelOutputThunk(Thunk):
 
     @classmethod
     def computed(cls, text: str, *, generation: GenerationInfo | None = None) -> ModelOutputThunk:
-        """A thunk whose text is there."""
+        """A thunk whose text is known."""
         return cls(value=text, generation=generation)
 
     # --- what a user asks ------------------------------------------------------------------
 
     def is_computed(self) -> bool:
-        """Whether the whole text is there and, when it is being streamed, has been handed out.
+        """Whether the whole text has been generated and, if it is streamed, handed out.
 
-        So a loop that reads :meth:`astream` until this is true misses nothing.
+        So a loop that calls :meth:`astream` until this is true misses nothing.
         """
         producer = self.producer
         return self._value is not None and (producer is None or not producer.is_to_be_read)
@@ -100,7 +100,7 @@ class ModelOutputThunk(Thunk):
         """The text.
 
         Raises:
-            ThunkNotComputed: it is not there yet, or never will be.
+            ThunkNotComputed: it is not complete yet, or never will be.
         """
         producer = self.producer
         if self._value is None or not (
@@ -118,27 +118,27 @@ class ModelOutputThunk(Thunk):
         return f"<ModelOutputThunk {self.state}: {self.name}>"
 
     def _repr_html_(self) -> str:
-        """For notebooks: the answer as far as it may be shown, and never a wait."""
+        """For notebooks: the answer as far as it may be shown; never waits."""
         is_held = self.producer is not None and self.producer.is_held
         text = "" if is_held else self.text_so_far
         error = "" if self.error is None else f": {type(self.error).__name__}: {self.error}"
-        return text_of_answer(text, f"{self.name}: {self.state}{error}{self.generation.told()}")
+        return text_of_answer(text, f"{self.name}: {self.state}{error}{self.generation.summary()}")
 
     def __copy__(self) -> ModelOutputThunk:
-        """The same text, free of the session.
+        """A thunk with the same text that is independent of the session.
 
         Raises:
-            ThunkNotComputed: it is not there yet.
+            ThunkNotComputed: the text is not complete yet.
         """
         new = _computed_again(*self._kept())
         new.sampling = self.sampling
         return new
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Deep copies and pickles have all but ``sampling``, whose requirements are bound to where they ran.
+        """Deep copies and pickles omit ``sampling``: its requirements may hold what cannot be copied.
 
         Raises:
-            ThunkNotComputed: the text is not there yet.
+            ThunkNotComputed: the text is not complete yet.
         """
         return _computed_again, self._kept()
 
@@ -154,7 +154,7 @@ class ModelOutputThunk(Thunk):
 
     @property
     def text_so_far(self) -> str:
-        """The text generated so far, whatever became of the generation."""
+        """The text generated so far; also after a failure or a cancellation."""
         if self._value is not None:
             return self._value
         return "" if self.producer is None else self.producer.text
@@ -172,21 +172,21 @@ class ModelOutputThunk(Thunk):
 
     @property
     def reasoning(self) -> str:
-        """What the model thinks before it answers, as far as it has come. It is no part of the text."""
+        """The reasoning before the answer, as far as it has come. It is no part of the text."""
         if self._generation is None and self.producer is not None:
             return self.producer.record.reasoning
         return self.generation.reasoning
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The calls that the model wants to have made, as far as they have come. Nobody makes them by itself."""
+        """The tool calls of the model, as far as they have come. The library does not execute them."""
         if self._generation is None and self.producer is not None:
             return self.producer.record.tool_calls
         return self.generation.tool_calls
 
     @property
     def error(self) -> Exception | None:
-        """Why it failed, or which limit has cut it. Reading it does not count as having observed the error."""
+        """The failure, or the limit that has stopped it. Reading this does not count as observing the error."""
         return None if self.producer is None else self.producer.own_error.error
 
     @property
@@ -217,9 +217,11 @@ class ModelOutputThunk(Thunk):
                     self._cancel_if_interrupted(cancelled)
                     raise
             else:
-                producer = None
+                producer = None  # nothing to wait for
             if producer is None or self._value is None:
-                # Whoever is cancelled together with the generation is cancelled, and sees no failure.
+                # Nothing was awaited yet, and every public async function is a checkpoint; or the generation was
+                # cancelled. If the caller was cancelled together with it, this raises the caller's cancellation,
+                # which must not be turned into an error.
                 await anyio.lowlevel.checkpoint()
             if self.producer is not None:
                 if self._value is None:
@@ -229,14 +231,14 @@ class ModelOutputThunk(Thunk):
             return self._value
 
     def mark_awaited(self) -> None:
-        """Somebody has waited for the text: it need not be read any more."""
+        """Note that somebody has awaited the value: the text need not be kept for a reader any more."""
         if (producer := self.producer) is not None:
             producer.mark_awaited()
             if self._value is not None and not producer.is_to_be_read:
                 self.producer = None
 
     async def wait_finished(self) -> None:
-        """Wait until the generation has ended, in whichever way, and its task is done with it.
+        """Wait until the generation has ended, in whichever way; raises none of its errors.
 
         Raises:
             WrongEventLoop: it is being generated in another event loop.
@@ -248,17 +250,17 @@ class ModelOutputThunk(Thunk):
             await self.producer.wait_finished()
 
     async def astream(self) -> str:
-        """The text that is new since the last call, as soon as there is some.
+        """Wait for new text and return it: all that has come since the last call.
 
         The last such call returns the rest, which may be empty, and leaves the thunk computed; on a
-        computed thunk it returns the whole text. Without ``ModelOption.STREAM`` all of the text
+        computed thunk this returns the whole text. Without ``ModelOption.STREAM`` the whole text
         comes at the end.
 
         Raises:
             anyio.BusyResourceError: another task is reading it.
-            GenerationCancelled: it was cancelled, and the text before that has been returned.
+            GenerationCancelled: it was cancelled; raised after all text before that was returned.
             WrongEventLoop: it is being generated in another event loop.
-            Exception: why the generation failed, after the text before that.
+            Exception: the error with which the generation failed, after all text before it was returned.
 
         Cancellation: nothing is lost; the next call returns what this one would have.
         """
@@ -284,14 +286,18 @@ class ModelOutputThunk(Thunk):
         return _Deltas(self)
 
     def _cancel_if_interrupted(self, cancelled: BaseException) -> None:
-        """Cancel the generation if who waits for it is a notebook's cell that was interrupted."""
+        """Cancel the generation if the caller is a notebook's cell that was interrupted.
+
+        Elsewhere, cancelling a waiter leaves the generation running. But a person who interrupts a cell means the
+        generation, and has no other way to stop it.
+        """
         if is_interrupt(cancelled):
             self.cancel("the cell that waited for it was interrupted")
 
     def cancel(self, reason: str | None = None) -> None:
         """Cancel the generation and close its connection; without effect when it has finished.
 
-        It also says that nobody will ask for an error of it: one that nobody has seen is logged.
+        It also declares that nobody will ask for its error: an error that nobody has observed is logged.
 
         Raises:
             WrongEventLoop: it is being generated in another event loop.
@@ -314,13 +320,14 @@ class ModelOutputThunk(Thunk):
         """Cancel the generation if it is still running, and wait for its cleanup."""
         if self.producer is not None and (self.state == "generating" or exc is not None):
             self.cancel("its block was left")
+            # shielded, so that no task of the block outlives it; the cleanup itself is bounded in time
             with anyio.CancelScope(shield=True):
                 await self.producer.wait_finished()
 
-    # --- for whoever makes it -------------------------------------------------------------------
+    # --- for the producer -----------------------------------------------------------------------
 
     def take_value(self) -> None:
-        """The producer has all of the text; it is only needed on if that is still to be read."""
+        """Take the complete text from the producer, and drop the producer unless a reader still needs it."""
         producer = self.producer
         assert producer is not None
         self._value = producer.text
@@ -360,7 +367,7 @@ class _Deltas:
         while not self._done:
             try:
                 text = await self._thunk.astream()
-            except Exception as error:  # as shortened() does, at no cost for a delta
+            except Exception as error:  # what shortened() does, without its cost for each delta
                 error.__traceback__ = short_traceback(error.__traceback__)
                 raise
             self._done = self._thunk.is_computed()

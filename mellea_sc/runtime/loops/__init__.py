@@ -1,8 +1,8 @@
-"""Which event loop is running, and what only that one can say.
+"""What anyio does not offer: services of the running event loop that asyncio and trio provide differently.
 
-current.py        asks the one that runs; everybody else imports this
-asyncio_loop.py   what only asyncio can say
-trio_loop.py      what only trio can say
-notebook.py       cells of notebooks, inside whose event loop blocking calls are made
-forks.py          what a forked child must not believe in
+current.py        selects the implementation; the rest of the library imports only this
+asyncio_loop.py   the implementation for asyncio
+trio_loop.py      the implementation for trio
+notebook.py       cells of notebooks, where blocking calls run inside of an event loop
+forks.py          resets the state that a forked child has inherited
 """

@@ -1,8 +1,8 @@
-"""What only asyncio can say: its loop, its clock, and a task that belongs to the loop itself.
+"""The implementation of :mod:`.current` for asyncio: its loop, its clock, and a task that the loop itself owns.
 
-anyio has no word for a task without a task group, on purpose. A session that is used without a
-block needs exactly one: its root, which the loop cancels and joins when it ends (``asyncio.run``
-cancels all tasks that are left and waits for them).
+anyio offers no task without a task group, on purpose. A session that is used without a block needs exactly one:
+its root task, which the loop cancels and joins when it ends (``asyncio.run`` cancels all remaining tasks and waits
+for them).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _roots: Final[set[asyncio.Task[None]]] = set()
-"""The loop holds its tasks weakly; this keeps the roots alive until they are done."""
+"""The loop refers to its tasks weakly; these references keep the root tasks alive until they are done."""
 
 
 def running_loop() -> object | None:
@@ -44,11 +44,12 @@ def running_loop() -> object | None:
 
 
 loop_getter: Final[Callable[[], object | None]] = _get_running_loop
-"""As :func:`running_loop`, without a function of ours around asyncio's own."""
+"""The same as :func:`running_loop`, but asyncio's own C function: it is called for every item that is read."""
 
 
 def clock() -> Callable[[], float]:
-    """The running loop's clock; for asyncio's own loops without the call of theirs around it."""
+    """The running loop's clock as a plain function."""
+    # asyncio's own loops only call time.monotonic(). Others (uvloop, virtual time in tests) have their own clock.
     loop = asyncio.get_running_loop()
     if getattr(loop.time, "__func__", None) is asyncio.BaseEventLoop.time:
         return time.monotonic
@@ -56,13 +57,13 @@ def clock() -> Callable[[], float]:
 
 
 def was_cancelled_natively() -> bool:
-    """Whether somebody has called the running task's ``cancel`` and it is not over."""
+    """Whether a native cancellation of the running task (``task.cancel()``) is pending."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 def claim(context: Context) -> None:
-    """Let a copied context be one of asyncio's: from a task under trio, it would tell anyio that trio runs."""
+    """Mark a copied context as asyncio's: one that was copied in a trio task would tell anyio that trio runs."""
     if "sniffio" in sys.modules:
         import sniffio
 
@@ -70,12 +71,12 @@ def claim(context: Context) -> None:
 
 
 def may_run(loop: object) -> bool:
-    """Whether a loop is running, in whichever thread, if it is one of asyncio's."""
+    """Whether an asyncio loop is running, in whichever thread; true for other loops, which cannot be asked."""
     return not isinstance(loop, asyncio.AbstractEventLoop) or loop.is_running()
 
 
 def running_task() -> object | None:
-    """The task that runs the caller; ``None`` outside of one, as where a forgotten task is closed."""
+    """The running task; ``None`` outside of one, for example while a garbage-collected task is closed."""
     try:
         return asyncio.current_task()
     except RuntimeError:
@@ -83,16 +84,17 @@ def running_task() -> object | None:
 
 
 def call_after_first_steps(function: Callable[[], None]) -> None:
-    """Call a function when every task that is started now has taken its first step, or will never.
+    """Call a function when every task that has been started by now has taken its first step, or never will.
 
-    First steps are taken in the loop's next iteration, in whatever order; this is for the one after.
+    Tasks take their first step in the loop's next iteration, in any order. So the function is called in the
+    iteration after that.
     """
     loop = asyncio.get_running_loop()
     loop.call_soon(loop.call_soon, function)
 
 
 def call_soon_in(loop: object, function: Callable[[], object]) -> bool:
-    """Have a loop call a function soon, from whichever thread; false: it is no loop of asyncio's."""
+    """Have a loop call a function soon, from any thread; false: the loop is not asyncio's."""
     if not isinstance(loop, asyncio.AbstractEventLoop):
         return False
     with suppress(RuntimeError):  # it is closed
@@ -101,28 +103,30 @@ def call_soon_in(loop: object, function: Callable[[], object]) -> bool:
 
 
 def errors_collected_by(tasks: object) -> list[BaseException]:
-    """The list in which a task group of anyio's collects what its tasks and its block raise."""
+    """The list in which anyio's task group collects the errors of its tasks and its block."""
+    # a private attribute; without it (another anyio) an error may be replaced by a cancellation, no more
     errors: list[BaseException] = getattr(tasks, "_exceptions", [])
     return errors
 
 
 def spawn_root(function: Callable[[], Coroutine[object, object, None]], name: str) -> None:
-    """Run a function that never raises in a task of the loop's own."""
+    """Run a function, which never raises, in a task that the loop itself owns."""
     task = asyncio.get_running_loop().create_task(function(), name=name)
     _roots.add(task)
     task.add_done_callback(_roots.discard)
 
 
 def wake_on_signals() -> None:
-    """Let every signal wake the running loop, so that what a handler has it do is not left until something else does.
+    """Have every signal wake the running loop, so that a callback that a signal handler schedules runs at once.
 
-    ``add_signal_handler`` does that for all signals while there is one; closing the loop ends it. The signal that it is given
-    is one that does nothing by itself.
+    As a side effect, ``add_signal_handler`` has every signal write to the loop's wake-up descriptor. It is called here
+    for a signal that does nothing by default. Closing the loop undoes it.
     """
     loop = asyncio.get_running_loop()
     with suppress(
         ValueError, RuntimeError, NotImplementedError, AttributeError
     ):  # Windows, another thread
+        # the only way to read it is to set it
         if (before := signal.set_wakeup_fd(-1)) != -1:
             signal.set_wakeup_fd(before)
         elif signal.getsignal(signal.SIGURG) is signal.SIG_DFL:

@@ -1,7 +1,7 @@
-"""Which event loop is running, and what only that one can say.
+"""Services of the running event loop, for asyncio and trio alike.
 
-trio and asyncio are each imported only where the program has imported it before: one that runs under it
-has, and importing asyncio takes a program under trio as long as importing this library.
+trio and asyncio are imported only if the program has imported them already, as every program that runs under one of
+them has. Importing asyncio takes as long as importing this library, and a program under trio does not need it.
 """
 
 from __future__ import annotations
@@ -45,11 +45,13 @@ __all__ = [
 
 def running_loop() -> object | None:
     """A token of the event loop that runs the caller, or ``None``; tokens are compared by identity."""
-    # asked for every delta that is read: an import statement would take longer than all the rest
+    # Called for every delta that is read. An import statement costs more than all the rest, even if the module
+    # is loaded: so the functions are remembered.
     global _trio_loop, _asyncio_loop
     if "trio" in sys.modules:
         if (of_trio := _trio_loop) is None:
-            with suppress(ImportError):  # this thread is importing it, and a finalizer asks
+            # a finalizer may call this while this very thread is in the middle of importing trio
+            with suppress(ImportError):
                 from mellea_sc.runtime.loops import trio_loop
 
                 of_trio = _trio_loop = trio_loop.running_loop
@@ -80,7 +82,7 @@ def current_loop() -> object:
 
 
 def loop_getter() -> Callable[[], object | None]:
-    """What :func:`running_loop` does, for who will ask often, in a loop of the kind that runs now."""
+    """A faster :func:`running_loop`, for frequent calls under the kind of loop (asyncio, trio) that runs now."""
     if _is_trio():
         from mellea_sc.runtime.loops import trio_loop
 
@@ -91,35 +93,36 @@ def loop_getter() -> Callable[[], object | None]:
 
 
 def loop_options() -> dict[str, bool]:
-    """What anyio is told for a loop of asyncio's that we start: uvloop, where it is installed.
+    """Options of anyio for an asyncio loop that the library itself starts: uvloop, if it is installed.
 
-    A loop that somebody else starts is theirs to choose. When the interpreter is ending, uvloop cannot be imported
-    any more.
+    The program chooses the loops that it starts itself.
     """
+    # while the interpreter is ending, uvloop cannot be imported any more
     is_here = sys.platform != "win32" and find_spec("uvloop") is not None
     return {"use_uvloop": prefers_uvloop and is_here and not interpreter_is_ending()}
 
 
 def interpreter_is_ending() -> bool:
     """Whether the interpreter is ending, and may refuse to import modules or to start threads."""
-    # the main thread counts as alive while it calls what is registered for its end, and imports fail by then
+    # While atexit callbacks run, the main thread still counts as alive, but imports fail already: so the private
+    # flag is looked at first.
     shutting_down: object = getattr(threading, "_SHUTTING_DOWN", False)
     return bool(shutting_down) or not threading.main_thread().is_alive()
 
 
 prefers_uvloop: bool = True
-"""Whether to; whoever looks into asyncio's own loops (``mellea_sc.testing``) does not want it meanwhile."""
+"""Whether :func:`loop_options` chooses uvloop; ``mellea_sc.testing`` turns it off where it inspects asyncio's loops."""
 
 
 def check_loop(loop: object, what: str) -> None:
-    """Raise unless a loop is the one that runs the caller.
+    """Raise unless a loop is the running one.
 
     Args:
-        loop: The token of the loop.
-        what: What belongs to it, for people.
+        loop: The token of the loop, see :func:`running_loop`.
+        what: The object that belongs to the loop, for people.
 
     Raises:
-        WrongEventLoop: another one does, or none.
+        WrongEventLoop: another loop is running here, or none.
     """
     if (here := running_loop()) is not loop:
         where = "and none runs here" if here is None else "not to the one that runs here"
@@ -127,7 +130,7 @@ def check_loop(loop: object, what: str) -> None:
 
 
 def clock() -> Callable[[], float]:
-    """The clock of the running loop (seconds), as a plain function: cheaper than asking anyio each time."""
+    """The clock of the running loop (seconds) as a plain function: cheaper than ``anyio.current_time``."""
     if _is_trio():
         from mellea_sc.runtime.loops import trio_loop
 
@@ -138,7 +141,7 @@ def clock() -> Callable[[], float]:
 
 
 def spawn_root(function: Callable[[], Coroutine[object, object, None]], name: str) -> None:
-    """Run a function in a task that the event loop itself owns: cancelled and joined when it ends.
+    """Run a function in a task that the event loop itself owns: it is cancelled and joined when the loop ends.
 
     Args:
         function: Must not raise anything but the loop's cancellation.
@@ -155,7 +158,7 @@ def spawn_root(function: Callable[[], Coroutine[object, object, None]], name: st
 
 
 def call_soon_in(loop: object, function: Callable[[], object]) -> None:
-    """Have another loop call a function soon, from whichever thread; without effect when it has ended.
+    """Have another loop call a function soon, from any thread; without effect when that loop has ended.
 
     Args:
         loop: The token of the loop, see :func:`running_loop`.
@@ -172,7 +175,7 @@ def call_soon_in(loop: object, function: Callable[[], object]) -> None:
 
 
 def may_run(loop: object) -> bool:
-    """Whether a loop is running, in whichever thread; of trio's, whose tasks are never left over, always."""
+    """Whether a loop may be running, in any thread. Always true for trio, which leaves no unfinished tasks behind."""
     if "asyncio" in sys.modules:
         from mellea_sc.runtime.loops import asyncio_loop
 
@@ -181,7 +184,7 @@ def may_run(loop: object) -> bool:
 
 
 def call_in(loop: object, function: Callable[[], object]) -> None:
-    """Call a function, at once if the loop is running here, otherwise soon and there."""
+    """Call a function in a loop: at once if that loop is running here, else soon, in its own thread."""
     if loop is running_loop():
         function()
     else:
@@ -189,9 +192,9 @@ def call_in(loop: object, function: Callable[[], object]) -> None:
 
 
 def pass_on_interrupt() -> None:
-    """Ctrl-C has hit a task that the loop itself owns: the program is told. Called by such a task.
+    """Pass a ``KeyboardInterrupt`` on to the main task; called by a task of the loop's own that Ctrl-C has hit.
 
-    asyncio has raised it out of the loop by then.
+    Under asyncio there is nothing to do: there a KeyboardInterrupt leaves the loop by itself.
     """
     if _is_trio():
         from mellea_sc.runtime.loops import trio_loop
@@ -200,12 +203,13 @@ def pass_on_interrupt() -> None:
 
 
 def is_stray_cancellation() -> bool:
-    """Whether the cancellation that has just been caught is one that nobody has asked for."""
+    """Whether nobody has requested the cancellation that has just been caught."""
     return not is_being_cancelled()
 
 
 def is_being_cancelled() -> bool:
-    """Whether somebody has asked for the cancellation of the running task, and it is not over."""
+    """Whether a cancellation of the running task is pending: by a cancel scope, or asyncio's native one."""
+    # anyio's documented way to ask whether an enclosing scope is cancelled, shields considered
     if anyio.current_effective_deadline() == -math.inf:
         return True
     if _is_trio():
@@ -216,7 +220,7 @@ def is_being_cancelled() -> bool:
 
 
 def running_task() -> object | None:
-    """The task that runs the caller, compared by identity; ``None`` outside of one."""
+    """The running task, to be compared by identity; ``None`` outside of one."""
     if _is_trio():
         from mellea_sc.runtime.loops import trio_loop
 
@@ -229,14 +233,17 @@ def running_task() -> object | None:
 def tell_if_never_started(
     function: Callable[[], Coroutine[object, object, None]], on_never_started: Callable[[], None]
 ) -> Callable[[], Coroutine[object, object, None]]:
-    """A function for a task of its own, and another one for when that task never takes its first step.
+    """Wrap the function of a task so that a callback is called if the task never takes its first step.
 
-    asyncio drops a task that is cancelled before its first step, so that not even a ``finally`` of it
-    runs; its loop does that to tasks made just before it ends.
+    asyncio drops a task that is cancelled before its first step: not even a ``finally`` in it runs. That happens
+    to every task that is started just before the loop ends. trio runs every task at least to its first checkpoint.
 
     Args:
-        function: What the task runs.
-        on_never_started: Called instead. The task has to be started before anything else is awaited.
+        function: The body of the task.
+        on_never_started: Called instead of it.
+
+    Returns:
+        The wrapped function. The task must be started before the caller awaits anything.
     """
     if _is_trio():
         return function
@@ -263,9 +270,9 @@ def tell_if_never_started(
 
 
 def after_first_steps(check: Callable[[], None]) -> None:
-    """Call a function when every task that is started now has taken its first step, or will never.
+    """Call a function when every task that has been started by now has taken its first step, or never will.
 
-    Under trio it is not called: there, every task takes its first step.
+    Under trio it is not called: there every task takes its first step.
     """
     if not _is_trio():
         from mellea_sc.runtime.loops import asyncio_loop
@@ -274,20 +281,21 @@ def after_first_steps(check: Callable[[], None]) -> None:
 
 
 async def checkpoint_before_error() -> None:
-    """Give other tasks a turn before an error is raised.
+    """A checkpoint before an error is raised in place of a cancellation.
 
-    A coroutine that a cancellation is being thrown into would put that into the context of the error.
+    While a cancellation is being thrown into a coroutine, Python makes it the ``__context__`` of every error that the
+    coroutine raises. After one more step of the task it does not any more.
 
-    Cancellation: none; not even asyncio's own, which goes through shields, takes the place of the error.
+    Cancellation: none. Not even asyncio's native one, which ignores shields, may replace the error.
     """
     with suppress(anyio.get_cancelled_exc_class()):
         await anyio.lowlevel.cancel_shielded_checkpoint()
 
 
 def errors_collected_by(tasks: anyio.abc.TaskGroup) -> list[BaseException]:
-    """The list in which a task group collects its errors under asyncio; an empty one under trio.
+    """Under asyncio, the list in which a task group collects its errors; an empty list under trio.
 
-    There, no cancellation takes the place of an error.
+    Under trio it is not needed: there a cancellation never replaces an error.
     """
     if _is_trio():
         return []
@@ -297,7 +305,8 @@ def errors_collected_by(tasks: anyio.abc.TaskGroup) -> list[BaseException]:
 
 
 def has_ended(tasks: anyio.abc.TaskGroup) -> bool:
-    """Whether a task group takes no tasks any more, though who is in its block has not gone on yet."""
+    """Whether a task group is closed for new tasks, although the code after its block has not run yet."""
+    # under asyncio a task may be started until the block has been left
     if not _is_trio():
         return False
     from mellea_sc.runtime.loops import trio_loop

@@ -1,4 +1,4 @@
-"""What a forked child process must not believe in: other threads and event loops stay in the parent."""
+"""Resets inherited state in a forked child: the parent's other threads and its event loops do not exist there."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ __all__ = ["Forkable", "tell_of_forks"]
 
 
 class Forkable(Protocol):
-    """Something that other threads or event loops may be in the middle of."""
+    """An object with a lock, threads or event loops, which a forked child must not use."""
 
     def forked(self) -> None:
-        """This is a forked child: forget the parent's threads and loops, and the locks that they held."""
+        """Called in a forked child: drop the parent's threads and loops, and replace its locks, which may be held."""
         ...
 
 
-_told: Final[WeakSet[Forkable]] = WeakSet()
+# Weak, because registering must not keep sessions alive; os.register_at_fork has no way to unregister.
+_forkables: Final[WeakSet[Forkable]] = WeakSet()
 
 
 def tell_of_forks(one: Forkable) -> None:
-    """Have its :meth:`Forkable.forked` called, as long as it lives, at the beginning of a forked child."""
-    _told.add(one)
+    """Register an object: its :meth:`Forkable.forked` is called in forked children, as long as it is alive."""
+    _forkables.add(one)
 
 
 def _forked() -> None:
-    for one in list(_told):
+    for one in list(_forkables):
         one.forked()
 
 

@@ -1,8 +1,8 @@
-"""Cells of notebooks: code that runs inside an event loop which stands still while it does.
+"""Cells of notebooks: synchronous code that runs inside of a running event loop.
 
-An IPython kernel runs each cell as a step of its own event loop. Blocking that loop holds up nothing but the
-kernel, which waits for the cell anyway; and Ctrl-C, the notebook's "interrupt", reaches a cell that blocks as
-``KeyboardInterrupt``, and one that awaits as a cancellation of the cell's task.
+An IPython kernel runs each cell in a step of its own event loop. A blocking call there blocks only the kernel, which
+waits for the cell anyway. The notebook's "interrupt" raises ``KeyboardInterrupt`` in a cell that blocks, and
+cancels the cell's task natively if the cell awaits.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import inspect
 import sys
 from types import FrameType
 
-__all__ = ["hear_interrupts", "in_cell", "is_interrupt"]
+__all__ = ["in_cell", "is_interrupt", "wake_loop_on_interrupts"]
 
 
-def hear_interrupts() -> None:
-    """Let a kernel's event loop hear of the interruption of a cell while the cell awaits.
+def wake_loop_on_interrupts() -> None:
+    """Have an interruption wake the kernel's event loop at once while a cell awaits.
 
-    ipykernel 6 and 7 hand it to the loop by ``call_soon``, in a signal's handler, which does not wake a loop that waits.
+    ipykernel 6 and 7 schedule the cancellation with ``call_soon`` in a signal handler. That does not wake a loop that
+    is waiting for I/O, so the interruption would be noticed only at the next event.
     """
     if "ipykernel" in sys.modules and "asyncio" in sys.modules:
         from mellea_sc.runtime.loops import asyncio_loop
@@ -27,7 +28,8 @@ def hear_interrupts() -> None:
 
 
 def in_cell() -> bool:
-    """Whether the caller is the code of a cell: not a task beside it, whose waiting would hold up the cell."""
+    """Whether the caller runs in a cell's own task, and not in another task of the kernel's loop."""
+    # A blocking call in another task would block the loop, and with it the cell. The frames are the only sign.
     if "ipykernel" not in sys.modules:
         return False
     frame: FrameType | None = inspect.currentframe()
@@ -42,8 +44,9 @@ def in_cell() -> bool:
 
 
 def is_interrupt(cancelled: BaseException) -> bool:
-    """Whether a cancellation may be the interruption of the cell that it comes out of.
+    """Whether a cancellation may be the interruption of the running cell.
 
-    Those of cancel scopes say that they are. Those of ``asyncio.timeout`` cannot be told from an interruption.
+    A cancel scope's cancellation has "cancel scope" in its message. One by ``asyncio.timeout`` cannot be
+    distinguished from an interruption.
     """
     return "cancel scope" not in str(cancelled) and in_cell()

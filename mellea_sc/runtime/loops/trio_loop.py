@@ -1,8 +1,8 @@
-"""What only trio can say: its run, its clock, and a task that belongs to the run itself.
+"""The implementation of :mod:`.current` for trio: its run, its clock, and a task that the run itself owns.
 
-Trio's word for a task without a nursery of the user's is a system task: it is cancelled when the
-main task has returned, and the run waits for it. An exception in one would end the whole run, so
-what is spawned here must not raise.
+trio calls a task outside of the user's nurseries a *system task*: it is cancelled when the main task has returned,
+and the run waits for it. An exception in a system task ends the whole run with a ``TrioInternalError``, so a
+function that is spawned here must not raise.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def running_loop() -> object | None:
     try:
         if not trio.lowlevel.in_trio_task():
             return None
-    except AttributeError:  # this thread is importing trio, and a finalizer asks
+    except (
+        AttributeError
+    ):  # a finalizer calls this while this thread is in the middle of importing trio
         return None
     return trio.lowlevel.current_trio_token()
 
@@ -41,31 +43,31 @@ def clock() -> Callable[[], float]:
 
 
 def running_task() -> object | None:
-    """The task that runs the caller; ``None`` outside of one, as where a forgotten task is closed."""
+    """The running task; ``None`` outside of one, for example while a garbage-collected task is closed."""
     return trio.lowlevel.current_task() if trio.lowlevel.in_trio_task() else None
 
 
 def has_ended(tasks: object) -> bool:
-    """Whether the nursery of a task group is closed: all its tasks have ended, and its block is to go on.
+    """Whether a task group's nursery is closed: all its tasks have ended, but the code after its block has not run yet.
 
-    trio says so only by an untyped error in whoever starts a task then.
+    Starting a task then raises a plain ``RuntimeError``; there is no public way to ask before.
     """
     nursery: object = getattr(tasks, "_nursery", None)
     return bool(getattr(nursery, "_closed", False))
 
 
 def call_soon_in(token: object, function: Callable[[], object]) -> None:
-    """Have a run call a function soon, from whichever thread."""
+    """Have a run call a function soon, from any thread."""
     assert isinstance(token, trio.lowlevel.TrioToken)
     with suppress(trio.RunFinishedError):
         token.run_sync_soon(function)
 
 
 def spawn_root(function: Callable[[], Awaitable[None]], name: str) -> None:
-    """Run a function that never raises in a task of the run's own."""
+    """Run a function, which never raises, in a task that the run itself owns."""
     trio.lowlevel.spawn_system_task(function, name=name, context=contextvars.copy_context())
 
 
 def pass_on_interrupt() -> None:
-    """Ctrl-C has hit a task of the run's own: it goes on to the main task. Called by such a task."""
+    """Pass a ``KeyboardInterrupt`` on to the main task, by raising the signal again."""
     signal.raise_signal(signal.SIGINT)

@@ -31,14 +31,14 @@ ChunkingName: TypeAlias = Literal["sentence", "sentences", "word", "paragraph"]
 
 _POINT: Final = r"[.!?][\"'\u201d\u2019)]?(?=\s)"
 _OPENERS: Final = "\u201c\u2018\u00ab"
-"""They open in English, and close in German or Urdu: before white space they do."""
+"""Quotation marks that open in English and close in German or Urdu; before white space they close."""
 _STOP: Final = rf"[{STOPS}](?:[{STOPS}!?\u2026{CLOSERS}]|[{_OPENERS}](?=\s|\Z))*+"
 
 _ASCII_END: Final = re.compile(_POINT)
 _SENTENCE_END: Final = re.compile(f"{_POINT}|{_STOP}|{GREEK_QUESTION}")
 _STOP_MARK: Final = re.compile(f"[{STOPS}]")
 _PERHAPS: Final = re.compile(f"[.!?;\u037e\U00010000-\U0010ffff{STOPS}]")
-"""What may be a mark: much faster than to look for one, for the tables of ``re`` end at U+FFFF."""
+"""A fast pre-check for marks. The full pattern is slow, because ``re`` has tables only up to U+FFFF."""
 _PARAGRAPH_END: Final = re.compile(r"\n\n")
 
 
@@ -78,7 +78,8 @@ class SentenceChunker(PatternChunker):
         stop = _STOP_MARK.search(rest)
         if stop is None:
             return rest[-self._reach :]
-        # it is not decided, so nothing but its closers is after it: however many, it is the same
+        # The last mark is undecided, so only closing characters can follow it. Their number makes no difference, so
+        # at most one is kept, and the work per delta stays bounded.
         return stop[0] + (rest[-1] if rest[-1] in _OPENERS else "")
 
 

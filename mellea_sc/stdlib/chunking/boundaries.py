@@ -13,8 +13,8 @@ __all__ = ["PatternChunker"]
 class PatternChunker(BoundaryChunking):
     """Chunks that end where a pattern matches.
 
-    ``_tail`` is the end of the text in which a match could still begin: ``_reach`` characters. A match
-    that lies wholly in the tail has been seen before the delta.
+    ``_tail`` is the end of the text, ``_reach`` characters, in which a match could still begin. A match that lies
+    completely in the tail has been found with an earlier delta.
     """
 
     _end: re.Pattern[str]

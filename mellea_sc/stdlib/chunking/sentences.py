@@ -63,7 +63,7 @@ class SentencesChunker(BoundaryChunking):
     """
 
     def __init__(self, language: str = "en") -> None:
-        from mellea_sc.stdlib.requirements.watching import import_extra
+        from mellea_sc.stdlib.requirements.scanned import import_extra
 
         if not isinstance(language, str) or not language:
             raise InvalidOption(f'language must be a code like "en", not {language!r}')

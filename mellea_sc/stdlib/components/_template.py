@@ -1,8 +1,7 @@
 """Filling a user's variables into a user's text, in a sandbox.
 
-Only text that the program itself wrote is a template: descriptions, requirements, examples. What the
-variables hold is filled in as it is and never read as a template again. jinja2 is imported when the
-first template is made.
+Only text that the program itself has written is a template: descriptions, requirements, examples. The values of the
+variables are filled in unchanged, and never read as templates. jinja2 is imported with the first template.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 
 def check_template(template: str, names: Iterable[str]) -> None:
-    """Raise unless the template can be read and uses none but these variables.
+    """Raise unless the template is valid and uses only these variables.
 
     Raises:
         PromptTemplateError: its syntax is wrong, or it uses an undefined variable.

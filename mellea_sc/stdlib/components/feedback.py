@@ -1,4 +1,4 @@
-"""Asking again, with what was wrong; and asking to go on from a text that is good so far."""
+"""Actions for further attempts: with feedback on a rejected answer, or to continue a text that is good so far."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mellea_sc.stdlib.components.instruction import Instruction, listed
 from mellea_sc.stdlib.components.message import Message
 from mellea_sc.stdlib.context import ChatContext
 
-__all__ = ["GoingOn", "WithFeedback", "going_on"]
+__all__ = ["Continuation", "WithFeedback", "continuation_of"]
 
 _FAILED: Final = "an earlier answer failed by this: {}"
-"""In the list of requirements, before the task. Behind it, a small model talks about answers."""
+"""Stands in the list of requirements, before the task. After the task, small models comment on it instead."""
 
 
-class _Around(Component):
-    """Another action, asked otherwise."""
+class _WrappedAction(Component):
+    """An action that wraps another one and changes how it is asked."""
 
     def __init__(self, action: Component | Span) -> None:
         self.action = action
@@ -29,7 +29,7 @@ class _Around(Component):
         return [self.action]
 
     def summary(self) -> str:
-        """What the action says of itself."""
+        """The summary of the action."""
         match self.action:
             case str():
                 return self.action
@@ -39,24 +39,24 @@ class _Around(Component):
                 return repr(self.action)
 
     def format_for_llm(self) -> str:
-        """As the action reads."""
+        """The text of the action."""
         return text_of(self.action)
 
     def assistant_prefix(self) -> str | None:
-        """What the action's answer has to begin with."""
+        """The prefix of the action's answer."""
         return self.action.assistant_prefix() if isinstance(self.action, Component) else None
 
     def parse(self, text: str) -> object:
-        """As the action reads its answer."""
+        """Parse the answer as the action does."""
         return self.action.parse(text) if isinstance(self.action, Component) else text
 
 
-class WithFeedback(_Around):
-    """An action, and why an earlier answer to it was rejected.
+class WithFeedback(_WrappedAction):
+    """An action with the reasons why an earlier answer was rejected.
 
     Args:
-        action: What is asked; the feedback of an earlier round is replaced.
-        reasons: Why, one line each.
+        action: The action; if it has feedback already, that is replaced.
+        reasons: The reasons, one line each.
     """
 
     def __init__(self, action: Component | Span, reasons: Sequence[str]) -> None:
@@ -64,7 +64,7 @@ class WithFeedback(_Around):
         self.reasons: Sequence[str] = reasons
 
     def format_for_llm(self) -> str:
-        """The reasons among what must hold, which stands before what to do."""
+        """The text of the action, with the reasons in its list of requirements."""
         lines = [_FAILED.format(reason) for reason in self.reasons]
         action = self.action
         if (
@@ -75,11 +75,11 @@ class WithFeedback(_Around):
         return f"{listed(lines)}\n\n{super().format_for_llm()}"
 
 
-class GoingOn(_Around):
-    """An action whose answer has begun: the model writes on from there.
+class Continuation(_WrappedAction):
+    """An action whose answer has begun; the model continues it.
 
     Args:
-        action: What is asked.
+        action: The action.
         beginning: The answer so far.
     """
 
@@ -88,25 +88,24 @@ class GoingOn(_Around):
         self._beginning = beginning
 
     def assistant_prefix(self) -> str:
-        """All that the answer begins with, what the action wants it to begin with included."""
+        """The answer so far, with the action's own prefix."""
         return self._beginning
 
 
-def going_on(
+def continuation_of(
     action: Component | Span, ctx: Context, beginning: Thunk, *, prefills: bool
 ) -> tuple[Component | Span, Context]:
-    """What to ask, in which conversation, for the rest of an answer.
+    """The action and the conversation that ask for the rest of an answer.
 
     Args:
-        action: What was asked.
+        action: The original action.
         ctx: The conversation before it.
         beginning: The answer so far, computed.
-        prefills: Whether the model writes on where the last message, the assistant's, ends; otherwise
-            it is asked to.
+        prefills: Whether the server continues the assistant's last message; otherwise the model is asked in words.
     """
     if prefills:
-        return GoingOn(action, beginning.value), ctx
-    # whatever kind of context it is: one that forgets would not show what is to be gone on with
+        return Continuation(action, beginning.value), ctx
+    # A new context of a kind that remembers: one that forgets would not show the text to continue.
     said: Context = ChatContext()
     for item in [*ctx.view_for_generation(), action, beginning]:
         said = said.add(item)

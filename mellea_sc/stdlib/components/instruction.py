@@ -1,4 +1,4 @@
-"""An instruction: what to do, what must hold of the answer, what to rely on, and examples."""
+"""An instruction: a task, requirements, grounding texts, and examples."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ __all__ = ["Instruction", "listed"]
 
 
 class Instruction(Component):
-    """What a model is told to do.
+    """A task for a model.
 
-    With ``user_variables`` the description, the examples, the prefix, the output prefix and the
-    requirements that are a string or a plain ``Requirement`` are templates (jinja2, sandboxed); what the
-    variables hold never is, nor is the grounding, nor a ``CBlock``, nor what a class of requirements says of
-    itself. Without them nothing is.
+    With ``user_variables``, these are templates (jinja2, sandboxed): the description, the examples, the prefix, the
+    output prefix, and requirements that are a string or a plain ``Requirement``. Never a template are the values of
+    the variables, the grounding, a ``CBlock``, and the descriptions of subclasses of ``Requirement``. Without
+    ``user_variables`` nothing is a template.
 
     Args:
-        description: What to do.
-        requirements: What must hold of the answer; those that are not ``check_only`` are said.
+        description: The task.
+        requirements: Requirements on the answer; those that are not ``check_only`` are written in the prompt.
         icl_examples: Examples of good answers.
         grounding_context: Named texts to rely on; may be thunks.
         user_variables: Named texts to fill in; may be thunks.
-        prefix: Goes before the description.
-        output_prefix: What the answer begins with, its text included; the model goes on from there.
+        prefix: A text before the description.
+        output_prefix: The beginning of the answer, which is part of its text; the model continues it.
 
     Raises:
         InvalidOption: an argument is not usable: a string where there should be a list, say.
@@ -84,7 +84,7 @@ class Instruction(Component):
         return [*self.grounding_context.values(), *(self.user_variables or {}).values()]
 
     def summary(self) -> str:
-        """The beginning of the description, as it was written."""
+        """The description, before templates are filled in."""
         return str(self.description or "an instruction")
 
     def format_for_llm(self) -> str:
@@ -92,10 +92,10 @@ class Instruction(Component):
         return self.format_with(())
 
     def format_with(self, more: Sequence[str]) -> str:
-        """The prompt's text, with more lines in the list of what must hold.
+        """The prompt's text, with more lines in the list of requirements.
 
-        What must hold stands before what to do: small models then answer the question, and do not
-        write the list on. benchmarks/PROMPTING.md has the measurement.
+        The requirements stand before the task. Small models then answer the question, instead of continuing the
+        list; measured in benchmarks/PROMPTING.md.
         """
         sections: list[str] = []
         if lines := [*map(self._said, self._said_requirements()), *more]:
@@ -123,10 +123,10 @@ class Instruction(Component):
 
 
 def listed(lines: Sequence[str]) -> str:
-    """What must hold, as a section of a prompt."""
+    """The list of requirements as a section of a prompt."""
     return "\n".join(["Requirements:", *map("- {}".format, lines)])
 
 
 def _is_template(requirement: Requirement) -> bool:
-    """Whether the program wrote the description: a class may have made its own, of a pattern with braces."""
+    """Whether the description is the program's own text. A subclass may have made it from a pattern with braces."""
     return type(requirement) is Requirement

@@ -12,14 +12,14 @@ __all__ = ["Message"]
 
 
 class Message(Component):
-    """A message: who says it, and what.
+    """A message with a role and a content.
 
     Args:
         role: ``"user"``, ``"assistant"``, ``"system"`` or ``"tool"``.
-        content: What is said; may be a thunk.
-        user_variables: Named texts to fill in; with them the content is a template if it is a ``str``.
-        reasoning: What a model has thought before it said so. It goes into no prompt.
-        tool_calls: The calls that a model wants to have made.
+        content: The content; may be a thunk.
+        user_variables: Named texts to fill in; with them a ``str`` content is a template.
+        reasoning: The model's reasoning before the message. It is not sent in prompts.
+        tool_calls: The model's tool calls.
 
     Raises:
         PromptTemplateError: the template is not valid, or uses a variable that is not given.
@@ -44,7 +44,7 @@ class Message(Component):
 
     @property
     def content(self) -> str:
-        """What is said, with the variables filled in."""
+        """The content, with the variables filled in."""
         if self._variables is not None and isinstance(self._content, str):
             return fill(self._content, self._variables)
         return text_of(self._content)

@@ -1,11 +1,11 @@
-"""An object of the user's that a model is asked about, or asked to transform.
+"""Questions about a user's object, and transformations of it.
 
-An object says how it reads with ``content_as_string()`` and which of its methods a model may call with
-``callable_methods()``; :class:`MObject` is a base class for such objects, any other object reads as
-``str(object)`` and lends no methods.
+An object defines its text with ``content_as_string()``, and with ``callable_methods()`` the methods that a model may
+call. :class:`MObject` is a base class for such objects. The text of any other object is ``str(object)``, and a model
+may call none of its methods.
 
-Where an object lends methods, the model is constrained to answer with a call or with a text. A call is
-made only of a lent method, with arguments that its signature takes.
+If there are callable methods, the model is constrained to answer with a call or a text. Only these methods are
+called, and only with arguments that fit their signatures.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class MObjectProtocol(Protocol):
     """How an object presents itself to a model."""
 
     def content_as_string(self) -> str:
-        """How it reads as text."""
+        """Its text for the model."""
         ...
 
     def callable_methods(self) -> Mapping[str, Method]:
@@ -42,14 +42,14 @@ class MObjectProtocol(Protocol):
 class MObject:
     """A base class for objects that a model is asked about.
 
-    It reads as ``str(self)`` and lends the methods named in :attr:`lends`.
+    Its text is ``str(self)``, and a model may call the methods named in :attr:`lends`.
     """
 
     lends: Sequence[str] = ()
     """The names of the methods that a model may call."""
 
     def content_as_string(self) -> str:
-        """How it reads as text."""
+        """Its text for the model."""
         return str(self)
 
     def callable_methods(self) -> Mapping[str, Method]:
@@ -99,7 +99,7 @@ class _AboutObject(Component):
         return "\n\n".join(sections)
 
     def answer_schema(self) -> JsonSchema | None:
-        """What the model's answer has to fit: a call or a text, where the object lends methods."""
+        """The schema of the answer, a call or a text; ``None`` if there are no callable methods."""
         if not self.methods:
             return None
         return {
@@ -114,11 +114,10 @@ class _AboutObject(Component):
         }
 
     async def carry_out(self, answer: str) -> object:
-        """What an answer gives: what the called method returns, or the text.
+        """Call the method that the answer names and return its result, or return the answer's text.
 
         Raises:
-            ModelError: the answer is no such call: no JSON, a method that is not lent, or arguments
-                that it does not take.
+            ModelError: the answer is no valid call: no JSON, an unknown method, or arguments that do not fit.
         """
         if not self.methods:
             return answer

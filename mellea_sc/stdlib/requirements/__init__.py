@@ -1,4 +1,4 @@
-"""Ways to say what must hold.
+"""Ready-made requirements.
 
 limits.py       how long an answer may be
 patterns.py     regular expressions that must and must not match; expressions/: how they are asked
@@ -8,7 +8,7 @@ repetition.py   loops
 sensitive.py    secrets and personal data; kinds/: what they look like
 judge.py        a model that scores the answer
 making.py       short ways to make a requirement of your own
-watching.py     what most of these are made of: a chunking whose pieces carry verdicts; pieces.py: these
+scanned.py      the base of most of them: requirements with a scanner; pieces.py: scanners, and pieces with verdicts
 
 A requirement's module is imported when it is first used.
 """

@@ -11,7 +11,7 @@ from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.requirement import OnFail, PartialValidationResult, ValidationResult
 from mellea_sc.stdlib.requirements.making import simple_validate
 from mellea_sc.stdlib.requirements.markdown import Lines, may_open
-from mellea_sc.stdlib.requirements.watching import UNKNOWN, Piece, Watch, Watched
+from mellea_sc.stdlib.requirements.scanned import UNKNOWN, Piece, ScannedRequirement, Scanner
 
 __all__ = ["CodeBlocks"]
 
@@ -22,7 +22,7 @@ _LINE: Final = re.compile(r"[^\n\r]*(?:\r\n|\n|\r)|[^\n\r]+")
 _END_OF_NAME: Final = re.compile(r"[\s{:,].*", re.DOTALL)
 
 
-class CodeBlocks(Watched):
+class CodeBlocks(ScannedRequirement):
     """Every fenced block of Markdown is in an allowed language, and none is left open at the end.
 
     A block's language is the first word after its fence, known as soon as that line is complete: a
@@ -32,8 +32,8 @@ class CodeBlocks(Watched):
     Args:
         languages: Those that are allowed, in upper or lower case; ``""`` allows blocks that name
             none. ``None``: any or none may be named.
-        check_only: The description stays out of the prompt.
-        on_fail: What follows a fail, see :class:`Requirement`. With ``"filter"`` the whole block is left
+        check_only: Leave the description out of the prompt.
+        on_fail: What happens after a fail, see :class:`Requirement`. With ``"filter"`` the whole block is left
             out.
         blocking: Whether text waits for the verdict.
 
@@ -57,7 +57,7 @@ class CodeBlocks(Watched):
         super().__init__(
             said,
             simple_validate(partial(_judge, allowed)),
-            _BlockWatch(allowed),
+            _BlockScanner(allowed),
             check_only=check_only,
             on_fail=on_fail,
             blocking=blocking,
@@ -65,7 +65,7 @@ class CodeBlocks(Watched):
         self.languages = allowed
 
 
-class _BlockWatch(Watch):
+class _BlockScanner(Scanner):
     """Passes a text as it comes; only a line that may turn out to be a fence waits for its end.
 
     ``_verdict`` is that on the rest of the line, as soon as it is known; until then the line is ``_held``.
@@ -82,9 +82,9 @@ class _BlockWatch(Watch):
         self._after_return = False
         self._block = UNKNOWN  # the verdict on what is in the open block
 
-    def fresh(self) -> _BlockWatch:
-        """A watch like this one that has seen no text."""
-        return _BlockWatch(self._allowed)
+    def fresh(self) -> _BlockScanner:
+        """A new scanner with the same settings."""
+        return _BlockScanner(self._allowed)
 
     @property
     def is_open(self) -> bool:
@@ -93,7 +93,7 @@ class _BlockWatch(Watch):
 
     def feed(self, delta: str) -> Sequence[Piece]:
         """The text that is no fence, and the fences whose lines are complete."""
-        said = _Said()
+        said = _PieceList()
         if self._after_return and delta:
             if delta[0] == "\n":
                 assert self._verdict is not None
@@ -107,12 +107,12 @@ class _BlockWatch(Watch):
 
     def flush(self) -> Sequence[Piece]:
         """The last line."""
-        said = _Said()
+        said = _PieceList()
         if not self._after_return and self._line:
             self._decide(said)
         return said.pieces()
 
-    def _take(self, part: str, said: _Said) -> None:
+    def _take(self, part: str, said: _PieceList) -> None:
         text = part.rstrip("\r\n")
         missing = LONGEST_LINE - len(self._line)
         self._line += text[:missing]
@@ -142,7 +142,7 @@ class _BlockWatch(Watch):
         self._verdict = None
         self._is_read = False
 
-    def _decide(self, said: _Said) -> None:
+    def _decide(self, said: _PieceList) -> None:
         """What a line is that is known to its end, or as far as a line is looked at."""
         if self._is_read:
             return
@@ -159,14 +159,14 @@ class _BlockWatch(Watch):
         if self._verdict is None:
             self._release(verdict, said)
 
-    def _release(self, verdict: PartialValidationResult, said: _Said) -> None:
+    def _release(self, verdict: PartialValidationResult, said: _PieceList) -> None:
         self._verdict = verdict
         for part in self._held:
             said.add(part, verdict)
         self._held = []
 
 
-class _Said:
+class _PieceList:
     """Text with verdicts, put together to pieces."""
 
     def __init__(self) -> None:
@@ -196,10 +196,10 @@ def _not_allowed(language: str) -> str:
 
 
 def _judge(allowed: frozenset[str] | None, text: str) -> ValidationResult:
-    watch = _BlockWatch(allowed)
-    for piece in (*watch.feed(text), *watch.flush()):
+    scanner = _BlockScanner(allowed)
+    for piece in (*scanner.feed(text), *scanner.flush()):
         if piece.verdict.success == "fail":
             return ValidationResult(False, reason=piece.verdict.reason)
-    if watch.is_open:
+    if scanner.is_open:
         return ValidationResult(False, reason="a code block is left open")
     return ValidationResult(True)

@@ -1,4 +1,4 @@
-"""How long an answer may be."""
+"""Limits on the length of an answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mellea_sc.core.requirement import (
 from mellea_sc.runtime.checks.cutter import Cutter
 from mellea_sc.stdlib.chunking import resolve_chunking
 from mellea_sc.stdlib.requirements.making import simple_validate
-from mellea_sc.stdlib.requirements.watching import Piece, Watch, Watched
+from mellea_sc.stdlib.requirements.scanned import Piece, ScannedRequirement, Scanner
 
 if TYPE_CHECKING:
     import regex
@@ -32,8 +32,8 @@ LONGEST_GRAPHEME: Final = 64
 """Characters that are never cut apart; Unicode's "stream-safe" text has at most 31 in one grapheme."""
 
 
-class _AtMost(Watched):
-    """Counts the chunks of a chunking of its own, whatever the run is cut into."""
+class _AtMost(ScannedRequirement):
+    """Counts the chunks of its own chunking, independently of the run's chunking."""
 
     unit: ClassVar[Literal["sentence", "word"]]
 
@@ -50,7 +50,7 @@ class _AtMost(Watched):
         super().__init__(
             f"at most {_counted(limit, self.unit)}",
             simple_validate(partial(_judge, limit, self.unit, strategy)),
-            _CountWatch(limit, self.unit, strategy),
+            _CountScanner(limit, self.unit, strategy),
             check_only=check_only,
             on_fail=on_fail,
             blocking=blocking,
@@ -64,9 +64,9 @@ class MaxSentences(_AtMost):
     The first character of the sentence that is one too many stops the stream and is never shown.
 
     Args:
-        limit: How many there may be; at least 1.
-        check_only: The limit stays out of the prompt.
-        on_fail: What follows a fail, see :class:`Requirement`; with ``"filter"`` and ``"fix"`` the text
+        limit: The maximum number; at least 1.
+        check_only: Leave the limit out of the prompt.
+        on_fail: What happens after a fail, see :class:`Requirement`; with ``"filter"`` and ``"fix"`` the text
             ends with the last sentence that may be, and the model is stopped.
         blocking: Whether text waits for the verdict.
 
@@ -86,9 +86,9 @@ class MaxWords(_AtMost):
     chunk that it belongs to is ever shown.
 
     Args:
-        limit: How many there may be; at least 1.
-        check_only: The limit stays out of the prompt.
-        on_fail: What follows a fail, see :class:`Requirement`; with ``"filter"`` and ``"fix"`` the text
+        limit: The maximum number; at least 1.
+        check_only: Leave the limit out of the prompt.
+        on_fail: What happens after a fail, see :class:`Requirement`; with ``"filter"`` and ``"fix"`` the text
             ends with the last word that may be, and the model is stopped.
         blocking: Whether text waits for the verdict.
 
@@ -99,7 +99,7 @@ class MaxWords(_AtMost):
     unit: ClassVar[Literal["sentence", "word"]] = "word"
 
 
-class MaxCharacters(Watched):
+class MaxCharacters(ScannedRequirement):
     """At most so many characters, not counting up to 64 of white space at the end of the text.
 
     White space after so many characters waits; the first other character stops the stream. What is shown
@@ -108,9 +108,9 @@ class MaxCharacters(Watched):
     several, is shown whole or not at all.
 
     Args:
-        limit: How many there may be; at least 1.
-        check_only: The limit stays out of the prompt.
-        on_fail: What follows a fail, see :class:`Requirement`; with ``"filter"`` and ``"fix"`` the text
+        limit: The maximum number; at least 1.
+        check_only: Leave the limit out of the prompt.
+        on_fail: What happens after a fail, see :class:`Requirement`; with ``"filter"`` and ``"fix"`` the text
             ends at the limit, and the model is stopped.
         blocking: Whether text waits for the verdict.
 
@@ -130,7 +130,7 @@ class MaxCharacters(Watched):
         super().__init__(
             f"at most {_counted(limit, 'character')}",
             simple_validate(partial(_judge_characters, limit)),
-            _LengthWatch(limit),
+            _LengthScanner(limit),
             check_only=check_only,
             on_fail=on_fail,
             blocking=blocking,
@@ -138,17 +138,15 @@ class MaxCharacters(Watched):
         self.limit = limit
 
 
-class _CountWatch(Watch):
-    """Passes so many chunks of a chunking, and white space; whatever follows is too much.
+class _CountScanner(Scanner):
+    """Passes a number of chunks of a chunking; all text after them, except white space, fails.
 
-    Nothing waits: whether a chunk has ended is certain when the next one begins, and the beginning of
-    one too many is where the text ends.
+    No text is held back: the first character of the chunk that is one too many fails.
 
     Args:
-        limit: How many.
-        unit: What they are called.
-        strategy: Cuts the text; one that has been fed nothing, and that knows the end of a chunk as soon
-            as a character follows that is none of its own.
+        limit: The number of chunks.
+        unit: The name of a chunk.
+        strategy: An unused chunking. It must finish a chunk with the first character that does not belong to it.
     """
 
     def __init__(self, limit: int, unit: str, strategy: ChunkingStrategy) -> None:
@@ -160,9 +158,9 @@ class _CountWatch(Watch):
         self._length = 0
         self._is_over = False
 
-    def fresh(self) -> _CountWatch:
-        """A watch like this one that has seen no text."""
-        return _CountWatch(self._limit, self._unit, self._strategy)
+    def fresh(self) -> _CountScanner:
+        """A new scanner with the same settings."""
+        return _CountScanner(self._limit, self._unit, self._strategy)
 
     def feed(self, delta: str) -> Sequence[Piece]:
         """What fits, and what does not."""
@@ -186,15 +184,15 @@ class _CountWatch(Watch):
         return (Piece.of(delta[:begins]), more) if begins else (more,)
 
     def flush(self) -> Sequence[Piece]:
-        """Nothing: all is given away."""
+        """Nothing: no text is held back."""
         return ()
 
 
-class _LengthWatch(Watch):
-    """Passes so many characters; white space after them waits for what follows it.
+class _LengthScanner(Scanner):
+    """Passes a number of characters; white space after them is held until the next character.
 
-    What a reader sees as one character may reach over the limit, so from ``LONGEST_GRAPHEME`` before it on
-    the last one is held back. ``_zone`` is the text from there on, of which ``_given`` has been passed.
+    A grapheme (what a reader sees as one character) may cross the limit, so near the limit the last grapheme is
+    held back. ``_zone`` is the text from ``LONGEST_GRAPHEME`` before the limit on, of which ``_given`` has passed.
     """
 
     def __init__(self, limit: int) -> None:
@@ -206,9 +204,9 @@ class _LengthWatch(Watch):
         self._given = 0
         self._is_over = False
 
-    def fresh(self) -> _LengthWatch:
-        """A watch like this one that has seen no text."""
-        return _LengthWatch(self._limit)
+    def fresh(self) -> _LengthScanner:
+        """A new scanner with the same settings."""
+        return _LengthScanner(self._limit)
 
     def feed(self, delta: str) -> Sequence[Piece]:
         """What fits, and what does not."""

@@ -84,10 +84,10 @@ class LLMJudge(Requirement):
         description: What must hold, for the prompt of the model that writes. Without it that prompt
             says nothing of this requirement.
         chunking: Cuts the text for this requirement alone.
-        check_only: The description stays out of the prompt; by default where there is none.
+        check_only: Leave the description out of the prompt; by default where there is none.
         timeout: Seconds that one call may take, instead of the run's own limit.
         fail_open: An error of the judge counts as passed. Without it an error stops the run.
-        on_fail: What follows a fail, see :class:`Requirement`.
+        on_fail: What happens after a fail, see :class:`Requirement`.
         blocking: Whether text waits for the verdict.
 
     Raises:
@@ -134,7 +134,7 @@ class LLMJudge(Requirement):
         self.threshold: float = float(threshold)
         self.backend = backend
         self.judges_running: bool = every is not None
-        self._given = _Given()
+        self._scores = _ScoresByAttempt()
 
     async def stream_validate(
         self, chunk: str, *, backend: Backend, ctx: Context
@@ -149,7 +149,7 @@ class LLMJudge(Requirement):
         if not self.judges_running:
             return PartialValidationResult("unknown")
         before = await _last_of(ctx) if self.window else ""
-        scores = self._given.of(backend)
+        scores = self._scores.of(backend)
         async with scores.asked_once((self.prompt, before, chunk)) as known:
             if not known:
                 known.append(await self._score(chunk, before, backend, ctx, None))
@@ -213,7 +213,7 @@ class LLMJudge(Requirement):
         return self.backend or backend
 
 
-class _Given:
+class _ScoresByAttempt:
     """The scores of running text, by the attempt that they were given in; all copies of a judge share it."""
 
     def __init__(self) -> None:
@@ -225,9 +225,9 @@ class _Given:
             return _Scores()
         return self._by_attempt.setdefault(backend, _Scores())
 
-    def __reduce__(self) -> tuple[type[_Given], tuple[()]]:
+    def __reduce__(self) -> tuple[type[_ScoresByAttempt], tuple[()]]:
         """A deep copy or a pickle begins anew."""
-        return _Given, ()
+        return _ScoresByAttempt, ()
 
 
 class _Scores:

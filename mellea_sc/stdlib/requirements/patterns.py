@@ -15,19 +15,19 @@ from mellea_sc.stdlib.requirements.expressions.expression import (
     compile_pattern,
     expression_of,
 )
-from mellea_sc.stdlib.requirements.expressions.normal_text import NormalWatch, normal_text
+from mellea_sc.stdlib.requirements.expressions.normal_text import NormalizingScanner, normal_text
+from mellea_sc.stdlib.requirements.expressions.scanners import FullMatchScanner, MatchScanner
 from mellea_sc.stdlib.requirements.expressions.tree import Form
-from mellea_sc.stdlib.requirements.expressions.watch import FullWatch, MatchWatch
 from mellea_sc.stdlib.requirements.making import simple_validate
-from mellea_sc.stdlib.requirements.pieces import LONGEST, Found, Watch
-from mellea_sc.stdlib.requirements.watching import Watched, WindowWatch
+from mellea_sc.stdlib.requirements.pieces import LONGEST, Found, Scanner
+from mellea_sc.stdlib.requirements.scanned import ScannedRequirement, WindowScanner
 
 __all__ = ["MustMatch", "MustNotMatch"]
 
 DEFAULT_WINDOW: Final = 64
 
 
-class MustNotMatch(Watched):
+class MustNotMatch(ScannedRequirement):
     r"""Nothing in the answer matches a regular expression; no part of a match is ever shown.
 
     Text is held back only where a match may have begun, and no longer than that is open: while ``\bgas\b``
@@ -55,8 +55,8 @@ class MustNotMatch(Watched):
         replacement: What stands in the place of a match with ``on_fail="fix"``.
         normalize: The Unicode normalisation under which is compared, ``"NFC"`` or ``"NFKC"``: "é" is found
             however it was composed. With ``None`` characters are compared as they are.
-        check_only: The description stays out of the prompt; by default where there is none.
-        on_fail: What follows a match, see :class:`Requirement`.
+        check_only: Leave the description out of the prompt; by default where there is none.
+        on_fail: What happens after a match, see :class:`Requirement`.
         blocking: Whether text waits for the verdict.
 
     Raises:
@@ -92,7 +92,7 @@ class MustNotMatch(Watched):
         super().__init__(
             f"no match of {quoted(compiled.pattern)}" if description is None else description,
             simple_validate(partial(_has_no_match, expression, normalize, reason)),
-            _watch(expression, window, verdict, normalize),
+            _scanner(expression, window, verdict, normalize),
             check_only=description is None if check_only is None else check_only,
             on_fail=on_fail,
             blocking=blocking,
@@ -101,7 +101,7 @@ class MustNotMatch(Watched):
         self.reach = window
 
 
-class MustMatch(Watched):
+class MustMatch(ScannedRequirement):
     r"""A regular expression matches: somewhere in the answer, or with ``full`` the whole of it.
 
     A text in which nothing matches so far may go on to match: then only the end decides. The whole
@@ -115,8 +115,8 @@ class MustMatch(Watched):
             default the pattern.
         full: The whole answer has to match.
         normalize: As for :class:`MustNotMatch`.
-        check_only: The description stays out of the prompt.
-        on_fail: What follows a fail, see :class:`Requirement`. After one, every piece fails.
+        check_only: Leave the description out of the prompt.
+        on_fail: What happens after a fail, see :class:`Requirement`. After one, every piece fails.
         blocking: Whether text waits for the verdict.
 
     Raises:
@@ -140,7 +140,7 @@ class MustMatch(Watched):
         super().__init__(
             f"{which} matches {quoted(compiled.pattern)}" if description is None else description,
             simple_validate(partial(_matches, expression, full, normalize, description)),
-            _full_watch(expression, normalize, description) if full else None,
+            _full_scanner(expression, normalize, description) if full else None,
             check_only=check_only,
             on_fail=on_fail,
             blocking=blocking,
@@ -165,25 +165,27 @@ def _width(expression: Expression) -> int:
     return DEFAULT_WINDOW if seen > LONGEST else max(1, int(seen))
 
 
-def _watch(
+def _scanner(
     expression: Expression, window: int, verdict: PartialValidationResult, form: Form | None
-) -> Watch:
-    watch: Watch
+) -> Scanner:
+    scanner: Scanner
     if expression.open is None:
-        watch = WindowWatch(partial(_find, expression, verdict), window)
+        scanner = WindowScanner(partial(_find, expression, verdict), window)
     else:
-        watch = MatchWatch(expression, window, verdict)
+        scanner = MatchScanner(expression, window, verdict)
     if form is None:
-        return watch
-    return NormalWatch(watch, form, expression.may_begin_with, expression.told_apart)
+        return scanner
+    return NormalizingScanner(scanner, form, expression.may_begin_with, expression.told_apart)
 
 
-def _full_watch(expression: Expression, form: Form | None, description: str | None) -> Watch | None:
+def _full_scanner(
+    expression: Expression, form: Form | None, description: str | None
+) -> Scanner | None:
     if expression.open_whole is None:
         return None
     cannot = f"whatever follows, the whole text cannot match {quoted(expression.said)} any more"
-    watch = FullWatch(expression, cannot if description is None else description)
-    return watch if form is None else NormalWatch(watch, form)
+    scanner = FullMatchScanner(expression, cannot if description is None else description)
+    return scanner if form is None else NormalizingScanner(scanner, form)
 
 
 def _find(

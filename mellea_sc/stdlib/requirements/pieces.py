@@ -1,4 +1,4 @@
-"""Pieces of a text that carry verdicts, and how a text is cut into them while it comes."""
+"""Pieces of a text that carry verdicts, and the scanners that cut a text into them while it comes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import attrs
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.requirement import PartialValidationResult
 
-__all__ = ["LONGEST", "UNKNOWN", "Found", "Next", "Piece", "SpanWatch", "Watch"]
+__all__ = ["LONGEST", "UNKNOWN", "Found", "Next", "Piece", "Scanner", "SpanScanner"]
 
 UNKNOWN: Final = PartialValidationResult("unknown")
 
 LONGEST: Final = 1 << 16
-"""Characters up to which a match is followed that is longer than its window."""
+"""The maximum length up to which a match that is longer than its window is followed."""
 
 
 class Piece(str):
@@ -34,52 +34,55 @@ class Piece(str):
         return piece
 
 
-class Watch(ChunkingStrategy):
-    """Cuts a text into pieces that carry verdicts; joined they are the whole text."""
+class Scanner(ChunkingStrategy):
+    """A chunking strategy whose chunks carry verdicts; joined, they are the whole text.
+
+    The methods from :attr:`is_idle` to :meth:`let_go` are a fast path, which :class:`NormalizingScanner` needs to
+    release a character before it is known whether a combining mark follows. A scanner may leave them out.
+    """
 
     @abc.abstractmethod
     def feed(self, delta: str) -> Sequence[Piece]:
-        """The pieces on which this delta decides."""
+        """The pieces that are decided by this delta."""
 
     @abc.abstractmethod
     def flush(self) -> Sequence[Piece]:
-        """The rest: the text has ended."""
+        """The rest of the pieces; the text has ended."""
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is held back, and nothing of what came goes on; never known of some."""
+        """Whether nothing is held back and no span is open; false for scanners that do not know."""
         return False
 
     def passes(self, delta: str) -> bool:
-        """Take a delta if it passes as a whole, and nothing is held back: the short way of :meth:`feed`.
-
-        Where that is not so, or not known so quickly, nothing is done.
+        """The fast path of :meth:`feed`: take a delta and return true, if the whole delta passes and nothing is held
+        back; otherwise, or if that is not known quickly, do nothing and return false.
         """
         del delta
         return False
 
     def lets_go(self, ends: Sequence[str]) -> bool:
-        """Whether all that is held back passes, if the text goes on in one of these ways."""
+        """Whether all held text passes, whichever of ``ends`` comes next."""
         del ends
         return False
 
     def let_go(self) -> Sequence[Piece]:
-        """All that is held back, which passes: what comes next has been looked at."""
+        """Release the held text as passed; the caller has asked :meth:`lets_go` before."""
         return ()
 
     def pieces_of(self, text: str) -> list[Piece]:
-        """A whole text in pieces; this watch itself is not fed."""
-        watch = self.fresh()
-        return [*watch.feed(text), *watch.flush()]
+        """The pieces of a whole text; this scanner itself does not change."""
+        scanner = self.fresh()
+        return [*scanner.feed(text), *scanner.flush()]
 
     @abc.abstractmethod
-    def fresh(self) -> Watch:
-        """A watch like this one that has seen no text."""
+    def fresh(self) -> Scanner:
+        """A new scanner with the same settings."""
 
 
 @attrs.frozen
 class Found:
-    """A span that must not be there: where it ends, and the verdict on it."""
+    """A span that must not be there: its end, and the verdict on it."""
 
     end: int
     verdict: PartialValidationResult
@@ -87,12 +90,12 @@ class Found:
 
 @attrs.frozen
 class Next:
-    """What comes next in a text.
+    """The next decision about a text.
 
     Args:
-        begin: Up to here nothing begins that must not be there.
-        found: What begins there; ``None``: nothing is known beyond.
-        filled: Whether the span fills all that was looked at, and may go on.
+        begin: The position before which no span begins.
+        found: The span that begins there; ``None``: the text from there on is undecided.
+        filled: Whether the span reaches the end of the searched text, and may be longer.
     """
 
     begin: int
@@ -100,19 +103,18 @@ class Next:
     filled: bool = False
 
 
-class SpanWatch(Watch):
-    """Cuts a text into what must not be there and what lies between, each as soon as it is certain.
+class SpanScanner(Scanner):
+    """Cuts a text into spans that must not be there and the text between them, each as soon as it is decided.
 
-    A span that fills its window may be longer than that: it is followed, as a match from the same
-    beginning in a window twice as long, and so on. Its first piece is given away at once; the later
-    ones fail too, with nothing as their replacement.
+    A span that fills its window may be longer. It is then searched again from its beginning in a window of twice the
+    size, and so on. Its first piece is returned at once; the later ones fail too, with an empty replacement.
 
-    ``_known`` is the end of the text, from ``behind`` characters before the first position that has not
-    been judged, which is at ``_judged``; what came after it waits in ``_waiting`` until it is enough.
+    ``_known`` is the end of the text, from ``behind`` characters before the first undecided position, which is at
+    ``_judged``. New text is collected in ``_waiting`` until there is enough to decide more.
 
     Args:
-        window: How many characters are looked at from the beginning of a span, at first.
-        behind: How many are remembered from before it.
+        window: The number of characters from the beginning of a span that are searched at first.
+        behind: The number of characters before it that are kept.
     """
 
     def __init__(self, window: int, behind: int) -> None:
@@ -127,30 +129,30 @@ class SpanWatch(Watch):
 
     @abc.abstractmethod
     def next_in(self, text: str, at: int, *, ended: bool) -> Next:
-        """What comes next from a position on; the text goes on unless it has ended."""
+        """The next decision from a position on; more text may come unless it has ended."""
 
     @abc.abstractmethod
     def end_of(self, text: str, began: int, stop: int) -> int:
-        """Where a span ends that has begun, in a text that ends at ``stop``; 0: there is none."""
+        """The end of the span that begins at ``began``, in a text that ends at ``stop``; 0: there is none."""
 
     def look_again_at(self, text: str, held: int) -> int:
-        """How long the text must be before it is looked at again, if it is held from a position on."""
+        """The length of the text from which on it is searched again, if it is held from a position on."""
         del text, held
         return 0
 
     @property
     def is_idle(self) -> bool:
-        """Whether all is judged that came, and no span is followed."""
+        """Whether all text is decided, and no span is being followed."""
         return self._open is None and self._judged == self._length
 
     def feed(self, delta: str) -> Sequence[Piece]:
-        """The pieces on which this delta decides."""
+        """The pieces that are decided by this delta."""
         self._waiting.append(delta)
         self._length += len(delta)
         return self._judge(ended=False) if self._length >= self._enough else ()
 
     def flush(self) -> Sequence[Piece]:
-        """The rest: the text has ended, and no window will be filled any more."""
+        """The rest of the pieces; the text has ended, so windows are decided although they are not full."""
         return self._judge(ended=True)
 
     def _judge(self, *, ended: bool) -> Sequence[Piece]:
@@ -206,7 +208,7 @@ class SpanWatch(Watch):
 
 @attrs.frozen
 class _Open:
-    """A span that has filled what was known of it, and is looked for up to ``reach``."""
+    """A span that has filled its window, and is searched again up to ``reach``."""
 
     began: int
     reach: int

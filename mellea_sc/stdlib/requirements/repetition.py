@@ -8,7 +8,7 @@ from typing import Final
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.requirement import OnFail, PartialValidationResult, ValidationResult
 from mellea_sc.stdlib.requirements.making import simple_validate
-from mellea_sc.stdlib.requirements.watching import UNKNOWN, Piece, Watch, Watched
+from mellea_sc.stdlib.requirements.scanned import UNKNOWN, Piece, ScannedRequirement, Scanner
 
 __all__ = ["NoRepetition"]
 
@@ -16,7 +16,7 @@ MOST: Final = 1 << 14
 """Characters of a loop that may have to be remembered."""
 
 
-class NoRepetition(Watched):
+class NoRepetition(ScannedRequirement):
     """No loops: nothing is said ``times`` times in a row, over at least ``at_least`` characters.
 
     What is looked for is a sequence of up to ``longest`` characters, whatever they are, with a letter or
@@ -28,8 +28,8 @@ class NoRepetition(Watched):
         at_least: A shorter loop is none. Equal rows of a table or of JSON, refrains, zeros and laughter
             are meant so, and seldom go on for 500 characters; a loop of a model goes on to the limit.
         longest: The longest sequence that is looked for. So much, ``times`` times, is remembered.
-        check_only: The description stays out of the prompt.
-        on_fail: What follows a fail, see :class:`Requirement`. With ``"filter"`` or ``"fix"`` the loop is
+        check_only: Leave the description out of the prompt.
+        on_fail: What happens after a fail, see :class:`Requirement`. With ``"filter"`` or ``"fix"`` the loop is
             left out from there to its end.
         blocking: Whether text waits for the verdict.
 
@@ -52,11 +52,11 @@ class NoRepetition(Watched):
         _check("longest", longest, 1)
         if max(times * longest, at_least) > MOST:
             raise InvalidOption(f"a loop may have at most {MOST} characters")
-        watch = _LoopWatch(times, at_least, longest)
+        scanner = _LoopScanner(times, at_least, longest)
         super().__init__(
             "nothing is said again and again",
-            simple_validate(watch.judge),
-            watch,
+            simple_validate(scanner.judge),
+            scanner,
             check_only=check_only,
             on_fail=on_fail,
             blocking=blocking,
@@ -66,7 +66,7 @@ class NoRepetition(Watched):
         self.longest = longest
 
 
-class _LoopWatch(Watch):
+class _LoopScanner(Scanner):
     """Fails each character that ends a loop.
 
     A loop of a sequence of ``n`` characters is ``size(n)`` characters long, so its last ``size(n) - n``
@@ -86,9 +86,9 @@ class _LoopWatch(Watch):
         reason = f"the same is said {times} times in a row"
         self._fail = PartialValidationResult("fail", reason=reason, replacement="")
 
-    def fresh(self) -> _LoopWatch:
-        """A watch like this one that has seen no text."""
-        return _LoopWatch(self._times, self._at_least, self._longest)
+    def fresh(self) -> _LoopScanner:
+        """A new scanner with the same settings."""
+        return _LoopScanner(self._times, self._at_least, self._longest)
 
     def judge(self, text: str) -> ValidationResult:
         """Whether a whole text is free of loops."""
@@ -115,7 +115,7 @@ class _LoopWatch(Watch):
         return pieces
 
     def flush(self) -> Sequence[Piece]:
-        """Nothing: no character waits for another."""
+        """Nothing: no character is held back."""
         return ()
 
     def _size(self, length: int) -> int:

@@ -11,10 +11,10 @@ from mellea_sc.core.requirement import OnFail, PartialValidationResult, Validati
 from mellea_sc.stdlib.requirements.kinds.digits import HARMLESS_NUMBERS, PERSONAL_PLACES
 from mellea_sc.stdlib.requirements.kinds.kind import Kind
 from mellea_sc.stdlib.requirements.kinds.personal import PERSONAL, personal_kind
-from mellea_sc.stdlib.requirements.kinds.regions import Places, RegionWatch
+from mellea_sc.stdlib.requirements.kinds.regions import Places, RegionScanner
 from mellea_sc.stdlib.requirements.kinds.secrets import SECRET_PLACES, SECRETS
 from mellea_sc.stdlib.requirements.making import simple_validate
-from mellea_sc.stdlib.requirements.watching import UNKNOWN, Watched
+from mellea_sc.stdlib.requirements.scanned import UNKNOWN, ScannedRequirement
 
 __all__ = ["NoPII", "NoSecrets", "PIIKind", "SecretKind"]
 
@@ -38,7 +38,7 @@ SecretKind: TypeAlias = Literal[
 bearer tokens, JSON web tokens, private keys in PEM blocks, passwords in addresses, addresses of webhooks."""
 
 
-class _Nothing(Watched):
+class _Nothing(ScannedRequirement):
     """Nothing of some kinds."""
 
     def __init__(
@@ -55,12 +55,12 @@ class _Nothing(Watched):
     ) -> None:
         verdicts = [(kind, UNKNOWN) for kind in harmless]
         verdicts += [(kind, _verdict(kind, replacement)) for kind in kinds.values()]
-        watch = RegionWatch(places, verdicts)
+        scanner = RegionScanner(places, verdicts)
         labels = dict.fromkeys(kind.label for kind in kinds.values())
         super().__init__(
             f"{description}: {', '.join(labels)}",
-            simple_validate(partial(_judge, watch)),
-            watch,
+            simple_validate(partial(_judge, scanner)),
+            scanner,
             check_only=check_only,
             on_fail=on_fail,
             blocking=blocking,
@@ -83,8 +83,8 @@ class NoPII(_Nothing):
             by default those of many. With a country code all are.
         replacement: What stands in the place of each with ``on_fail="fix"``; by default its kind, like
             ``[e-mail]``.
-        check_only: The description stays out of the prompt.
-        on_fail: What follows a fail, see :class:`Requirement`; ``"fix"`` redacts.
+        check_only: Leave the description out of the prompt.
+        on_fail: What happens after a fail, see :class:`Requirement`; ``"fix"`` redacts.
         blocking: Whether text waits for the verdict.
 
     Raises:
@@ -124,8 +124,8 @@ class NoSecrets(_Nothing):
         kinds: What is looked for; by default all kinds.
         replacement: What stands in the place of each with ``on_fail="fix"``; by default its kind, like
             ``[API key]``.
-        check_only: The description stays out of the prompt.
-        on_fail: What follows a fail, see :class:`Requirement`; ``"fix"`` redacts.
+        check_only: Leave the description out of the prompt.
+        on_fail: What happens after a fail, see :class:`Requirement`; ``"fix"`` redacts.
         blocking: Whether text waits for the verdict.
 
     Raises:
@@ -170,8 +170,8 @@ def _verdict(kind: Kind, replacement: str | None) -> PartialValidationResult:
     )
 
 
-def _judge(watch: RegionWatch, text: str) -> ValidationResult:
-    for piece in watch.pieces_of(text):
+def _judge(scanner: RegionScanner, text: str) -> ValidationResult:
+    for piece in scanner.pieces_of(text):
         if piece.verdict.success == "fail":
             return ValidationResult(False, reason=piece.verdict.reason)
     return ValidationResult(True)

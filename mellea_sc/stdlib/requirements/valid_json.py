@@ -23,12 +23,12 @@ from mellea_sc.stdlib.requirements.json.around import (
 )
 from mellea_sc.stdlib.requirements.json.schema import Fits, fits
 from mellea_sc.stdlib.requirements.making import simple_validate
-from mellea_sc.stdlib.requirements.watching import Piece, Watch, Watched
+from mellea_sc.stdlib.requirements.scanned import Piece, ScannedRequirement, Scanner
 
 __all__ = ["ValidJSON"]
 
 
-class ValidJSON(Watched):
+class ValidJSON(ScannedRequirement):
     """The answer is one JSON text (RFC 8259), and fits a schema if one is given.
 
     While the text streams, the first character that cannot be JSON stops it. That the text is
@@ -48,8 +48,8 @@ class ValidJSON(Watched):
         find: The JSON text, an object or an array, may stand anywhere in the answer, and only the end
             decides. If several are complete, the one that begins first counts, be it in
             another that is not complete, or ``[1]`` in a sentence. ``fenced`` adds nothing to this.
-        check_only: The description stays out of the prompt.
-        on_fail: What follows a fail, see :class:`Requirement`. After one, every piece fails: with
+        check_only: Leave the description out of the prompt.
+        on_fail: What happens after a fail, see :class:`Requirement`. After one, every piece fails: with
             ``"filter"`` or ``"fix"`` the text ends before the first character that cannot be JSON.
         blocking: Whether text waits for the verdict.
 
@@ -74,7 +74,7 @@ class ValidJSON(Watched):
         super().__init__(
             _description(schema, fenced, find),
             simple_validate(partial(_judge, self._reader, fitting)),
-            _JsonWatch(self._reader),
+            _JsonScanner(self._reader),
             check_only=check_only,
             on_fail=on_fail,
             blocking=blocking,
@@ -95,7 +95,7 @@ class ValidJSON(Watched):
 _MakeReader: TypeAlias = Callable[[], Reader]
 
 
-class _JsonWatch(Watch):
+class _JsonScanner(Scanner):
     """Passes a text up to the first character that cannot come."""
 
     def __init__(self, make: _MakeReader) -> None:
@@ -104,9 +104,9 @@ class _JsonWatch(Watch):
         self._length = 0
         self._failed: PartialValidationResult | None = None
 
-    def fresh(self) -> _JsonWatch:
-        """A watch like this one that has seen no text."""
-        return _JsonWatch(self._make)
+    def fresh(self) -> _JsonScanner:
+        """A new scanner with the same settings."""
+        return _JsonScanner(self._make)
 
     def feed(self, delta: str) -> Sequence[Piece]:
         """What can come, and what cannot."""
@@ -125,7 +125,7 @@ class _JsonWatch(Watch):
         return tuple(piece for piece in pieces if piece)
 
     def flush(self) -> Sequence[Piece]:
-        """Nothing: no character waits for another."""
+        """Nothing: no character is held back."""
         return ()
 
 

@@ -1,4 +1,4 @@
-"""Strategies: how often a model is asked, with what, and which of its answers is kept."""
+"""Strategies: they decide how often a model is asked, with which action, and which of its answers is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keep what is good, and go on from there."""
+"""A strategy that keeps the good part of an answer and continues from there."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ __all__ = ["BacktrackStrategy"]
 
 
 class BacktrackStrategy(Backtracking, PlannedStrategy):
-    """Keeps the chunks before the one that failed, and has the model go on from there.
+    """Keeps the chunks before the one that failed, and has the model continue from there.
 
-    When a position has had its tries, the next attempt begins a chunk further back, but never before
-    text that a reader has been shown: so nothing is ever retracted. Further back than the beginning
-    is nothing: from there it is asked anew, as long as the budget lasts. So is a text that fails only its
-    final validation, if nothing of it was shown.
+    When a position has had its tries, the next attempt begins one chunk further back, but never before text that
+    a reader has been shown: so nothing is ever retracted. At the beginning there is no limit of tries: the model is
+    asked again as long as the budget lasts. The same happens to a text that fails only its final validation, if
+    nothing of it was shown.
 
     Args:
-        tries: How often at each position but the beginning.
-        budget: How many attempts at most, over all.
-        feedback: Whether the reason of a fail goes into the prompt of the next attempt. Without it a
-            model needs a temperature above 0 to answer otherwise than before.
-        requirements: What must hold, besides what the call says.
+        tries: The number of attempts at each position, except the beginning.
+        budget: The maximum number of attempts in all.
+        feedback: Whether the reason of a fail goes into the prompt of the next attempt. Without it, a model needs a
+            temperature above 0 to give a different answer.
+        requirements: Requirements in addition to those of the call.
 
     Raises:
         InvalidOption: a number is less than 1.

@@ -1,4 +1,4 @@
-"""Mellea's module of this name: the strategies that ask again."""
+"""Mellea's import path of the strategies that ask again."""
 
 from __future__ import annotations
 

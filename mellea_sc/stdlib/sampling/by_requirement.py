@@ -1,4 +1,4 @@
-"""What follows a fail where a requirement says so, and what goes on from good text."""
+"""Plans for requirements with ``on_fail``, and the plan that backtracks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mellea_sc.core.requirement import OnFail, Requirement
 from mellea_sc.stdlib.components.feedback import WithFeedback
 from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, Once, Plan, check_count
 
-__all__ = ["Again", "Backtracking", "ByRequirement", "plan_for"]
+__all__ = ["Backtracking", "ByRequirement", "RetryOnce", "plan_for"]
 
 
-class Again(Plan):
+class RetryOnce(Plan):
     """A second attempt, with the reasons why the first one was rejected."""
 
     def after(self, past: Sequence[AttemptResult], running: int) -> Sequence[Ask] | Choice:
-        """The second attempt, or the last one."""
+        """Ask for the second attempt, or keep the last one."""
         last = past[-1]
         begun = sum(1 for one in past if one.ask.chain == last.ask.chain and not one.ask.keep)
         if last.valid or begun > 1:
@@ -33,11 +33,11 @@ class Again(Plan):
 
 
 class Backtracking(Plan):
-    """Keeps the chunks before the one that failed, and goes on from there.
+    """Keeps the chunks before the one that failed, and continues from there.
 
     Args:
-        tries: How often at each position but the beginning.
-        budget: How many attempts at most, over all.
+        tries: The number of attempts at each position, except the beginning.
+        budget: The maximum number of attempts in all.
         feedback: Whether the reason of a fail goes into the prompt of the next attempt.
 
     Raises:
@@ -55,7 +55,7 @@ class Backtracking(Plan):
         self.feedback = feedback
 
     def after(self, past: Sequence[AttemptResult], running: int) -> Sequence[Ask] | Choice:
-        """The rest of the text anew, from the last good position that has tries left."""
+        """Ask for the rest of the text again, from the last good position that has tries left."""
         last = past[-1]
         if last.valid:
             return Choice(last.number, True)
@@ -87,11 +87,11 @@ class Backtracking(Plan):
 
 
 def plan_for(strategy: Plan | None, requirements: Sequence[Requirement]) -> Plan:
-    """The strategy, or one attempt; where a requirement says what follows its fail, that goes before.
+    """The plan of a call: the ``on_fail`` of its requirements has priority over its strategy.
 
     Args:
-        strategy: Decides where requirements do not; ``None``: one attempt.
-        requirements: What is judged.
+        strategy: Decides unless a requirement does; ``None``: one attempt.
+        requirements: The requirements of the call.
     """
     plan = Once() if strategy is None else strategy
     said: set[OnFail | None] = {requirement.on_fail for requirement in requirements}
@@ -101,17 +101,18 @@ def plan_for(strategy: Plan | None, requirements: Sequence[Requirement]) -> Plan
 
 
 class ByRequirement(Plan):
-    """What a requirement says of its fail goes before what the strategy would do.
+    """A plan that follows the ``on_fail`` of failed requirements, or else another plan.
 
     Args:
-        plan: Decides where requirements do not.
-        said: What they say.
+        plan: Decides unless a requirement does.
+        said: The values of ``on_fail`` of the requirements.
     """
 
     def __init__(self, plan: Plan, said: Collection[OnFail | None]) -> None:
         self._plan = plan
-        # a strategy that asks anew, or goes back, is also the one by which requirements have it done
-        self._anew: Plan = Again() if plan.goes_on or isinstance(plan, Once) else plan
+        # A strategy that retries (or backtracks) itself is also used for a requirement that asks for that: so its
+        # budget and its feedback apply.
+        self._anew: Plan = RetryOnce() if plan.goes_on or isinstance(plan, Once) else plan
         self._back: Plan = plan if plan.goes_on else Backtracking()
         self.concurrent: bool = self._plan.concurrent
         self.weighs: bool = self._plan.weighs
@@ -119,11 +120,11 @@ class ByRequirement(Plan):
         self.asks_anew: bool = self._plan.asks_anew or "retry" in said
 
     def begin(self, action: Component | Span, context: Context) -> Sequence[Ask]:
-        """As the strategy."""
+        """The same as the strategy."""
         return self._plan.begin(action, context)
 
     def after(self, past: Sequence[AttemptResult], running: int) -> Sequence[Ask] | Choice:
-        """As the requirements say that have failed, the strictest first; else as the strategy."""
+        """Follow the strictest ``on_fail`` of the failed requirements, or else the strategy."""
         last = past[-1]
         said: set[OnFail | None] = {requirement.on_fail for requirement, _ in last.rejected}
         if "stop" in said:
@@ -134,11 +135,11 @@ class ByRequirement(Plan):
             step = self._back.after(past, running)
             if not isinstance(step, Choice):
                 return step
-            # going back has come to its end, and others may be running, or be good already
+            # Backtracking has used up its budget. Other attempts may still be running, or be good already.
         return self._plan.after(past, running)
 
     async def weigh(self, result: AttemptResult, backend: Backend) -> float | None:
-        """As the strategy."""
+        """The same as the strategy."""
         return await self._plan.weigh(result, backend)
 
     def __repr__(self) -> str:

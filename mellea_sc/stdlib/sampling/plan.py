@@ -1,8 +1,8 @@
-"""What to ask next: attempts in, what to ask or what to keep out. No tasks, no I/O.
+"""Decides, from the attempts that have ended, what to ask next or which attempt to keep. No tasks, no I/O.
 
-A plan decides and does nothing. ``engine/runner.py`` does: it asks, in tasks of its own, judges every attempt
-while it is generated, tells the plan of each that has ended, and stops those that a choice has made
-useless. So the same plan serves ``instruct`` and checked streams.
+A plan only decides. ``engine/runner.py`` carries the decisions out: it runs attempts in its own tasks, validates each
+while it is generated, asks the plan whenever one has ended, and stops those that a choice has made useless. So the
+same plan serves ``instruct`` and checked streams.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ __all__ = [
 
 
 FITS_FORMAT: Final = Requirement("The answer fits the format that was asked for.", check_only=True)
-"""What every answer has to meet where a format was given."""
+"""The requirement that every answer has to meet if a format was given."""
 
 
 @attrs.frozen(kw_only=True)
 class Ask:
-    """What to ask next.
+    """A request of the plan for another attempt.
 
     Args:
         action: The action.
         context: The conversation before it.
-        reason: Why there is another attempt; ``None`` for those at the beginning.
-        keep: So many chunks of the attempt ``of`` are good: the answer begins with them.
-        of: The attempt whose chunks are kept.
-        chain: Which of several parallel series of attempts it belongs to.
+        reason: Why there is another attempt; ``None`` for the first ones.
+        keep: The number of chunks of attempt ``of`` that are kept: the answer begins with them.
+        of: The number of the attempt whose chunks are kept.
+        chain: The number of the series of attempts that it belongs to, if several run in parallel.
     """
 
     action: Component | Span
@@ -65,19 +65,19 @@ class AttemptResult:
     """An attempt that has ended.
 
     Args:
-        number: From 1, in the order of their beginnings.
-        ask: What was asked.
-        end: ``"completed"``: with the model's last token; ``"failed"``: a check failed while it ran;
-            ``"stopped"``: it was not needed any more; ``"error"``; ``"cancelled"``.
-        text: The text as far as it may be shown: all of it if it was completed.
-        generated: All the text that the model gave, and what was kept of an earlier attempt.
+        number: Its number, counted from 1 in the order in which attempts begin.
+        ask: The request for it.
+        end: ``"completed"``: the model has finished; ``"failed"``: a check failed while it ran; ``"stopped"``: it
+            was not needed any more; ``"error"``; ``"cancelled"``.
+        text: The text as far as it may be shown; the whole text if it was completed.
+        generated: The whole text of the model, with the text that was kept of an earlier attempt.
         failures: The requirements that stopped it, with their verdicts, in the order of the requirements.
         validations: The requirements with their verdicts on the whole text, if it was completed.
         failed_at: The index of the chunk that failed.
-        released: How many of its chunks a reader has been shown.
+        released: The number of its chunks that a reader has been shown.
         generation: Model, usage, times.
-        misfit: Why it does not fit the format that was asked for, if it was completed and does not.
-        score: What the strategy found it to be worth.
+        misfit: Why it does not fit the requested format, if it was completed and does not fit.
+        score: The score that the strategy gave it.
     """
 
     number: int
@@ -95,12 +95,12 @@ class AttemptResult:
 
     @property
     def completed(self) -> bool:
-        """Whether the model came to its end, and no check failed until then."""
+        """Whether the model has finished, and no check failed until then."""
         return self.end == "completed"
 
     @property
     def rejected(self) -> Sequence[tuple[Requirement, ValidationResult]]:
-        """Every requirement that it does not meet, with the verdict, as far as that is known."""
+        """The requirements that it is known not to meet, with their verdicts."""
         if not self.completed:
             return [
                 (requirement, ValidationResult(False, reason=verdict.reason, score=verdict.score))
@@ -114,7 +114,7 @@ class AttemptResult:
 
     @property
     def valid(self) -> bool:
-        """Whether it was completed and meets every requirement that is not only recorded."""
+        """Whether it was completed and meets every requirement; those with ``on_fail="noop"`` do not count."""
         return self.completed and not self.rejected
 
     @property
@@ -124,14 +124,14 @@ class AttemptResult:
 
     @property
     def reason(self) -> str:
-        """All of these in one line."""
+        """All reasons in one line."""
         return "; ".join(self.reasons)
 
     @property
     def verdicts(self) -> Sequence[tuple[Requirement, ValidationResult]]:
-        """The requirements with the verdicts that there are: all of them if it was completed.
+        """The requirements that have a verdict; all of them if it was completed.
 
-        One that was completed and does not fit its format has a verdict on that, too.
+        A completed attempt that does not fit its format has a verdict on that too.
         """
         if not self.completed:
             return self.rejected
@@ -145,7 +145,7 @@ class AttemptResult:
 
     @property
     def context(self) -> Context:
-        """The conversation that ends with all that the model said."""
+        """The conversation, ending with the whole text of the model."""
         said = ModelOutputThunk.computed(self.generated, generation=self.generation)
         return self.ask.context.add(self.ask.action).add(said)
 
@@ -165,7 +165,7 @@ def reasons_in(verdicts: Sequence[tuple[Requirement, ValidationResult]]) -> list
 
 
 def raise_if_unmet(verdicts: Sequence[tuple[Requirement, ValidationResult]]) -> None:
-    """Raise unless what is asked meets the preconditions.
+    """Raise unless the input meets the preconditions.
 
     Raises:
         PreconditionFailed: it does not.
@@ -177,68 +177,68 @@ def raise_if_unmet(verdicts: Sequence[tuple[Requirement, ValidationResult]]) -> 
 
 
 def is_rejected(requirement: Requirement, verdict: ValidationResult) -> bool:
-    """Whether a verdict counts against an answer: one that is only recorded does not."""
+    """Whether a verdict rejects an answer; a fail with ``on_fail="noop"`` does not."""
     return not verdict and requirement.on_fail != "noop"
 
 
 @attrs.frozen
 class Choice:
-    """The end: which attempt is kept, by its number, and whether it is good."""
+    """The final decision: the number of the attempt to keep, and whether it is good."""
 
     number: int
     success: bool
 
 
 class Plan(abc.ABC):
-    """Decides, and keeps no state: all it needs to know is handed to it each time."""
+    """Decides what to ask. It has no state: each call gets all that it needs to know."""
 
     concurrent: bool = False
-    """Whether it ever asks for an attempt while another one is running."""
+    """Whether it may ask for an attempt while another one is running."""
     goes_on: bool = False
-    """Whether its attempts may go on from chunks of earlier ones."""
+    """Whether its attempts may continue from chunks of earlier ones."""
     weighs: bool = False
-    """Whether it wants to know what completed attempts are worth."""
+    """Whether :meth:`weigh` is to be called for completed attempts."""
     asks_anew: bool = True
-    """Whether an attempt may take the place of text that an earlier one has shown."""
+    """Whether an attempt may replace text that an earlier one has shown."""
 
     def begin(self, action: Component | Span, context: Context) -> Sequence[Ask]:
-        """What to ask first, by default one attempt; several at once if it is concurrent."""
+        """The first attempts; by default one. A concurrent plan may return several."""
         return [Ask(action=action, context=context)]
 
     @abc.abstractmethod
     def after(self, past: Sequence[AttemptResult], running: int) -> Sequence[Ask] | Choice:
-        """An attempt has ended: what to ask, or which attempt is kept.
+        """Decide what to ask next, or which attempt to keep; called when an attempt has ended.
 
         Args:
-            past: All that have ended, in the order of their ends; the last one is the news. Where the
-                last of several to end has failed by its backend, there is no news: then a good choice
-                counts, and anything else raises the error.
-            running: How many are still running. Without any, nothing to ask means nothing to come:
-                then there has to be a choice.
+            past: The attempts that have ended, in the order of their ends; the last one has just ended. One
+                exception: if the last running attempt has failed by a backend error, it is not among them. Then only
+                a choice of a good attempt is accepted; otherwise the error is raised.
+            running: The number of attempts that are still running. If it is 0, the plan must ask for an attempt or
+                make a choice.
         """
 
     async def weigh(self, result: AttemptResult, backend: Backend) -> float | None:
-        """What a completed attempt is worth; asked of a plan that weighs.
+        """The score of a completed attempt; called only if the plan ``weighs``.
 
         Args:
             result: The attempt.
-            backend: Bound to a scope of the attempt's.
+            backend: A backend that is bound to a scope of the attempt.
         """
         return None
 
 
 class Once(Plan):
-    """One attempt, whatever becomes of it."""
+    """One attempt, which is kept in any case."""
 
     asks_anew = False
 
     def after(self, past: Sequence[AttemptResult], running: int) -> Choice:
-        """The one."""
+        """Keep the only attempt."""
         return Choice(past[-1].number, past[-1].valid)
 
 
 def check_count(name: str, value: object) -> None:
-    """Check an argument that says how many.
+    """Check an argument that is a number of things.
 
     Raises:
         InvalidOption: it is not a whole number of at least 1.

@@ -1,4 +1,4 @@
-"""Strategies that only decide: what they say is asked and judged by the library."""
+"""Strategies that only decide, and leave generating and validating to the library."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ __all__ = ["PlannedStrategy"]
 
 
 class PlannedStrategy(Plan, SamplingStrategy):
-    """A strategy that decides, and leaves the asking to the library.
+    """A strategy that decides what to ask, and leaves generating and validating to the library.
 
-    A subclass gives :meth:`after`, and :meth:`begin` where it does not begin with one attempt. It keeps
-    no state: all it needs to know is handed to it each time.
+    A subclass implements :meth:`after`, and :meth:`begin` unless it begins with one attempt. It has no state: each
+    call gets all that it needs to know.
 
     Args:
-        requirements: What must hold, besides what a call says.
+        requirements: Requirements in addition to those of a call.
     """
 
     requirements: Sequence[Requirement] = ()
-    """What must hold, besides what a call says."""
+    """Requirements in addition to those of a call."""
 
     def __init__(self, requirements: Sequence[Requirement | str] | None = None) -> None:
         self.requirements = [as_requirement(one) for one in several("requirements", requirements)]
 
     def is_needed(self, requirements: Sequence[Requirement]) -> bool:
-        """Whether there is anything to do beyond a single generation, which could stream its text."""
+        """Whether more than a plain generation is needed; a plain one can stream its text."""
         return bool(requirements or self.requirements)
 
     async def sample(
@@ -59,9 +59,9 @@ class PlannedStrategy(Plan, SamplingStrategy):
         format: Format | None = None,
         model_options: ModelOptions | None = None,
     ) -> SamplingResult:
-        """Ask and judge, as the strategy says, until it makes a choice.
+        """Run attempts until the strategy makes a choice.
 
-        Every attempt is judged while it is generated, and ends at its first failing chunk.
+        Every attempt is validated while it is generated, and ends at its first failing chunk.
 
         Cancellation: every attempt is cancelled and has ended.
         """
@@ -75,7 +75,7 @@ class PlannedStrategy(Plan, SamplingStrategy):
             model_options=model_options,
         )
         runner = AttemptRunner(
-            plan_for(self, question.requirements), question, StreamOptions(), _NotShown()
+            plan_for(self, question.requirements), question, StreamOptions(), _HiddenStage()
         )
         choice = await runner.run(context, Nurseries(nursery, nursery))
         tried = sorted(runner.results, key=lambda one: one.number)
@@ -102,8 +102,8 @@ class PlannedStrategy(Plan, SamplingStrategy):
         )
 
 
-class _NotShown:
-    """The stage and the view of attempts that nobody looks at while they run."""
+class _HiddenStage:
+    """A stage and view that shows nothing: for attempts without readers."""
 
     is_full = False
 

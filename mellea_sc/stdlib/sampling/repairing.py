@@ -38,9 +38,9 @@ class BaseSamplingStrategy(PlannedStrategy):
     answer to keep when none is good; both as in Mellea.
 
     Args:
-        loop_budget: How many attempts at most, in each series.
-        concurrency_budget: How many series run at once; the first good answer ends them all.
-        requirements: What must hold, besides what the call says.
+        loop_budget: The maximum number of attempts in each series.
+        concurrency_budget: The number of series that run at the same time; the first good answer ends all of them.
+        requirements: Requirements in addition to those of the call.
 
     Raises:
         InvalidOption: a budget is less than 1.
@@ -135,9 +135,9 @@ class RejectionSamplingStrategy(BaseSamplingStrategy):
     With a seed in the model options, each attempt has the next one.
 
     Args:
-        loop_budget: How many attempts at most, in each series.
-        concurrency_budget: How many series run at once; the first good answer ends them all.
-        requirements: What must hold, besides what the call says.
+        loop_budget: The maximum number of attempts in each series.
+        concurrency_budget: The number of series that run at the same time; the first good answer ends all of them.
+        requirements: Requirements in addition to those of the call.
 
     Raises:
         InvalidOption: a budget is less than 1.
@@ -160,9 +160,9 @@ class RepairTemplateStrategy(BaseSamplingStrategy):
     """Asks again with the reasons why the answer was rejected, and keeps the first when none is good.
 
     Args:
-        loop_budget: How many attempts at most, in each series.
-        concurrency_budget: How many series run at once; the first good answer ends them all.
-        requirements: What must hold, besides what the call says.
+        loop_budget: The maximum number of attempts in each series.
+        concurrency_budget: The number of series that run at the same time; the first good answer ends all of them.
+        requirements: Requirements in addition to those of the call.
 
     Raises:
         InvalidOption: a budget is less than 1.
@@ -187,9 +187,9 @@ class MultiTurnStrategy(BaseSamplingStrategy):
     Needs a context that remembers, a ``ChatContext``.
 
     Args:
-        loop_budget: How many attempts at most, in each series.
-        concurrency_budget: How many series run at once; the first good answer ends them all.
-        requirements: What must hold, besides what the call says.
+        loop_budget: The maximum number of attempts in each series.
+        concurrency_budget: The number of series that run at the same time; the first good answer ends all of them.
+        requirements: Requirements in addition to those of the call.
 
     Raises:
         InvalidOption: a budget is less than 1; when it is used: the context forgets.

@@ -69,7 +69,7 @@ class RacingStrategy(_Several):
     Args:
         n: How many run at once.
         budget: How many attempts at most, over all; by default twice as many.
-        requirements: What must hold, besides what the call says.
+        requirements: Requirements in addition to those of the call.
 
     Raises:
         InvalidOption: a number is less than 1.
@@ -110,7 +110,7 @@ class BestOfNStrategy(_Several):
         n: How many.
         score: What an answer is worth; by default the mean of the scores that its final validation
             gave, or 0 where there is none.
-        requirements: What must hold, besides what the call says.
+        requirements: Requirements in addition to those of the call.
 
     Raises:
         InvalidOption: ``n`` is less than 1, or the score neither a function nor a requirement.
@@ -177,7 +177,7 @@ class MajorityVotingStrategy(_Several):
     Args:
         n: How many.
         key: What an answer says; by default its text, white space and case apart.
-        requirements: What must hold, besides what the call says; an answer that is not good has no vote.
+        requirements: Requirements in addition to those of the call; an answer that is not good has no vote.
         normalize: What answers say is the same if it is in this Unicode form; ``"NFC"``: "é" is one however
             it was composed; ``"NFKC"``: "²" is "2", too; ``None``: only what is the same character for
             character.

@@ -1,10 +1,10 @@
-"""One streaming run: what ``stream_with_chunking`` and ``m.stream`` start.
+"""One streaming run: started by ``stream_with_chunking`` and ``m.stream``.
 
-request.py   a run that is not started yet, and where it is started
-run.py       its task, and what is known of it
-result.py    what its user holds: a handle
-view.py      which attempt is shown, and how much of it
-readers.py   the chunks and events that were shown, kept for their readers
+request.py   a run that is not started yet; chooses where to start it
+run.py       the task of a run, and its state
+result.py    the user's handle
+view.py      decides which attempt is shown, and how much of it
+readers.py   keeps released chunks and events for their readers
 events.py    the events
-streamer.py  Mellea's names for it
+streamer.py  Mellea's interface of it
 """

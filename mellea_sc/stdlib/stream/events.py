@@ -1,6 +1,6 @@
-"""What happens in a streaming run, as values; the names and fields are the mission's.
+"""The events of a streaming run.
 
-The order, where ``*`` is any number and ``?`` at most one::
+Their order, where ``*`` is any number and ``?`` at most one::
 
     natural end:  (QuickCheck Chunk)*  StreamingDone  FullValidation?  Completed
     a fail:       (QuickCheck Chunk)*  QuickCheck(passed=False)  Completed(success=False)
@@ -10,20 +10,19 @@ The order, where ``*`` is any number and ``?`` at most one::
 Without requirements there is no QuickCheck and no FullValidation. Indices and positions count from
 zero, attempts from one.
 
-What a model thinks before it answers comes as Reasoning: any number of them, before the StreamingDone of their
-attempt and never between a QuickCheck and its Chunk. Nobody judges them, so they may come long before the text
-that they lead to; with preconditions, or where the text waits for its attempt to be accepted, they wait too.
+A model's reasoning comes as Reasoning events: any number of them, before the StreamingDone of their attempt and
+never between a QuickCheck and its Chunk. Reasoning is not validated, so it may come long before the text. With
+preconditions, or if the text is held until its attempt is accepted, reasoning is held too.
 
-With preconditions an InputCheck stands before the first QuickCheck or Chunk.
-What a requirement has filtered or fixed has an Edit, before the QuickCheck of the chunk that follows it or
-has it inside. With a
-strategy there are several attempts::
+With preconditions an InputCheck comes before the first QuickCheck or Chunk. Each span that a requirement has
+filtered or fixed has an Edit, before the QuickCheck of the chunk that contains or follows it. With a strategy there
+are several attempts::
 
     (an attempt, ending with QuickCheck(passed=False) or FullValidation(passed=False))
     Retract?  Retry  (the next attempt)  …  Completed
 
-Chunks that the next attempt keeps are not released again: its indices go on where they end. Those that
-it does not keep, if there are any, are retracted before.
+Chunks that the next attempt keeps are not released again: its indices continue after them. Released chunks that it
+does not keep are retracted before it begins.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class StreamEvent:
     """Something that happened in a streaming run.
 
     Args:
-        timestamp: When, in seconds since the epoch.
+        timestamp: The time in seconds since the epoch.
     """
 
     timestamp: float = attrs.field(factory=time.time, kw_only=True)
@@ -67,11 +66,11 @@ class ChunkEvent(StreamEvent):
     """A chunk was released: every requirement has passed the text up to its end.
 
     Args:
-        text: The chunk. Empty in the last event where white space ends the text: that has no other place.
-        chunk_index: Its place among the chunks.
+        text: The chunk. Empty only in a last event for white space at the end of the text.
+        chunk_index: Its index among the chunks.
         attempt: The attempt it belongs to.
-        before: What stands between the chunk before and this one: the ``before`` and ``text`` of all,
-            joined, are the released text.
+        before: The text between the previous chunk and this one. ``before`` and ``text`` of all chunks, joined, are
+            the released text.
     """
 
     text: str
@@ -82,10 +81,10 @@ class ChunkEvent(StreamEvent):
 
 @attrs.frozen
 class ReasoningEvent(StreamEvent):
-    """The model thinks: text that is no part of the answer, and that no requirement judges.
+    """New reasoning of the model: it is no part of the answer, and no requirement validates it.
 
     Args:
-        text: What is new of it.
+        text: The new text.
         attempt: The attempt it belongs to.
     """
 
@@ -98,10 +97,10 @@ class EditEvent(StreamEvent):
     """A requirement has left something out or replaced it (``on_fail="filter"`` or ``"fix"``).
 
     Args:
-        chunk_index: The chunk in which it was, or that follows it.
+        chunk_index: The index of the chunk that contains or follows the edited span.
         attempt: The attempt it belongs to.
-        requirement: Which requirement, by its place in the list.
-        result: Its verdict: the reason and, where it has one, the replacement.
+        requirement: The index of the requirement.
+        result: Its verdict, with the reason and, if there is one, the replacement.
     """
 
     chunk_index: int
@@ -112,15 +111,15 @@ class EditEvent(StreamEvent):
 
 @attrs.frozen
 class QuickCheckEvent(StreamEvent):
-    """Every requirement has judged a chunk, or one of them has failed it.
+    """All requirements have validated a chunk, or one of them has failed it.
 
     Args:
-        chunk_index: The chunk. For a fail, that in which the failing piece begins: chunks before it
-            that were still being judged were never released and have no event.
+        chunk_index: The index of the chunk. For a fail, the chunk in which the failing piece begins. Earlier chunks
+            that were still being validated are never released, and have no event.
         attempt: The attempt it belongs to.
-        passed: Whether no requirement failed that stops the attempt.
-        results: One verdict per requirement, in their order; ``"unknown"`` from those that had not
-            come so far when another one failed.
+        passed: Whether no requirement that stops the attempt has failed.
+        results: One verdict per requirement, in their order; ``"unknown"`` for those that had not reached the chunk
+            when another one failed.
     """
 
     chunk_index: int
@@ -131,10 +130,10 @@ class QuickCheckEvent(StreamEvent):
 
 @attrs.frozen
 class InputCheckEvent(StreamEvent):
-    """The preconditions were checked; before that nothing is released.
+    """The preconditions have been checked. Nothing is released before this event.
 
     Args:
-        passed: Whether the input meets all of them; otherwise the run ends here.
+        passed: Whether all of them are met; otherwise the run ends here.
         results: One verdict per precondition, in their order.
     """
 
@@ -157,11 +156,11 @@ class StreamingDoneEvent(StreamEvent):
 
 @attrs.frozen
 class FullValidationEvent(StreamEvent):
-    """Every requirement has judged the whole text.
+    """All requirements have validated the whole text.
 
     Args:
         attempt: The attempt.
-        passed: Whether all of them passed.
+        passed: Whether all have passed.
         results: One verdict per requirement, in their order.
     """
 
@@ -176,7 +175,7 @@ class RetryEvent(StreamEvent):
 
     Args:
         attempt: Its number.
-        reason: Why the one before it was given up.
+        reason: Why the previous attempt was given up.
     """
 
     attempt: int
@@ -185,10 +184,10 @@ class RetryEvent(StreamEvent):
 
 @attrs.frozen
 class RetractEvent(StreamEvent):
-    """Chunks that were released do not count any more: the next attempt replaces them.
+    """Released chunks are retracted: the next attempt replaces them.
 
     Args:
-        chunk_index: The first of them; all from there on are retracted.
+        chunk_index: The index of the first retracted chunk; all later ones are retracted too.
         attempt: The attempt they belong to.
     """
 
@@ -198,7 +197,7 @@ class RetractEvent(StreamEvent):
 
 @attrs.frozen
 class ErrorEvent(StreamEvent):
-    """The run has ended with an error, which is raised where the text is read or awaited.
+    """The run has ended with an error. The error itself is raised by reading the text or by ``acomplete()``.
 
     Args:
         exception_type: The name of its class.
@@ -214,10 +213,10 @@ class CompletedEvent(StreamEvent):
     """The run has ended: always the last event, exactly once.
 
     Args:
-        success: Whether the text was streamed to its natural end. (Whether it passed the final
-            validation is in the ``FullValidationEvent``.)
+        success: Whether the text was streamed to its natural end. (The result of the final validation is in the
+            ``FullValidationEvent``.)
         full_text: The released text.
-        attempts_used: How many attempts there were.
+        attempts_used: The number of attempts.
     """
 
     success: bool

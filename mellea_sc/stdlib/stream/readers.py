@@ -1,7 +1,7 @@
-"""What the readers of a run get: its chunks on one tape, its events on another.
+"""Keeps what a run has released for its readers: the chunks on one tape, the events on another.
 
-A chunk is one entry on both, and the events that it stands for are made of it when they are read: most
-programs read the chunks, and the events are kept for them all the same.
+A chunk is the same entry on both tapes. Its events are made from it only when they are read, because most programs
+read only the chunks.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ __all__ = ["Readers", "ReleasedChunk"]
 
 @attrs.define
 class ReleasedChunk:
-    """A chunk that was released. A value, though not frozen, for one may be made for each token.
+    """A released chunk. A value; not frozen, only because one may be made for each token.
 
     Args:
-        text: The chunk. Empty where white space ends the text: that is no chunk.
-        before: What stands between the chunk before and this one.
-        chunk_index: Its place among the chunks.
+        text: The chunk. Empty for white space at the end of the text.
+        before: The text between the previous chunk and this one.
+        chunk_index: Its index among the chunks.
         attempt: The attempt it belongs to.
         results: One verdict per requirement; ``None`` without requirements.
     """
@@ -45,7 +45,7 @@ class ReleasedChunk:
     timestamp: float = attrs.field(factory=time.time, init=False)
 
     def events(self) -> Iterator[StreamEvent]:
-        """What it is to who reads the events."""
+        """The events that it stands for."""
         at, index, attempt = self.timestamp, self.chunk_index, self.attempt
         if self.results is not None:
             yield QuickCheckEvent(index, attempt, True, self.results, timestamp=at)
@@ -56,12 +56,12 @@ class Readers:
     """The two tapes of a run, and how much may wait on them unread.
 
     Args:
-        lookahead: How many released chunks may wait unread; ``None``: any number.
-        may_retract: Whether released chunks may be retracted. The tape of chunks cannot say so: then it has
-            none before they are final.
-        is_full: Whether the producer should wait for the readers; asked where it does.
-        on_read: Called when a reader has taken something.
-        error: Gives the run's error, if it has one that was not raised yet.
+        lookahead: The number of released chunks that may wait unread; ``None``: any number.
+        may_retract: Whether released chunks may be retracted. The tape of chunks cannot express that, so it then
+            gets chunks only when they are final.
+        is_full: Returns whether the producer should wait for the readers.
+        on_read: Called after a reader has taken something.
+        error: Returns the run's error, if it has one that was not raised yet.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Readers:
         error: Callable[[], Exception | None],
     ) -> None:
         self.valve: Valve = Valve(is_full, for_reader=True)
-        """Where the producer waits for the readers."""
+        """The valve at which the producer waits for the readers."""
         self._on_read = on_read
         self._chunks: Tape[ReleasedChunk] = Tape(
             "astream() or atext()", on_read=None if lookahead is None else on_read, error=error
@@ -82,16 +82,16 @@ class Readers:
         self._events: Tape[StreamEvent | ReleasedChunk] = Tape("events()")
         self.lookahead: int | None = lookahead
         self.have_ended: bool = False
-        """Whether nothing is shown any more, whoever reads on."""
+        """Whether nothing will be released any more."""
         self._may_retract = may_retract
         self._not_final: list[ReleasedChunk] = []
         self._released = 0
         self._chunk_events_read = 0
 
-    # --- the run's side ----------------------------------------------------------------------------
+    # --- for the run -------------------------------------------------------------------------------
 
     def release(self, chunk: ReleasedChunk) -> None:
-        """A chunk is shown."""
+        """Release a chunk to the readers."""
         if self._may_retract:
             self._not_final.append(chunk)
         else:
@@ -101,22 +101,22 @@ class Readers:
             self._released += 1
 
     def write(self, event: StreamEvent) -> None:
-        """Something else has happened."""
+        """Write another event."""
         self._events.write(event)
 
     def retract(self, first: int, attempt: int) -> None:
-        """The chunks from one on that an attempt has shown do not count any more."""
+        """Retract the chunks of an attempt from an index on."""
         del self._not_final[first:]
         self._events.write(RetractEvent(first, attempt))
 
     def settle(self) -> None:
-        """What has been shown is final."""
+        """Make the released chunks final: no other attempt can replace them."""
         for chunk in self._not_final:
             self._chunks.write(chunk)
         self._not_final.clear()
 
     def end(self) -> None:
-        """The run has ended: what was not shown never is."""
+        """End both tapes: nothing will be released any more."""
         self.have_ended = True
         if self._not_final:
             self.settle()
@@ -125,25 +125,25 @@ class Readers:
 
     @property
     def is_behind(self) -> bool:
-        """Whether as many chunks wait unread as may."""
+        """Whether the maximum number of chunks is waiting unread."""
         if self.lookahead is None or self.valve.is_open:
             return False
         if self._may_retract and not self._events.has_reader:
-            return False  # nobody can read a chunk before it is final
+            return False  # with retractable chunks there is nothing to read yet: waiting would be a deadlock
         read = max(self._chunks.taken, self._chunk_events_read)
         return self._released - read >= self.lookahead
 
-    # --- the readers' side -------------------------------------------------------------------------
+    # --- for the readers ---------------------------------------------------------------------------
 
     def chunks(self, pick: Callable[[ReleasedChunk], str]) -> AsyncIterator[str]:
-        """An iteration of what is picked of each chunk; empty texts are passed over."""
+        """An iterator over the texts that ``pick`` makes of chunks; empty texts are skipped."""
         return self._chunks.reader(pick)
 
     def events(self, lookahead: int | None) -> AsyncIterator[StreamEvent]:
-        """An iteration of the events.
+        """An iterator over the events.
 
         Args:
-            lookahead: How many released chunks may wait unread, where the run does not say.
+            lookahead: The number of released chunks that may wait unread, unless the run has its own limit.
         """
         if self.lookahead is None:
             self.lookahead = lookahead

@@ -1,4 +1,4 @@
-"""A streaming run that has not been started yet, and where it is started."""
+"""A streaming run that has not been started yet; starting it chooses its session or the event loop."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ STREAM_DEFAULTS: Final[StreamArguments] = {
 
 
 class StreamRequest(Awaitable[StreamChunkingResult]):
-    """A streaming run that has not been started: await it, or enter it; once.
+    """A streaming run that has not been started: await it or enter it, once.
 
     Args:
-        question: What is asked.
-        options: How it is checked and shown.
-        turn: Takes the run's place in a conversation; given what has the run go on without its reader when
-            another request waits for it.
-        backend: What generates. The run goes where it is bound to; one that is bound to nothing gives it a place
-            in the current session, or in the event loop itself.
-        validation_backend: What validators generate with, if it is another.
+        question: The arguments of the call.
+        options: The options for checking and showing the text.
+        turn: Takes the run's turn in a conversation. Gets a callback that stops back-pressure by readers, for when
+            another request waits for the turn.
+        backend: The backend that generates. The run is started where the backend is bound to. With a bare
+            backend it is started in the current session, or by the event loop itself.
+        validation_backend: The backend for validators, if it is another one.
     """
 
     def __init__(
@@ -92,10 +92,10 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        """As leaving the block of the result.
+        """Leave the block of the result.
 
         Raises:
-            Exception: the error that ended the run, if nobody has seen it and the block raised none.
+            Exception: the error that ended the run, if nobody has observed it and the block raised none.
         """
         assert self._result is not None
         await self._result.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it shields itself
@@ -109,7 +109,8 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
             judging = await _nursery_for(self._validation_backend, None)
         if place is not None:
             place.check_usable()
-        # from here on nothing waits: the run takes its turn in the conversation and is started
+        # No await from here to the start of the task: a cancellation between taking the turn and starting the run
+        # would leave the turn taken for ever.
         run = self._made(session)
         task = partial(run.run, generating, judging, session)
         if place is not None and session is not None:
@@ -155,10 +156,10 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
 
 
 async def _wait_for_observer(run: StreamRun) -> None:
-    """An error of a run that the event loop hosts waits for an observer until the loop ends.
+    """Keep the error of a run that the event loop hosts until it is observed, or logged at the loop's end.
 
-    A task of its own: in that of the run, an error may have gone before the cancellation at the loop's end,
-    which asyncio does not repeat.
+    This is a separate task, because the run's own may have replaced the cancellation at the loop's end by an error,
+    and asyncio does not deliver that cancellation a second time.
     """
     try:
         await run.ended.wait()
@@ -169,7 +170,7 @@ async def _wait_for_observer(run: StreamRun) -> None:
 
 
 async def _place_of(backend: Backend) -> SpawnTarget | None:
-    """Where a run goes; ``None``: the event loop hosts it."""
+    """The place where a run is started; ``None``: the event loop hosts it."""
     if isinstance(backend, BoundBackend):
         return await backend.place()
     nursery = current_nursery()
@@ -179,11 +180,11 @@ async def _place_of(backend: Backend) -> SpawnTarget | None:
 async def _nursery_for(
     backend: Backend, session: Nursery | None
 ) -> AbstractAsyncContextManager[Nursery]:
-    """A block with the nursery that holds a backend's connections: a session's, or one made for the run.
+    """A block with the nursery that has a backend's connections: that of a session, or one made for the run.
 
     Args:
-        backend: Bound to a session, or a bare one.
-        session: The one that the run is started in, if that is known already.
+        backend: A backend that is bound to a session, or a bare one.
+        session: The nursery in which the run is started, if there is one.
     """
     if isinstance(backend, BoundBackend):
         return nullcontext(session or (await backend.place()).nursery)

@@ -1,4 +1,4 @@
-"""What a user sees of a streaming run: the released chunks, the events, and how it ended."""
+"""The user's handle of a streaming run: the released chunks, the events, and how it ended."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ TEXT: Final[Callable[[ReleasedChunk], str]] = attrgetter("text")
 
 
 class StreamChunkingResult:
-    """A streaming run as its user sees it: made by ``stream_with_chunking`` and ``m.stream``.
+    """The handle of a streaming run, made by ``stream_with_chunking`` and ``m.stream``.
 
-    The released text can be read with :meth:`astream`, what happens with :meth:`events`; either, both
-    or neither, in any order. ``async with`` it, and the run ends with the block. Its attributes are final when
+    :meth:`astream` reads the released text, :meth:`events` the events; a program may read either, both or neither, in
+    any order. Used as ``async with result:``, the run ends with the block. The attributes are final when
     :meth:`acomplete` has returned.
     """
 
@@ -51,13 +51,13 @@ class StreamChunkingResult:
 
     @property
     def requirements(self) -> Sequence[Requirement]:
-        """What must hold, as it was given (a strategy's own first): the order of verdicts everywhere."""
+        """The requirements as given, those of the strategy first; all lists of verdicts are in this order."""
         return self._run.question.requirements
 
     @property
     def completed(self) -> bool:
-        """Whether the text came to its natural end: no check failed while it streamed, no error, no cancel.
-        With ``hold_back`` also that it was accepted; otherwise it was not shown.
+        """Whether the text came to its natural end: no failed check while it streamed, no error, no cancellation.
+        With ``hold_back`` the text must also have been accepted, because otherwise it was not shown.
         """
         return self._run.completed
 
@@ -69,15 +69,15 @@ class StreamChunkingResult:
 
     @property
     def streaming_failures(self) -> list[tuple[Requirement, PartialValidationResult]]:
-        """What stopped the text while it streamed: the requirements that failed (the copies that judged it),
-        in order, or the preconditions.
+        """The requirements that stopped the text while it streamed, in order, with their verdicts; or the failed
+        preconditions. The requirements are the copies that validated the text.
         """
         attempt = self._final_attempt
         return list(self._run.unmet) if attempt is None else attempt.failures
 
     @property
     def recorded_failures(self) -> list[tuple[Requirement, PartialValidationResult]]:
-        """The fails that did not stop it (``on_fail`` of ``"filter"``, ``"fix"`` or ``"noop"``), as they came."""
+        """The fails that did not stop the text (``on_fail`` is ``"filter"``, ``"fix"`` or ``"noop"``), as they came."""
         attempt = self._final_attempt
         return [] if attempt is None else attempt.noted
 
@@ -93,7 +93,7 @@ class StreamChunkingResult:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the run has ended, however."""
+        """Whether the run has ended, in whichever way."""
         return self._run.ended.is_set()
 
     @property
@@ -103,8 +103,8 @@ class StreamChunkingResult:
 
     @property
     def generation(self) -> GenerationInfo:
-        """Model, finish reason, usage and times, as far as they are known: the usage and the total time
-        are those of all attempts.
+        """Model, finish reason, usage and times, as far as they are known. The usage and the total time
+        are sums over all attempts.
         """
         attempt, attempts = self._run.attempt, self._run.runner.attempts
         if attempt is None:
@@ -116,28 +116,26 @@ class StreamChunkingResult:
 
     @property
     def finish_reason(self) -> str | None:
-        """Why the model stopped, in the server's word: ``"stop"``, ``"length"``, ``"content_filter"``, …; ``None`` where it
-        has not said so (yet), as after a failed check. See :attr:`GenerationInfo.is_broken_off`.
+        """The server's finish reason: ``"stop"``, ``"length"``, ``"content_filter"``, …; ``None`` if there is none
+        (yet), for example after a failed check. See :attr:`GenerationInfo.is_broken_off`.
         """
         return self.generation.finish_reason
 
     @property
     def reasoning(self) -> str:
-        """What the model thinks before it answers, as far as it has come: of the attempt that is shown. No
-        requirement judges it.
-        """
+        """The reasoning of the attempt that is shown, as far as it has come. No requirement validates it."""
         attempt = self._shown_attempt
         return "" if attempt is None else attempt.reasoning
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The calls that the model wants to have made, as far as they have come."""
+        """The tool calls of the model, as far as they have come."""
         attempt = self._shown_attempt
         return () if attempt is None else attempt.tool_calls
 
     @property
     def trace(self) -> Trace:
-        """The story of the run so far: its attempts and judges, what ended each of them, and the tokens
+        """The trace of the run so far: its attempts and judges, what ended each of them, and the tokens
         generated, released, wasted, and saved by stopping early. Its ``str`` is for people.
         """
         run = self._run
@@ -170,24 +168,24 @@ class StreamChunkingResult:
     def full_text(self) -> str:
         """The released text: a prefix of the generated one, and after a natural end all of it.
 
-        What was filtered is not in it, and what was fixed stands in it as it was shown.
+        It is the edited text: without the filtered spans, and with the replacements of fixed ones.
         """
         return self._run.released_text()
 
     @property
     def released(self) -> int:
-        """How many chunks have been released, of the attempt that is shown."""
+        """The number of released chunks of the attempt that is shown."""
         view = self._run.gate.view
         return 0 if view is None else view.chunks_released
 
     def astream(self) -> AsyncIterator[str]:
         """The released chunks, in order, as they are released.
 
-        Where another attempt may replace text that was released (a strategy that asks anew, without
-        ``hold_back``), they come when no other attempt can follow; :meth:`events` has them at once.
+        If another attempt may replace released text (a strategy that retries, without ``hold_back``), the chunks
+        come only when no other attempt can follow; :meth:`events` has them at once.
 
-        One reader: a second iteration raises :class:`~mellea_sc.StreamConsumed` at its first step.
-        Ends when the run ends; after a failed check that is early, see :attr:`completed`.
+        There is one reader: a second iteration raises :class:`~mellea_sc.StreamConsumed` at its first step. The
+        iteration ends when the run ends, also after a failed check; see :attr:`completed`.
 
         Raises:
             WrongEventLoop: at a step: the run goes on in another event loop.
@@ -201,9 +199,9 @@ class StreamChunkingResult:
     def atext(self) -> AsyncIterator[str]:
         """The released text exactly, white space included, piece by piece as it is released.
 
-        Joined, the pieces are :attr:`full_text`: what a program forwards to a reader, so that Markdown and
-        code stay what they are. Each chunk comes with what stands before it. Otherwise as
-        :meth:`astream`, with which it shares its one reader: iterate one of the two.
+        Joined, the pieces are :attr:`full_text`. Use this to forward the text, so that Markdown and code keep their
+        line breaks. Each piece is a chunk with the white space before it. Otherwise the same as :meth:`astream`, with
+        which it shares the one reader: iterate one of the two.
 
         Raises:
             Exception: as :meth:`astream`.
@@ -213,14 +211,14 @@ class StreamChunkingResult:
         return self._run.gate.readers.chunks(_whole_text_of)
 
     def events(self, *, lookahead: int | None = None) -> AsyncIterator[StreamEvent]:
-        """What happens, in order; the last event is always a ``CompletedEvent``.
+        """The events, in order; the last one is always a ``CompletedEvent``.
 
-        One reader: a second iteration raises :class:`~mellea_sc.StreamConsumed` at its first step.
+        There is one reader: a second iteration raises :class:`~mellea_sc.StreamConsumed` at its first step.
         An error comes as an ``ErrorEvent`` and is raised by :meth:`astream` or :meth:`acomplete`.
 
         Args:
-            lookahead: How many released chunks may wait unread, where the stream was not given a
-                ``lookahead`` itself; ``None``: any number.
+            lookahead: The number of released chunks that may wait unread, unless the stream was given its own
+                ``lookahead``; ``None``: any number.
 
         Raises:
             WrongEventLoop: at a step: the run goes on in another event loop.
@@ -231,7 +229,7 @@ class StreamChunkingResult:
 
     @raises_briefly
     async def acomplete(self) -> None:
-        """Wait for the end of the run; a ``lookahead`` does not hold it up any more.
+        """Wait for the end of the run; a ``lookahead`` does not slow it down any more.
 
         Raises:
             WrongEventLoop: the run goes on in another event loop.
@@ -248,7 +246,7 @@ class StreamChunkingResult:
             raise error
 
     async def wait_finished(self) -> None:
-        """Wait for the end of the run, and leave its error, if it has one, to somebody else.
+        """Wait for the end of the run without raising its error; the error stays unobserved.
 
         Raises:
             WrongEventLoop: the run goes on in another event loop.
@@ -263,7 +261,7 @@ class StreamChunkingResult:
 
     @property
     def as_thunk(self) -> ModelOutputThunk:
-        """The released text as a computed thunk, with the reasoning, the calls and, for ``format=``, what it means.
+        """The released text as a computed thunk, with reasoning, tool calls and, for ``format=``, the parsed value.
 
         Raises:
             ThunkNotComputed: the run has not ended.
@@ -281,7 +279,7 @@ class StreamChunkingResult:
     def cancel(self, reason: str | None = None) -> None:
         """Cancel the run: the connection is closed, every validator is cancelled.
 
-        It also says that nobody will ask for an error of it: one that nobody has seen is logged.
+        It also declares that nobody will ask for its error: an error that nobody has observed is logged.
 
         Raises:
             WrongEventLoop: the run goes on in another event loop.
@@ -291,12 +289,12 @@ class StreamChunkingResult:
 
     @property
     def _final_attempt(self) -> Attempt | None:
-        """The attempt by which the run has ended; none before that, or where the input was not good."""
+        """The attempt with which the run has ended; ``None`` before that, or if a precondition has failed."""
         return self._run.attempt if self.has_ended and not self._run.unmet else None
 
     @property
     def _shown_attempt(self) -> Attempt | None:
-        """The attempt of which something may be shown; none before one may be."""
+        """The attempt that is shown; ``None`` while none may be shown."""
         view = self._run.gate.view
         return self._run.attempt if view is not None and view.is_shown else None
 
@@ -313,7 +311,7 @@ class StreamChunkingResult:
         """Cancel the run if it has not ended, and wait for its cleanup.
 
         Raises:
-            Exception: the error that ended the run, if nobody has seen it and the block raised none.
+            Exception: the error that ended the run, if nobody has observed it and the block raised none.
         """
         run = self._run
         run.cancel("its block was left")
@@ -350,7 +348,7 @@ class StreamChunkingResult:
                 for one, verdict in self.attempts[-1].validations
             ]
         error = "" if self.error is None else f": {type(self.error).__name__}: {self.error}"
-        said = text_of_answer(self.full_text, f"{self.state}{error}{self.generation.told()}")
+        said = text_of_answer(self.full_text, f"{self.state}{error}{self.generation.summary()}")
         return said + table_of(verdicts) + self.trace.to_svg()
 
 

@@ -2,15 +2,15 @@
 
 ::
 
-    AttemptRunner ──> Attempt ──cut, advance──> AttemptView ──> Readers ──> who reads
+    AttemptRunner ──> Attempt ──cut, advance──> AttemptView ──> Readers ──> user
         │            └─ race: producer, lanes         ^
         │                                             │
         └──Choice──> Gate.accept / reject ────────────┤
     preconditions ────────────────────── Gate.unlock ─┘   (a failing one cancels the attempts)
 
-The run lives in one task of its session's. When that task is done, all others are gone; only then those who
-read the run learn how it went. Only this task writes the attributes of :class:`StreamRun`; a user reads them
-through a :class:`~mellea_sc.StreamChunkingResult`, which has no state of its own.
+The run is one task of its session. It ends only after all tasks that it has started, and only then its readers and
+waiters learn the outcome. Only this task writes the attributes of :class:`StreamRun`. Users read them through a
+:class:`~mellea_sc.StreamChunkingResult`, which has no state of its own.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ __all__ = ["StreamRun"]
 
 
 class StreamRun:
-    """One streaming run: its task, and what is known of it.
+    """One streaming run: its task and its state.
 
     Args:
-        question: What is asked.
-        plan: What follows a rejected attempt.
-        options: How it is checked and shown.
-        turn: Takes the run's place in a conversation; given what has the run go on without its reader when
-            another request waits for it.
-        own_error: Its error, if it will have one.
+        question: The arguments of the call.
+        plan: Decides what follows a rejected attempt.
+        options: The options for checking and showing the text.
+        turn: Takes the run's turn in a conversation. Gets a callback that stops back-pressure by readers, for when
+            another request waits for the turn.
+        own_error: Holds the error of the run, if it fails.
 
     Raises:
         InvalidOption: a chunking is not known.
@@ -80,15 +80,15 @@ class StreamRun:
         self.cancelled: bool = False
         self.cancel_reason: str | None = None
         self.unmet: list[tuple[Requirement, PartialValidationResult]] = []
-        """The preconditions that are not met."""
+        """The preconditions that are not met, with their verdicts."""
         self.chosen: AttemptResult | None = None
         """The attempt that was chosen."""
         self.answer: ModelOutputThunk | None = None
-        """Its text as the answer, if it is one."""
+        """The answer as a thunk, if the run has one."""
         self.input_judges: list[tuple[ModelOutputThunk, float]] = []
-        """Who has judged the preconditions, and since when."""
+        """The generations of judges of the preconditions, and when each began."""
         self.observed: anyio.Event = anyio.Event()
-        """Set when somebody has seen the error."""
+        """Set when somebody has observed the error."""
         self.gate: Gate = Gate(
             lookahead=options.lookahead,
             hold_back=options.held_back,
@@ -102,7 +102,7 @@ class StreamRun:
         self._scope = anyio.CancelScope()
         self._loop = current_loop()
         self._error_was_raised = False
-        # the last step: whoever is in the line of a conversation has to come to run()
+        # The last step of __init__: a turn that is taken must be released by run(), so nothing after it may raise.
         self._turn = turn(self.gate.stop_throttling)
 
     # --- its task ------------------------------------------------------------------------------
@@ -113,12 +113,12 @@ class StreamRun:
         judging: AbstractAsyncContextManager[Nursery] | None,
         session: Nursery | None,
     ) -> None:
-        """Run to the end. Raises nothing but cancellation, unless the session wants its first error.
+        """The body of the task. It raises only cancellations, or its error if the session has ``on_error="cancel"``.
 
         Args:
             generating: The nursery whose backend generates.
-            judging: The one that validators generate with, if it is another.
-            session: Raises the error at its end if nobody has observed it.
+            judging: The nursery whose backend the validators use, if it is another one.
+            session: The nursery that raises the error at its end if nobody has observed it.
         """
         task, question = running_task(), self.question
         try:
@@ -176,8 +176,8 @@ class StreamRun:
         number, view = choice.number, gate.view
         is_live = view is not None and not gate.hold_back
         if not choice.success and view is not None and gate.hold_back < math.inf:
-            # None is good, and the plan finds one the least bad; but what the reader has seen of another one
-            # cannot be unseen, and result and conversation have to speak of the same text.
+            # No attempt is good, and the plan prefers one of them. But a reader may have seen text of another one,
+            # and result and conversation must have the text that was shown.
             number = view.number
         chosen = self.runner.result(number)
         if chosen.completed and (choice.success or is_live):
@@ -194,18 +194,18 @@ class StreamRun:
         self.chosen = chosen
 
     def _end(self) -> None:
-        """Say how it went. Nothing in here waits, so nobody ever sees half of it."""
+        """Publish the outcome. There is no await in here, so that no other task sees a part of it."""
         readers, attempt, error = self.gate.readers, self.attempt, self.error
         if error is not None:
             if not self.own_error.is_pending:
                 self.observed.set()
-            # it may have been accepted before that: closing the connections may have failed
+            # an attempt may have been accepted before: then closing the connections has failed
             self.completed = False
             self.cancelled = isinstance(error, BudgetExceeded)
             readers.write(ErrorEvent(type(error).__name__, _message_of(error)))
         elif self.chosen is None:
-            # no error and no choice: the plan was cancelled before it could make one. A failed check that was
-            # known by then has stopped the text all the same
+            # Neither an error nor a choice: the run was cancelled before the plan could choose. If a check had
+            # failed by then, that has stopped the text all the same.
             self.completed = False
             self.cancelled = not (attempt is not None and attempt.ledger.failed)
         attempts = max(1, len(self.runner.attempts))
@@ -213,7 +213,7 @@ class StreamRun:
         self.ended.set()
         readers.end()
 
-    # --- what is known of it -----------------------------------------------------------------------
+    # --- its state ---------------------------------------------------------------------------------
 
     @property
     def error(self) -> Exception | None:
@@ -222,7 +222,7 @@ class StreamRun:
 
     @property
     def attempt(self) -> Attempt | None:
-        """The attempt that was chosen, or is shown, or began last."""
+        """The attempt that was chosen, or else that is shown, or else that began last."""
         attempts, view = self.runner.attempts, self.gate.view
         if self.chosen is not None:
             return attempts[self.chosen.number - 1]
@@ -231,7 +231,7 @@ class StreamRun:
         return attempts[-1] if attempts else None
 
     def released_text(self) -> str:
-        """What was released of the attempt that is shown."""
+        """The released text of the attempt that is shown."""
         attempt, view = self.attempt, self.gate.view
         if attempt is None or view is None:
             return ""
@@ -249,7 +249,7 @@ class StreamRun:
             check_loop(self._loop, f"the stream {describe(self.question.action)!r}")
 
     def cancel(self, reason: str | None) -> None:
-        """Cancel it, for somebody who will ask for its error; without effect when it has ended.
+        """Cancel it; without effect when it has ended. Its error, if it fails meanwhile, stays unobserved.
 
         Raises:
             WrongEventLoop: it goes on in another event loop.
@@ -260,17 +260,18 @@ class StreamRun:
             self._scope.cancel(reason)
 
     def error_to_raise(self) -> Exception | None:
-        """The error that ended the run, if there is one and nobody was given it before: whoever asks raises it."""
+        """The error for the caller to raise, if the run has one and it was not raised before."""
         if self.error is None or self._error_was_raised:
             return None
         self._error_was_raised = True
         error = self.own_error.to_raise()
-        # after that: this may be another thread than that of the task which then logs what nobody was told of
+        # Set only after the error is marked as raised: this may run in another thread than the task that waits for
+        # the event and then logs errors that nobody has observed.
         call_in(self._loop, self.observed.set)
         return error
 
     def dismiss(self) -> None:
-        """Nobody will ask for its error: one that nobody was told of is logged."""
+        """Say that nobody will ask for its error: one that nobody has observed is logged."""
         self.own_error.dismiss()
         if self.error is not None:
             call_in(self._loop, self.observed.set)

@@ -1,11 +1,11 @@
-"""Mellea's way to read a checked stream::
+"""Mellea's interface of a checked stream::
 
     async with await stream(action, m.backend, m.ctx, requirements=[…]) as chunks:
         async for chunk in chunks:
             ...
 
-Its names on what :func:`~mellea_sc.stream_with_chunking` gives, which has more: events, the released text
-exactly, the story of the run.
+A wrapper around the result of :func:`~mellea_sc.stream_with_chunking`, which has more: events, the exact released
+text, the trace of the run.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ async def stream(
     requirements: Sequence[Requirement | str] | None = None,
     validation_backend: Backend | None = None,
 ) -> Streamer:
-    """Start a stream that is checked, to be entered and iterated.
+    """Start a checked stream, to be entered and iterated.
 
     Args:
-        action: As of :func:`~mellea_sc.stream_with_chunking`, as are the others.
-        backend: What generates.
+        action: As in :func:`~mellea_sc.stream_with_chunking`, like the other arguments.
+        backend: The backend that generates.
         ctx: The conversation before it.
-        chunking: ``None``, other than there, if it is not given: raw deltas.
-        requirements: What must hold.
-        validation_backend: What validators generate with.
+        chunking: By default ``None``, raw deltas, unlike there.
+        requirements: Requirements on the answer.
+        validation_backend: The backend for validators.
 
     Raises:
         InvalidOption: an argument is not usable.
         SessionClosed: the session of the backend has ended.
 
-    Cancellation: a stream that has been started belongs to the session of its backend, and to its block.
+    Cancellation: a stream that has been started belongs to the session of its backend, and to its own block.
     """
     request = stream_with_chunking(
         action,
@@ -73,7 +73,7 @@ class Streamer:
     """A checked stream under Mellea's names: iterate it for its chunks, inside its block.
 
     Args:
-        result: The stream, with all that can be known about it.
+        result: The result of the stream, with everything else that is known about it.
     """
 
     result: StreamChunkingResult
@@ -87,7 +87,7 @@ class Streamer:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        """As leaving the block of a :class:`~mellea_sc.StreamChunkingResult`."""
+        """Leave the block of the result: cancel the stream if it has not ended."""
         await self.result.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it shields itself
 
     def __aiter__(self) -> AsyncIterator[str]:
@@ -97,7 +97,7 @@ class Streamer:
         """Cancel the stream if it has not ended, and wait for its cleanup.
 
         Raises:
-            Exception: the error that ended it, if nobody has seen that.
+            Exception: the error that ended it, if nobody has observed it.
 
         Cancellation: the cleanup is waited for.
         """
@@ -115,7 +115,7 @@ class Streamer:
 
     @property
     def failure_reason(self) -> str | None:
-        """Why a check stopped it: the first one's reason, else what it wants to hold."""
+        """The reason of the first check that stopped it, or else that requirement's description."""
         for requirement, verdict in self.result.streaming_failures:
             return verdict.reason or label_of(requirement)
         return None
@@ -132,7 +132,7 @@ class Streamer:
 
     @property
     def full_text(self) -> str:
-        """The text that was handed out."""
+        """The released text."""
         return self.result.full_text
 
     @property

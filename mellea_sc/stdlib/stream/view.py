@@ -1,17 +1,16 @@
-"""What the readers of a checked stream are shown, and when.
+"""Decides what the readers of a checked stream are shown, and when.
 
 ::
 
-    Attempt ──cut──> AttemptView: chunks in waiting ──advance()──> Readers: chunks, events
+    Attempt ──cut──> AttemptView: waiting chunks ────advance()──> Readers: chunks, events
                         │  held until the ledger releases them        │
                         │  held back until the attempt is accepted    │ with ``lookahead``: until
                         └─ all held back until the input is checked   └─ the reader has room
 
-Releasing never waits: whoever makes it possible (a lane with its verdict, a reader with its reading, a
+Releasing never waits. Everything that may make a release possible (a verdict of a lane, a reader that has read, a
 precondition that is met, the end of an attempt) calls :meth:`AttemptView.advance`.
 
-A :class:`Gate` knows all attempts of a run and shows one of them at a time; an :class:`AttemptView` knows
-one attempt and how much of it may be shown.
+A :class:`Gate` chooses which attempt of a run is shown; an :class:`AttemptView` shows the chunks of one attempt.
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ __all__ = ["AttemptView", "Gate"]
 
 
 class AttemptView:
-    """What is shown of one attempt.
+    """Shows the chunks of one attempt to the readers.
 
     Args:
-        number: The attempt's.
-        ledger: Says what its requirements have passed.
-        edits: What was edited in it.
-        readers: Whom it is shown to.
-        shown: How many of its first chunks an earlier attempt has shown already.
+        number: The number of the attempt.
+        ledger: Knows which text its requirements have passed.
+        edits: The edits of its text.
+        readers: The readers.
+        shown: The number of its first chunks that an earlier attempt has shown already.
     """
 
     def __init__(
@@ -57,13 +56,13 @@ class AttemptView:
     ) -> None:
         self.number: int = number
         self.released: int = shown
-        """How many entries were released: its chunks, and white space that ends the text."""
+        """The number of released entries: chunks, and perhaps the white space at the end of the text."""
         self.position: int = 0
-        """Up to where its text is shown."""
+        """The position up to which its text is shown."""
         self._ledger = ledger
         self._edits = edits
         self._readers = readers
-        # how many chunks that have passed are not shown yet: none is, until show() says so
+        # The number of passed chunks that are held back. Infinite, so nothing is shown, until show() is called.
         self._held_back: float = math.inf
         self._waiting: deque[Chunk] = deque()
         self._shown_before = shown
@@ -75,23 +74,23 @@ class AttemptView:
 
     @property
     def chunks_released(self) -> int:
-        """How many chunks have been released: white space that ends the text is none."""
+        """The number of released chunks, without white space at the end of the text."""
         return self.released - self._ends_in_space
 
     @property
     def characters(self) -> int:
-        """How much has been shown of what it generated itself."""
+        """The number of characters shown that it has generated itself."""
         return self._edits.source(self.position) - self._began_at
 
     @property
     def is_shown(self) -> bool:
-        """Whether anything of it may be shown now, be it text or not."""
+        """Whether anything of it, text or reasoning, may be shown now."""
         return self._held_back < math.inf
 
-    # --- from its attempt ----------------------------------------------------------------------------
+    # --- called by the attempt -----------------------------------------------------------------------
 
     def cut(self, chunk: Chunk) -> None:
-        """Take the next chunk of the main chunking."""
+        """Add the next chunk of the main chunking."""
         if self._shown_before:
             self._shown_before -= 1
             self.position = self._began_at = chunk.end
@@ -99,22 +98,22 @@ class AttemptView:
             self._waiting.append(chunk)
 
     def advance(self) -> None:
-        """Show what may be shown now.
+        """Release all chunks that may be shown now.
 
-        It is called by everything that might allow for more, and most of these calls find that something else
-        still forbids it; so it looks at all conditions anew, and none of its callers has to know the others.
+        Everything that may allow a release calls this, and most calls find that another condition is not met yet. It
+        checks all conditions each time, so that no caller has to know the others.
         """
         readers, ledger = self._readers, self._ledger
         if readers.have_ended:
             return
         if self._thoughts:
-            self._tell_thoughts()
+            self._write_reasoning()
         allowed = ledger.releasable - self._held_back
         is_bounded = readers.lookahead is not None
         while self.released < allowed and not (is_bounded and readers.is_behind):
             chunk = self._waiting.popleft()
             if self._edits.waiting:
-                self._tell_edits(chunk.end)
+                self._write_edits(chunk.end)
             verdicts = ledger.take_verdicts(self.released) if ledger.lanes else None
             readers.release(
                 ReleasedChunk(chunk.text, chunk.before, self.released, self.number, verdicts)
@@ -127,52 +126,53 @@ class AttemptView:
 
     @property
     def is_full(self) -> bool:
-        """Whether a chunk that may be shown waits for the readers."""
+        """Whether a chunk that may be shown is waiting for room at the readers."""
         allowed = self._ledger.releasable - self._held_back
         return self.released < allowed and self._readers.is_behind
 
     async def room(self, valves: Valves) -> None:
-        """Wait until no chunk waits for the readers."""
+        """Wait until no chunk is waiting for room at the readers."""
         if self.is_full:
             await self._readers.valve.wait(valves)
-            self.advance()  # the valve may have been opened, though no reader has made room
+            # If the valve was opened (acomplete(), the end of the session), no reader has called advance().
+            self.advance()
 
     def reasoned(self, text: str) -> None:
-        """The model has thought on: said at once, where its attempt may be shown before it has ended."""
+        """Add reasoning; it is shown at once if the attempt may be shown before its end."""
         self._thoughts.append(ReasoningEvent(text, self.number))
-        self._tell_thoughts()
+        self._write_reasoning()
 
     def generated(self, text: str) -> None:
-        """The text has come to its natural end."""
+        """Note that the text has come to its natural end."""
         self._full_text = text
         if not self._held_back:
-            self._tell_end()
+            self._write_end()
 
     def validated(self, validations: Sequence[ValidationResult]) -> None:
-        """The whole text has been judged."""
+        """Note the verdicts on the whole text."""
         self._validations = validations
         if not self._held_back and self._full_text is None:
-            self.tell_validation()
+            self.write_validation()
 
-    # --- from its gate -------------------------------------------------------------------------------
+    # --- called by the gate --------------------------------------------------------------------------
 
     def show(self, held_back: float) -> None:
-        """Show it from now on, but for so many of the last chunks that have passed."""
+        """Show the attempt from now on, except for the last ``held_back`` passed chunks."""
         self._held_back = held_back
         self.advance()
 
     def hold(self) -> None:
-        """Show no more of it."""
+        """Stop showing it."""
         self._held_back = math.inf
 
     def finish(self) -> None:
-        """It is accepted, and all of it is shown: say how it ended."""
+        """Write the events of its end: it is accepted, and all of it was shown."""
         self._readers.settle()
-        self._tell_end()
-        self.tell_validation()
+        self._write_end()
+        self.write_validation()
 
-    def tell_validation(self) -> None:
-        """Say how the whole text was judged, if that has not been said."""
+    def write_validation(self) -> None:
+        """Write the event with the verdicts on the whole text, once."""
         if self._validations is not None:
             verdicts = list(self._validations)
             self._readers.write(FullValidationEvent(self.number, all(verdicts), verdicts))
@@ -180,35 +180,35 @@ class AttemptView:
 
     # --- events --------------------------------------------------------------------------------------
 
-    def _tell_thoughts(self) -> None:
+    def _write_reasoning(self) -> None:
         if self.is_shown:
             for thought in self._thoughts:
                 self._readers.write(thought)
             self._thoughts.clear()
 
-    def _tell_edits(self, position: float) -> None:
-        """Say what was edited before a position of the text; it stands before the next chunk's events."""
+    def _write_edits(self, position: float) -> None:
+        """Write the events of edits before a position; they come before the events of the next chunk."""
         for edit in self._edits.take(position):
             self._readers.write(EditEvent(self.released, self.number, edit.lane, edit.verdict))
 
-    def _tell_end(self) -> None:
+    def _write_end(self) -> None:
         if self._full_text is not None:
-            self._tell_edits(math.inf)
+            self._write_edits(math.inf)
             self._readers.write(StreamingDoneEvent(self.number, self._full_text))
             self._full_text = None
 
 
 class Gate:
-    """Says which attempt of a run is shown, and from when on.
+    """Decides which attempt of a run is shown, and from when on.
 
     Args:
-        lookahead: How many released chunks may wait unread; ``None``: any number.
-        hold_back: How many chunks that have passed are not shown until their attempt is accepted;
-            ``math.inf``: all of them.
-        may_retract: Whether an attempt may take the place of text that an earlier one has shown.
-        concurrent: Whether several attempts may run at once: then none is shown before it is accepted.
+        lookahead: The number of released chunks that may wait unread; ``None``: any number.
+        hold_back: The number of passed chunks that are not shown until their attempt is accepted; ``math.inf``:
+            all of them.
+        may_retract: Whether an attempt may replace text that an earlier one has shown.
+        concurrent: Whether several attempts may run at the same time: then none is shown before it is accepted.
         locked: Whether nothing is shown until :meth:`unlock`.
-        error: Gives the run's error, if it has one that was not raised yet.
+        error: Returns the run's error, if it has one that was not raised yet.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class Gate:
         error: Callable[[], Exception | None],
     ) -> None:
         self.view: AttemptView | None = None
-        """That of the attempt that is shown, or will be."""
+        """The view of the attempt that is shown, or will be shown."""
         self.hold_back: float = math.inf if concurrent else hold_back
         self.readers: Readers = Readers(
             lookahead=lookahead,
@@ -236,13 +236,13 @@ class Gate:
         self._locked = locked
         self._unlocked = anyio.Event()
 
-    # --- a stage for attempts --------------------------------------------------------------------
+    # --- the stage of attempts -------------------------------------------------------------------
 
     def begin_attempt(self, number: int, ask: Ask, ledger: Ledger, edits: Edits) -> AttemptView:
-        """An attempt begins: it goes on where the one before was good, and what else was shown is retracted."""
+        """Begin to show an attempt; chunks of the previous one that it does not keep are retracted."""
         before, shown = self.view, 0
         if before is not None:
-            before.tell_validation()
+            before.write_validation()
             before.hold()
             if before.released > ask.keep:
                 self.readers.retract(ask.keep, before.number)
@@ -257,7 +257,7 @@ class Gate:
         return view
 
     def end_attempt(self, number: int, attempt: Attempt) -> int:
-        """An attempt has ended; gives how many of its chunks have been shown."""
+        """End the view of an attempt; returns the number of its chunks that were shown."""
         if failures := attempt.ledger.failures:
             index = min(failure.chunk_index for failure in failures)
             verdicts = attempt.ledger.verdicts_on_failure()
@@ -265,9 +265,9 @@ class Gate:
         return self._views[number].chunks_released
 
     async def accept(self, number: int, valves: Valves) -> None:
-        """An attempt is accepted: all that is held back is shown, as the readers have room.
+        """Accept an attempt: show everything that is held back, as fast as the readers have room.
 
-        Cancellation: what was not released by then never is.
+        Cancellation: chunks that were not released by then never are.
         """
         if self._locked:
             await self._unlocked.wait()
@@ -277,27 +277,27 @@ class Gate:
         view.finish()
 
     def reject(self, number: int) -> None:
-        """No attempt is accepted; this one comes nearest, and is as far shown as it was."""
+        """End without an accepted attempt: this one is the best, and stays shown as far as it was."""
         view = self._views[number]
-        view.tell_validation()
+        view.write_validation()
         if self._concurrent:
             self.view = view
 
     def unlock(self) -> None:
-        """The input is good."""
+        """Allow showing: the preconditions are met."""
         self._locked = False
         self._unlocked.set()
         if self.view is not None:
             self.view.show(self.hold_back)
 
     def characters_shown(self) -> dict[int, int]:
-        """How many characters of its own each attempt has shown, by the attempts' numbers."""
+        """For each attempt's number, how many characters of its own it has shown."""
         return {number: view.characters for number, view in self._views.items()}
 
     # --- the readers -----------------------------------------------------------------------------
 
     def stop_throttling(self) -> None:
-        """Wait for the readers no more."""
+        """Stop the back-pressure by the readers."""
         self.readers.valve.open_for_good()
         self._advance()
 

@@ -1,7 +1,7 @@
-"""Text under Unicode normalisation, while it comes: "é" is one character, however it was composed.
+"""Unicode normalisation of a text while it comes: "é" is one character, however it was composed.
 
-A text is normalised segment by segment: a character that combines with nothing before it, and all that
-may combine with it. So the last segment of a text is not certain before the next begins.
+A text is normalised segment by segment. A segment is a character that combines with nothing before it, and all
+characters that may combine with it. So the last segment of a text is not certain before the next one begins.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Final
 import attrs
 
 from mellea_sc.stdlib.requirements.expressions.tree import Form
-from mellea_sc.stdlib.requirements.pieces import UNKNOWN, Piece, Watch
+from mellea_sc.stdlib.requirements.pieces import UNKNOWN, Piece, Scanner
 
-__all__ = ["NormalWatch", "normal_text"]
+__all__ = ["NormalizingScanner", "normal_text"]
 
 LONGEST_SEGMENT: Final = 32
 """Characters after which a segment ends in any case: no language puts more marks on a letter."""
@@ -36,7 +36,7 @@ _KIRAT_VOWELS: Final = range(0x16D63, 0x16D6B)
 
 
 def normal_text(text: str, form: Form | None) -> str:
-    """A whole text, normalised as the watch does it."""
+    """Normalise a whole text, in the same way as the scanner."""
     if form is None or unicodedata.is_normalized(form, text):
         return text
     return "".join(unicodedata.normalize(form, segment) for segment in _segments(text, form))
@@ -65,61 +65,60 @@ class _Changed:
     given: bool = False
 
 
-class NormalWatch(Watch):
-    """Gives the normalised text to another watch, and that one's verdicts to the text as it came.
+class NormalizingScanner(Scanner):
+    """Has another scanner validate the normalised text, and applies its verdicts to the original text.
 
-    A segment fails as a whole if any of it fails.
+    A segment fails as a whole if a part of it fails.
 
     Args:
-        watch: Judges the normalised text.
+        scanner: Validates the normalised text.
         form: The normalisation form.
-        may_begin_with: Whether something may fail that begins with one of these characters. Where the
-            last character of the text may still change, and nothing may begin with what it may become,
-            it is passed at once if nothing before it is held back. Without this it never is.
-        told_apart: One of each sort of characters that are all the same to the other watch. Where
-            something is held back, that and the last character are passed if they may be for all sorts.
+        may_begin_with: Whether a failing span may begin with one of these characters. If not, and nothing is held
+            back, the last character passes at once although a combining mark may follow. ``None``: it never does.
+        told_apart: Reduces characters to one for each class that the other scanner treats alike. Held text and the
+            last character pass if they would pass with every class.
     """
 
     def __init__(
         self,
-        watch: Watch,
+        scanner: Scanner,
         form: Form,
         may_begin_with: Callable[[str], bool] | None = None,
         told_apart: Callable[[str], list[str]] | None = None,
     ) -> None:
-        self._watch = watch
+        self._scanner = scanner
         self._form: Form = form
         self._may_begin_with = may_begin_with
         self._told_apart = told_apart
         self._lasts: dict[str, Last] = {}
         self._ends_by: dict[str, list[str]] = {}
-        self._pending = ""  # the last segment, which the other watch has not got
+        self._pending = ""  # the last segment, which the other scanner has not received
         self._ahead = 0  # 1 if its first character has been passed all the same
-        # normalised characters that the other watch has got, and given back
+        # normalised characters that the other scanner has received, and returned
         self._fed: int = 0
         self._out: int = 0
         self._changed: deque[_Changed] = deque()  # what lies between the two and was changed
 
-    def fresh(self) -> NormalWatch:
-        """A watch like this one that has seen no text."""
-        watch = self._watch.fresh()
-        new = NormalWatch(watch, self._form, self._may_begin_with, self._told_apart)
+    def fresh(self) -> NormalizingScanner:
+        """A new scanner with the same settings."""
+        scanner = self._scanner.fresh()
+        new = NormalizingScanner(scanner, self._form, self._may_begin_with, self._told_apart)
         new._lasts, new._ends_by = self._lasts, self._ends_by
         return new
 
     def feed(self, delta: str) -> Sequence[Piece]:
-        """The pieces on which this delta decides."""
+        """The pieces that are decided by this delta."""
         if not delta:
             return ()
         raw = self._pending + delta
         last = self._lasts.get(delta[-1]) or self._last(delta[-1])
         if last is not Last.COMBINES and len(self._pending) < 2 and self._fed == self._out:
-            # the short way, for nearly all text
+            # the fast path, for nearly all text
             ready = raw if last is Last.IS_CERTAIN else raw[:-1]
             if (
                 (raw.isascii() or unicodedata.is_normalized(self._form, raw))
                 and ready
-                and self._watch.passes(ready)
+                and self._scanner.passes(ready)
             ):
                 self._fed += len(ready)
                 self._out = self._fed
@@ -134,7 +133,7 @@ class NormalWatch(Watch):
         self._pending = raw[certain:]
         pieces = self._judge(raw[:certain]) if certain else []
         if len(self._pending) == 1 and not self._ahead and self._lets_go(self._pending):
-            pieces += self._raw(self._watch.let_go())
+            pieces += self._raw(self._scanner.let_go())
             self._ahead = 1
             if pieces and pieces[-1].verdict is UNKNOWN:
                 pieces[-1] = Piece.of(pieces[-1] + self._pending)
@@ -146,9 +145,9 @@ class NormalWatch(Watch):
         """Whether the last character passes with all that is held back before it, whatever it becomes."""
         if self._last(last) is Last.COMBINES or self._changed:
             return False
-        if self._watch.is_idle:
+        if self._scanner.is_idle:
             return self._last(last) is Last.IS_HARMLESS
-        return self._told_apart is not None and self._watch.lets_go(self._ends(last))
+        return self._told_apart is not None and self._scanner.lets_go(self._ends(last))
 
     def _ends(self, last: str) -> list[str]:
         ends = self._ends_by.get(last)
@@ -163,13 +162,13 @@ class NormalWatch(Watch):
         """The rest: the text has ended."""
         pieces = self._judge(self._pending) if self._pending else []
         self._pending = ""
-        return [*pieces, *self._raw(self._watch.flush())]
+        return [*pieces, *self._raw(self._scanner.flush())]
 
     def _judge(self, text: str) -> list[Piece]:
         if not text.isascii() and not unicodedata.is_normalized(self._form, text):
             text = self._normalised(text)
         self._fed += len(text)
-        return self._raw(self._watch.feed(text))
+        return self._raw(self._scanner.feed(text))
 
     def _normalised(self, text: str) -> str:
         parts: list[str] = []

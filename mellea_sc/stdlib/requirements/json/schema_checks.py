@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Final, Protocol, cast
 
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.stdlib.requirements.watching import import_extra
+from mellea_sc.stdlib.requirements.scanned import import_extra
 
 __all__ = ["Draft", "Validator", "draft_of", "schema_package"]
 

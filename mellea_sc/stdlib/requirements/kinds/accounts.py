@@ -8,7 +8,7 @@ from typing import Final
 
 from mellea_sc.stdlib.requirements.kinds.digits import Run, runs
 from mellea_sc.stdlib.requirements.kinds.kind import Find
-from mellea_sc.stdlib.requirements.watching import import_extra
+from mellea_sc.stdlib.requirements.scanned import import_extra
 
 __all__ = ["find_cards", "find_ibans"]
 

@@ -13,7 +13,7 @@ import attrs
 
 from mellea_sc.stdlib.requirements.kinds.digits import says
 from mellea_sc.stdlib.requirements.kinds.kind import Find
-from mellea_sc.stdlib.requirements.watching import import_extra
+from mellea_sc.stdlib.requirements.scanned import import_extra
 
 __all__ = ["find_national_ids", "find_ssns"]
 

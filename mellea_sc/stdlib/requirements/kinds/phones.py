@@ -17,7 +17,7 @@ import attrs
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.stdlib.requirements.kinds.digits import Run, runs, says
 from mellea_sc.stdlib.requirements.kinds.kind import Find
-from mellea_sc.stdlib.requirements.watching import import_extra
+from mellea_sc.stdlib.requirements.scanned import import_extra
 
 __all__ = ["REGIONS", "find_phones"]
 

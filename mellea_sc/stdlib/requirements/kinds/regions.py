@@ -1,9 +1,8 @@
-"""Cuts a running text where something may be that must not be shown, and judges it there.
+"""A scanner that searches only parts of a text where a secret or personal data may be.
 
-Most text can hold none of it: no word without a digit, an ``@`` or a long run of letters does. So a text
-is released word by word up to the first *trigger*, and only from the beginning of that word on it waits,
-for as long as what is looked for could go on: a *region*. A region is judged as a whole, by rules that
-see what stands before it::
+Most text cannot contain any: a word needs a digit, an ``@`` or a long run of letters for that. So text is released
+word by word up to the first *trigger*. From the beginning of that word on, text is held as long as the thing could
+go on: a *region*. A region is searched as a whole, by rules that also see some text before it::
 
     text    │ released │ context of a region │ region: waits for its end │
 
@@ -22,9 +21,9 @@ import attrs
 from mellea_sc.core.requirement import PartialValidationResult
 from mellea_sc.stdlib.requirements.kinds.kind import Follow, Kind, claimed
 from mellea_sc.stdlib.requirements.kinds.plain import Plain
-from mellea_sc.stdlib.requirements.watching import UNKNOWN, Piece, Watch
+from mellea_sc.stdlib.requirements.scanned import UNKNOWN, Piece, Scanner
 
-__all__ = ["Places", "RegionWatch"]
+__all__ = ["Places", "RegionScanner"]
 
 CONTEXT: Final = 64
 """Characters that rules may see before a region."""
@@ -65,15 +64,15 @@ class Places:
         return start if last is None else last.end()
 
 
-class RegionWatch(Watch):
-    """Gives a text away as what must not be shown, and what lies between.
+class RegionScanner(Scanner):
+    """Cuts a text into things that must not be shown, and the text between them.
 
-    ``_text`` is what is known, from ``CONTEXT`` characters before the first that has not been given
-    away, which is at ``_at``.
+    ``_text`` is the known text, from ``CONTEXT`` characters before the first one that has not been returned, which
+    is at ``_at``.
 
     Args:
-        places: Where something may be.
-        kinds: What is looked for, and the verdict on each; what comes first wins.
+        places: Finds regions.
+        kinds: The kinds of things, with the verdict on each; the first kind has priority.
     """
 
     def __init__(
@@ -86,9 +85,11 @@ class RegionWatch(Watch):
         self._at = 0
         self._follow: tuple[Follow, PartialValidationResult] | None = None
 
-    def fresh(self) -> RegionWatch:
-        """A watch like this one that has seen no text."""
-        return RegionWatch(self._places, [(kind, self._verdicts[id(kind)]) for kind in self._kinds])
+    def fresh(self) -> RegionScanner:
+        """A new scanner with the same settings."""
+        return RegionScanner(
+            self._places, [(kind, self._verdicts[id(kind)]) for kind in self._kinds]
+        )
 
     def feed(self, delta: str) -> Sequence[Piece]:
         """What is certain now."""

@@ -1,7 +1,7 @@
-"""What carries a strategy out.
+"""Carries out the decisions of a strategy.
 
-runner.py   asks what a plan says, in attempts, until the plan chooses one
-factory.py  makes the attempts: copies of the requirements, lanes, editors, options
-options.py  how they are checked and shown
-tracing.py  the story of a call: what ran when, and what that cost
+runner.py   runs the attempts that a plan asks for, until the plan chooses one
+factory.py  makes attempts: copies of the requirements, lanes, editors, options
+options.py  the options for checking and showing a text
+tracing.py  makes the trace of a call: what ran when, and what it cost
 """

@@ -1,7 +1,7 @@
-"""Makes the attempts of one call: who checks each, who edits it, and what it asks.
+"""Makes the attempts of one call: their lanes, editors and requests.
 
-A requirement that looks at a running text has a lane. One that edits (``on_fail="filter"`` or ``"fix"``, if text
-waits for it) has an editor for each pass before that, and its lane judges what comes out of them all.
+A requirement that validates running text has a lane. A blocking requirement that edits (``on_fail="filter"`` or
+``"fix"``) also has an editor in each pass before the lanes, and its lane validates the edited text.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from mellea_sc.runtime.checks.memory import Findings, LaneCheckpoint, Memory, Re
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.chunking import resolve_chunking
-from mellea_sc.stdlib.components.feedback import going_on
-from mellea_sc.stdlib.requirements.watching import Watch
+from mellea_sc.stdlib.components.feedback import continuation_of
+from mellea_sc.stdlib.requirements.scanned import Scanner
 from mellea_sc.stdlib.sampling.engine.options import StreamOptions
 from mellea_sc.stdlib.sampling.plan import Ask
 
@@ -35,24 +35,24 @@ __all__ = ["AttemptFactory", "Stage"]
 
 
 class Stage(Protocol):
-    """Where attempts are shown."""
+    """Shows attempts to the readers."""
 
     def begin_attempt(self, number: int, ask: Ask, ledger: Ledger, edits: Edits) -> View:
-        """An attempt begins: gives its view."""
+        """Begin to show an attempt; returns its view."""
         ...
 
     def end_attempt(self, number: int, attempt: Attempt) -> int:
-        """An attempt has ended; gives how many of its chunks have been shown."""
+        """End the view of an attempt; returns the number of its chunks that were shown."""
         ...
 
 
 class AttemptFactory:
-    """Makes the attempts of one call; each is judged by copies of the requirements.
+    """Makes the attempts of one call; each has its own copies of the requirements.
 
     Args:
-        question: What the call asks.
-        options: How its attempts are checked.
-        remembers: Whether an attempt may go on from inside an earlier one.
+        question: The arguments of the call.
+        options: The options for checking attempts.
+        remembers: Whether an attempt may continue from a chunk of an earlier one.
 
     Raises:
         InvalidOption: a chunking is not known.
@@ -66,27 +66,29 @@ class AttemptFactory:
         resolve_chunking(options.chunking)
         for requirement in question.requirements:
             self._own_cutter(requirement)
-        # made here, and not with the first attempt: a copy that cannot be made starts nothing
+        # Copied here, and not with the first attempt: a __copy__ that raises must raise before anything is started.
         self._copies: list[Requirement] | None = list(map(copy.copy, question.requirements))
 
     def begin(
         self, number: int, ask: Ask, kept: ResumePoint | None, nursery: Nursery, stage: Stage
     ) -> Attempt:
-        """An attempt, not yet running.
+        """Make an attempt, which is not running yet.
 
         Args:
             number: Its number.
-            ask: What a plan wants to have asked.
-            kept: What it begins with.
-            nursery: Its backend generates.
-            stage: Where it is shown.
+            ask: The plan's request.
+            kept: The text that it begins with, if it continues an earlier attempt.
+            nursery: The nursery whose backend generates.
+            stage: Shows the attempt.
         """
         checks = self._checks(kept)
         view = stage.begin_attempt(number, ask, checks.ledger, checks.edits)
         action, context = ask.action, ask.context
         if kept is not None:
             begun = ModelOutputThunk.computed(kept.text)
-            action, context = going_on(action, context, begun, prefills=nursery.backend.prefills)
+            action, context = continuation_of(
+                action, context, begun, prefills=nursery.backend.prefills
+            )
         options = self._model_options(number, nursery.options, kept)
         return Attempt(
             attrs.evolve(self._question, action=action, model_options=options),
@@ -99,7 +101,7 @@ class AttemptFactory:
         )
 
     def _checks(self, kept: ResumePoint | None) -> Checks:
-        """Who checks the next attempt."""
+        """The lanes and editors of the next attempt."""
         known = self._known(kept)
         requirements = [one.requirement for one in known]
         found: dict[int, Findings] = {}
@@ -134,16 +136,16 @@ class AttemptFactory:
         if number > 1 and isinstance(seed, int):
             given = merge_options(given, {ModelOption.SEED: seed + number - 1})
         if kept is not None and isinstance(most, int):
-            # what is kept is a part of the answer; a delta has one token, or more
+            # The kept text is a part of the answer, so its tokens count. A delta has at least one token.
             rest = max(1, most - len(kept.deltas))
             given = merge_options(given, {ModelOption.MAX_NEW_TOKENS: rest})
         return given
 
     def _known(self, kept: ResumePoint | None) -> list[LaneCheckpoint]:
-        """What each requirement knows about the beginning of the next attempt, as copies.
+        """For each requirement, a copy with the state at the end of the kept text.
 
-        Of a beginning that is kept, a piece counts only if the beginning alone is enough to cut it: one that
-        ended where it did because of what came next may go on otherwise now.
+        A piece at the end of the kept text counts only if the kept text alone determines where it ends. A piece that
+        ended there because of the text after it may be longer now, and is validated again.
         """
         originals = self._question.requirements
         if kept is None:
@@ -189,11 +191,11 @@ class AttemptFactory:
         later: bool = False,
         remembers: bool = False,
     ) -> Lane:
-        """One lane; of a requirement that edits, each takes over what the one before has found."""
+        """A lane. A requirement that edits has several passes, and each takes over the state of the one before."""
         requirement, options = known.requirement, self._options
         earlier = found.pop(index, None)
-        # a watch's pieces carry their verdicts: there is nothing to be saved
-        if later and not isinstance(requirement.chunking, Watch):
+        # The pieces of a scanner carry their verdicts: there is no expensive validator call to save.
+        if later and not isinstance(requirement.chunking, Scanner):
             found[index] = Findings()
         return Lane(
             index,
@@ -206,7 +208,7 @@ class AttemptFactory:
     def _own_cutter(self, requirement: Requirement) -> Cutter | None:
         main, chunking = self._options.chunking, requirement.chunking
         if chunking is None and main is None and _edits(requirement):
-            # what stands in the text may not depend on where the model cut its deltas
+            # With raw deltas the edits would depend on where the model cuts the text, which they must not.
             chunking = "sentence"
         if chunking is None and requirement.every == 1 and not requirement.window:
             return None
@@ -217,7 +219,7 @@ class AttemptFactory:
 
 
 def _edits(requirement: Requirement) -> bool:
-    # what is advisory may have been shown when it is judged
+    # an advisory requirement's text may have been shown before its verdict: too late to edit
     return (
         requirement.on_fail in ("filter", "fix")
         and requirement.blocking

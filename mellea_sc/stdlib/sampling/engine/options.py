@@ -1,4 +1,4 @@
-"""How a text is checked while it is generated, and how it is shown."""
+"""Options for checking a text while it is generated, and for showing it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class StreamOptions:
     """How a text is checked while it is generated, and how it is shown.
 
     Args:
-        chunking: The chunking that the reader sees, and requirements that have none of their own.
-        lane_buffer: How many chunks one lane may be ahead of another.
-        validator_timeout: Seconds for one call of a validator; ``None``: any number.
-        lookahead: How many released chunks may wait unread; ``None``: any number.
-        hold_back: How many chunks are held back until their attempt is accepted; ``True``: all.
+        chunking: The chunking of the stream, and of requirements without a chunking.
+        lane_buffer: The number of chunks that one lane may be ahead of another.
+        validator_timeout: Seconds that one call of a validator may take; ``None``: no timeout.
+        lookahead: The number of released chunks that may wait unread; ``None``: any number.
+        hold_back: The number of chunks that are held back until their attempt is accepted; ``True``: all.
 
     Raises:
-        InvalidOption: one of them is not usable; but a chunking's name is checked where it is used.
+        InvalidOption: one of them is not usable. The name of a chunking is checked only where it is used.
     """
 
     chunking: str | ChunkingStrategy | None = "sentence"
@@ -52,10 +52,10 @@ class StreamOptions:
 
     @property
     def timeout(self) -> float:
-        """Seconds for one call of a validator; may be infinite."""
+        """The timeout of one call of a validator in seconds; may be infinite."""
         return math.inf if self.validator_timeout is None else self.validator_timeout
 
     @property
     def held_back(self) -> float:
-        """How many chunks are held back; may be infinite."""
+        """The number of chunks that are held back; may be infinite."""
         return math.inf if self.hold_back is True else self.hold_back

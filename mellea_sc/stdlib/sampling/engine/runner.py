@@ -1,16 +1,16 @@
-"""Asking what a plan says: attempts that are judged while they run, until the plan chooses one.
+"""Runs the attempts that a plan asks for, until the plan chooses one.
 
 ::
 
     plan.begin() ──Ask──> Attempt (race, lanes, final validation) ──AttemptResult──┐
          ^                                                                         │
          └──Ask── plan.after() <───────────────────────────────────────────────────┘
-                     └──Choice──> every attempt that still runs is stopped: connection, validators
+                     └──Choice──> every attempt that still runs is cancelled, with its connection and validators
 
-Attempts that come one after the other run in the caller's task; several at once in a task group of
-the runner's, which has ended when :meth:`AttemptRunner.run` returns. Of several at once one may fail by
-a :class:`BackendError` without ending the others: if one of them is chosen, the error is logged and
-stands in its attempt; if none is, it is raised.
+Attempts that run one after the other run in the caller's task. Attempts that run at the same time have a task group,
+which has ended when :meth:`AttemptRunner.run` returns. One of several attempts may fail by a :class:`BackendError`
+without ending the others. If another attempt is chosen, the error is logged and kept in its attempt; if none is
+chosen, the error is raised.
 """
 
 from __future__ import annotations
@@ -28,7 +28,12 @@ from mellea_sc.core.base import Context
 from mellea_sc.core.errors import BackendError, InvalidOption
 from mellea_sc.core.question import Question
 from mellea_sc.runtime.checks.attempt import Attempt
-from mellea_sc.runtime.failures import raise_unchanged, stray_cancellation_as, task_group, tidied
+from mellea_sc.runtime.failures import (
+    raise_unchanged,
+    stray_cancellation_as,
+    task_group,
+    without_internals,
+)
 from mellea_sc.runtime.generation.answers import misfit_of
 from mellea_sc.runtime.generation.bound import opened_scope
 from mellea_sc.runtime.nursery import Nursery
@@ -43,11 +48,11 @@ log: Final = logging.getLogger("mellea_sc")
 
 @attrs.frozen
 class Nurseries:
-    """Where the requests of a call go.
+    """The nurseries for the requests of a call.
 
     Args:
-        generating: Its backend generates.
-        judging: Its backend serves the validators; the same one, unless they have a backend of their own.
+        generating: The nursery whose backend generates.
+        judging: The nursery whose backend the validators use; the same one, unless they have another backend.
     """
 
     generating: Nursery
@@ -58,10 +63,10 @@ class AttemptRunner:
     """The attempts of one call.
 
     Args:
-        plan: Says what to ask.
-        question: What the call asks.
-        options: How attempts are checked.
-        stage: Where they are shown.
+        plan: Decides what to ask.
+        question: The arguments of the call.
+        options: The options for checking attempts.
+        stage: Shows attempts to the readers.
 
     Raises:
         InvalidOption: a chunking is not known.
@@ -72,11 +77,11 @@ class AttemptRunner:
         self, plan: Plan, question: Question, options: StreamOptions, stage: Stage
     ) -> None:
         self.results: list[AttemptResult] = []
-        """In the order of their ends: the last one is what a plan is told of."""
+        """The results that the plan has seen or will see, in the order in which the attempts ended."""
         self.attempts: list[Attempt] = []
-        """In the order of their beginnings: that of number 1 is the first."""
+        """The attempts in the order in which they began: number 1 is the first."""
         self.asks: list[Ask] = []
-        """What each of them asks."""
+        """The request for each attempt, in the same order."""
         self._plan = plan
         self._question = question
         self._factory = AttemptFactory(question, options, remembers=plan.goes_on)
@@ -90,11 +95,11 @@ class AttemptRunner:
         self._plan_failed = False
 
     async def run(self, ctx: Context, nurseries: Nurseries) -> Choice:
-        """Ask until the plan has made its choice.
+        """Run attempts until the plan has made its choice.
 
         Args:
             ctx: The conversation before the question.
-            nurseries: Where the requests go.
+            nurseries: The nurseries for the requests.
 
         Raises:
             Exception: the error that ended an attempt; several at once as an ``ExceptionGroup``.
@@ -107,36 +112,38 @@ class AttemptRunner:
             raise InvalidOption(f"{plan!r} asks nothing to begin with")
         if not plan.concurrent:
             while self._choice is None:
-                await self._attend(self._next.pop(), nurseries)
+                await self._run_attempt(self._next.pop(), nurseries)
             return self._choice
         try:
             async with task_group() as tasks:
                 self._start_all(tasks, nurseries)
         finally:
             for error in self._errors:
-                log.warning("an attempt failed, and others went on", exc_info=tidied(error))
+                log.warning(
+                    "an attempt failed, and others went on", exc_info=without_internals(error)
+                )
         assert self._choice is not None
         return self._choice
 
     def result(self, number: int) -> AttemptResult:
-        """What became of an attempt that has ended."""
+        """The result of an attempt that has ended."""
         return next(result for result in self.results if result.number == number)
 
     def _start_all(self, tasks: anyio.abc.TaskGroup, nurseries: Nurseries) -> None:
-        async def attend(ask: Ask) -> None:
+        async def run(ask: Ask) -> None:
             self._starting -= 1
             if self._choice is not None:
                 return
             with stray_cancellation_as("an attempt"):
-                await self._attend(ask, nurseries)
+                await self._run_attempt(ask, nurseries)
                 self._start_all(tasks, nurseries)
 
         asks, self._next = self._next, []
         self._starting += len(asks)
         for ask in asks:
-            tasks.start_soon(attend, ask, name=f"an attempt of {ask.chain}")
+            tasks.start_soon(run, ask, name=f"an attempt of {ask.chain}")
 
-    async def _attend(self, ask: Ask, nurseries: Nurseries) -> None:
+    async def _run_attempt(self, ask: Ask, nurseries: Nurseries) -> None:
         attempt = self._begin(ask, nurseries.generating)
         number = len(self.attempts)
         self._running[number] = attempt
@@ -166,7 +173,7 @@ class AttemptRunner:
         return self.attempts[-1]
 
     async def _weigh(self, attempt: Attempt, number: int, nursery: Nursery) -> float | None:
-        """What the plan finds a completed attempt worth; ``None`` where another one was chosen meanwhile."""
+        """The plan's score of a completed attempt; ``None`` if another one was chosen meanwhile."""
         with anyio.CancelScope() as scope:
             self._weighing.add(scope)
             try:
@@ -179,14 +186,14 @@ class AttemptRunner:
 
     @contextmanager
     def _asking_the_plan(self) -> Generator[None]:
-        """Around the plan's own code: its first error ends the call, and no other is raised.
+        """A block around the plan's own code: its first error ends the call, and later ones are suppressed.
 
-        Attempts that end in the same moment would otherwise raise the same error once each.
+        Otherwise attempts that end at the same moment would each raise the same error.
         """
         try:
             yield
         except BackendError:
-            raise  # of a judge that the plan has asked: the attempt's, as of any other generation
+            raise  # from a judge that the plan has asked: it counts as an error of the attempt
         except Exception:
             if not self._plan_failed:
                 self._plan_failed = True
@@ -216,17 +223,17 @@ class AttemptRunner:
             score=score,
         )
 
-    # --- the choice of what comes next -------------------------------------------------------------
+    # --- the next decision -------------------------------------------------------------------------
 
     def _decide(self, result: AttemptResult) -> None:
-        """Ask the plan what follows from the end of an attempt, of which it has not heard before."""
-        # a plan is told of answers. One that an error ended has none to be judged by, and while others run
-        # one of them may still be good: so it is no news, until it is the last
+        """Ask the plan what to do after the end of an attempt."""
+        # Plans decide by answers, and an attempt that ended by an error has none. While others are running, one of
+        # them may still be good, so the plan is not asked. After the last one it must be decided all the same.
         past = [one for one in self.results if one.end != "error"]
         running = len(self._running) + self._starting
         if result.end == "error":
             if not running:
-                self._choose_in_spite_of_errors(past)
+                self._choose_despite_errors(past)
             return
         with self._asking_the_plan():
             step = self._plan.after(past, running)
@@ -237,8 +244,8 @@ class AttemptRunner:
             else:
                 raise InvalidOption(f"{self._plan!r} asks nothing more and chooses nothing")
 
-    def _choose_in_spite_of_errors(self, past: Sequence[AttemptResult]) -> None:
-        """The last attempt failed: what has ended before it may be good enough, else the errors are raised."""
+    def _choose_despite_errors(self, past: Sequence[AttemptResult]) -> None:
+        """Choose an earlier attempt if the plan finds one good, else raise the errors; the last attempt has failed."""
         step = self._plan.after(past, 0) if past else None
         if isinstance(step, Choice) and step.success:
             self._choose(step)
@@ -255,7 +262,8 @@ class AttemptRunner:
         for other in self._running.values():
             other.stop(f"attempt {step.number} was chosen")
         if self._errors and not step.success:
-            self._raise_errors()  # no answer is good, and perhaps one was missing: the error says more
+            # No answer is good, and perhaps the good one was lost by an error: the error tells the user more.
+            self._raise_errors()
 
     def _raise_errors(self) -> NoReturn:
         errors, self._errors = self._errors, []

@@ -1,4 +1,4 @@
-"""From attempts to the story of a result: who stopped whom, and what that cost or saved."""
+"""Makes traces from attempts: what ended each of them, and what that cost or saved."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def trace_of(
     cause: Cause | None = None,
     judges: Sequence[tuple[ModelOutputThunk, float]] = (),
 ) -> Trace:
-    """The story of a call.
+    """The trace of a call.
 
     Args:
-        action: What was asked.
-        outcome: How it ended.
+        action: The action of the call.
+        outcome: Its outcome.
         attempts: Its attempts.
-        asks: What each of them asked.
-        accepted: The number of the attempt whose text is the call's.
-        released: For each attempt's number, how many characters of its own a reader was shown.
-        cause: What ended it, where that was none of its attempts.
-        judges: Who has judged what was asked, and since when.
+        asks: The request for each attempt.
+        accepted: The number of the accepted attempt.
+        released: For each attempt's number, how many of its own characters a reader was shown.
+        cause: The cause of its end, if that was not an attempt.
+        judges: The generations of judges of the preconditions, and when each began.
     """
     now = max([one.ended_at for one in attempts], default=0.0)
     starts = [*(one.started_at for one in attempts[:1]), *(since for _, since in judges)]
@@ -70,7 +70,7 @@ def trace_of(
 def useful_characters(
     attempts: Sequence[Attempt], asks: Sequence[Ask], accepted: int | None
 ) -> list[int]:
-    """How much of what each attempt generated itself is in the accepted text, in characters."""
+    """For each attempt, the number of characters that it generated itself and that are in the accepted text."""
     useful = [0] * len(attempts)
     number, end = accepted, None
     while number:
@@ -147,7 +147,7 @@ def _judge(thunk: ModelOutputThunk, began_at: float, began: float, now: float) -
 
 
 def _cut_off(attempt: Attempt, began: float) -> Cause | None:
-    """What stopped the model, where the text was cut off and is good as far as it goes."""
+    """The cause that stopped the model, if a requirement has cut the text off and the text before that is good."""
     if attempt.cut_off is None:
         return None
     requirement, verdict = attempt.cut_off
@@ -176,7 +176,7 @@ def _cause(attempt: Attempt, began: float) -> Cause | None:
 
 
 def cause_of_error(error: Exception, at: float | None) -> Cause:
-    """What an error means for what it ended."""
+    """The cause that an error stands for."""
     who = type(error).__name__
     if isinstance(error, TimeoutError):
         return Cause(kind="timeout", who=who, reason=str(error), at=at)
@@ -187,5 +187,5 @@ def cause_of_error(error: Exception, at: float | None) -> Cause:
 
 
 def named(requirement: Requirement) -> str:
-    """A requirement, for people: its description, or else its kind."""
+    """A name of a requirement, for people: its description, or else its class."""
     return quoted(label_of(requirement))

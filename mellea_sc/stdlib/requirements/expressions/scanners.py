@@ -1,13 +1,13 @@
-r"""Watches for regular expressions: what may be shown of a text that is not known to its end.
+r"""Scanners for regular expressions: they decide what may be shown of an incomplete text.
 
-A position is judged as soon as it is certain what begins there. While ``\bgas\b`` is looked for::
+A position is decided as soon as it is certain whether a match begins there. For ``\bgas\b``::
 
-    When a volcano ga        "When a volcano " is passed at once: whatever follows, nothing begins there
-    When a volcano gav       so is "gav"
-    When a volcano gas e     "gas" fails; the rest is passed
+    When a volcano ga        "When a volcano " passes at once: whatever follows, no match begins there
+    When a volcano gav       "gav" passes too
+    When a volcano gas e     "gas" fails; the rest passes
 
-Where no number of characters decides (``key=\S+`` may go on for ever), a position is judged by the
-``window`` of characters that begins there, as if the text ended after them.
+If no number of characters is enough (``key=\S+`` has no maximum length), a position is decided by the ``window`` of
+characters that begins there, as if the text ended after them.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from typing import Final
 
 from mellea_sc.core.requirement import PartialValidationResult
 from mellea_sc.stdlib.requirements.expressions.expression import Allowance, Expression
-from mellea_sc.stdlib.requirements.pieces import Found, Next, Piece, SpanWatch, Watch
+from mellea_sc.stdlib.requirements.pieces import Found, Next, Piece, Scanner, SpanScanner
 
-__all__ = ["FullWatch", "MatchWatch"]
+__all__ = ["FullMatchScanner", "MatchScanner"]
 
 STEP: Final = 1 << 12
-"""Characters that one search goes over, so that its time is bounded."""
+"""The maximum of characters per search, so that its time is bounded."""
 AGAIN: Final = 16
-"""What is undecided is looked at again when a 16th of it is new, so that the work does not grow."""
+"""Undecided text is searched again only when a 16th of it is new, so that the work per character does not grow."""
 STEPS: Final = 64
-"""How many characters are looked at for each new one, at most, where a whole text has to match."""
+"""The maximum of characters that are matched for each new one, if the whole text has to match."""
 
 
-class MatchWatch(SpanWatch):
-    """Cuts a text into the matches of an expression, which fail, and what lies between.
+class MatchScanner(SpanScanner):
+    """Cuts a text into the matches of an expression, which fail, and the text between them.
 
     Args:
-        expression: What is looked for; it can be asked about a text that goes on.
-        window: How many characters decide, at the latest.
-        verdict: On a match.
+        expression: The expression, which must support incomplete texts.
+        window: The number of characters that are enough to decide a position.
+        verdict: The verdict on a match.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class MatchWatch(SpanWatch):
         size = expression.size
         self._expression = expression
         self._verdict = verdict
-        # Where the window decides a search goes no further than that of its first position, so that it
-        # does not matter how much of the text happens to be known.
+        # If the window decides, a search ends with the window of its first position. Otherwise the result would
+        # depend on how much of the text happens to have arrived.
         self._window_decides = size.seen > window
         self._step = window if self._window_decides else max(window, STEP)
         assert expression.open is not None
@@ -53,19 +53,19 @@ class MatchWatch(SpanWatch):
         self._allowance = Allowance.of(0)
         super().__init__(window, behind=int(min(size.behind, window)) + 1)
 
-    def fresh(self) -> MatchWatch:
-        """A watch like this one that has seen no text."""
-        return MatchWatch(self._expression, self._window, self._verdict)
+    def fresh(self) -> MatchScanner:
+        """A new scanner with the same settings."""
+        return MatchScanner(self._expression, self._window, self._verdict)
 
     def feed(self, delta: str) -> Sequence[Piece]:
-        """The pieces on which this delta decides, in bounded time."""
+        """The pieces that are decided by this delta, in bounded time."""
         if self.passes(delta):
             return (Piece.of(delta),)
         self._allowance = Allowance.of(len(delta))
         return super().feed(delta)
 
     def passes(self, delta: str) -> bool:
-        """Whether nothing is held back, and nothing begins in this delta."""
+        """Take a delta if nothing is held back and no match may begin in it."""
         at = len(self._known)
         if not (self.is_idle and 0 < len(delta) <= self._expression.untimed):
             return False
@@ -73,7 +73,7 @@ class MatchWatch(SpanWatch):
         size = len(text)
         if size - at > self._step:
             return False
-        match = self._search(text, at)  # so short a text needs no time
+        match = self._search(text, at)  # without a timeout: the text is short
         if match is not None and match.start() < size:
             return False
         self._known = text[-self._behind :]
@@ -81,7 +81,7 @@ class MatchWatch(SpanWatch):
         return True
 
     def lets_go(self, ends: Sequence[str]) -> bool:
-        """Whether nothing begins in what is held back, nor in one of these ends."""
+        """Whether no match begins in the held text, whichever of ``ends`` comes next."""
         known, judged = self._known, self._judged
         if self._open is not None or self._length > len(known):
             return False
@@ -94,13 +94,13 @@ class MatchWatch(SpanWatch):
         return True
 
     def let_go(self) -> Sequence[Piece]:
-        """What is held back, as passed."""
+        """Release the held text as passed."""
         held = self._known[self._judged :]
         self._keep(self._known, len(self._known))
         return (Piece.of(held),) if held else ()
 
     def next_in(self, text: str, at: int, *, ended: bool) -> Next:
-        """The next match, or where one may have begun."""
+        """The next match, or the position where one may have begun."""
         size = len(text)
         while at < size:
             stop = min(size, at + self._step)
@@ -114,7 +114,7 @@ class MatchWatch(SpanWatch):
                 at = stop
                 continue
             if spot.end is None and spot.begin > at and stop < size:
-                at = spot.begin  # it can be seen further from there
+                at = spot.begin  # a search that begins there may look further
                 continue
             at = spot.begin
             if spot.end is not None:
@@ -129,23 +129,23 @@ class MatchWatch(SpanWatch):
         return Next(size)
 
     def end_of(self, text: str, began: int, stop: int) -> int:
-        """Where the match ends, as if the text ended at ``stop``."""
+        """The end of the match, as if the text ended at ``stop``."""
         return self._expression.match(text, began, min(stop, len(text)), self._allowance) or 0
 
     def look_again_at(self, text: str, held: int) -> int:
-        """When a part of what is held is new, or when there is enough to decide."""
+        """The length at which enough of the held text is new, or there is enough to decide."""
         return min(held + self._window, len(text) + max(1, (len(text) - held) // AGAIN))
 
 
-class FullWatch(Watch):
-    """Passes a text as long as a continuation of it can match wholly.
+class FullMatchScanner(Scanner):
+    """Passes a text as long as some continuation of it can match as a whole.
 
-    A look at the text takes time in its length. So it is looked at when a 64th of it is new; where the
-    first character is that leaves no continuation, is searched for by halves.
+    The time of a match grows with the text. So the text is matched only when a 64th of it is new. If it cannot match
+    any more, the first character that rules a match out is found by bisection.
 
     Args:
-        expression: What the whole text has to match; it can be asked about a text that goes on.
-        reason: Of a fail.
+        expression: The expression that the whole text has to match; it must support incomplete texts.
+        reason: The reason of a fail.
     """
 
     def __init__(self, expression: Expression, reason: str) -> None:
@@ -156,12 +156,12 @@ class FullWatch(Watch):
         self._passed = 0
         self._failed = False
 
-    def fresh(self) -> FullWatch:
-        """A watch like this one that has seen no text."""
-        return FullWatch(self._expression, self._fail.reason or "")
+    def fresh(self) -> FullMatchScanner:
+        """A new scanner with the same settings."""
+        return FullMatchScanner(self._expression, self._fail.reason or "")
 
     def feed(self, delta: str) -> Sequence[Piece]:
-        """What can still match, and what cannot."""
+        """The text that can still match, and the text that cannot."""
         if self._failed:
             return (Piece.of(delta, self._fail),) if delta else ()
         self._parts.append(delta)
@@ -185,7 +185,7 @@ class FullWatch(Watch):
             return (Piece.of(text[first:]),)
         self._failed = True
         self._parts = []
-        low, high = first, end  # what ends at low can match, what ends at high cannot
+        low, high = first, end  # the text up to low can match, the text up to high cannot
         while high - low > 1:
             middle = (low + high) // 2
             can_match = self._expression.may_match_wholly(text[:middle], allowance)

@@ -1,15 +1,15 @@
-r"""Requirements that cut the text themselves: what judges is the cutting, and a piece carries its verdict.
+r"""Requirements whose chunking is a scanner: it cuts the text into pieces that carry their verdicts.
 
-A :class:`Watch` reads the text as it comes and gives it away in pieces that know what they are; the lane
-then only reads the verdict off each piece. So a failing piece is exactly the span that must not be
-there, and ``on_fail="filter"`` or ``"fix"`` takes away that and no more. Verdicts belong to positions of
-the text: they do not depend on where the deltas were cut.
+A :class:`Scanner` reads the text as it comes and returns it in pieces, each with its verdict. The lane then only
+takes the verdict from each piece. A failing piece is exactly the span that must not be there, so ``on_fail="filter"``
+and ``"fix"`` remove that span and no more. Verdicts belong to positions in the text, and do not depend on where the
+deltas were cut.
 
-Whether a text that goes on holds a pattern is not known at its end: a match may have begun there, and
-``cat`` is no match of ``\bcat\b`` when ``egory`` follows. What is not certain is held back::
+At the end of an incomplete text it is not known whether a pattern matches: a match may have begun there, and ``cat``
+is no match of ``\bcat\b`` if ``egory`` follows. Text that is not decided is held back::
 
-    text      │ judged: no match begins here │ still open │
-    lane      │ passed, may be shown         │ held back  │
+    text      │ decided: no match begins here │ undecided │
+    lane      │ passed, may be shown          │ held back │
 """
 
 from __future__ import annotations
@@ -29,20 +29,29 @@ from mellea_sc.core.requirement import (
     Requirement,
     ValidationFunction,
 )
-from mellea_sc.stdlib.requirements.pieces import UNKNOWN, Found, Next, Piece, SpanWatch, Watch
+from mellea_sc.stdlib.requirements.pieces import UNKNOWN, Found, Next, Piece, Scanner, SpanScanner
 
-__all__ = ["UNKNOWN", "Find", "Found", "Piece", "Watch", "Watched", "WindowWatch", "import_extra"]
+__all__ = [
+    "UNKNOWN",
+    "Find",
+    "Found",
+    "Piece",
+    "ScannedRequirement",
+    "Scanner",
+    "WindowScanner",
+    "import_extra",
+]
 
 
-class Watched(Requirement):
-    """A requirement that is judged by its watch while the text streams.
+class ScannedRequirement(Requirement):
+    """A requirement with a scanner that validates the text while it streams.
 
     Args:
-        description: What must hold, in words.
-        validation_fn: Judges the whole text.
-        watch: Cuts the text, and judges it; ``None``: only the end decides.
-        check_only: The description stays out of the prompt.
-        on_fail: What follows a fail, see :class:`Requirement`.
+        description: The requirement in words.
+        validation_fn: Validates the whole text.
+        scanner: Cuts the text into pieces with verdicts; ``None``: only the whole text is validated.
+        check_only: Leave the description out of the prompt.
+        on_fail: What happens after a fail, see :class:`Requirement`.
         blocking: Whether text waits for the verdict.
     """
 
@@ -50,7 +59,7 @@ class Watched(Requirement):
         self,
         description: str,
         validation_fn: ValidationFunction,
-        watch: Watch | None,
+        scanner: Scanner | None,
         *,
         check_only: bool,
         on_fail: OnFail | None,
@@ -60,39 +69,36 @@ class Watched(Requirement):
             description,
             validation_fn,
             check_only=check_only,
-            chunking=watch,
+            chunking=scanner,
             on_fail=on_fail,
             blocking=blocking,
         )
-        self._watch = watch
+        self._scanner = scanner
 
     async def stream_validate(
         self, chunk: str, *, backend: Backend, ctx: Context
     ) -> PartialValidationResult:
-        """The verdict that its own chunking has found on a piece.
-
-        Called by hand with any other text, it judges that text alone.
-        """
-        if self._watch is None:
+        """The verdict that a piece of the scanner carries; another text is scanned by itself."""
+        if self._scanner is None:
             return UNKNOWN
-        pieces = [chunk] if isinstance(chunk, Piece) else self._watch.pieces_of(chunk)
+        pieces = [chunk] if isinstance(chunk, Piece) else self._scanner.pieces_of(chunk)
         verdicts = [piece.verdict for piece in pieces]
         return next((verdict for verdict in verdicts if verdict.success == "fail"), UNKNOWN)
 
 
 Find: TypeAlias = Callable[[str, int, int], Found | None]
-"""What begins at a position of the text, which for this ends at the second position."""
+"""Finds what begins at the first position of a text, which is taken to end at the second position."""
 
 
-class WindowWatch(SpanWatch):
-    """Judges a position when the window of characters that begins there is known.
+class WindowScanner(SpanScanner):
+    """Decides a position when the window of characters that begins there is complete.
 
     Args:
         find: Finds what must not be there.
-        window: How many characters it may need to see.
+        window: The number of characters that it may need to see.
         grows: Whether a span may be longer than the window.
-        barrier: Matches single characters over which nothing reaches that is looked for: up to there
-            a text can be judged before a window is full. Looks back at most one character.
+        barrier: Matches single characters that no span contains: text up to such a character can be decided before
+            a window is complete. Looks back at most one character.
     """
 
     def __init__(
@@ -108,17 +114,17 @@ class WindowWatch(SpanWatch):
         self._grows = grows
         self._barrier = barrier
 
-    def fresh(self) -> WindowWatch:
-        """A watch like this one that has seen no text."""
-        return WindowWatch(self._find, self._window, grows=self._grows, barrier=self._barrier)
+    def fresh(self) -> WindowScanner:
+        """A new scanner with the same settings."""
+        return WindowScanner(self._find, self._window, grows=self._grows, barrier=self._barrier)
 
     def next_in(self, text: str, at: int, *, ended: bool) -> Next:
         """The first position where something is found, or whose window is not full."""
         size = len(text)
         barrier = 0
         while at < size:
-            # The window is the end of all that an expression sees: then it does not matter how much
-            # of the text happens to be known.
+            # The expression sees nothing after the window. Otherwise the result would depend on how much of the
+            # text happens to have arrived.
             stop = at + self._window
             if self._barrier is not None:
                 if barrier <= at:
@@ -134,7 +140,7 @@ class WindowWatch(SpanWatch):
         return Next(at)
 
     def end_of(self, text: str, began: int, stop: int) -> int:
-        """Where what began there ends, as far as it is found."""
+        """Where the span that began there ends, as far as the text is known."""
         found = self._find(text, began, stop)
         return 0 if found is None else found.end
 
