@@ -409,15 +409,14 @@ class Nursery:
 
         Cancellation: only the waiting ends; the connections are still opened, for other callers.
         """
-        connections = self.connect()
+        connections = self._connect()
         if connections.backend is None:
             await connections.settled.wait()
         if connections.backend is None:
             raise connections.own_error.to_raise()
         return connections.backend
 
-    def connect(self) -> _Connections:
-        """Begin to open the connections, unless that was done already, without waiting for them."""
+    def _connect(self) -> _Connections:
         if self._connections is None:
             # Every request needs the timer. It is started here, and not at the first wait, because asyncio
             # drops a task that is started just before the loop ends, and then no wait would be bounded.

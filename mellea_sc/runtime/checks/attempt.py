@@ -328,8 +328,6 @@ class Attempt:
         for number, editor in enumerate(self._checks.editors):
             name = f"editor {number}: {editor.lane.requirement!r}"
             tasks.start_soon(editor.run, calls, self._valves, name=name)
-        # Here, and not in the producer's first step: what asyncio starts just before it ends has none.
-        nursery.connect()
         # A task of its own: with each delta, all coroutines are resumed that its task is in the middle of,
         # and in this task these are those of the run, the plan and the attempt.
         tasks.start_soon(self._produce, nursery, name="producer")

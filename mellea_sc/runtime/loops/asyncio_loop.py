@@ -11,7 +11,6 @@ import asyncio
 import signal
 import sys
 import time
-from asyncio import _get_running_loop
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
@@ -43,7 +42,7 @@ def running_loop() -> object | None:
         return None
 
 
-loop_getter: Final[Callable[[], object | None]] = _get_running_loop
+loop_getter: Final[Callable[[], object | None]] = asyncio._get_running_loop  # noqa: SLF001 - public by its documentation
 """The same as :func:`running_loop`, but asyncio's own C function: it is called for every item that is read."""
 
 
