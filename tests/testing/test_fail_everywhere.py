@@ -126,7 +126,7 @@ async def test_a_wrapped_requirement_judges_and_reads_as_it_does_alone() -> None
     ):
         assert [chunk async for chunk in result.astream()] == ["One two."]
     assert not result.completed
-    assert requirement._watch._count == 0
+    assert requirement._scanner._count == 0
 
 
 # --- programs that keep every error -------------------------------------------------------------
