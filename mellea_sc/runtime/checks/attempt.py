@@ -65,7 +65,7 @@ from mellea_sc.runtime.generation.prompt import request_for
 from mellea_sc.runtime.generation.pump import pump
 from mellea_sc.runtime.generation.record import AnswerRecord
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.runtime.loops.current import clock, running_task
+from mellea_sc.runtime.loops.current import clock, running_task, start_soon
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
 
 __all__ = ["Attempt", "AttemptEnd"]
@@ -324,13 +324,14 @@ class Attempt:
     def _start(self, tasks: anyio.abc.TaskGroup, judging: Backend, nursery: Nursery) -> None:
         calls = ValidatorCalls(judging, self._asked, nursery.limit)
         for lane in self._checks.lanes:
-            tasks.start_soon(lane.run, calls, name=f"lane {lane.index}: {lane.requirement!r}")
+            name = f"lane {lane.index}: {lane.requirement!r}"
+            start_soon(tasks, lane.run(calls), name=name)
         for number, editor in enumerate(self._checks.editors):
             name = f"editor {number}: {editor.lane.requirement!r}"
-            tasks.start_soon(editor.run, calls, self._valves, name=name)
+            start_soon(tasks, editor.run(calls, self._valves), name=name)
         # A task of its own: with each delta, all coroutines are resumed that its task is in the middle of,
         # and in this task these are those of the run, the plan and the attempt.
-        tasks.start_soon(self._produce, nursery, name="producer")
+        start_soon(tasks, self._produce(nursery), name="producer")
 
     def _begin(self) -> None:
         kept = self._kept

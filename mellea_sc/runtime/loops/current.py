@@ -11,7 +11,10 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
+from inspect import CORO_CREATED, getcoroutinestate
+from types import CoroutineType
 
 import anyio
 import anyio.abc
@@ -39,6 +42,7 @@ __all__ = [
     "running_loop",
     "running_task",
     "spawn_root",
+    "start_soon",
     "tell_if_never_started",
 ]
 
@@ -267,6 +271,27 @@ def tell_if_never_started(
 
     after_first_steps(check)
     return begin
+
+
+def start_soon(
+    tasks: anyio.abc.TaskGroup, task: Coroutine[object, object, None], *, name: str
+) -> None:
+    """Start a task that nobody has to hear of if it never takes its first step.
+
+    asyncio drops it then, at the end of its loop, and Python would warn that nobody has awaited its coroutine.
+
+    Args:
+        tasks: Where the task goes.
+        task: Its coroutine, not started yet.
+        name: For people.
+    """
+    tasks.start_soon(lambda: task, name=name)
+    after_first_steps(partial(_close_unless_started, task))
+
+
+def _close_unless_started(task: Coroutine[object, object, None]) -> None:
+    if isinstance(task, CoroutineType) and getcoroutinestate(task) == CORO_CREATED:
+        task.close()
 
 
 def after_first_steps(check: Callable[[], None]) -> None:
