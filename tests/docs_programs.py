@@ -1,4 +1,4 @@
-"""Runs the programs of one page of docs/, in order: ``python tests/docs_programs.py PAGE``.
+"""Runs the programs of one page of docs/, or of the README, in order: ``python tests/docs_programs.py PAGE``.
 
 The blocks ```` ```python ```` of a page are one program after another in one module, as in a notebook: they
 may await, and use the names of those before. Instead of a model a server on loopback answers. Comments in the

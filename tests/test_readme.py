@@ -6,88 +6,32 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import attrs
 import pytest
+from docs_programs import parts_of
+from test_docs_programs import run
 
-from mellea_sc.testing.server import Answer, ModelServer, RecordedRequest
+PAGE = Path(__file__).parent.parent / "README.md"
+README = PAGE.read_text()
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-
-VOLCANO = (
-    "When a volcano erupts, it's a natural process that involves magma rising to the surface.",
-    " The magma is created when magma, which is molten rock, rises to the surface through cracks",
-    " in the Earth's crust.",
-    " The eruption is a violent process that can release a massive amount of gas",
-    " and ash into the air.",
-)
+PARTS = list(parts_of(README))
 
 
-@attrs.frozen
-class Program:
-    """A block of Python, and the block of text that says what it prints."""
-
-    text: str
-    prints: str | None
+def test_the_readme_has_a_program_and_says_what_it_prints() -> None:
+    assert [part.kind for part in PARTS if part.kind != "answers"] == ["python", "output"]
 
 
-def programs() -> list[Program]:
-    """The blocks of Python, in order; the output follows a program that is marked to have one."""
-    found: list[Program] = []
-    for block in re.finditer(
-        r"(?P<marked><!-- output -->\n)?^```python\n(?P<text>.*?)^```",
-        README,
-        re.DOTALL | re.MULTILINE,
-    ):
-        output = re.compile(r"^```text\n(.*?)^```", re.DOTALL | re.MULTILINE).search(
-            README, block.end()
-        )
-        found.append(Program(block["text"], output[1] if block["marked"] and output else None))
-    return found
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ModelServer]:
-    def answer(request: RecordedRequest) -> Answer:
-        about_volcanoes = any("volcano" in message.content for message in request.messages)
-        return Answer(
-            VOLCANO if about_volcanoes else ("It is ", "good. ", "It is short."), delay=0.01
-        )
-
-    with ModelServer.in_thread(answer) as server:
-        yield server
-
-
-def test_the_readme_has_programs() -> None:
-    assert programs()
-
-
-@pytest.mark.parametrize("program", programs(), ids=lambda program: program.text.splitlines()[-1])
-def test_a_program_of_the_readme_runs(program: Program, server: ModelServer) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program.text],
-        env={
-            **os.environ,
-            "MELLEA_SC_BACKEND": "openai",
-            "MELLEA_SC_MODEL": "test-model",
-            "OPENAI_BASE_URL": server.openai_url,
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def test_the_programs_of_the_readme_run(tmp_path: Path) -> None:
+    done = run(PAGE, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    if program.prints is not None:
-        assert done.stdout == program.prints
+    assert int(done.stdout) == README.count("```python\n")
 
 
 @pytest.mark.model
 def test_the_first_program_prints_on_the_embedded_model_what_the_readme_says() -> None:
     pytest.importorskip("xllamacpp")
-    first = programs()[0]
+    first = next(part for part in PARTS if part.kind == "python")
     done = subprocess.run(
         [sys.executable, "-c", first.text],
         env={**os.environ, "MELLEA_SC_BACKEND": "local", "MELLEA_SC_MODEL": ""},
