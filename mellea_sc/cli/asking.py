@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-import anyio
-
 from mellea_sc.backends._weights import SMOLLM2
 from mellea_sc.backends.local import LocalBackend, Progress
 from mellea_sc.backends.select import make_backend
@@ -25,7 +23,7 @@ from mellea_sc.core.base import CBlock
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOption, ModelOptions
 from mellea_sc.core.requirement import Requirement, label_of
-from mellea_sc.runtime.failures import sole_error
+from mellea_sc.runtime.failures import task_group
 from mellea_sc.stdlib.components import Instruction
 from mellea_sc.stdlib.context import ChatContext
 from mellea_sc.stdlib.requirements import MaxSentences, MaxWords, MustNotMatch
@@ -90,8 +88,8 @@ class Asking:
         settings, show = self._settings, self._show
         outcome = STOPPED
         try:
-            with sole_error(), show:
-                async with anyio.create_task_group() as tasks:
+            with show:
+                async with task_group() as tasks:
                     interruption.stop = tasks.cancel_scope.cancel
                     tasks.start_soon(show.draw)
                     async with m.stream(

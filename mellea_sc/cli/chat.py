@@ -89,9 +89,8 @@ async def _converse(
 
 async def _forget_late(interruption: Interruption) -> None:
     """Ignore a Ctrl-C that came just after the end of an answer; SIGTERM is never ignored."""
-    for _ in range(
-        5
-    ):  # the maximum number of loop steps from a signal to the task that waits for it
+    # the maximum number of loop steps from a signal to the task that waits for it
+    for _ in range(5):
         await anyio.lowlevel.checkpoint()
     if interruption.signal == signal.SIGINT:
         interruption.signal = None

@@ -36,10 +36,6 @@ class DeadlineTimer:
         self._sleep_scope = anyio.CancelScope()
         self._run_scope = anyio.CancelScope()
 
-    def limit(self, seconds: float, scope: anyio.CancelScope | None = None) -> WaitTimeout:
-        """A timeout for a wait; see :class:`WaitTimeout`."""
-        return WaitTimeout(self, seconds, scope)
-
     async def run(self) -> None:
         """Cancel the waits whose timeout is due, until :meth:`close`."""
         with self._run_scope:

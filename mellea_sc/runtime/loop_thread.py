@@ -176,9 +176,8 @@ class LoopThread:
     def _launch(self) -> None:
         # Thread.start() waits for an Event: it is called where no signal comes
         try:
-            with suppress(
-                IndexError
-            ):  # a call inside of start(), from a signal's handler, was faster
+            # nothing to pop: a call inside of start(), from a signal's handler, was faster
+            with suppress(IndexError):
                 self._to_launch.pop().start()
         except BaseException as error:  # noqa: ASYNC103, BLE001 # raised where it is waited for
             self._end(error)

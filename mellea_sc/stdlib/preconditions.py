@@ -55,9 +55,8 @@ async def answer_if_met(
 
     async def check() -> None:
         with stray_cancellation_as("a precondition"):
-            await (
-                anyio.lowlevel.checkpoint()
-            )  # the answer's request is sent before a validator can block this thread
+            # the answer's request is sent before a validator can block this thread
+            await anyio.lowlevel.checkpoint()
             async with opened_scope(judges, started=judge_began) as backend:
                 verdicts = await check_input(
                     question.preconditions, question.action, backend, ctx, timeout=timeout

@@ -2,7 +2,7 @@
 
 One delta's way, from the socket to the user::
 
-    socket ─> backend.open() ─> pump ─> Attempt.write ─> editors ─> Cutter ─> one bounded channel per requirement
+    socket ─> backend.open() ─> pump ─> Attempt.write ─> editors ─> Cutter ─> one lane (a task) per requirement
                                                                             │ stream_validate()
       user <── astream() / events() <── View <── release ── Ledger <── verdict
                                                      └────── cancel ──> the attempt's cancel scope

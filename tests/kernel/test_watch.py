@@ -53,7 +53,7 @@ def test_a_wait_that_takes_too_long_is_cancelled_and_others_are_not(loop: str) -
 
     async def wait(watch: DeadlineTimer, seconds: float) -> None:
         begun = anyio.current_time()
-        with watch.limit(seconds) as limit:
+        with WaitTimeout(watch, seconds) as limit:
             await anyio.sleep(5)
         assert limit.was_exceeded is (seconds < 5)
         ended[seconds] = anyio.current_time() - begun
@@ -71,7 +71,7 @@ def test_a_wait_that_takes_too_long_is_cancelled_and_others_are_not(loop: str) -
 @LOOPS
 def test_a_wait_that_begins_anew_has_all_of_its_time_again(loop: str) -> None:
     async def program(watch: DeadlineTimer) -> None:
-        with watch.limit(1) as limit:
+        with WaitTimeout(watch, 1) as limit:
             for _ in range(10):
                 await anyio.sleep(0.9)
                 limit.since = watch.now()
@@ -84,7 +84,7 @@ def test_a_wait_that_begins_anew_has_all_of_its_time_again(loop: str) -> None:
 @LOOPS
 def test_a_limit_that_pauses_is_not_exceeded(loop: str) -> None:
     async def program(watch: DeadlineTimer) -> None:
-        with watch.limit(1) as limit:
+        with WaitTimeout(watch, 1) as limit:
             limit.pause()
             await anyio.sleep(7)
             limit.resume()
@@ -97,7 +97,7 @@ def test_a_limit_that_pauses_is_not_exceeded(loop: str) -> None:
 @LOOPS
 def test_a_short_limit_that_pauses_for_long_is_looked_at_once(loop: str) -> None:
     async def program(watch: DeadlineTimer) -> None:
-        with watch.limit(0.01) as limit:
+        with WaitTimeout(watch, 0.01) as limit:
             for _ in range(3):
                 limit.since = math.inf
                 await anyio.sleep(100)
@@ -114,7 +114,7 @@ def test_a_short_limit_that_pauses_for_long_is_looked_at_once(loop: str) -> None
 @LOOPS
 def test_a_limit_that_goes_on_by_an_assignment_is_exceeded_in_time(loop: str) -> None:
     async def program(watch: DeadlineTimer) -> None:
-        with watch.limit(1) as limit:
+        with WaitTimeout(watch, 1) as limit:
             await anyio.sleep(0.1)
             limit.since = math.inf
             await anyio.sleep(0.5)
@@ -138,7 +138,7 @@ def test_a_cleanup_after_a_limit_keeps_nobody_busy(loop: str) -> None:
 
     async def program(watch: DeadlineTimer) -> None:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(clean_up, watch.limit(1))
+            tasks.start_soon(clean_up, WaitTimeout(watch, 1))
 
     ended, steps = watched_and_counted(loop, program)
     assert ended == about(6)
@@ -149,7 +149,7 @@ def test_a_cleanup_after_a_limit_keeps_nobody_busy(loop: str) -> None:
 def test_a_watch_without_limits_looks_once_more_and_sleeps_on(loop: str) -> None:
     async def program(watch: DeadlineTimer) -> None:
         for _ in range(50):
-            with watch.limit(100):
+            with WaitTimeout(watch, 100):
                 await anyio.sleep(1)
         await anyio.sleep(10_000)
 

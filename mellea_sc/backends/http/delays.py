@@ -34,9 +34,8 @@ def is_temporary(status: int, headers: Mapping[str, str], answer: object) -> boo
         headers: The response's headers, names in lower case; empty for an error in the stream.
         answer: The answer: an error object, or a text.
     """
-    if (
-        headers.get("x-should-retry", "").strip().lower() == "false"
-    ):  # OpenAI's and Anthropic's word
+    # OpenAI's and Anthropic's word
+    if headers.get("x-should-retry", "").strip().lower() == "false":
         return False
     if status != HTTPStatus.REQUEST_TIMEOUT and status not in BUSY and not 500 <= status < 600:
         return False

@@ -90,9 +90,8 @@ class Response:
             BackendError: one of them is not so.
         """
         if not HTTPStatus.OK <= self._reply.status < HTTPStatus.MULTIPLE_CHOICES:
-            with (
-                untimed()
-            ):  # the error's text must not be lost because the timeout of deltas ends this wait
+            # the error's text must not be lost because the timeout of deltas ends this wait
+            with untimed():
                 body = await self.beginning()
             raise self._failures.status(self._reply.status, self._headers, body)
         if self._unreadable:

@@ -31,9 +31,8 @@ class DirectTransport:
         self._tls = tls
         self._uds = uds
         self._keep_for = keep_for
-        self._kept: deque[tuple[float, Connection]] = (
-            deque()
-        )  # each with its expiry time, by the loop's clock
+        # each with its expiry time, by the loop's clock
+        self._kept: deque[tuple[float, Connection]] = deque()
         self._is_closed = False
 
     async def ask(self, link: Link, content: bytes | None) -> Reply:

@@ -112,9 +112,8 @@ def budget_scope() -> AbstractContextManager[None]:
     return _budget_scope(budgets) if budgets else _NO_LIMITS
 
 
-_NO_LIMITS: Final = (
-    nullcontext()
-)  # shared: most programs have no limits, and each thunk would make one
+_NO_LIMITS: Final = nullcontext()
+"""Shared: most programs have no limits, and each thunk would make one."""
 
 
 @contextmanager

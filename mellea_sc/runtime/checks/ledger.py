@@ -177,7 +177,8 @@ class Ledger:
             and verdict.score is None
             and verdict.replacement is None
             and type(verdict) is PartialValidationResult
-        ):  # one object for all that say nothing more: events keep one verdict per lane and chunk
+        ):
+            # one object for all that say nothing more: events keep one verdict per lane and chunk
             verdict = PLAIN.get(verdict.success, verdict)
         self._verdicts[lane].append((piece.end, verdict))
         return self._pass(lane, piece.end)

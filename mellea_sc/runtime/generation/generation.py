@@ -161,9 +161,8 @@ class Generation:
             state = "cancelled" if isinstance(error, BudgetExceeded) else "failed"
             self.own_error.fail(error)
             if self.own_error.is_pending and self._nursery.on_error == "cancel":
-                raise_unchanged(
-                    error
-                )  # out of the task, so that its task group cancels the session
+                # out of the task, so that its task group cancels the session
+                raise_unchanged(error)
         finally:
             self._end(state)
 
@@ -222,6 +221,7 @@ class Generation:
             self._wake.set()
 
     # --- the reader ------------------------------------------------------------------------------
+
     @property
     def is_to_be_read(self) -> bool:
         """Whether text must still be kept for a reader: one that has begun, or that may still come."""
@@ -291,9 +291,8 @@ class Generation:
         Cancellation: only the waiting ends.
         """
         if self.state == "generating":
-            if (
-                self._ended is None
-            ):  # made late, as most generations end unwatched; one for all waiters
+            # made late, as most generations end unwatched; one for all waiters
+            if self._ended is None:
                 self._ended = anyio.Event()
             await self._ended.wait()
 

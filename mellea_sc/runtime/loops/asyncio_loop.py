@@ -122,9 +122,8 @@ def wake_on_signals() -> None:
     for a signal that does nothing by default. Closing the loop undoes it.
     """
     loop = asyncio.get_running_loop()
-    with suppress(
-        ValueError, RuntimeError, NotImplementedError, AttributeError
-    ):  # Windows, another thread
+    # on Windows, or in another thread than the main one
+    with suppress(ValueError, RuntimeError, NotImplementedError, AttributeError):
         # the only way to read it is to set it
         if (before := signal.set_wakeup_fd(-1)) != -1:
             signal.set_wakeup_fd(before)

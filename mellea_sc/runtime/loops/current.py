@@ -276,9 +276,11 @@ def tell_if_never_started(
 def start_soon(
     tasks: anyio.abc.TaskGroup, task: Coroutine[object, object, None], *, name: str
 ) -> None:
-    """Start a task that nobody has to hear of if it never takes its first step.
+    """Start a task of a task group that nobody has to hear of if it never takes its first step.
 
-    asyncio drops it then, at the end of its loop, and Python would warn that nobody has awaited its coroutine.
+    asyncio drops it then, at the end of its loop, and Python would warn that nobody has awaited its coroutine. This
+    does not wrap the coroutine, as :func:`tell_if_never_started` has to, because all of a task's coroutines are
+    resumed with every delta.
 
     Args:
         tasks: Where the task goes.

@@ -30,9 +30,8 @@ def running_loop() -> object | None:
     try:
         if not trio.lowlevel.in_trio_task():
             return None
-    except (
-        AttributeError
-    ):  # a finalizer calls this while this thread is in the middle of importing trio
+    except AttributeError:
+        # a finalizer calls this while this thread is in the middle of importing trio
         return None
     return trio.lowlevel.current_trio_token()
 
