@@ -8,6 +8,7 @@ import sys
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import httpx
 import pytest
 from raw_server import (
@@ -192,6 +193,28 @@ async def test_an_answer_that_is_broken_spoils_no_other(own: str) -> None:
             await ask(backend)
         assert await ask(backend) == "good"
     assert server.connections == [1, 1, 2]
+
+
+async def test_requests_at_the_same_time_do_not_take_each_others_connection_for_a_spoilt_one(
+    own: str,
+) -> None:
+    async def comes_in_two(stream: anyio.abc.SocketStream) -> bool:
+        await stream.send(HEAD)
+        await anyio.lowlevel.checkpoint()
+        await stream.send(answer("good").removeprefix(HEAD))
+        return True
+
+    async def ask_often(times: int) -> None:
+        for _ in range(times):
+            assert await ask(backend) == "good"
+
+    async with (
+        raw_server(*[comes_in_two] * 800) as server,
+        backend_for(server, None).connected() as backend,
+        anyio.create_task_group() as tasks,
+    ):
+        for _ in range(8):
+            tasks.start_soon(ask_often, 100)
 
 
 async def test_a_cancel_just_when_the_connection_is_there_closes_it(

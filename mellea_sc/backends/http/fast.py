@@ -9,12 +9,15 @@ import io
 import ssl
 from functools import partial
 from types import SimpleNamespace
-from typing import Final
+from typing import Any, Final
+from weakref import WeakSet
 
 import aiohttp
 import anyio.lowlevel
 import yarl
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 
 from mellea_sc.backends.http.link import STANDING_HEADERS, Link, Reply
 
@@ -42,12 +45,9 @@ class AiohttpTransport:
         self._keep_for = keep_for
         self._session = self._new_session(keeps=True)
         self._renewing: aiohttp.ClientSession | None = None
-        self._kept: set[ResponseHandler] = set()
 
     async def ask(self, link: Link, content: bytes | None) -> Reply:
         """Send a request and wait for the head of the response; see :meth:`.link.Transport.ask`."""
-        if self._kept:
-            await self._close_the_spoilt()
         note = SimpleNamespace(is_kept=False)
         session = self._session
         while True:
@@ -68,52 +68,17 @@ class AiohttpTransport:
                     self._renewing = self._new_session(keeps=False)
                 session = self._renewing
             else:
-                return self._reply(response)
-
-    def _reply(self, response: aiohttp.ClientResponse) -> Reply:
-        # If the whole body has come together with the head, aiohttp has already released the connection, and more
-        # bytes may come on it.
-        connection = response.connection
-        protocol: ResponseHandler | None = (
-            getattr(response.content, "_protocol", None)
-            if connection is None
-            else connection.protocol
-        )
-        if protocol is not None:
-            self._kept.discard(protocol)
-        close = partial(self._release, response, protocol)
-        return Reply(response.status, response.raw_headers, response.content.readany, close)
-
-    async def _release(  # noqa: ASYNC124 - others have to wait
-        self, response: aiohttp.ClientResponse, protocol: ResponseHandler | None
-    ) -> None:
-        """Keep a connection for the next request if nothing of this response can be left on it, else close it."""
-        response.close()  # no effect on the connection if the body was read completely: it is released already
-        if protocol is not None and protocol.is_connected():
-            if protocol.should_close:
-                protocol.close()
-            else:
-                self._kept.add(protocol)
-
-    async def _close_the_spoilt(self) -> None:
-        """Close kept connections with extra bytes after an answer: aiohttp would take them for the next answer."""
-        # Bytes that have arrived are read in the loop's next iteration.
-        await anyio.lowlevel.checkpoint()
-        await anyio.lowlevel.checkpoint()
-        for protocol in list(self._kept):
-            if protocol.should_close or not protocol.is_connected():
-                self._kept.discard(protocol)
-                protocol.close()
+                return _reply(response)
 
     def _new_session(self, *, keeps: bool) -> aiohttp.ClientSession:
         connector: aiohttp.BaseConnector
         keep = self._keep_for if keeps else None
         if self._uds is not None:
-            connector = aiohttp.UnixConnector(
+            connector = _UnixConnector(
                 self._uds, limit=0, keepalive_timeout=keep, force_close=not keeps
             )
         else:
-            connector = aiohttp.TCPConnector(
+            connector = _TCPConnector(
                 limit=0,
                 keepalive_timeout=keep,
                 force_close=not keeps,
@@ -136,6 +101,65 @@ class AiohttpTransport:
         await self._session.close()
         if self._renewing is not None:
             await self._renewing.close()
+
+
+def _reply(response: aiohttp.ClientResponse) -> Reply:
+    # If the whole body has come together with the head, aiohttp has already released the connection, and more
+    # bytes may come on it.
+    connection = response.connection
+    protocol: ResponseHandler | None = (
+        getattr(response.content, "_protocol", None) if connection is None else connection.protocol
+    )
+    close = partial(_release, response, protocol)
+    return Reply(response.status, response.raw_headers, response.content.readany, close)
+
+
+async def _release(  # noqa: ASYNC124 - others have to wait
+    response: aiohttp.ClientResponse, protocol: ResponseHandler | None
+) -> None:
+    """Let aiohttp keep the connection if nothing of this response can be left on it, else close it."""
+    response.close()  # no effect on the connection if the body was read completely: it is released already
+    if protocol is not None and protocol.is_connected() and protocol.should_close:
+        protocol.close()
+
+
+class _UnspoiltConnections(aiohttp.BaseConnector):
+    """Closes a kept connection on which more came than an answer: aiohttp would take that for the next answer."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._used = WeakSet[ResponseHandler]()
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        """Get a connection, for aiohttp's session."""
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            if protocol is None or protocol not in self._used:
+                if protocol is not None:
+                    self._used.add(protocol)
+                return connection
+            try:
+                # Bytes that have arrived are read in the loop's next iteration. The connection is out of the pool
+                # already: in there, another request could take it, and its answer would look like more bytes.
+                await anyio.lowlevel.checkpoint()
+                await anyio.lowlevel.checkpoint()
+            except BaseException:
+                connection.close()
+                raise
+            if protocol.is_connected() and not protocol.should_close:
+                return connection
+            connection.close()
+
+
+class _TCPConnector(_UnspoiltConnections, aiohttp.TCPConnector):
+    """To a host."""
+
+
+class _UnixConnector(_UnspoiltConnections, aiohttp.UnixConnector):
+    """To a unix socket."""
 
 
 async def _note_kept(  # noqa: ASYNC124 - aiohttp wants it so
