@@ -20,7 +20,8 @@ def main(weights: str, port: str, key: str) -> None:
     p.kv_unified = False
     p.n_ctx = 4 * 2048
     p.cpuparams.n_threads = p.cpuparams_batch.n_threads = 1
-    p.n_predict = 32  # where the request does not say
+    p.n_predict = 96  # where the request does not say
+    p.sampling.temp = 0.0  # likewise: every run gives the same answers
     p.n_batch = p.n_ubatch = 32  # a request that was given up is noticed between two of them
     p.fit_params = False
     p.warmup = False
