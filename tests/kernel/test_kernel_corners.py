@@ -13,11 +13,11 @@ from mellea_sc import (
     PartialValidationResult,
     Requirement,
     SessionClosed,
-    TokenCount,
     ValidationResult,
     check,
     start_session,
 )
+from mellea_sc.core import TokenCount
 from mellea_sc.core.base import Context
 from mellea_sc.runtime.loop_thread import LoopThread
 from mellea_sc.testing import ScriptedBackend

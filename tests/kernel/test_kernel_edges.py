@@ -9,11 +9,12 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from mellea_sc import Backend, Context, SamplingResult, SamplingStrategy, start_session
+from mellea_sc import Backend, Context, SamplingResult, start_session
 from mellea_sc.core.base import Component, Span
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.loop_thread import LoopThread
 from mellea_sc.runtime.portal import _end
+from mellea_sc.stdlib import SamplingStrategy
 from mellea_sc.testing import ScriptedBackend
 
 

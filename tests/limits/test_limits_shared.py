@@ -16,12 +16,10 @@ from mellea_sc import (
     CBlock,
     Context,
     DependencyFailed,
-    Limits,
     ModelOption,
     RejectionSamplingStrategy,
     Requirement,
     UnclearJudgement,
-    Usage,
     ValidationResult,
     check,
     limits,
@@ -31,6 +29,8 @@ from mellea_sc import (
     stream_with_chunking,
     wait_for_all_mots,
 )
+from mellea_sc.backends import Usage
+from mellea_sc.core import Limits
 from mellea_sc.core.requirement import PartialValidationResult
 from mellea_sc.runtime.budgets.limits import limited
 from mellea_sc.runtime.generation.bound import SpawnTarget, start_generation

@@ -8,16 +8,8 @@ import anyio
 import pytest
 from limits_help import ask
 
-from mellea_sc import (
-    Backend,
-    BudgetExceeded,
-    OllamaBackend,
-    OpenAIBackend,
-    Usage,
-    limits,
-    req,
-    start_session,
-)
+from mellea_sc import Backend, BudgetExceeded, limits, req, start_session
+from mellea_sc.backends import OllamaBackend, OpenAIBackend, Usage
 from mellea_sc.testing import assert_no_leaks
 from mellea_sc.testing.server import Answer, ModelServer, RecordedRequest
 

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from mellea_sc import (
-    Context,
-    PartialValidationResult,
-    Requirement,
-    StreamChunkingResult,
-    check,
-    simple_validate,
-)
+from mellea_sc import Context, PartialValidationResult, Requirement, check, simple_validate
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.requirement import OnFail
+from mellea_sc.stdlib import StreamChunkingResult
 from mellea_sc.testing import Pause, Script, Step
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from sampling_help import Without, chunks_of, is_, sentences
 
-from mellea_sc import BacktrackStrategy, InvalidOption, RetractEvent, RetryEvent, start_session
+from mellea_sc import BacktrackStrategy, InvalidOption, RetractEvent, start_session
+from mellea_sc.stdlib import RetryEvent
 from mellea_sc.testing import ScriptedBackend
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]

@@ -24,11 +24,9 @@ from mellea_sc import (
     ModelOption,
     PartialValidationResult,
     PreconditionFailed,
-    RacingStrategy,
     RejectionSamplingStrategy,
     Requirement,
     RunError,
-    SamplingStrategy,
     SessionClosed,
     ValidationResult,
     start_session,
@@ -37,6 +35,7 @@ from mellea_sc import (
 )
 from mellea_sc.core.backend import Backend
 from mellea_sc.runtime.failures import leaf_errors
+from mellea_sc.stdlib import RacingStrategy, SamplingStrategy
 from mellea_sc.stdlib.components import Instruction
 from mellea_sc.stdlib.context import SimpleContext
 from mellea_sc.stdlib.session import MelleaSession

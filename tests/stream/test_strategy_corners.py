@@ -10,7 +10,6 @@ from stream_help import read_events
 from mellea_sc import (
     BestOfNStrategy,
     ChunkEvent,
-    RacingStrategy,
     RejectionSamplingStrategy,
     Requirement,
     RetractEvent,
@@ -20,6 +19,7 @@ from mellea_sc.core.backend import Backend, GenerationRequest
 from mellea_sc.core.base import Context
 from mellea_sc.core.model_options import ModelOption
 from mellea_sc.core.requirement import PartialValidationResult, ValidationResult
+from mellea_sc.stdlib import RacingStrategy
 from mellea_sc.testing import Pause, ScriptedBackend
 
 pytestmark = pytest.mark.anyio

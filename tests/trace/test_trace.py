@@ -16,15 +16,15 @@ from mellea_sc import (
     MustNotMatch,
     PartialValidationResult,
     PreconditionFailed,
-    RacingStrategy,
     RejectionSamplingStrategy,
     Requirement,
-    Trace,
     ValidationResult,
     check,
     simple_validate,
     start_session,
 )
+from mellea_sc.core import Trace
+from mellea_sc.stdlib import RacingStrategy
 from mellea_sc.testing import ScriptedBackend
 from mellea_sc.testing.scripted import Fail, Pause, Script
 
