@@ -74,6 +74,8 @@ async def test_a_judges_answer_is_read(said: str, passed: bool, reason: str | No
     assert verdict.reason == reason
     assert isinstance(verdict.thunk, ModelOutputThunk)
     assert verdict.thunk.value == said
+    assert verdict.context is not None
+    assert verdict.context.node_data is verdict.thunk
 
 
 @pytest.mark.parametrize(
