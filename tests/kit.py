@@ -17,20 +17,13 @@ A test that needs a requirement of its own takes :class:`Check`, and gives it a 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import anyio
 
-from mellea_sc import (
-    CBlock,
-    MelleaSession,
-    StreamChunkingResult,
-    check,
-    simple_validate,
-    start_session,
-)
 from mellea_sc.core.backend import Backend, Format
-from mellea_sc.core.base import Context
+from mellea_sc.core.base import CBlock, Context
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import (
@@ -39,8 +32,11 @@ from mellea_sc.core.requirement import (
     Requirement,
     ValidationResult,
 )
+from mellea_sc.stdlib.requirements import check, simple_validate
+from mellea_sc.stdlib.session import MelleaSession, start_session
 from mellea_sc.stdlib.stream.events import StreamEvent
-from mellea_sc.testing import Pause, Script, ScriptedBackend, Step
+from mellea_sc.stdlib.streaming import StreamChunkingResult
+from mellea_sc.testing.scripted import Pause, Script, ScriptedBackend, Step
 
 # --- requirements ---------------------------------------------------------------------------------------------
 
@@ -160,6 +156,13 @@ async def hanging(text: str, backend: Backend, ctx: Context) -> object:
     """A judge that does not return."""
     await anyio.sleep_forever()
     raise AssertionError("not reached")
+
+
+async def straying(text: str, backend: Backend, ctx: Context) -> object:
+    """A judge out of which a cancellation comes that nobody asked for; under asyncio."""
+    future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    future.cancel()
+    return await future
 
 
 def asking_a_model(question: str = "judge {}") -> Judge:

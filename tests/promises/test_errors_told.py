@@ -13,6 +13,7 @@ from typing import Self
 import anyio
 import anyio.lowlevel
 import pytest
+from kit import Check, always
 
 from mellea_sc import (
     BackendError,
@@ -22,7 +23,6 @@ from mellea_sc import (
     InvalidOption,
     Message,
     ModelOption,
-    PartialValidationResult,
     PreconditionFailed,
     RacingStrategy,
     RejectionSamplingStrategy,
@@ -35,7 +35,6 @@ from mellea_sc import (
     stream_with_chunking,
     wait_for_all_mots,
 )
-from mellea_sc.core.backend import Backend
 from mellea_sc.runtime.failures import leaf_errors
 from mellea_sc.stdlib.components import Instruction
 from mellea_sc.stdlib.context import SimpleContext
@@ -50,19 +49,9 @@ class Down(Exception):
     """A backend's error of its own."""
 
 
-class Slow(Requirement):
+def slow() -> Check:
     """Takes five seconds for each piece of running text."""
-
-    async def stream_validate(
-        self, chunk: str, *, backend: Backend, ctx: Context
-    ) -> PartialValidationResult:
-        await anyio.sleep(5)
-        return PartialValidationResult("pass")
-
-    async def validate(
-        self, backend: Backend, ctx: Context, **_options: object
-    ) -> ValidationResult:
-        return ValidationResult(True)
+    return Check(always("pass", after=5))
 
 
 def breaks(*_: object) -> Script:
@@ -83,7 +72,7 @@ async def test_1_4_an_error_that_waits_while_its_thunk_is_cancelled_is_the_thunk
     strategy: SamplingStrategy, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with start_session(backend=ScriptedBackend(breaks)) as m:
-        thunk = await m.ainstruct("?", requirements=[Slow()], strategy=strategy)
+        thunk = await m.ainstruct("?", requirements=[slow()], strategy=strategy)
         await anyio.sleep(1)
         thunk.cancel("enough")
         with pytest.raises((Down, ExceptionGroup)) as caught:
@@ -100,7 +89,7 @@ async def test_1_4_an_error_that_waits_while_its_session_is_cancelled_is_raised_
 ):
     with pytest.raises(ExceptionGroup) as caught:
         async with start_session(backend=ScriptedBackend(breaks)) as m:
-            await m.ainstruct("?", requirements=[Slow()])
+            await m.ainstruct("?", requirements=[slow()])
             await anyio.sleep(1)
             m.cancel()
     assert [type(one) for one in leaf_errors(caught.value)] == [Down]
@@ -111,7 +100,7 @@ async def test_1_4_errors_that_wait_while_another_attempt_ends_the_call_are_rais
 ):
     answers = [Script(["One. ", Fail(Down("first"))]), Script([Pause(1), Fail(Down("second"))])]
     async with start_session(backend=ScriptedBackend(*answers)) as m:
-        thunk = await m.ainstruct("?", requirements=[Slow()], strategy=RacingStrategy(2))
+        thunk = await m.ainstruct("?", requirements=[slow()], strategy=RacingStrategy(2))
         with pytest.raises(ExceptionGroup) as caught:
             await thunk
     assert sorted(str(one) for one in leaf_errors(caught.value)) == ["first", "second"]
@@ -124,8 +113,8 @@ async def test_1_4_an_error_that_waits_while_a_precondition_fails_is_raised_with
 
     async with start_session(backend=ScriptedBackend(breaks)) as m:
         given = [Requirement("input", judge)]
-        thunk = await m.ainstruct("?", requirements=[Slow()], preconditions=given)
-        result = await m.stream("?", requirements=[Slow()], preconditions=given)
+        thunk = await m.ainstruct("?", requirements=[slow()], preconditions=given)
+        result = await m.stream("?", requirements=[slow()], preconditions=given)
         with pytest.raises(ExceptionGroup) as of_thunk:
             await thunk
         with pytest.raises(ExceptionGroup) as of_stream:
@@ -228,8 +217,8 @@ async def test_1_4_an_error_that_leaves_the_block_of_what_has_failed_is_raised_a
 
 async def test_1_4_a_cancelled_run_does_not_end_a_strict_session() -> None:
     async with start_session(backend=ScriptedBackend(breaks), on_error="cancel") as m:
-        result = await m.stream("?", requirements=[Slow()])
-        thunk = await m.ainstruct("?", requirements=[Slow()])
+        result = await m.stream("?", requirements=[slow()])
+        thunk = await m.ainstruct("?", requirements=[slow()])
         await anyio.sleep(1)
         result.cancel()
         thunk.cancel()
@@ -360,18 +349,15 @@ def test_1_5_an_error_of_a_stream_without_a_session_is_logged_when_the_loop_ends
 def test_a_stream_without_a_session_that_fails_while_its_loop_ends_does_not_hold_it_up(
     loop: LoopName, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Untidy(Slow):
-        async def stream_validate(
-            self, chunk: str, *, backend: Backend, ctx: Context
-        ) -> PartialValidationResult:
-            try:
-                return await super().stream_validate(chunk, backend=backend, ctx=ctx)
-            except BaseException:
-                raise Down("while cancelled") from None
+    async def untidy(*_: object) -> None:
+        try:
+            await anyio.sleep(5)
+        except BaseException:
+            raise Down("while cancelled") from None
 
     async def main() -> None:
         backend = ScriptedBackend(lambda _: ["One. ", Stall()])
-        await stream_with_chunking("?", backend, SimpleContext(), requirements=[Untidy()])
+        await stream_with_chunking("?", backend, SimpleContext(), requirements=[Check(untidy)])
         await anyio.sleep(1)
 
     run_virtual(main, backend=loop)
@@ -491,14 +477,13 @@ class Strays(SamplingStrategy):
         await stray()
 
 
-class Copied(Slow):
-    """A requirement whose validation strays, in a task of the session's."""
+def copied() -> Check:
+    """Its validation strays, in a task of the session's."""
 
-    async def validate(
-        self, backend: Backend, ctx: Context, **_options: object
-    ) -> ValidationResult:
+    async def strays(*_: object) -> None:
         await stray()
-        raise AssertionError
+
+    return Check(always("pass", after=5), final=strays)
 
 
 @pytest.mark.parametrize("where", ["strategy", "validator", "precondition", "avalidate"])
@@ -511,24 +496,24 @@ async def test_1_9_a_cancellation_out_of_anybodys_code_is_an_error_and_the_sessi
                 case "strategy":
                     await (await m.ainstruct("?", strategy=Strays()))
                 case "validator":
-                    await (await m.ainstruct("?", requirements=[Copied()]))
+                    await (await m.ainstruct("?", requirements=[copied()]))
                 case "precondition":
-                    await (await m.ainstruct("?", preconditions=[Copied()]))
+                    await (await m.ainstruct("?", preconditions=[copied()]))
                 case _:
-                    await m.avalidate([Copied()], output="text")
+                    await m.avalidate([copied()], output="text")
         assert await (await m.ainstruct("again")) == "One."
 
 
 async def test_a_real_cancellation_stays_one() -> None:
     async with start_session(backend=ScriptedBackend(lambda _: ["One. ", Stall()])) as m:
-        thunk = await m.ainstruct("?", requirements=[Slow()])
+        thunk = await m.ainstruct("?", requirements=[slow()])
         await anyio.sleep(1)
         thunk.cancel()
         with pytest.raises(GenerationCancelled):
             await thunk
         stalled = await m.ainstruct("?")
         with anyio.move_on_after(1) as scope:
-            await m.avalidate([Slow()], output=stalled)
+            await m.avalidate([slow()], output=stalled)
         assert scope.cancelled_caught
         stalled.cancel()
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import math
 from typing import Any
 
 import anyio
 import pytest
-from kit import Check, always, hanging
+from kit import Check, Judge, always, hanging, straying
 
 from mellea_sc import (
-    PartialValidationResult,
     Requirement,
     RunError,
     SessionClosed,
@@ -59,53 +56,30 @@ async def test_an_error_that_is_skipped_is_logged_with_its_requirement(
     assert str(entry.exc_info[1]) == "it broke"
 
 
-class Unsteady(Requirement):
-    """Its judging of a chunk breaks, or never ends."""
-
-    def __init__(self, how: str) -> None:
-        super().__init__("a condition", fail_open=True, timeout=0.01)
-        self.how = how
-
-    async def stream_validate(self, chunk: str, **given: Any) -> PartialValidationResult:
-        if self.how == "breaks":
-            raise LookupError("it broke")
-        await anyio.sleep(math.inf)
-        raise AssertionError
-
-    async def validate(self, backend: Any, ctx: Any, **given: Any) -> ValidationResult:
-        return ValidationResult(True)
-
-
 @pytest.mark.parametrize(
-    ("how", "error"), [("breaks", "it broke"), ("hangs", "did not return within 0.01 s")]
+    ("judge", "error"),
+    [(always(LookupError("it broke")), "it broke"), (hanging, "did not return within 0.01 s")],
+    ids=["breaks", "hangs"],
 )
 async def test_a_skipped_error_of_a_running_text_is_logged_with_its_requirement(
-    how: str, error: str, caplog: pytest.LogCaptureFixture
+    judge: Judge, error: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    unsteady = Check(judge, fail_open=True, timeout=0.01)
     async with start_session(backend=ScriptedBackend("One.")) as m:
         with caplog.at_level(logging.WARNING):
-            await (await m.stream("?", requirements=[Unsteady(how)])).acomplete()
+            await (await m.stream("?", requirements=[unsteady])).acomplete()
     [entry] = caplog.records
-    assert entry.getMessage() == "an error in <Unsteady 'a condition'> counts as unknown"
+    assert entry.getMessage() == "an error in <Check 'a check'> counts as unknown"
     assert entry.exc_info is not None
     assert error in str(entry.exc_info[1])
-
-
-class Stray(Requirement):
-    """Awaits what somebody else has cancelled."""
-
-    async def validate(self, backend: Any, ctx: Any, **given: Any) -> ValidationResult:
-        cancelled: asyncio.Future[ValidationResult] = asyncio.Future()
-        cancelled.cancel()
-        return await cancelled
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio knows no such thing
 async def test_a_cancellation_that_nobody_asked_for_is_an_error_that_names_the_requirement() -> (
     None
 ):
-    with pytest.raises(RunError, match="validate of <Stray 'a condition'> raised a cancellation"):
-        await validate_all([Stray("a condition")], ScriptedBackend(), SimpleContext())
+    with pytest.raises(RunError, match="validate of <Check 'a check'> raised a cancellation"):
+        await validate_all([Check(final=straying)], ScriptedBackend(), SimpleContext())
 
 
 @pytest.mark.parametrize("when", ["streaming", "at the end"])

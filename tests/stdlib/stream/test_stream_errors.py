@@ -10,16 +10,7 @@ from collections.abc import Callable, Sequence
 
 import anyio
 import pytest
-from kit import (
-    Check,
-    always,
-    by_chunk,
-    hanging,
-    kinds,
-    read_chunks,
-    read_events,
-    session,
-)
+from kit import Check, always, by_chunk, hanging, kinds, read_chunks, read_events, session, straying
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Context
@@ -31,7 +22,7 @@ from mellea_sc.core.errors import (
     RunError,
     ValidatorTimeout,
 )
-from mellea_sc.core.requirement import PartialValidationResult, Requirement
+from mellea_sc.core.requirement import PartialValidationResult
 from mellea_sc.runtime.failures import leaf_errors
 from mellea_sc.stdlib.chunking import SentenceChunker, WordChunker
 from mellea_sc.stdlib.session import start_session
@@ -563,19 +554,9 @@ async def test_4_11_a_strategy_of_the_users_is_copied_for_each_run() -> None:
 
 
 def test_4_6_a_cancellation_that_nobody_asked_for_is_an_error() -> None:
-    class Stray(Requirement):
-        async def stream_validate(
-            self, chunk: str, *, backend: Backend, ctx: Context
-        ) -> PartialValidationResult:
-            future: asyncio.Future[PartialValidationResult] = (
-                asyncio.get_running_loop().create_future()
-            )
-            future.cancel()
-            return await future
-
     async def main() -> None:
         async with start_session(backend=ScriptedBackend("One. Two.")) as m:
-            result = await m.stream("Count.", requirements=[Stray("a condition")])
+            result = await m.stream("Count.", requirements=[Check(straying)])
             with pytest.raises(RunError, match="nobody asked for"):
                 await result.acomplete()
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import anyio
 import pydantic
 import pytest
-from kit import Check, always
+from kit import Check, always, by_chunk
 
 from mellea_sc import (
     BacktrackStrategy,
@@ -375,7 +375,10 @@ async def test_a_trace_estimates_reasoning_and_counts_it_as_wasted_with_its_atte
         m.stream(
             "?",
             chunking="word",
-            requirements=[check("good", simple_validate(lambda text: "Bad" not in text)), Never()],
+            requirements=[
+                check("good", simple_validate(lambda text: "Bad" not in text)),
+                Check(by_chunk({"Bad.": "fail"})),
+            ],
             strategy=RejectionSamplingStrategy(loop_budget=2),
         ) as result,
     ):
@@ -383,16 +386,6 @@ async def test_a_trace_estimates_reasoning_and_counts_it_as_wasted_with_its_atte
     first, second = (child.tokens for child in result.trace.children)
     assert (first.generated, first.reasoning, first.wasted, first.estimated) == (10, 6, 10, True)
     assert (second.generated, second.reasoning, second.wasted) == (40, 30, 0)
-
-
-class Never(Check):
-    """Fails the word that is never good."""
-
-    def __init__(self) -> None:
-        async def judge(chunk: str, *_: object) -> str:
-            return "fail" if chunk == "Bad." else "pass"
-
-        super().__init__(judge)
 
 
 async def test_streaming_done_has_the_text_alone() -> None:
