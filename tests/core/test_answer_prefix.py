@@ -20,7 +20,7 @@ BEGUN = "The tea is"
 
 @pytest.fixture
 def anyio_backend(real_time: str) -> str:
-    """Real time: there are sockets."""
+    """Real time, since there are sockets."""
     return real_time
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import anyio
 import pytest
 from kernels import Kernel
-from kit import Check
+from kit import Check, always
 
 import mellea_sc.display
 from mellea_sc import (
@@ -16,6 +16,7 @@ from mellea_sc import (
     MaxWords,
     ModelOption,
     MustNotMatch,
+    PartialValidationResult,
     RejectionSamplingStrategy,
     StreamConsumed,
     start_session,
@@ -126,7 +127,10 @@ class TestOnBothLoops:
             start_session(backend=ScriptedBackend(lambda _: next(answers))) as m,
             m.stream(
                 "x",
-                requirements=[MustNotMatch("bad"), Check(description="any")],
+                requirements=[
+                    MustNotMatch("bad"),
+                    Check(always(PartialValidationResult("pass")), description="any"),
+                ],
                 strategy=RejectionSamplingStrategy(loop_budget=2),
             ) as result,
         ):

@@ -23,7 +23,7 @@ from mellea_sc.testing import ScriptedBackend, Stall
 
 @pytest.fixture
 def anyio_backend(real_time: str) -> str:
-    """Real time: there are threads."""
+    """Real time, since there are threads."""
     return real_time
 
 
