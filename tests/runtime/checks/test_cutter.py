@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import ChunkingError
-from mellea_sc.runtime.checks.cutter import Cutter
+from mellea_sc.runtime.checks.cutter import Cutter, Grouped
 from mellea_sc.stdlib.chunking import RawChunker, SentenceChunker, WordChunker
 
 
@@ -89,3 +89,18 @@ def test_what_a_cutter_keeps_does_not_grow_with_the_text(
         cutter.feed("Some. ")
         most = max(most, sum(map(len, cutter._pending)))
     assert most <= 12
+
+
+def test_a_window_is_never_longer_than_it_should_be() -> None:
+    cutter = Cutter(WordChunker(), window=1)
+    chunks = [chunk for character in "a b c " for chunk in cutter.feed(character)]
+    assert [(chunk.text, chunk.window) for chunk in chunks] == [("a", ""), ("b", " "), ("c", " ")]
+
+
+@pytest.mark.parametrize("strategy", [RawChunker, WordChunker])
+def test_chunks_of_a_group_may_have_the_white_space_that_those_of_its_strategy_have(
+    strategy: Callable[[], ChunkingStrategy],
+) -> None:
+    cutter = Cutter(Grouped(strategy(), 2))
+    cutter.feed(" ")
+    assert cutter.space() == (" " if strategy is WordChunker else "")
