@@ -44,7 +44,8 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
-add_module_names = False
+add_module_names = True  # where a name is imported from
+toc_object_entries_show_parents = "hide"
 default_role = "py:obj"
 
 PUBLIC = [
