@@ -50,8 +50,7 @@ class Retrying(BackendWrapper):
 
     def __init__(self, backend: Backend, retries: int | Retries | None = None) -> None:
         super().__init__(backend)
-        wanted = retries_of(retries)
-        self.retries: Retries = Retries() if wanted is None else wanted
+        self.retries: Retries = Retries() if retries is None else retries_of(retries)
         self.has_answered: bool = False
         """Whether the server has answered before."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
-from mellea_sc.core.arguments import several
 from mellea_sc.core.backend import Backend, Format
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import BackendNotBound
 from mellea_sc.core.model_options import ModelOptions
-from mellea_sc.core.question import Question
+from mellea_sc.core.question import Question, several
 from mellea_sc.core.requirement import Requirement, ValidationResult, as_requirement
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.runtime.checks.attempt import Attempt
@@ -27,6 +27,9 @@ from mellea_sc.stdlib.sampling.engine.tracing import trace_of
 from mellea_sc.stdlib.sampling.plan import Ask, Plan
 
 __all__ = ["PlannedStrategy"]
+
+
+_WITHOUT_READER: Final = StreamOptions(validator_timeout=None)
 
 
 class PlannedStrategy(Plan, SamplingStrategy):
@@ -75,7 +78,7 @@ class PlannedStrategy(Plan, SamplingStrategy):
             model_options=model_options,
         )
         runner = AttemptRunner(
-            plan_for(self, question.requirements), question, StreamOptions(), _HiddenStage()
+            plan_for(self, question.requirements), question, _WITHOUT_READER, _HiddenStage()
         )
         choice = await runner.run(context, Nurseries(nursery, nursery))
         tried = sorted(runner.results, key=lambda one: one.number)

@@ -124,7 +124,7 @@ class AttemptFactory:
             editors=editors,
             edits=edits,
             ledger=Ledger(len(requirements), list(map(_rule, requirements)), noted=noted),
-            timeout=self._options.timeout,
+            timeout=self._options.validator_timeout,
         )
 
     def _model_options(
@@ -201,7 +201,9 @@ class AttemptFactory:
             index,
             Memory(known, remembers=remembers, earlier=earlier, later=found.get(index)),
             self._own_cutter(requirement),
-            timeout=options.timeout if requirement.timeout is None else requirement.timeout,
+            timeout=options.validator_timeout
+            if requirement.timeout is None
+            else requirement.timeout,
             buffer=options.lane_buffer,
         )
 

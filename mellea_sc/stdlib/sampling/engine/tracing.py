@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from mellea_sc.core.base import Component, Span
 from mellea_sc.core.errors import GenerationCancelled
 from mellea_sc.core.plain_text import quoted
+from mellea_sc.core.prompt import describe
 from mellea_sc.core.requirement import Requirement, label_of
 from mellea_sc.core.trace import Cause, CauseKind, TokenCount, Trace
 from mellea_sc.runtime.checks.attempt import Attempt
-from mellea_sc.runtime.generation.prompt import describe
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.sampling.plan import Ask, reasons_in
 
