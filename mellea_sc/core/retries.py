@@ -69,6 +69,7 @@ of_call: Final[ContextVar[Retries | None]] = ContextVar("mellea_sc_retries", def
 """The ``retries=`` of the call that the running task is a part of."""
 
 
+@attrs.define(eq=False)
 class RetriesOfCall:
     """A block with a setting for its requests, and for those of tasks that are started in it.
 
@@ -76,12 +77,8 @@ class RetriesOfCall:
         retries: The setting.
     """
 
-    __slots__ = ("_retries", "_token")
-
-    _token: Token[Retries | None]
-
-    def __init__(self, retries: Retries) -> None:
-        self._retries = retries
+    _retries: Retries
+    _token: Token[Retries | None] = attrs.field(init=False)
 
     def __enter__(self) -> None:
         self._token = of_call.set(self._retries)

@@ -218,16 +218,6 @@ class Attempt:
         return sum(map(estimated_tokens, self._parts[kept:])) + self.record.estimate
 
     @property
-    def share_of_reasoning(self) -> float:
-        """About how much of what it has received is reasoning, from 0 to 1."""
-        return self.record.reasoning_estimate / max(1, self.estimate)
-
-    @property
-    def share_of_other(self) -> float:
-        """About how much of what it has received is reasoning or calls, from 0 to 1."""
-        return self.record.estimate / max(1, self.estimate)
-
-    @property
     def error(self) -> Exception | None:
         """What ended it, where that was an error."""
         if len(self._errors) > 1:

@@ -213,25 +213,18 @@ async def opened_scope(
         nursery: The nursery with the connections; the block runs in one of its tasks.
         started: Called with every generation that is started with it, or in the block with another backend.
     """
-    before = _on_started.set(started or _on_started.get())
-    try:
-        async with task_group() as tasks:
-            with stray_cancellation_as("a validator, a strategy or a tool"):
-                yield bound_to(SpawnTarget(nursery, tasks), started)
-            # a validator may have started a generation and not awaited it: it must not outlive the call
-            tasks.cancel_scope.cancel("its scope ended")
-    finally:
-        _on_started.reset(before)
-
-
-def bound_to(
-    place: SpawnTarget, started: Callable[[ModelOutputThunk], None] | None = None
-) -> BoundBackend:
-    """A backend that starts its tasks in one place."""
 
     async def here() -> SpawnTarget:
         # If the scope is being cancelled, so is the caller: raise that, instead of SessionClosed.
         await anyio.lowlevel.checkpoint_if_cancelled()
-        return place
+        return SpawnTarget(nursery, tasks)
 
-    return BoundBackend(here, place.nursery.backend, started)
+    before = _on_started.set(started or _on_started.get())
+    try:
+        async with task_group() as tasks:
+            with stray_cancellation_as("a validator, a strategy or a tool"):
+                yield BoundBackend(here, nursery.backend, started)
+            # a validator may have started a generation and not awaited it: it must not outlive the call
+            tasks.cancel_scope.cancel("its scope ended")
+    finally:
+        _on_started.reset(before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Final
 
 from mellea_sc.core.backend import Backend, Format
@@ -10,7 +11,7 @@ from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import BackendNotBound
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.question import Question, several
-from mellea_sc.core.requirement import Requirement, ValidationResult, as_requirement
+from mellea_sc.core.requirement import OnFail, Requirement, ValidationResult, as_requirement
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.checks.edits import Edits
@@ -20,13 +21,13 @@ from mellea_sc.runtime.generation.answers import read_meaning
 from mellea_sc.runtime.generation.bound import BoundBackend
 from mellea_sc.runtime.pacing import Valves
 from mellea_sc.stdlib.formats import checked
-from mellea_sc.stdlib.sampling.by_requirement import plan_for
+from mellea_sc.stdlib.sampling.by_requirement import ByRequirement
 from mellea_sc.stdlib.sampling.engine.options import StreamOptions
 from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner, Nurseries
 from mellea_sc.stdlib.sampling.engine.tracing import trace_of
-from mellea_sc.stdlib.sampling.plan import Ask, Plan
+from mellea_sc.stdlib.sampling.plan import Ask, Once, Plan
 
-__all__ = ["PlannedStrategy"]
+__all__ = ["PlannedStrategy", "plan_for"]
 
 
 _WITHOUT_READER: Final = StreamOptions(validator_timeout=None)
@@ -81,7 +82,7 @@ class PlannedStrategy(Plan, SamplingStrategy):
             plan_for(self, question.requirements), question, _WITHOUT_READER, _HiddenStage()
         )
         choice = await runner.run(context, Nurseries(nursery, nursery))
-        tried = sorted(runner.results, key=lambda one: one.number)
+        tried = sorted(runner.results, key=attrgetter("number"))
         answers = [one.thunk() for one in tried]
         for one, answer in zip(tried, answers, strict=True):
             read_meaning(answer, answer.value, one.ask.action, question.format)
@@ -103,6 +104,20 @@ class PlannedStrategy(Plan, SamplingStrategy):
                 accepted=choice.number if choice.success else None,
             ),
         )
+
+
+def plan_for(strategy: Plan | None, requirements: Sequence[Requirement]) -> Plan:
+    """The plan of a call: the ``on_fail`` of its requirements has priority over its strategy.
+
+    Args:
+        strategy: Decides unless a requirement does; ``None``: one attempt.
+        requirements: The requirements of the call.
+    """
+    plan = Once() if strategy is None else strategy
+    said: set[OnFail | None] = {requirement.on_fail for requirement in requirements}
+    if said.isdisjoint(("stop", "retry", "backtrack")):
+        return plan
+    return ByRequirement(plan, said)
 
 
 class _HiddenStage:

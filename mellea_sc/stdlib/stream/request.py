@@ -24,9 +24,8 @@ from mellea_sc.runtime.nursery import Nursery, current_nursery
 from mellea_sc.runtime.unobserved import OwnError, Unobserved
 from mellea_sc.stdlib.arguments import StreamArguments
 from mellea_sc.stdlib.formats import checked
-from mellea_sc.stdlib.sampling.by_requirement import plan_for
 from mellea_sc.stdlib.sampling.engine.options import STREAM_DEFAULTS, StreamOptions
-from mellea_sc.stdlib.sampling.planned import PlannedStrategy
+from mellea_sc.stdlib.sampling.planned import PlannedStrategy, plan_for
 from mellea_sc.stdlib.stream.result import StreamChunkingResult
 from mellea_sc.stdlib.stream.run import StreamRun
 from mellea_sc.stdlib.turns import Turn
