@@ -212,8 +212,9 @@ class Requirement(Component):
         parts = cast("tuple[object, ...]", state) if isinstance(state, tuple) else (state,)
         for part in parts:  # the attributes and, where a subclass has some, the slots
             for name, value in cast("dict[str, object]", part or {}).items():
-                is_gathered = isinstance(value, list | dict | set | bytearray)
-                own = copy.copy(value) if is_gathered else value
+                own: object = value
+                if isinstance(value, list | dict | set | bytearray):
+                    own = copy.copy(cast("object", value))
                 object.__setattr__(new, name, own)
         return new
 
