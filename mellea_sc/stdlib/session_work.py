@@ -34,7 +34,7 @@ from mellea_sc.stdlib.components import Instruction, Query, Transform
 from mellea_sc.stdlib.formats import checked
 from mellea_sc.stdlib.preconditions import answer_if_met
 from mellea_sc.stdlib.sampling.plan import does_not_fit
-from mellea_sc.stdlib.sampling.planned import PlannedStrategy
+from mellea_sc.stdlib.sampling.planned import PlannedStrategy, sampled
 from mellea_sc.stdlib.sampling.repairing import RejectionSamplingStrategy
 from mellea_sc.stdlib.turns import Turn, Turns
 
@@ -157,15 +157,19 @@ async def _sample(
     thunk: ModelOutputThunk,
     sink: Generation,
 ) -> None:
-    async with opened_scope(nursery) as backend:
-        result = await strategy.sample(
-            question.action,
-            ctx,
-            backend,
-            question.requirements,
-            format=question.format,
-            model_options=question.model_options,
-        )
+    if isinstance(strategy, PlannedStrategy) and type(strategy).sample is PlannedStrategy.sample:
+        # it opens a scope for whatever may generate something: one around all of it is not needed
+        result = await sampled(strategy, question, ctx, nursery)
+    else:
+        async with opened_scope(nursery) as backend:
+            result = await strategy.sample(
+                question.action,
+                ctx,
+                backend,
+                question.requirements,
+                format=question.format,
+                model_options=question.model_options,
+            )
     kept = result.result
     if isinstance(kept, ModelOutputThunk):
         thunk.parsed_repr, thunk.format_error = kept.parsed_repr, kept.format_error
