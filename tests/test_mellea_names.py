@@ -281,6 +281,7 @@ def test_a_thunk_can_be_made_of_a_text_that_is_there() -> None:
     thunk = ModelOutputThunk(value="")
     assert thunk.is_computed()
     assert (thunk.value, thunk.parsed_repr, str(thunk)) == ("", "", "")
+    assert ModelOutputThunk("text").value == "text"
     with pytest.raises(ThunkNotComputed):
         _ = ModelOutputThunk().value
 

@@ -103,9 +103,8 @@ def start(question: Question, nursery: Nursery, turns: Turns) -> ModelOutputThun
         runs_code |= any(map(_has_code, judged))
     options = merge_options(nursery.options, question.model_options)
     streamed = bool(options.get(ModelOption.STREAM))
-    thunk = ModelOutputThunk(nursery, name=describe(action), streamed=streamed)
-    producer = thunk.producer
-    assert producer is not None
+    thunk = ModelOutputThunk(name=describe(action))
+    thunk.producer = producer = Generation(nursery, thunk.name, streamed=streamed)
     turn = turns.take_turn(producer.stop_throttling, runs_code=runs_code)
     work = partial(_work, question, options, nursery, turn)
     producer.start(thunk, work, nursery.tasks, turn.give_up)

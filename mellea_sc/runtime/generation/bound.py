@@ -163,10 +163,10 @@ def start_generation(
     format = nursery.check_format(format)
     options = merge_options(nursery.options, model_options)
     streamed = bool(options.get(ModelOption.STREAM))
-    thunk = ModelOutputThunk(nursery, name=describe(action), streamed=streamed)
-    assert thunk.producer is not None
+    thunk = ModelOutputThunk(name=describe(action))
+    thunk.producer = producer = Generation(nursery, thunk.name, streamed=streamed)
     work = partial(answer_once, nursery, action, ctx, options, format)
-    thunk.producer.start(thunk, work, place.tasks)
+    producer.start(thunk, work, place.tasks)
     return thunk
 
 

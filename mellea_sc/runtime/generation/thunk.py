@@ -22,7 +22,6 @@ from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.runtime.failures import short_traceback, shortened
 from mellea_sc.runtime.generation.generation import Generation
 from mellea_sc.runtime.loops.notebook import is_interrupt
-from mellea_sc.runtime.nursery import Nursery
 
 __all__ = ["ModelOutputThunk"]
 
@@ -35,10 +34,8 @@ class ModelOutputThunk(Thunk):
     cancel the generation: :meth:`cancel` does, and so does leaving ``async with thunk:`` early.
 
     Args:
-        nursery: The nursery in which it is generated; ``None`` for a text that is known.
         value: The text, if it is known.
         name: For people.
-        streamed: Whether the text is handed out while it is generated.
         generation: What is known about the generation.
     """
 
@@ -65,18 +62,16 @@ class ModelOutputThunk(Thunk):
 
     def __init__(
         self,
-        nursery: Nursery | None = None,
-        *,
         value: str | None = None,
+        *,
         name: str = "a generation",
-        streamed: bool = False,
         generation: GenerationInfo | None = None,
     ) -> None:
         self.name: str = name
         self.sampling = None
         self.parsed_repr = value
         self.format_error = None
-        self.producer = None if nursery is None else Generation(nursery, name, streamed=streamed)
+        self.producer = None
         self._generation = generation
         self._value: str | None = value
 

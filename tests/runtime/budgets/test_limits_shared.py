@@ -537,7 +537,8 @@ async def test_leaving_in_another_task_is_an_error_as_for_any_scope() -> None:
 async def started(m: object, backend_steps: int, allowed: Limits | None) -> ModelOutputThunk:
     """A thunk whose work has limits of its own, as a call's."""
     place: SpawnTarget = await m.backend.place()  # type: ignore[attr-defined]
-    thunk = ModelOutputThunk(place.nursery)
+    thunk = ModelOutputThunk()
+    thunk.producer = Generation(place.nursery, thunk.name, streamed=False)
 
     async def work(_: ModelOutputThunk, sink: Generation) -> None:
         with nullcontext() if allowed is None else LimitedBlock(allowed):
