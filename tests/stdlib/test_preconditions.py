@@ -10,16 +10,15 @@ from mellea_sc import (
     CBlock,
     Context,
     GenerationRequest,
-    InputCheckEvent,
     ModelOption,
     PreconditionFailed,
-    RacingStrategy,
     Requirement,
     ValidationResult,
     ValidatorTimeout,
     start_session,
 )
 from mellea_sc.core.requirement import OnFail
+from mellea_sc.stdlib import InputCheckEvent, RacingStrategy
 from mellea_sc.testing import Script, ScriptedBackend, Stall
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
