@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 
 import anyio
 import anyio.abc
@@ -215,6 +216,32 @@ async def test_requests_at_the_same_time_do_not_take_each_others_connection_for_
     ):
         for _ in range(8):
             tasks.start_soon(ask_often, 100)
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_leaving_an_answer_does_not_touch_the_request_that_has_its_connection_by_then(
+    client: AnyClient | None, reads: bool
+) -> None:
+    is_left = anyio.Event()
+
+    async def waits(stream: anyio.abc.SocketStream) -> bool:
+        await stream.send(HEAD)
+        await is_left.wait()
+        await stream.send(answer("second").removeprefix(HEAD))
+        return True
+
+    async with (
+        raw_server(GOOD, waits) as server,
+        backend_for(server, client).connected() as backend,
+        AsyncExitStack() as stack,
+    ):
+        first = await stack.enter_async_context(backend.open(REQUEST))
+        if reads:
+            assert "".join([delta.text async for delta in first]) == "good"
+        async with backend.open(REQUEST) as second:
+            await stack.aclose()
+            is_left.set()
+            assert "".join([delta.text async for delta in second]) == "second"
 
 
 async def test_a_cancel_just_when_the_connection_is_there_closes_it(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import ssl
-from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final
 from weakref import WeakSet
@@ -104,23 +103,12 @@ class AiohttpTransport:
 
 
 def _reply(response: aiohttp.ClientResponse) -> Reply:
-    # If the whole body has come together with the head, aiohttp has already released the connection, and more
-    # bytes may come on it.
-    connection = response.connection
-    protocol: ResponseHandler | None = (
-        getattr(response.content, "_protocol", None) if connection is None else connection.protocol
-    )
-    close = partial(_release, response, protocol)
+    async def close() -> None:  # noqa: ASYNC124 - others have to wait
+        # Has an effect only on a connection whose response has not been received completely. Any other is back in the
+        # pool, or another request's: it must not be touched here.
+        response.close()
+
     return Reply(response.status, response.raw_headers, response.content.readany, close)
-
-
-async def _release(  # noqa: ASYNC124 - others have to wait
-    response: aiohttp.ClientResponse, protocol: ResponseHandler | None
-) -> None:
-    """Let aiohttp keep the connection if nothing of this response can be left on it, else close it."""
-    response.close()  # no effect on the connection if the body was read completely: it is released already
-    if protocol is not None and protocol.is_connected() and protocol.should_close:
-        protocol.close()
 
 
 class _UnspoiltConnections(aiohttp.BaseConnector):
