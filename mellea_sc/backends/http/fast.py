@@ -15,6 +15,7 @@ import aiohttp
 import anyio.lowlevel
 import yarl
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
@@ -57,7 +58,7 @@ class AiohttpTransport:
                     headers={**STANDING_HEADERS, **link.headers},
                     data=io.BytesIO(content) if content and len(content) >= LARGE else content,
                     allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(sock_connect=link.connect_timeout),
+                    timeout=aiohttp.ClientTimeout(connect=link.connect_timeout),
                     trace_request_ctx=note,
                 )
             except (aiohttp.ClientError, OSError) as error:
@@ -140,6 +141,16 @@ class _UnspoiltConnections(aiohttp.BaseConnector):
             if protocol.is_connected() and not protocol.should_close:
                 return connection
             connection.close()
+
+
+    def _release(
+        self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False
+    ) -> None:
+        if should_close and protocol.transport is not None:
+            # Else aiohttp would wait until the server has read the whole request, and has answered TLS's closing
+            # handshake. A server that is busy, or hangs, does neither.
+            protocol.transport.abort()
+        super()._release(key, protocol, should_close=should_close)
 
 
 class _TCPConnector(_UnspoiltConnections, aiohttp.TCPConnector):
