@@ -78,6 +78,28 @@ async def test_never_when_the_connection_was_new(client: AnyClient | None) -> No
     assert server.connections == [1]
 
 
+async def test_never_when_the_connection_was_new_because_the_kept_one_was_spoilt(own: str) -> None:
+    has_all, is_spoilt = anyio.Event(), anyio.Event()
+
+    async def spoils(stream: anyio.abc.SocketStream) -> bool:
+        await stream.send(answer("good"))
+        await has_all.wait()
+        await stream.send(answer("another's"))
+        is_spoilt.set()
+        return True
+
+    async with (
+        raw_server(spoils, hangs_up, GOOD) as server,
+        backend_for(server, None).connected() as backend,
+    ):
+        assert await ask(backend) == "good"
+        has_all.set()
+        await is_spoilt.wait()
+        with pytest.raises(StreamInterrupted):
+            await ask(backend)
+    assert server.connections == [1, 2]
+
+
 async def test_the_second_one_is_new_even_where_other_kept_ones_are_left(own: str) -> None:
     together = anyio.Event()
 

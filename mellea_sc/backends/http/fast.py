@@ -88,6 +88,7 @@ class AiohttpTransport:
             )
         trace = aiohttp.TraceConfig()
         trace.on_connection_reuseconn.append(_note_kept)
+        trace.on_connection_create_start.append(_note_new)  # perhaps instead of a kept one that was spoilt
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -167,6 +168,14 @@ async def _note_kept(  # noqa: ASYNC124 - aiohttp wants it so
     _params: aiohttp.TraceConnectionReuseconnParams,
 ) -> None:
     context.trace_request_ctx.is_kept = True
+
+
+async def _note_new(  # noqa: ASYNC124 - aiohttp wants it so
+    _session: aiohttp.ClientSession,
+    context: SimpleNamespace,
+    _params: aiohttp.TraceConnectionCreateStartParams,
+) -> None:
+    context.trace_request_ctx.is_kept = False
 
 
 def _is_unanswered(error: Exception) -> bool:
