@@ -362,3 +362,12 @@ async def test_no_cookie_of_an_answer_goes_into_the_next_request(own: str) -> No
         assert [await ask(backend) for _ in range(2)] == ["good", "good"]
     assert len(server.heads) == 2
     assert not any(b"\r\ncookie:" in head.lower() for head in server.heads)
+
+
+async def test_a_header_may_be_as_long_as_servers_make_them(client: AnyClient | None) -> None:
+    policy = b"\r\ncontent-security-policy: " + b"connect-src https://example.com " * 1500
+    async with (
+        raw_server(sends(answer("good").replace(b"\r\n", policy + b"\r\n", 1))) as server,
+        backend_for(server, client).connected() as backend,
+    ):
+        assert await ask(backend) == "good"

@@ -19,7 +19,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
-from mellea_sc.backends.http.link import STANDING_HEADERS, Link, Reply
+from mellea_sc.backends.http.link import MAX_HEAD, STANDING_HEADERS, Link, Reply
 
 __all__ = ["AiohttpTransport"]
 
@@ -94,6 +94,8 @@ class AiohttpTransport:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
+            max_line_size=MAX_HEAD,
+            max_field_size=MAX_HEAD,
             trace_configs=[trace],
         )
 
