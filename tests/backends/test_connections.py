@@ -100,7 +100,9 @@ async def test_never_when_the_connection_was_new_because_the_kept_one_was_spoilt
     assert server.connections == [1, 2]
 
 
-async def test_the_second_one_is_new_even_where_other_kept_ones_are_left(own: str) -> None:
+async def test_the_second_one_is_new_even_where_other_kept_ones_are_left(
+    client: AnyClient | None,
+) -> None:
     together = anyio.Event()
 
     async def waits(stream: anyio.abc.SocketStream) -> bool:
@@ -112,7 +114,7 @@ async def test_the_second_one_is_new_even_where_other_kept_ones_are_left(own: st
 
     async with (
         raw_server(waits, waits, waits, hangs_up, GOOD) as server,
-        backend_for(server, None).connected() as backend,
+        backend_for(server, client).connected() as backend,
     ):
         async with anyio.create_task_group() as tasks:
             for _ in range(3):

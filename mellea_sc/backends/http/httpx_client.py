@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Mapping
+from contextlib import suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, cast
 
@@ -49,7 +50,10 @@ class HttpxTransport:
         except client_errors():
             if not tracker.was_given_up:
                 raise
-        return _reply(await self._send(request, _RequestTracker()))
+        while True:
+            # The client may have several kept connections, which have all died when a server was restarted.
+            with suppress(_KeptConnection):
+                return _reply(await self._send(request, _RequestTracker(needs_new=True)))
 
     async def _send(self, request: httpx.Request, tracker: _RequestTracker) -> httpx.Response:
         request.extensions = {**request.extensions, "trace": tracker}
@@ -137,14 +141,22 @@ class _Content:
         return self._content
 
 
+class _KeptConnection(Exception):
+    """The client has chosen a kept connection for a request that needs a new one; it is closed, and nothing was sent."""
+
+
 class _RequestTracker:
     """Tracks the connection of a request until the answer begins, by the client's trace extension.
+
+    Args:
+        needs_new: Whether to raise :class:`_KeptConnection` instead of using a kept connection.
 
     If a cancellation comes during the TLS handshake, or between connecting and sending, the client drops the
     connection without closing it. Then :meth:`abandon` closes it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, needs_new: bool = False) -> None:
+        self._needs_new = needs_new
         self._stream: httpcore.AsyncNetworkStream | None = None
         self._is_new = False
         self.was_given_up: bool = False
@@ -154,11 +166,14 @@ class _RequestTracker:
 
     async def __call__(self, event: str, info: Mapping[str, object]) -> None:
         """Process an event of the client's trace extension."""
-        step = event.partition(".")[2]
+        version, _, step = event.partition(".")
         if step.startswith("connect_"):
             self._is_new = True
         elif step == "send_request_headers.started":
             self.was_given_up = not self._is_new
+            # With HTTP/2, others use the connection too, and it is not closed.
+            if self._needs_new and not self._is_new and version == "http11":
+                raise _KeptConnection
         elif step == "receive_response_headers.complete":
             self.was_given_up = False
         if step in ("connect_tcp.complete", "connect_unix_socket.complete"):
