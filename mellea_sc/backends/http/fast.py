@@ -88,7 +88,9 @@ class AiohttpTransport:
             )
         trace = aiohttp.TraceConfig()
         trace.on_connection_reuseconn.append(_note_kept)
-        trace.on_connection_create_start.append(_note_new)  # perhaps instead of a kept one that was spoilt
+        trace.on_connection_create_start.append(
+            _note_new
+        )  # perhaps instead of a kept one that was spoilt
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -144,7 +146,6 @@ class _UnspoiltConnections(aiohttp.BaseConnector):
             if protocol.is_connected() and not protocol.should_close:
                 return connection
             connection.close()
-
 
     def _release(
         self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False
