@@ -20,6 +20,7 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
 from mellea_sc.backends.http.link import MAX_HEAD, STANDING_HEADERS, Link, Reply
+from mellea_sc.backends.http.translation import WriteError, reason_of
 
 __all__ = ["AiohttpTransport"]
 
@@ -51,18 +52,21 @@ class AiohttpTransport:
         note = SimpleNamespace(is_kept=False)
         session = self._session
         while True:
+            upload = _Upload(content) if content and len(content) >= LARGE else None
             try:
                 response = await session.request(
                     "GET" if content is None else "POST",
                     yarl.URL(link.url, encoded=True),
                     headers={**STANDING_HEADERS, **link.headers},
-                    data=io.BytesIO(content) if content and len(content) >= LARGE else content,
+                    data=content if upload is None else upload,
                     allow_redirects=False,
                     timeout=aiohttp.ClientTimeout(connect=link.connect_timeout),
                     trace_request_ctx=note,
                 )
             except (aiohttp.ClientError, OSError) as error:
                 if session is not self._session or not (note.is_kept and _is_unanswered(error)):
+                    if upload is not None and upload.is_cut_off and _is_unanswered(error):
+                        raise WriteError(reason_of(error)) from error
                     raise
                 if self._renewing is None:
                     self._renewing = self._new_session(keeps=False)
@@ -106,6 +110,24 @@ class AiohttpTransport:
         await self._session.close()
         if self._renewing is not None:
             await self._renewing.close()
+
+
+class _Upload(io.BytesIO):
+    """The body of a large request; knows whether aiohttp has taken a part of it, and not all."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self._size = len(content)
+        self._taken = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self._taken += len(data)
+        return data
+
+    @property
+    def is_cut_off(self) -> bool:
+        return 0 < self._taken < self._size
 
 
 def _reply(response: aiohttp.ClientResponse) -> Reply:

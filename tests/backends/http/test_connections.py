@@ -373,3 +373,23 @@ async def test_a_header_may_be_as_long_as_servers_make_them(client: AnyClient | 
         backend_for(server, client).connected() as backend,
     ):
         assert await ask(backend) == "good"
+
+
+async def test_a_large_request_that_is_cut_off_while_it_is_sent_is_told_by_its_size_and_not_sent_again(
+    client: AnyClient | None,
+) -> None:
+    async def cut(stream: anyio.abc.SocketStream) -> None:
+        await stream.receive(1000)
+        await resets(stream)
+        await stream.aclose()
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    backend = OpenAIBackend("m", base_url=f"http://127.0.0.1:{port}", client=client)
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, cut)
+        with pytest.raises(StreamInterrupted, match=r"a request of 20\.0 MB was sent") as caught:
+            async with backend.open(GenerationRequest((ChatMessage("user", "x" * 20_000_000),))):
+                pass
+        tasks.cancel_scope.cancel()
+    assert not caught.value.retryable
