@@ -15,11 +15,9 @@ from mellea_sc import (
     BudgetExceeded,
     CBlock,
     DependencyFailed,
-    Limits,
     ModelOption,
     RejectionSamplingStrategy,
     UnclearJudgement,
-    Usage,
     check,
     limits,
     req,
@@ -28,6 +26,8 @@ from mellea_sc import (
     stream_with_chunking,
     wait_for_all_mots,
 )
+from mellea_sc.backends import Usage
+from mellea_sc.core import Limits
 from mellea_sc.runtime.budgets.limits import limited
 from mellea_sc.runtime.generation.bound import SpawnTarget, start_generation
 from mellea_sc.runtime.generation.generation import Generation

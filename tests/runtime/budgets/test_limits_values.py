@@ -9,17 +9,11 @@ from contextlib import nullcontext
 
 import pytest
 
-from mellea_sc import (
-    BudgetExceeded,
-    InvalidOption,
-    LimitedBlock,
-    Limits,
-    Prices,
-    Spent,
-    Usage,
-    limits,
-)
+from mellea_sc import BudgetExceeded, InvalidOption, limits
+from mellea_sc.backends import Usage
+from mellea_sc.core import Limits, Prices, Spent
 from mellea_sc.runtime.budgets.limits import limited
+from mellea_sc.stdlib import LimitedBlock
 
 PRICES = Prices(prompt=1, completion=2.5)
 

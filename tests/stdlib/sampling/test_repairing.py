@@ -9,29 +9,31 @@ import pytest
 from kit import Without, is_, sentences, slow
 
 from mellea_sc import (
-    Ask,
-    AttemptResult,
     BackendError,
     CBlock,
     ChatContext,
-    Choice,
     Component,
     Context,
     GenerationCancelled,
     InvalidOption,
     ModelOption,
-    MultiTurnStrategy,
-    PlannedStrategy,
     RejectionSamplingStrategy,
     RepairTemplateStrategy,
     Requirement,
     SamplingResult,
-    SamplingStrategy,
     ValidationResult,
     start_session,
 )
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Thunk
+from mellea_sc.stdlib import (
+    Ask,
+    AttemptResult,
+    Choice,
+    MultiTurnStrategy,
+    PlannedStrategy,
+    SamplingStrategy,
+)
 from mellea_sc.stdlib.sampling import BaseSamplingStrategy
 from mellea_sc.testing import Fail, Script, ScriptedBackend, Stall
 
