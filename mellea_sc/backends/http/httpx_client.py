@@ -66,6 +66,7 @@ class HttpxTransport:
         except BaseException:
             with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
                 await tracker.abandon()
+                await _reclaim_places(self._client, str(request.url))
             raise
 
     async def aclose(self) -> None:
@@ -111,6 +112,38 @@ def _spoil_if_there_is_more(response: httpx.Response) -> None:
         rest, _ = http.trailing_data
         if rest:
             http.send_failed()  # marks the connection as broken, so that the client closes it
+
+
+async def _reclaim_places(client: httpx.AsyncClient, url: str) -> None:
+    """Free the places of connections that the client will never open.
+
+    httpcore may assign a new connection to a request while the request's cancellation is on its way. Nobody opens or
+    removes that connection, and a client whose connections are limited in number hangs when all are such. httpcore2
+    does this itself. There is no public way to find them; with a client that is built differently this does nothing.
+    """
+    pool = getattr(getattr(client, "_transport", None), "_pool", None)
+    if type(pool).__module__.partition(".")[0] != "httpcore":
+        return
+    import httpcore
+
+    if not isinstance(pool, httpcore.AsyncConnectionPool):
+        return
+    request = httpcore.Request("GET", url)
+    assigned = [getattr(each, "connection", None) for each in getattr(pool, "_requests", ())]
+    lost = [
+        connection
+        for connection in pool.connections
+        if connection.info() == "CONNECTING"
+        and connection.can_handle_request(request.url.origin)
+        and not any(connection is each for each in assigned)
+    ]
+    # A request that is cancelled at once marks its connection as failed; the last one has the pool look at all of them.
+    for ask in (
+        [*(each.handle_async_request for each in lost), pool.handle_async_request] if lost else ()
+    ):
+        with anyio.CancelScope(shield=True) as scope:
+            scope.cancel()
+            await ask(request)
 
 
 @cache

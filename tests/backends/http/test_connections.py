@@ -393,3 +393,37 @@ async def test_a_large_request_that_is_cut_off_while_it_is_sent_is_told_by_its_s
                 pass
         tasks.cancel_scope.cancel()
     assert not caught.value.retryable
+
+
+async def test_a_cancel_just_when_the_client_has_a_place_for_the_request_costs_no_place() -> None:
+    """The place is assigned at some checkpoint while another request is being left: cancel at each of them."""
+
+    async def goes_on(stream: anyio.abc.SocketStream) -> bool:
+        await stream.send(answer("go", b"").partition(chunk(b"data: [DONE]\n\n"))[0])
+        await anyio.sleep_forever()
+        return False
+
+    async def leave(backend: Backend, now: anyio.Event) -> None:
+        async with backend.open(REQUEST) as stream:
+            await anext(stream)
+            await now.wait()
+
+    for checkpoints in range(25):
+        limits = httpx.Limits(max_connections=1)
+        async with (
+            raw_server(goes_on, GOOD) as server,
+            httpx.AsyncClient(limits=limits, verify=False) as client,
+            anyio.create_task_group() as tasks,
+        ):
+            backend, now = backend_for(server, client), anyio.Event()
+            tasks.start_soon(leave, backend, now)
+            await anyio.wait_all_tasks_blocked()
+            async with anyio.create_task_group() as waiting:
+                waiting.start_soon(ask, backend)
+                await anyio.wait_all_tasks_blocked()
+                now.set()
+                for _ in range(checkpoints):
+                    await anyio.lowlevel.checkpoint()
+                waiting.cancel_scope.cancel()
+            with anyio.fail_after(5):
+                assert await ask(backend) == "good", checkpoints
