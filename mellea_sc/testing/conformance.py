@@ -7,7 +7,7 @@ them.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final, TypeAlias
 
 import anyio
@@ -189,6 +189,23 @@ async def _serves_two(subject: _Subject) -> None:
             tg.start_soon(subject.works, backend)
 
 
+async def _leaves_others_alone(subject: _Subject) -> None:
+    async with subject.ready() as backend:
+        for reads in (True, False):
+            async with AsyncExitStack() as first:
+                deltas = await first.enter_async_context(backend.open(subject.request))
+                finished = False
+                if reads:
+                    _, finished = await _read(deltas)
+                async with backend.open(subject.request) as others:
+                    await first.aclose()
+                    text, finished_too = await _read(others)
+            assert text, "a generation that was opened meanwhile had an empty answer"
+            assert finished_too or not finished, (
+                "a generation that was opened meanwhile ended, and it was not said why the model has stopped"
+            )
+
+
 async def _connects_again(subject: _Subject) -> None:
     async with subject.made() as backend:
         for _ in range(2):
@@ -266,6 +283,7 @@ _PROMISES: Final[dict[str, _Check]] = {
     "the block may be left at any time, and the next request works": _may_be_left,
     "an error of the consumer leaves the block as it is, and the next request works": _passes_errors,
     "two generations can go on at once": _serves_two,
+    "leaving a block does nothing to a generation that was opened later": _leaves_others_alone,
     "connected() can be entered again, and twice at the same time": _connects_again,
     "an unknown option is passed on, left out, or refused with a BackendError": _bears_options,
     "a JSON schema is kept to, or refused with a BackendError": _bears_schemas,

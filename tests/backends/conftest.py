@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import pytest
 from http_clients import CLIENTS, http_client, use_own
@@ -32,3 +35,16 @@ async def client(
     """A client of the caller's; none where the backend has its own."""
     async with http_client(request.param, anyio_backend_name, monkeypatch) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The certificate of this machine; its key is beside it."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate with")
+    folder = tmp_path_factory.mktemp("tls")
+    names = ("-subj", "/CN=here", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
+    files = ("-keyout", folder / "key.pem", "-out", folder / "cert.pem")
+    usual = ("-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2")
+    subprocess.run(["openssl", "req", *usual, *names, *files], check=True, capture_output=True)
+    return folder / "cert.pem"

@@ -219,6 +219,19 @@ class OneAtATime(Good):
                 yield deltas
 
 
+class ClosesTheLatest(Good):
+    latest: AsyncGenerator[Delta]
+
+    @asynccontextmanager
+    async def open(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
+        self.latest = deltas = self.deltas(request)
+        try:
+            yield deltas
+        finally:
+            if not self.latest.ag_running:
+                await self.latest.aclose()
+
+
 class ConnectsOnce(Good):
     connections = 0
 
@@ -330,6 +343,7 @@ async def test_the_simplest_good_backend_passes() -> None:
         (SwallowsErrors, "error of the consumer.*left the block as None"),
         (WrapsErrors, "error of the consumer.*left the block as BackendError"),
         (OneAtATime, "two generations.*BusyResourceError"),
+        (ClosesTheLatest, "opened later.*had an empty answer"),
         (ConnectsOnce, r"connected\(\) can be entered again.*already connected"),
         (ClosesForAll, r"connected\(\) can be entered again.*closed"),
         (StumblesOverOptions, "unknown option.*KeyError"),

@@ -22,7 +22,7 @@ import h11
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-from mellea_sc.backends.http.link import STANDING_HEADERS, Link, Reply
+from mellea_sc.backends.http.link import MAX_HEAD, STANDING_HEADERS, Link, Reply
 from mellea_sc.backends.http.translation import (
     ConnectError,
     LocalProtocolError,
@@ -36,8 +36,6 @@ __all__ = ["Connection", "DirectTransport", "connect"]
 
 READ_SIZE: Final = 65536
 """Bytes of a read."""
-MAX_HEAD: Final = 100 * 1024
-"""The maximum size of a response's head in bytes."""
 
 
 class DirectTransport:

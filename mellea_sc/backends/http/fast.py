@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import ssl
-from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final
 from weakref import WeakSet
@@ -16,10 +15,12 @@ import aiohttp
 import anyio.lowlevel
 import yarl
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
-from mellea_sc.backends.http.link import STANDING_HEADERS, Link, Reply
+from mellea_sc.backends.http.link import MAX_HEAD, STANDING_HEADERS, Link, Reply
+from mellea_sc.backends.http.translation import WriteError, reason_of
 
 __all__ = ["AiohttpTransport"]
 
@@ -51,18 +52,21 @@ class AiohttpTransport:
         note = SimpleNamespace(is_kept=False)
         session = self._session
         while True:
+            upload = _Upload(content) if content and len(content) >= LARGE else None
             try:
                 response = await session.request(
                     "GET" if content is None else "POST",
                     yarl.URL(link.url, encoded=True),
                     headers={**STANDING_HEADERS, **link.headers},
-                    data=io.BytesIO(content) if content and len(content) >= LARGE else content,
+                    data=content if upload is None else upload,
                     allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(sock_connect=link.connect_timeout),
+                    timeout=aiohttp.ClientTimeout(connect=link.connect_timeout),
                     trace_request_ctx=note,
                 )
             except (aiohttp.ClientError, OSError) as error:
                 if session is not self._session or not (note.is_kept and _is_unanswered(error)):
+                    if upload is not None and upload.is_cut_off and _is_unanswered(error):
+                        raise WriteError(reason_of(error)) from error
                     raise
                 if self._renewing is None:
                     self._renewing = self._new_session(keeps=False)
@@ -88,11 +92,16 @@ class AiohttpTransport:
             )
         trace = aiohttp.TraceConfig()
         trace.on_connection_reuseconn.append(_note_kept)
+        trace.on_connection_create_start.append(
+            _note_new
+        )  # perhaps instead of a kept one that was spoilt
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
+            max_line_size=MAX_HEAD,
+            max_field_size=MAX_HEAD,
             trace_configs=[trace],
         )
 
@@ -103,24 +112,31 @@ class AiohttpTransport:
             await self._renewing.close()
 
 
+class _Upload(io.BytesIO):
+    """The body of a large request; knows whether aiohttp has taken a part of it, and not all."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self._size = len(content)
+        self._taken = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self._taken += len(data)
+        return data
+
+    @property
+    def is_cut_off(self) -> bool:
+        return 0 < self._taken < self._size
+
+
 def _reply(response: aiohttp.ClientResponse) -> Reply:
-    # If the whole body has come together with the head, aiohttp has already released the connection, and more
-    # bytes may come on it.
-    connection = response.connection
-    protocol: ResponseHandler | None = (
-        getattr(response.content, "_protocol", None) if connection is None else connection.protocol
-    )
-    close = partial(_release, response, protocol)
+    async def close() -> None:  # noqa: ASYNC124 - others have to wait
+        # Has an effect only on a connection whose response has not been received completely. Any other is back in the
+        # pool, or another request's: it must not be touched here.
+        response.close()
+
     return Reply(response.status, response.raw_headers, response.content.readany, close)
-
-
-async def _release(  # noqa: ASYNC124 - others have to wait
-    response: aiohttp.ClientResponse, protocol: ResponseHandler | None
-) -> None:
-    """Let aiohttp keep the connection if nothing of this response can be left on it, else close it."""
-    response.close()  # no effect on the connection if the body was read completely: it is released already
-    if protocol is not None and protocol.is_connected() and protocol.should_close:
-        protocol.close()
 
 
 class _UnspoiltConnections(aiohttp.BaseConnector):
@@ -153,6 +169,15 @@ class _UnspoiltConnections(aiohttp.BaseConnector):
                 return connection
             connection.close()
 
+    def _release(
+        self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False
+    ) -> None:
+        if should_close and protocol.transport is not None:
+            # Else aiohttp would wait until the server has read the whole request, and has answered TLS's closing
+            # handshake. A server that is busy, or hangs, does neither.
+            protocol.transport.abort()
+        super()._release(key, protocol, should_close=should_close)
+
 
 class _TCPConnector(_UnspoiltConnections, aiohttp.TCPConnector):
     """To a host."""
@@ -168,6 +193,14 @@ async def _note_kept(  # noqa: ASYNC124 - aiohttp wants it so
     _params: aiohttp.TraceConnectionReuseconnParams,
 ) -> None:
     context.trace_request_ctx.is_kept = True
+
+
+async def _note_new(  # noqa: ASYNC124 - aiohttp wants it so
+    _session: aiohttp.ClientSession,
+    context: SimpleNamespace,
+    _params: aiohttp.TraceConnectionCreateStartParams,
+) -> None:
+    context.trace_request_ctx.is_kept = False
 
 
 def _is_unanswered(error: Exception) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Mapping
+from contextlib import suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, cast
 
@@ -49,7 +50,10 @@ class HttpxTransport:
         except client_errors():
             if not tracker.was_given_up:
                 raise
-        return _reply(await self._send(request, _RequestTracker()))
+        while True:
+            # The client may have several kept connections, which have all died when a server was restarted.
+            with suppress(_KeptConnection):
+                return _reply(await self._send(request, _RequestTracker(needs_new=True)))
 
     async def _send(self, request: httpx.Request, tracker: _RequestTracker) -> httpx.Response:
         request.extensions = {**request.extensions, "trace": tracker}
@@ -62,6 +66,7 @@ class HttpxTransport:
         except BaseException:
             with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
                 await tracker.abandon()
+                await _reclaim_places(self._client, str(request.url))
             raise
 
     async def aclose(self) -> None:
@@ -109,6 +114,38 @@ def _spoil_if_there_is_more(response: httpx.Response) -> None:
             http.send_failed()  # marks the connection as broken, so that the client closes it
 
 
+async def _reclaim_places(client: httpx.AsyncClient, url: str) -> None:
+    """Free the places of connections that the client will never open.
+
+    httpcore may assign a new connection to a request while the request's cancellation is on its way. Nobody opens or
+    removes that connection, and a client whose connections are limited in number hangs when all are such. httpcore2
+    does this itself. There is no public way to find them; with a client that is built differently this does nothing.
+    """
+    pool = getattr(getattr(client, "_transport", None), "_pool", None)
+    if type(pool).__module__.partition(".")[0] != "httpcore":
+        return
+    import httpcore
+
+    if not isinstance(pool, httpcore.AsyncConnectionPool):
+        return
+    request = httpcore.Request("GET", url)
+    assigned = [getattr(each, "connection", None) for each in getattr(pool, "_requests", ())]
+    lost = [
+        connection
+        for connection in pool.connections
+        if connection.info() == "CONNECTING"
+        and connection.can_handle_request(request.url.origin)
+        and not any(connection is each for each in assigned)
+    ]
+    # A request that is cancelled at once marks its connection as failed; the last one has the pool look at all of them.
+    for ask in (
+        [*(each.handle_async_request for each in lost), pool.handle_async_request] if lost else ()
+    ):
+        with anyio.CancelScope(shield=True) as scope:
+            scope.cancel()
+            await ask(request)
+
+
 @cache
 def _in_one_piece(kind: Hashable) -> Callable[[bytes], httpx.AsyncByteStream]:
     """The body of a request, as a class for the client (httpx or httpx2).
@@ -137,14 +174,22 @@ class _Content:
         return self._content
 
 
+class _KeptConnection(Exception):
+    """The client has chosen a kept connection for a request that needs a new one; it is closed, and nothing was sent."""
+
+
 class _RequestTracker:
     """Tracks the connection of a request until the answer begins, by the client's trace extension.
+
+    Args:
+        needs_new: Whether to raise :class:`_KeptConnection` instead of using a kept connection.
 
     If a cancellation comes during the TLS handshake, or between connecting and sending, the client drops the
     connection without closing it. Then :meth:`abandon` closes it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, needs_new: bool = False) -> None:
+        self._needs_new = needs_new
         self._stream: httpcore.AsyncNetworkStream | None = None
         self._is_new = False
         self.was_given_up: bool = False
@@ -154,11 +199,14 @@ class _RequestTracker:
 
     async def __call__(self, event: str, info: Mapping[str, object]) -> None:
         """Process an event of the client's trace extension."""
-        step = event.partition(".")[2]
+        version, _, step = event.partition(".")
         if step.startswith("connect_"):
             self._is_new = True
         elif step == "send_request_headers.started":
             self.was_given_up = not self._is_new
+            # With HTTP/2, others use the connection too, and it is not closed.
+            if self._needs_new and not self._is_new and version == "http11":
+                raise _KeptConnection
         elif step == "receive_response_headers.complete":
             self.was_given_up = False
         if step in ("connect_tcp.complete", "connect_unix_socket.complete"):

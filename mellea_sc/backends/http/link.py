@@ -12,10 +12,12 @@ from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
-__all__ = ["CLOSE_TIMEOUT", "STANDING_HEADERS", "Link", "Reply", "Transport"]
+__all__ = ["CLOSE_TIMEOUT", "MAX_HEAD", "STANDING_HEADERS", "Link", "Reply", "Transport"]
 
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds that closing a response may take."""
+MAX_HEAD: Final = 100 * 1024
+"""The maximum size of a response's head in bytes."""
 STANDING_HEADERS: Final = {"user-agent": "mellea_sc", "connection": "keep-alive"}
 """Headers that the library's own transports add to every request, unless the request has them."""
 

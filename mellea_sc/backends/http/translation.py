@@ -89,9 +89,12 @@ def translated(error: Exception, failures: Failures) -> MelleaError:
         if isinstance(tls, ssl.SSLCertVerificationError):
             return failures.untrusted(tls.verify_message or reason)
         return failures.not_encrypted(reason)
-    # httpx-aiohttp reports a disconnect as a timeout.
-    if any(is_one_of(one, "ServerDisconnectedError") for one in (error, error.__cause__)):
-        return failures.interrupted("the server disconnected")
+    # httpx-aiohttp reports a disconnect as a timeout of connecting.
+    for one in (error, error.__cause__):
+        if is_one_of(one, "ServerDisconnectedError"):
+            return failures.interrupted("the server disconnected")
+        if is_one_of(one, "ClientOSError") and not is_one_of(one, "ClientConnectorError"):
+            return failures.interrupted(_os_reason(one) or "the server disconnected")
     if is_one_of(error, "InvalidURL", "UnsupportedProtocol", "LocalProtocolError"):
         return failures.unusable(reason)
     if is_one_of(error, *_NO_CONNECTION):

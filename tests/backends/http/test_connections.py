@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 
 import anyio
 import anyio.abc
@@ -77,7 +78,31 @@ async def test_never_when_the_connection_was_new(client: AnyClient | None) -> No
     assert server.connections == [1]
 
 
-async def test_the_second_one_is_new_even_where_other_kept_ones_are_left(own: str) -> None:
+async def test_never_when_the_connection_was_new_because_the_kept_one_was_spoilt(own: str) -> None:
+    has_all, is_spoilt = anyio.Event(), anyio.Event()
+
+    async def spoils(stream: anyio.abc.SocketStream) -> bool:
+        await stream.send(answer("good"))
+        await has_all.wait()
+        await stream.send(answer("another's"))
+        is_spoilt.set()
+        return True
+
+    async with (
+        raw_server(spoils, hangs_up, GOOD) as server,
+        backend_for(server, None).connected() as backend,
+    ):
+        assert await ask(backend) == "good"
+        has_all.set()
+        await is_spoilt.wait()
+        with pytest.raises(StreamInterrupted):
+            await ask(backend)
+    assert server.connections == [1, 2]
+
+
+async def test_the_second_one_is_new_even_where_other_kept_ones_are_left(
+    client: AnyClient | None,
+) -> None:
     together = anyio.Event()
 
     async def waits(stream: anyio.abc.SocketStream) -> bool:
@@ -89,7 +114,7 @@ async def test_the_second_one_is_new_even_where_other_kept_ones_are_left(own: st
 
     async with (
         raw_server(waits, waits, waits, hangs_up, GOOD) as server,
-        backend_for(server, None).connected() as backend,
+        backend_for(server, client).connected() as backend,
     ):
         async with anyio.create_task_group() as tasks:
             for _ in range(3):
@@ -217,6 +242,32 @@ async def test_requests_at_the_same_time_do_not_take_each_others_connection_for_
             tasks.start_soon(ask_often, 100)
 
 
+@pytest.mark.parametrize("reads", [True, False])
+async def test_leaving_an_answer_does_not_touch_the_request_that_has_its_connection_by_then(
+    client: AnyClient | None, reads: bool
+) -> None:
+    is_left = anyio.Event()
+
+    async def waits(stream: anyio.abc.SocketStream) -> bool:
+        await stream.send(HEAD)
+        await is_left.wait()
+        await stream.send(answer("second").removeprefix(HEAD))
+        return True
+
+    async with (
+        raw_server(GOOD, waits) as server,
+        backend_for(server, client).connected() as backend,
+        AsyncExitStack() as stack,
+    ):
+        first = await stack.enter_async_context(backend.open(REQUEST))
+        if reads:
+            assert "".join([delta.text async for delta in first]) == "good"
+        async with backend.open(REQUEST) as second:
+            await stack.aclose()
+            is_left.set()
+            assert "".join([delta.text async for delta in second]) == "second"
+
+
 async def test_a_cancel_just_when_the_connection_is_there_closes_it(
     own: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -313,3 +364,66 @@ async def test_no_cookie_of_an_answer_goes_into_the_next_request(own: str) -> No
         assert [await ask(backend) for _ in range(2)] == ["good", "good"]
     assert len(server.heads) == 2
     assert not any(b"\r\ncookie:" in head.lower() for head in server.heads)
+
+
+async def test_a_header_may_be_as_long_as_servers_make_them(client: AnyClient | None) -> None:
+    policy = b"\r\ncontent-security-policy: " + b"connect-src https://example.com " * 1500
+    async with (
+        raw_server(sends(answer("good").replace(b"\r\n", policy + b"\r\n", 1))) as server,
+        backend_for(server, client).connected() as backend,
+    ):
+        assert await ask(backend) == "good"
+
+
+async def test_a_large_request_that_is_cut_off_while_it_is_sent_is_told_by_its_size_and_not_sent_again(
+    client: AnyClient | None,
+) -> None:
+    async def cut(stream: anyio.abc.SocketStream) -> None:
+        await stream.receive(1000)
+        await resets(stream)
+        await stream.aclose()
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    backend = OpenAIBackend("m", base_url=f"http://127.0.0.1:{port}", client=client)
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, cut)
+        with pytest.raises(StreamInterrupted, match=r"a request of 20\.0 MB was sent") as caught:
+            async with backend.open(GenerationRequest((ChatMessage("user", "x" * 20_000_000),))):
+                pass
+        tasks.cancel_scope.cancel()
+    assert not caught.value.retryable
+
+
+async def test_a_cancel_just_when_the_client_has_a_place_for_the_request_costs_no_place() -> None:
+    """The place is assigned at some checkpoint while another request is being left: cancel at each of them."""
+
+    async def goes_on(stream: anyio.abc.SocketStream) -> bool:
+        await stream.send(answer("go", b"").partition(chunk(b"data: [DONE]\n\n"))[0])
+        await anyio.sleep_forever()
+        return False
+
+    async def leave(backend: Backend, now: anyio.Event) -> None:
+        async with backend.open(REQUEST) as stream:
+            await anext(stream)
+            await now.wait()
+
+    for checkpoints in range(25):
+        limits = httpx.Limits(max_connections=1)
+        async with (
+            raw_server(goes_on, GOOD) as server,
+            httpx.AsyncClient(limits=limits, verify=False) as client,
+            anyio.create_task_group() as tasks,
+        ):
+            backend, now = backend_for(server, client), anyio.Event()
+            tasks.start_soon(leave, backend, now)
+            await anyio.wait_all_tasks_blocked()
+            async with anyio.create_task_group() as waiting:
+                waiting.start_soon(ask, backend)
+                await anyio.wait_all_tasks_blocked()
+                now.set()
+                for _ in range(checkpoints):
+                    await anyio.lowlevel.checkpoint()
+                waiting.cancel_scope.cancel()
+            with anyio.fail_after(5):
+                assert await ask(backend) == "good", checkpoints

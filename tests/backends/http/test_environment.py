@@ -235,19 +235,6 @@ async def test_a_proxy_that_is_not_there_is_told_from_a_server_that_is_not(
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The certificate of this machine; its key is beside it."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl to make a certificate with")
-    folder = tmp_path_factory.mktemp("tls")
-    names = ("-subj", "/CN=here", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
-    files = ("-keyout", folder / "key.pem", "-out", folder / "cert.pem")
-    usual = ("-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2")
-    subprocess.run(["openssl", "req", *usual, *names, *files], check=True, capture_output=True)
-    return folder / "cert.pem"
-
-
-@pytest.fixture(scope="module")
 def folder_of_it(certificate: Path) -> Path:
     """The folder with it, as OpenSSL reads folders."""
     folder = certificate.parent / "folder"

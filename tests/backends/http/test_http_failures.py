@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 
+import httpx
 import pytest
 
 from mellea_sc.backends.http.failures import Advice, Failures, Secret
-from mellea_sc.core.errors import BackendBusy, BackendRejected, ModelNotFound, NotAuthorized
+from mellea_sc.backends.http.translation import translated
+from mellea_sc.core.errors import (
+    BackendBusy,
+    BackendRejected,
+    ModelNotFound,
+    NotAuthorized,
+    StreamInterrupted,
+)
 
 ADVICE = Advice(unreachable="ADVICE", no_model="PULL IT", no_path="WRONG PATH", no_key="WRONG KEY")
 FAILURES = Failures("server", ADVICE, (Secret("sk-very/secret"),))
@@ -82,3 +90,16 @@ def test_a_long_body_is_quoted_shortly() -> None:
     assert len(str(error)) < 700
     assert isinstance(error, BackendRejected)
     assert len(error.body) <= 4000
+
+
+def test_a_disconnect_that_a_client_calls_a_timeout_of_connecting_is_a_disconnect() -> None:
+    aiohttp = pytest.importorskip("aiohttp")
+    for cause in (
+        aiohttp.ServerDisconnectedError(),
+        aiohttp.ClientOSError(None, "Can not write request body for http://server"),
+    ):
+        error = httpx.ConnectTimeout("…")
+        error.__cause__ = cause
+        failure = translated(error, FAILURES)
+        assert isinstance(failure, StreamInterrupted)
+        assert "the server disconnected" in str(failure)
