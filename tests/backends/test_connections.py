@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+from contextlib import AsyncExitStack
+from types import ModuleType
 
 import anyio
 import anyio.abc
@@ -23,7 +25,8 @@ from raw_server import (
     sends,
 )
 
-from mellea_sc.backends.http.client import AnyClient, has_aiohttp
+from mellea_sc.backends.http.client import AnyClient, has_aiohttp, is_asyncio
+from mellea_sc.backends.http.translation import client_errors
 from mellea_sc.backends.openai import OpenAIBackend
 from mellea_sc.core.backend import Backend, ChatMessage, GenerationRequest
 from mellea_sc.core.errors import BackendError, BackendProtocolError, StreamInterrupted
@@ -215,6 +218,40 @@ async def test_requests_at_the_same_time_do_not_take_each_others_connection_for_
     ):
         for _ in range(8):
             tasks.start_soon(ask_often, 100)
+
+
+async def test_who_leaves_an_answer_late_does_not_break_off_another_on_the_same_connection(
+    own: str,
+) -> None:
+    left = anyio.Event()
+
+    async def comes_in_two(stream: anyio.abc.SocketStream) -> bool:
+        await stream.send(HEAD + chunk(b'data: {"choices": [{"delta": {"content": "go"}}]}\n\n'))
+        await left.wait()
+        await stream.send(answer("od").removeprefix(HEAD))
+        return True
+
+    async with (
+        raw_server(GOOD, comes_in_two) as server,
+        backend_for(server, None).connected() as backend,
+        AsyncExitStack() as later,
+    ):
+        async with backend.open(REQUEST) as first:
+            assert "".join([delta.text async for delta in first]) == "good"
+            second = aiter(await later.enter_async_context(backend.open(REQUEST)))
+            said = (await anext(second)).text
+        left.set()
+        said += "".join([delta.text async for delta in second])
+        assert said == "good"
+
+
+async def test_an_error_is_translated_while_another_thread_imports_a_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "aiohttp", ModuleType("aiohttp"))
+    assert OSError in client_errors()
+    monkeypatch.setitem(sys.modules, "asyncio", ModuleType("asyncio"))
+    assert not is_asyncio()
 
 
 async def test_a_cancel_just_when_the_connection_is_there_closes_it(

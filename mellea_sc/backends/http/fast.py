@@ -9,7 +9,7 @@ import io
 import ssl
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, cast
 from weakref import WeakSet
 
 import aiohttp
@@ -68,7 +68,7 @@ class AiohttpTransport:
                     self._renewing = self._new_session(keeps=False)
                 session = self._renewing
             else:
-                return _reply(response)
+                return _reply(response, cast("_UnspoiltConnections", session.connector))
 
     def _new_session(self, *, keeps: bool) -> aiohttp.ClientSession:
         connector: aiohttp.BaseConnector
@@ -103,23 +103,28 @@ class AiohttpTransport:
             await self._renewing.close()
 
 
-def _reply(response: aiohttp.ClientResponse) -> Reply:
+def _reply(response: aiohttp.ClientResponse, connections: _UnspoiltConnections) -> Reply:
     # If the whole body has come together with the head, aiohttp has already released the connection, and more
     # bytes may come on it.
     connection = response.connection
     protocol: ResponseHandler | None = (
         getattr(response.content, "_protocol", None) if connection is None else connection.protocol
     )
-    close = partial(_release, response, protocol)
+    close = partial(_release, response, protocol, connections)
     return Reply(response.status, response.raw_headers, response.content.readany, close)
 
 
 async def _release(  # noqa: ASYNC124 - others have to wait
-    response: aiohttp.ClientResponse, protocol: ResponseHandler | None
+    response: aiohttp.ClientResponse,
+    protocol: ResponseHandler | None,
+    connections: _UnspoiltConnections,
 ) -> None:
     """Let aiohttp keep the connection if nothing of this response can be left on it, else close it."""
     response.close()  # no effect on the connection if the body was read completely: it is released already
-    if protocol is not None and protocol.is_connected() and protocol.should_close:
+    # Since then another request may have taken it, and "should close" would mean that its answer is not complete.
+    if protocol is None or connections.has_taken(protocol):
+        return
+    if protocol.is_connected() and protocol.should_close:
         protocol.close()
 
 
@@ -129,6 +134,10 @@ class _UnspoiltConnections(aiohttp.BaseConnector):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._used = WeakSet[ResponseHandler]()
+
+    def has_taken(self, protocol: ResponseHandler) -> bool:
+        """Whether a request is using a connection, or about to."""
+        return protocol in self._acquired
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
