@@ -23,22 +23,16 @@ from mellea_sc import (
     ModelError,
     MustNotMatch,
     RepairTemplateStrategy,
-    StreamChunkingResult,
     start_session,
 )
 from mellea_sc.asgi import CLIENT_GONE, HEARTBEAT, LOOKAHEAD, Message, SSEResponse, TextResponse
+from mellea_sc.stdlib import StreamChunkingResult
 from mellea_sc.testing import Fail, Pause, ScriptedBackend, Stall
 
 pytestmark = pytest.mark.anyio
 
 SENTENCES = [f"Sentence {n}." for n in range(20)]
 SLOWLY = [step for text in SENTENCES for step in (f"{text}\n", Pause(0.1))]
-
-
-@pytest.fixture
-def anyio_backend(virtual_time: tuple[str, dict[str, object]]) -> tuple[str, dict[str, object]]:
-    """The event loop of a test."""
-    return virtual_time
 
 
 class Client:
