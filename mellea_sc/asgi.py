@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from functools import lru_cache
 from typing import ClassVar, Final, Self, TypeAlias, cast
 
@@ -48,6 +48,8 @@ LOOKAHEAD: Final = 16
 """Released chunks that may wait for the client, where the stream does not say how many."""
 HEARTBEAT: Final = 15.0
 """Seconds without an event, after which a comment is sent: proxies keep the connection, and its loss is noticed."""
+CLIENT_GONE: Final = 499
+"""The status for logs where the client has gone before the first text; it is nginx's."""
 
 
 class _Response:
@@ -111,42 +113,35 @@ class _Response:
 
         Cancellation: the model is stopped; so it is when the client goes, which is no error.
         """
+        reply = _Reply(send, self.raw_headers)
         async with task_group() as tasks:
             watching = anyio.CancelScope()
             tasks.start_soon(_wait_for_disconnect, receive, watching, tasks.cancel_scope)
-            await self._answer(send, watching)
+            await self._answer(reply, watching)
             tasks.cancel_scope.cancel("the response is complete")
+        if not reply.has_begun:
+            # The client has gone, and the server drops this. But a middleware (Starlette's BaseHTTPMiddleware) raises
+            # an error if there is no response at all.
+            with suppress(OSError):
+                await reply.write(CLIENT_GONE, b"", is_last=True)
         if self.background is not None:
             await self.background()
 
-    async def _answer(self, send: Send, watching: anyio.CancelScope) -> None:
-        begun = False
+    async def _answer(self, reply: _Reply, watching: anyio.CancelScope) -> None:
         async with self._start() as result:
             async for piece in _Pieces(result, self.written, self.heartbeat):
-                if not begun and result.error is not None:
+                if not reply.has_begun and result.error is not None:
                     break  # raised below, while the framework can still send an error response
                 try:
-                    if not begun:
-                        begun = True
-                        await send(self._head())
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    await reply.write(self.status_code, piece)
                 except OSError:
                     return  # the server raises this if the client has disconnected (ASGI 2.4)
             # After a complete response the server reports a disconnect too. That must not cancel this task, which
             # may still have an error to raise.
             watching.cancel()
-            if result.error is None or (begun and self.tells_errors):
-                if not begun:
-                    await send(self._head())
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            if result.error is None or (reply.has_begun and self.tells_errors):
+                await reply.write(self.status_code, b"", is_last=True)
             await result.acomplete()
-
-    def _head(self) -> Message:
-        return {
-            "type": "http.response.start",
-            "status": self.status_code,
-            "headers": self.raw_headers,
-        }
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """The body, for frameworks that send it themselves; ``aclose()`` ends it, and so does a cancellation."""
@@ -238,6 +233,24 @@ def _event(name: str | None, data: Mapping[str, object]) -> bytes:
     # compact JSON has no line breaks, so one line of data is enough
     line = f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
     return (line if name is None else f"event: {name}\n{line}").encode(errors="replace")
+
+
+class _Reply:
+    """What is sent for one request; it begins with the first piece of the body."""
+
+    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+        self.has_begun: bool = False
+        self._send = send
+        self._headers = headers
+
+    async def write(self, status: int, body: bytes, *, is_last: bool = False) -> None:
+        """Send a piece of the body; before the first one, the status and the headers."""
+        if not self.has_begun:
+            await self._send(
+                {"type": "http.response.start", "status": status, "headers": self._headers}
+            )
+            self.has_begun = True
+        await self._send({"type": "http.response.body", "body": body, "more_body": not is_last})
 
 
 async def _wait_for_disconnect(

@@ -8,7 +8,12 @@ from __future__ import annotations
 import anyio
 
 from mellea_sc.runtime.failures import leaf_errors, raise_unchanged
-from mellea_sc.runtime.loops.current import pass_on_interrupt, spawn_root, tell_if_never_started
+from mellea_sc.runtime.loops.current import (
+    leaves_loop,
+    pass_on_interrupt,
+    spawn_root,
+    tell_if_never_started,
+)
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.unobserved import OwnError, log_unobserved
 
@@ -75,7 +80,8 @@ class AdoptedNursery:
                 if not self._leave.is_set():
                     # The loop has ended it, and nothing may be raised here: an exception in a task of the
                     # loop's own would end the whole trio run. aclose() can still raise them if it is waiting.
-                    log_unobserved(self.nursery.name, failures)
+                    untold = [error for error in failures if not leaves_loop(error)]
+                    log_unobserved(self.nursery.name, untold)
             if len(failures) < len(errors):  # Ctrl-C has hit this task instead of the main one
                 pass_on_interrupt()
         finally:

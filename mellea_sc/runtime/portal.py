@@ -15,7 +15,6 @@ from functools import partial
 from typing import Final, Generic, TypeVar
 
 import anyio
-import anyio.to_thread
 
 from mellea_sc.core.errors import SessionClosed, SyncCallInEventLoop
 from mellea_sc.runtime.budgets.scope import budget_scope
@@ -26,7 +25,7 @@ from mellea_sc.runtime.loop_thread import (
     LoopThread,
     ThreadEvent,
 )
-from mellea_sc.runtime.loops.current import running_loop
+from mellea_sc.runtime.loops.current import call_soon_in, current_loop, running_loop
 from mellea_sc.runtime.loops.forks import tell_of_forks
 from mellea_sc.runtime.loops.notebook import in_cell
 from mellea_sc.runtime.unobserved import log_unobserved
@@ -151,16 +150,26 @@ class SyncPortal:
         """
         if not self.is_running:
             return
-        if not cancel:
-            try:
-                await anyio.to_thread.run_sync(self.close, abandon_on_cancel=True)
-            except BaseException:
+        ended = anyio.Event()
+        tell = partial(call_soon_in, current_loop(), ended.set)
+        # Not a worker thread of anyio's: if Ctrl-C breaks off the loop, nobody ends those, and the interpreter
+        # waits for them. Nor a timeout of the loop's: the thread counts the seconds, also where time is virtual.
+        closing = threading.Thread(target=self._close_and_tell, args=(cancel, tell), daemon=True)
+        closing.start()
+        try:
+            with anyio.CancelScope(shield=cancel):
+                await ended.wait()
+        except BaseException:
+            if not cancel:
                 await self.aclose(cancel=True)  # noqa: ASYNC102, ASYNC120 - shields itself
-                raise
-        else:
-            with anyio.move_on_after(THREAD_TIMEOUT, shield=True):
-                close = partial(self.close, cancel=True)
-                await anyio.to_thread.run_sync(close, abandon_on_cancel=True)
+            raise
+        closing.join()  # it has told, and ends
+
+    def _close_and_tell(self, cancel: bool, tell: Callable[[], None]) -> None:
+        try:
+            self.close(cancel=cancel)
+        finally:
+            tell()
 
     def forked(self) -> None:
         """The child's first call starts a thread anew."""

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -36,6 +36,7 @@ async def lifespan(_: Starlette) -> AsyncGenerator[dict[str, MelleaSession]]:
     """One session for the application; says at the end what became of the answers."""
     async with start_session(backend=backend) as m:
         yield {"m": m}
+        m.cancel("the server is shutting down")
     print(json.dumps(outcomes()), flush=True)
 
 
@@ -59,6 +60,12 @@ async def text(request: Request) -> Response:
     response = TextResponse(lambda: m.stream("q"))
     assert isinstance(response, Response)
     return response
+
+
+async def value(request: Request) -> Response:
+    """The whole answer, which the model never gives."""
+    m: MelleaSession = request.state.m
+    return PlainTextResponse(await (await m.ainstruct("q")))
 
 
 async def chat(websocket: WebSocket) -> None:
@@ -91,6 +98,7 @@ app = Starlette(
     routes=[
         Route("/sse", sse),
         Route("/text", text),
+        Route("/value", value),
         WebSocketRoute("/chat", chat),
         Route("/outcomes", told),
     ],

@@ -12,6 +12,9 @@ import fastapi
 import pytest
 import quart
 import starlette.responses
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import Response
 
 from mellea_sc import (
     ChatContext,
@@ -22,7 +25,7 @@ from mellea_sc import (
     RepairTemplateStrategy,
     start_session,
 )
-from mellea_sc.asgi import HEARTBEAT, LOOKAHEAD, Message, SSEResponse, TextResponse
+from mellea_sc.asgi import CLIENT_GONE, HEARTBEAT, LOOKAHEAD, Message, SSEResponse, TextResponse
 from mellea_sc.stdlib import StreamChunkingResult
 from mellea_sc.testing import Fail, Pause, ScriptedBackend, Stall
 
@@ -232,7 +235,43 @@ async def test_a_client_that_goes_before_the_first_text_stops_the_model() -> Non
         client = Client()
         await SSEResponse(lambda: m.stream("q"))({"type": "http"}, receive, client.send)
         assert backend.calls[0].outcome == "cancelled"
-        assert not client.messages
+        # said nevertheless, for middlewares that wait for a response
+        assert [one.get("status") for one in client.messages] == [CLIENT_GONE, None]
+        assert client.body == ""
+
+
+async def test_a_middleware_that_waits_for_a_response_gets_one_when_the_client_goes_before() -> (
+    None
+):
+    backend = ScriptedBackend([Stall()])
+    seen: list[int] = []
+
+    async def pass_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        response = await call_next(request)
+        seen.append(response.status_code)
+        return response
+
+    async with start_session(backend=backend) as m:
+
+        async def receive() -> Message:
+            await anyio.sleep(1)
+            return {"type": "http.disconnect"}
+
+        app = BaseHTTPMiddleware(cast("Any", SSEResponse(lambda: m.stream("q"))), pass_on)
+        client = Client()
+        scope = {"type": "http", "headers": [], "path": "/"}
+        await app(scope, cast("Any", receive), cast("Any", client.send))
+        assert backend.calls[0].outcome == "cancelled"
+    assert seen == [CLIENT_GONE]
+
+
+async def test_one_response_can_be_the_application_for_many_requests() -> None:
+    async with session("One.") as m:
+        app = TextResponse(lambda: m.stream("q"))
+        for _ in range(2):
+            client = Client()
+            await client.asks(app)
+            assert (client.messages[0]["status"], client.body) == (200, "One.")
 
 
 async def test_a_cancelled_request_stops_its_model_and_no_other() -> None:

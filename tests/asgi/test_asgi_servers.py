@@ -118,10 +118,13 @@ def test_1_10_every_client_that_goes_stops_its_model(
     assert "Traceback" not in err, err
 
 
-def test_a_shutdown_stops_the_models_within_its_grace(served: Served) -> None:
+@pytest.mark.parametrize("path", ["/sse", "/value"])
+def test_a_shutdown_stops_the_models_within_its_grace(served: Served, path: str) -> None:
     with closing(socket.create_connection(("127.0.0.1", served.port), PATIENCE)) as connection:
-        connection.sendall(b"GET /sse HTTP/1.1\r\nhost: x\r\n\r\n")
-        assert connection.recv(100)
+        connection.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        served.wait_for({"running": 1})
+        if path == "/sse":
+            assert connection.recv(100)
         began = time.monotonic()
         served.process.send_signal(signal.SIGTERM)
         out, _ = served.process.communicate(timeout=PATIENCE)

@@ -188,6 +188,7 @@ def test_an_exit_in_a_task_of_a_bare_session_is_told_of(
     if loop == "asyncio":  # raises such an exception out of the loop by itself
         with pytest.raises(SystemExit):
             anyio.run(main, backend=loop)
+        assert not caplog.records
     else:
         anyio.run(main, backend=loop)
         assert "SystemExit" in caplog.text

@@ -115,5 +115,5 @@ def is_asyncio() -> bool:
     asyncio = sys.modules.get("asyncio")
     try:
         return asyncio is not None and asyncio.current_task() is not None
-    except RuntimeError:
+    except (RuntimeError, AttributeError):  # no loop runs, or another thread is importing asyncio
         return False

@@ -74,10 +74,12 @@ _NO_CONNECTION: Final = (
 def client_errors() -> tuple[type[Exception], ...]:
     """All errors that the loaded clients, and the sockets below them, can raise."""
     return _OURS + tuple(
-        getattr(module, name)
+        kind
         for library, names in _ELSEWHERE
         if (module := sys.modules.get(library)) is not None
         for name in names
+        # another thread may be in the middle of importing it
+        if (kind := getattr(module, name, None)) is not None
     )
 
 

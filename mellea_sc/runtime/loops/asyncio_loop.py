@@ -38,7 +38,7 @@ def running_loop() -> object | None:
     """The running loop, or ``None`` outside of one."""
     try:
         return asyncio.get_running_loop()
-    except (RuntimeError, AttributeError):  # there is none, or this thread is importing asyncio
+    except RuntimeError:
         return None
 
 

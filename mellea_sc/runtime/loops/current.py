@@ -35,6 +35,7 @@ __all__ = [
     "interpreter_is_ending",
     "is_being_cancelled",
     "is_stray_cancellation",
+    "leaves_loop",
     "loop_getter",
     "loop_options",
     "may_run",
@@ -52,22 +53,17 @@ def running_loop() -> object | None:
     # Called for every delta that is read. An import statement costs more than all the rest, even if the module
     # is loaded: so the functions are remembered.
     global _trio_loop, _asyncio_loop
-    if "trio" in sys.modules:
-        if (of_trio := _trio_loop) is None:
-            # a finalizer may call this while this very thread is in the middle of importing trio
-            with suppress(ImportError):
-                from mellea_sc.runtime.loops import trio_loop
+    if (of_trio := _trio_loop) is None and "trio" in sys.modules and _is_imported("trio"):
+        from mellea_sc.runtime.loops import trio_loop
 
-                of_trio = _trio_loop = trio_loop.running_loop
-        if of_trio is not None and (token := of_trio()) is not None:
-            return token
-    if "asyncio" in sys.modules:
-        if (of_asyncio := _asyncio_loop) is None:
-            from mellea_sc.runtime.loops import asyncio_loop
+        of_trio = _trio_loop = trio_loop.running_loop
+    if of_trio is not None and (token := of_trio()) is not None:
+        return token
+    if (of_asyncio := _asyncio_loop) is None and _is_imported("asyncio"):
+        from mellea_sc.runtime.loops import asyncio_loop
 
-            of_asyncio = _asyncio_loop = asyncio_loop.running_loop
-        return of_asyncio()
-    return None
+        of_asyncio = _asyncio_loop = asyncio_loop.running_loop
+    return None if of_asyncio is None else of_asyncio()
 
 
 _trio_loop: Callable[[], object | None] | None = None
@@ -168,7 +164,7 @@ def call_soon_in(loop: object, function: Callable[[], object]) -> None:
         loop: The token of the loop, see :func:`running_loop`.
         function: Must not raise.
     """
-    if "asyncio" in sys.modules:
+    if _is_imported("asyncio"):
         from mellea_sc.runtime.loops import asyncio_loop
 
         if asyncio_loop.call_soon_in(loop, function):
@@ -180,7 +176,7 @@ def call_soon_in(loop: object, function: Callable[[], object]) -> None:
 
 def may_run(loop: object) -> bool:
     """Whether a loop may be running, in any thread. Always true for trio, which leaves no unfinished tasks behind."""
-    if "asyncio" in sys.modules:
+    if _is_imported("asyncio"):
         from mellea_sc.runtime.loops import asyncio_loop
 
         return asyncio_loop.may_run(loop)
@@ -204,6 +200,11 @@ def pass_on_interrupt() -> None:
         from mellea_sc.runtime.loops import trio_loop
 
         trio_loop.pass_on_interrupt()
+
+
+def leaves_loop(error: BaseException) -> bool:
+    """Whether the running loop itself raises an error of one of its tasks where it was started: asyncio, an exit."""
+    return isinstance(error, SystemExit | KeyboardInterrupt) and not _is_trio()
 
 
 def is_stray_cancellation() -> bool:
@@ -341,8 +342,17 @@ def has_ended(tasks: anyio.abc.TaskGroup) -> bool:
     return trio_loop.has_ended(tasks)
 
 
+def _is_imported(name: str) -> bool:
+    """Whether the import of a module has ended. Until then no loop of that kind can be running."""
+    # An import statement would wait for another thread that is importing the module, and with it the event loop of
+    # this one. In this very thread (a finalizer), the module would not be whole. Private, but what the import
+    # statement looks at itself; without it (another interpreter) there is the wait.
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    return spec is not None and not getattr(spec, "_initializing", False)
+
+
 def _is_trio() -> bool:
-    if "trio" not in sys.modules:
+    if "trio" not in sys.modules or (_trio_loop is None and not _is_imported("trio")):
         return False
     from mellea_sc.runtime.loops import trio_loop
 

@@ -27,11 +27,7 @@ __all__ = [
 
 def running_loop() -> object | None:
     """The running trio run, or ``None`` outside of one."""
-    try:
-        if not trio.lowlevel.in_trio_task():
-            return None
-    except AttributeError:
-        # a finalizer calls this while this thread is in the middle of importing trio
+    if not trio.lowlevel.in_trio_task():
         return None
     return trio.lowlevel.current_trio_token()
 

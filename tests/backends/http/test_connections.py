@@ -6,6 +6,7 @@ import gc
 import subprocess
 import sys
 from contextlib import AsyncExitStack
+from types import ModuleType
 
 import anyio
 import anyio.abc
@@ -24,7 +25,8 @@ from raw_server import (
     sends,
 )
 
-from mellea_sc.backends.http.client import AnyClient, has_aiohttp
+from mellea_sc.backends.http.client import AnyClient, has_aiohttp, is_asyncio
+from mellea_sc.backends.http.translation import client_errors
 from mellea_sc.backends.openai import OpenAIBackend
 from mellea_sc.core.backend import Backend, ChatMessage, GenerationRequest
 from mellea_sc.core.errors import BackendError, BackendProtocolError, StreamInterrupted
@@ -266,6 +268,15 @@ async def test_leaving_an_answer_does_not_touch_the_request_that_has_its_connect
             await stack.aclose()
             is_left.set()
             assert "".join([delta.text async for delta in second]) == "second"
+
+
+async def test_an_error_is_translated_while_another_thread_imports_a_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "aiohttp", ModuleType("aiohttp"))
+    assert OSError in client_errors()
+    monkeypatch.setitem(sys.modules, "asyncio", ModuleType("asyncio"))
+    assert not is_asyncio()
 
 
 async def test_a_cancel_just_when_the_connection_is_there_closes_it(

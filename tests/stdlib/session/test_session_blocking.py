@@ -585,7 +585,9 @@ def test_an_event_loop_that_cannot_be_made_is_the_calls_error_and_leaves_no_thre
         assert str(m.instruct("?")) == "done"
 
 
-def test_an_exit_in_what_a_call_runs_is_raised_by_the_call_and_ends_the_thread() -> None:
+def test_an_exit_in_what_a_call_runs_is_raised_by_the_call_and_ends_the_thread(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def leave(_: object) -> ValidationResult:
         raise SystemExit(3)
 
@@ -593,6 +595,7 @@ def test_an_exit_in_what_a_call_runs_is_raised_by_the_call_and_ends_the_thread()
         m.instruct("?", requirements=[Requirement("leave", leave)])
     assert caught.value.code == 3
     assert not threads()
+    assert not caplog.records
 
 
 def test_a_thread_that_cannot_be_started_is_the_calls_error(

@@ -227,6 +227,32 @@ def test_ctrl_c_twice_while_a_validator_computes_ends_the_program() -> None:
     assert (ended.returncode, ended.stdout) == (0, "KeyboardInterrupt\n")
 
 
+def test_ctrl_c_twice_that_breaks_off_the_loop_after_calls_in_threads_ends_the_program() -> None:
+    ended = program(
+        """
+        import asyncio
+        def interrupt(): raise KeyboardInterrupt
+        async def main():
+            loop, called = asyncio.get_running_loop(), asyncio.Event()
+            def call():
+                m.instruct("q")
+                loop.call_soon_threadsafe(called.set)
+            async with session() as m:
+                threading.Thread(target=call, daemon=True).start()
+                await called.wait()
+            loop.call_soon(interrupt)
+            try:
+                await asyncio.sleep(100)
+            except asyncio.CancelledError:
+                loop.call_soon(interrupt)
+                await asyncio.sleep(100)
+        try: asyncio.run(main())
+        except KeyboardInterrupt: print("KeyboardInterrupt", flush=True)
+        """
+    )
+    assert (ended.returncode, ended.stdout) == (0, "KeyboardInterrupt\n")
+
+
 def test_a_first_call_while_threads_are_being_ended_is_answered_or_told_so() -> None:
     ended = program(
         """

@@ -6,11 +6,14 @@ import asyncio
 import concurrent.futures
 import contextvars
 import functools
+import subprocess
 import sys
+import textwrap
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -569,3 +572,52 @@ def test_a_blocking_half_of_any_function_is_refused_in_a_loop(loop: str) -> None
             start_session(backend=quick()).run_blocking(nothing)
 
     anyio.run(main, backend=loop)
+
+
+IMPORTING = """
+    import anyio, sys, threading
+    from importlib.machinery import PathFinder
+    from mellea_sc import start_session
+    from mellea_sc.testing import ScriptedBackend
+
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slowly:
+        def find_spec(self, name, path, target=None):
+            if name != "trio":
+                return None
+            sys.meta_path.remove(self)
+            spec = PathFinder.find_spec(name)
+            execute = spec.loader.exec_module
+            def exec_module(module):
+                begun.set()
+                print("went on" if go_on.wait(20) else "waited")
+                execute(module)
+            spec.loader.exec_module = exec_module
+            return spec
+
+    async def main():
+        async with start_session(backend=ScriptedBackend(lambda _: "hello")) as m:
+            importing = threading.Thread(target=__import__, args=["trio"])
+            importing.start()
+            begun.wait()
+            assert await (await m.ainstruct("q")) == "hello"
+            go_on.set()
+            importing.join()
+            assert await (await m.ainstruct("q")) == "hello"
+
+    sys.meta_path.insert(0, Slowly())
+    anyio.run(main)
+"""
+
+
+def test_an_event_loop_does_not_wait_while_another_thread_imports_the_other_kind_of_loop() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(IMPORTING)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        cwd=Path(__file__).parents[3],
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "went on\n", "")
