@@ -10,8 +10,8 @@ import pytest
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import ChunkingError, StreamConsumed
 from mellea_sc.runtime.checks.cutter import Cutter
-from mellea_sc.runtime.tape import Tape
 from mellea_sc.stdlib.chunking import RawChunker, SentenceChunker, WordChunker
+from mellea_sc.stdlib.stream.readers import Tape
 
 pytestmark = pytest.mark.anyio
 

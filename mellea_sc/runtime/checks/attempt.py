@@ -286,7 +286,7 @@ class Attempt:
                 async with opened_scope(judges, started=self.judge_began) as judging:
                     async with task_group() as tasks:
                         self._start(tasks, judging, nursery)
-                    is_whole = not self._errors and not self.ledger.failed
+                    is_whole = not self._errors and not self.ledger.failures
                     if is_whole and not self._begins:
                         self._lanes.finish()
                     await self._lanes.room(self._valves)
@@ -311,7 +311,7 @@ class Attempt:
     def _how_it_ended(self) -> AttemptEnd:
         if self._errors:
             return "error"
-        if self.ledger.failed:
+        if self.ledger.failures:
             return "failed"
         return "stopped" if self._race.cancel_called else "cancelled"
 

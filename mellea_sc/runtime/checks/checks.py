@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -64,7 +65,7 @@ class Checks:
             if index in judged:
                 self.ledger.passed(index, judged[index])
             else:
-                self.ledger.ended(index)
+                self.ledger.passed(index, math.inf)
 
     def checkpoints(self) -> list[Callable[[int], LaneCheckpoint]]:
         """For each requirement, given a position: what it knew about the text up to there; of those that remember."""

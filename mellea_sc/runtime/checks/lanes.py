@@ -2,7 +2,7 @@
 
 ::
 
-    feed(delta) ──> Cutter ──chunk──> ledger.cut(), view.cut()           the main chunking
+    feed(delta) ──> Cutter ──chunk──> ledger.cut()                       the main chunking
                       │
                       ├──chunk──> lane 0 ──verdict──┐
                       └──chunk──> lane 1 ──verdict──┤
@@ -17,6 +17,7 @@ block (an advisory one) never makes the producer wait.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -35,10 +36,6 @@ class View(Protocol):
     @property
     def is_full(self) -> bool:
         """Whether the producer should wait for the reader."""
-        ...
-
-    def cut(self, chunk: Chunk) -> None:
-        """The main chunking has cut the next chunk."""
         ...
 
     def advance(self) -> None:
@@ -143,7 +140,6 @@ class Lanes:
         full = False
         if self._remembers:
             self.chunks.append(chunk)
-        self._view.cut(chunk)
         if self._ledger.cut(chunk) == "release":  # the lane that failed has told of a "cancel"
             self._view.advance()
         for lane in lanes:
@@ -181,5 +177,5 @@ class Lanes:
 
     def ended(self, lane: int) -> None:
         """A lane judges no more: it has passed all of the text, if that was cut to its end."""
-        if not self._ledger.failed and not self._cutting and self._ledger.ended(lane) == "release":
+        if not self._cutting and self._ledger.passed(lane, math.inf) == "release":
             self._view.advance()

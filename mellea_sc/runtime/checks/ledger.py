@@ -1,4 +1,4 @@
-"""What a running text may show: verdicts in, "release", "hold" or "cancel" out. No tasks, no I/O.
+"""What a running text may show: chunks and verdicts in, "release", "hold" or "cancel" out. No tasks, no I/O.
 
 The text is a line of positions, counted in characters. The main chunking cuts it into *chunks*, each
 with a place ``[start, end)``; every lane judges pieces of the same text, cut by the main chunking or by
@@ -24,9 +24,10 @@ requirements that edit judge the outcome like all others.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Final, Literal, TypeAlias
 
 import attrs
@@ -99,7 +100,7 @@ class Failure:
 
 
 class Ledger:
-    """The verdicts on one running text.
+    """The chunks of one running text, and the verdicts on them.
 
     Args:
         lanes: How many lanes judge it; they are numbered from 0.
@@ -108,12 +109,14 @@ class Ledger:
     """
 
     __slots__ = (
+        "_chunks",
         "_ends",
-        "_failures",
         "_frontier",
         "_passed",
         "_rules",
+        "_shown",
         "_verdicts",
+        "failures",
         "lanes",
         "noted",
         "releasable",
@@ -121,6 +124,8 @@ class Ledger:
 
     releasable: int
     """How many chunks, from the first one on, may be shown."""
+    failures: list[Failure]
+    """The fails that stop the text, at most one for each lane, in the order of the lanes."""
     noted: list[Failure]
     """The fails that did not stop anything, in the order in which they came."""
 
@@ -133,35 +138,37 @@ class Ledger:
     ) -> None:
         self.lanes: int = lanes
         self.releasable = 0
+        self.failures = []
         self.noted = list(noted)
         self._rules: Sequence[Rule] = rules if rules is not None else [Rule()] * lanes
+        self._chunks: deque[Chunk] = deque()  # those that were not taken yet
         self._ends: list[int] = []
+        self._shown = 0
         self._passed: list[float] = [0 if rule.blocking else math.inf for rule in self._rules]
         self._frontier: float = min(self._passed, default=math.inf)
         self._verdicts: list[deque[tuple[int, PartialValidationResult]]] = [
             deque() for _ in range(lanes)
         ]
-        self._failures: dict[int, Failure] = {}
 
-    @property
-    def failed(self) -> bool:
-        """Whether a lane has failed."""
-        return bool(self._failures)
+    def skip(self, shown: int) -> None:
+        """The first chunks, so many of them, are not to be taken: they have been shown by an attempt before."""
+        self._shown = shown
 
     @property
     def position(self) -> int:
         """Where the last chunk ends that may be shown."""
-        return self._ends[self.releasable - 1] if self.releasable else 0
+        return self.end_of(self.releasable)
 
-    @property
-    def failures(self) -> Sequence[Failure]:
-        """Every fail that is known, in the order of the lanes."""
-        return [self._failures[lane] for lane in sorted(self._failures)]
+    def end_of(self, count: int) -> int:
+        """Where so many chunks end, from the first one on; if not so many have come yet, those that have."""
+        return self._ends[min(count, len(self._ends)) - 1] if count and self._ends else 0
 
     def cut(self, chunk: Chunk) -> Move:
         """The main chunking has cut the next chunk."""
+        if len(self._ends) >= self._shown:
+            self._chunks.append(chunk)
         self._ends.append(chunk.end)
-        if self._failures:
+        if self.failures:
             return "cancel"
         if chunk.end > self._frontier:
             return "hold"
@@ -170,8 +177,13 @@ class Ledger:
 
     def judged(self, lane: int, piece: Chunk, verdict: PartialValidationResult) -> Move:
         """A lane has a verdict on the next piece of its own."""
-        if verdict.success == "fail" and self._stops(lane, piece, verdict):
-            return "cancel"
+        if verdict.success == "fail":
+            failure = Failure(lane, verdict, bisect_right(self._ends, piece.start), piece.end)
+            if self._rules[lane].on_fail == "cancel":
+                if all(known.lane != lane for known in self.failures):
+                    insort(self.failures, failure, key=attrgetter("lane"))
+                return "cancel"
+            self.noted.append(failure)
         if (
             verdict.reason is None
             and verdict.score is None
@@ -181,54 +193,11 @@ class Ledger:
             # one object for all that say nothing more: events keep one verdict per lane and chunk
             verdict = PLAIN.get(verdict.success, verdict)
         self._verdicts[lane].append((piece.end, verdict))
-        return self._pass(lane, piece.end)
+        return self.passed(lane, piece.end)
 
-    def _stops(self, lane: int, piece: Chunk, verdict: PartialValidationResult) -> bool:
-        failure = Failure(lane, verdict, bisect_right(self._ends, piece.start), piece.end)
-        if self._rules[lane].on_fail == "record":
-            self.noted.append(failure)
-            return False
-        self._failures.setdefault(lane, failure)
-        return True
-
-    def passed(self, lane: int, position: int) -> Move:
-        """A lane has judged the text up to a position before, when another text began with it."""
-        return self._pass(lane, position)
-
-    def ended(self, lane: int) -> Move:
-        """A lane has judged its last piece."""
-        return self._pass(lane, math.inf)
-
-    def take_verdicts(self, index: int) -> list[PartialValidationResult]:
-        """One verdict per lane on a releasable chunk. Chunks are asked for in order: what is before is forgotten."""
-        end = self._ends[index]
-        taken: list[PartialValidationResult] = []
-        for rule, verdicts in zip(self._rules, self._verdicts, strict=True):
-            last = UNKNOWN
-            while verdicts:
-                at, last = verdicts[0]
-                if at >= end:
-                    break
-                verdicts.popleft()
-            else:
-                if not rule.blocking:
-                    last = UNKNOWN
-            taken.append(last)
-        return taken
-
-    def verdicts_on_failure(self) -> list[PartialValidationResult]:
-        """One verdict per lane on the chunk that failed: ``"unknown"`` where a lane has not got that far."""
-        first = min(self._failures.values(), key=lambda failure: failure.chunk_index)
-        end = self._ends[first.chunk_index] if first.chunk_index < len(self._ends) else math.inf
-        return [
-            self._failures[lane].verdict
-            if lane in self._failures
-            else next((v for at, v in verdicts if at >= end), UNKNOWN)
-            for lane, verdicts in enumerate(self._verdicts)
-        ]
-
-    def _pass(self, lane: int, position: float) -> Move:
-        if self._failures:
+    def passed(self, lane: int, position: float) -> Move:
+        """A lane has passed the text up to a position; ``math.inf``: all of it, however it goes on."""
+        if self.failures:
             return "cancel"
         if not self._rules[lane].blocking:
             return "hold"
@@ -243,3 +212,31 @@ class Ledger:
             return "hold"
         self.releasable = releasable
         return "release"
+
+    def take(self) -> tuple[Chunk, list[PartialValidationResult]]:
+        """Take the next chunk, which must be releasable, with one verdict per lane; both are forgotten here."""
+        chunk = self._chunks.popleft()
+        end = chunk.end
+        taken: list[PartialValidationResult] = []
+        for rule, verdicts in zip(self._rules, self._verdicts, strict=True):
+            last = UNKNOWN
+            while verdicts:
+                at, last = verdicts[0]
+                if at >= end:
+                    break
+                verdicts.popleft()
+            else:
+                if not rule.blocking:
+                    last = UNKNOWN
+            taken.append(last)
+        return chunk, taken
+
+    def verdicts_on_failure(self) -> list[PartialValidationResult]:
+        """One verdict per lane on the chunk that failed: ``"unknown"`` where a lane has not got that far."""
+        first = min(failure.chunk_index for failure in self.failures)
+        end = self._ends[first] if first < len(self._ends) else math.inf
+        failed = {failure.lane: failure.verdict for failure in self.failures}
+        return [
+            failed[lane] if lane in failed else next((v for at, v in told if at >= end), UNKNOWN)
+            for lane, told in enumerate(self._verdicts)
+        ]

@@ -207,7 +207,7 @@ class StreamRun:
             # Neither an error nor a choice: the run was cancelled before the plan could choose. If a check had
             # failed by then, that has stopped the text all the same.
             self.completed = False
-            self.cancelled = not (attempt is not None and attempt.ledger.failed)
+            self.cancelled = not (attempt is not None and attempt.ledger.failures)
         attempts = max(1, len(self.runner.attempts))
         readers.write(CompletedEvent(self.completed, self.released_text(), attempts))
         self.ended.set()
