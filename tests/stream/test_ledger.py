@@ -142,14 +142,14 @@ def test_verdicts_on_the_failed_chunk_are_unknown_where_a_lane_has_not_come_so_f
     ledger.judged(0, chunk(3, 6), PASS)
     ledger.judged(1, chunk(3, 5), PASS)  # a piece of its own, that ends before the chunk
     ledger.judged(3, chunk(3, 6), FAIL)
-    assert ledger.verdicts_on_failure() == [PASS, UNKNOWN, UNKNOWN, FAIL]
+    assert ledger.failed_chunk() == (1, [PASS, UNKNOWN, UNKNOWN, FAIL])
 
 
 def test_verdicts_on_a_fail_whose_chunk_is_not_cut_yet() -> None:
     ledger = Ledger(2)
     ledger.judged(0, chunk(0, 9), PASS)
     ledger.judged(1, chunk(0, 2), FAIL)
-    assert ledger.verdicts_on_failure() == [UNKNOWN, FAIL]
+    assert ledger.failed_chunk() == (0, [UNKNOWN, FAIL])
 
 
 def test_each_chunk_has_the_verdict_on_the_piece_that_covers_its_end() -> None:
@@ -260,7 +260,9 @@ class LedgerAgreement(RuleBasedStateMachine):
         for failure in self.ledger.failures:
             assert failure.chunk_index >= self.ledger.releasable
         if self.failed:
-            assert len(self.ledger.verdicts_on_failure()) == self.lanes
+            index, verdicts = self.ledger.failed_chunk()
+            assert index == min(failure.chunk_index for failure in self.ledger.failures)
+            assert len(verdicts) == self.lanes
 
 
 TestLedgerAgreement = pytest.mark.filterwarnings("default")(LedgerAgreement.TestCase)

@@ -250,10 +250,8 @@ class Gate:
 
     def end_attempt(self, number: int, attempt: Attempt) -> int:
         """End the view of an attempt; returns the number of its chunks that were shown."""
-        ledger = attempt.ledger
-        if ledger.failures:
-            index = min(failure.chunk_index for failure in ledger.failures)
-            verdicts = ledger.verdicts_on_failure()
+        if attempt.ledger.failures:
+            index, verdicts = attempt.ledger.failed_chunk()
             self.readers.write(QuickCheckEvent(index, number, False, verdicts))
         return self._views[number].chunks_released
 

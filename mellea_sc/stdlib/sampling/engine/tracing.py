@@ -94,7 +94,7 @@ def _attempt(
     is_accepted: bool,
 ) -> Trace:
     own = max(0, len(attempt.generated) - attempt.kept_length)
-    usage = attempt.generation.usage
+    usage = attempt.record.usage
     counted = usage is not None and usage.completion_tokens > 0
     generated = usage.completion_tokens if usage is not None and counted else attempt.estimate
     said = usage.reasoning_tokens if usage is not None else 0
