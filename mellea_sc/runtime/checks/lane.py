@@ -214,23 +214,7 @@ class Lane:
         piece: Chunk | None = None
         verdict: PartialValidationResult | None
         with limit, stray_cancellation_as(f"stream_validate of {requirement!r}"):
-            while True:
-                if not waiting:
-                    limit.since = math.inf  # the next piece may take any time
-                    try:
-                        await self._wake_ups.receive()
-                    except anyio.EndOfStream:
-                        if not self._take_rest():
-                            memory.end()
-                            self._sink.ended(self.index)
-                            return None
-                    else:
-                        self._is_woken = False
-                        if self._source is not None:
-                            await self._take(self._source)
-                    if not limit.is_watched:
-                        limit.resume()
-                    continue
+            while waiting or await self._has_more(limit):
                 piece = waiting.popleft()
                 if len(waiting) == self.buffer:
                     self._sink.caught_up()
@@ -266,18 +250,31 @@ class Lane:
                     limit.pause()
                     await self._source.wait()
                     limit.resume()
+            memory.end()
+            self._sink.ended(self.index)
+            return None
         return piece  # the block was left by its timeout
 
-    async def _take(self, source: PieceSource) -> None:
-        self.waiting.extend(source.take())
-        if source.is_full:
-            await source.wait()
-
-    def _take_rest(self) -> bool:
-        """Take the pieces that the source still has after the end of the text; false: there are none."""
-        rest = None if self._source is None else self._source.rest()
-        self.waiting.extend(rest or ())
-        return rest is not None
+    async def _has_more(self, limit: WaitTimeout) -> bool:
+        """Wait until there are pieces; false: the text has ended, and there are none."""
+        waiting, source = self.waiting, self._source
+        while not waiting:
+            limit.since = math.inf  # the next piece may take any time
+            try:
+                await self._wake_ups.receive()
+            except anyio.EndOfStream:
+                if source is None or (rest := source.rest()) is None:
+                    return False
+                waiting.extend(rest)
+            else:
+                self._is_woken = False
+                if source is not None:
+                    waiting.extend(source.take())
+                    if source.is_full:
+                        await source.wait()
+            if not limit.is_watched:
+                limit.resume()
+        return True
 
     async def _unknown_after(self, error: Exception) -> PartialValidationResult:
         """The verdict if the requirement fails open; otherwise raise the error."""

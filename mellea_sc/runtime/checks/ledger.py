@@ -163,9 +163,10 @@ class Ledger:
 
     def cut(self, chunk: Chunk) -> Move:
         """Add the next chunk of the main chunking."""
-        if len(self._ends) >= self._shown:
+        ends = self._ends
+        if len(ends) >= self._shown:
             self._chunks.append(chunk)
-        self._ends.append(chunk.end)
+        ends.append(chunk.end)
         if self.failures:
             return "cancel"
         if chunk.end > self._frontier:
