@@ -143,6 +143,7 @@ class Ledger:
         self._ends: list[int] = []
         self._shown = 0
         self._passed: list[float] = [0 if rule.blocking else math.inf for rule in self._rules]
+        # up to where every lane that blocks has passed the text
         self._frontier: float = min(self._passed, default=math.inf)
         self._verdicts: list[deque[tuple[int, PartialValidationResult]]] = [
             deque() for _ in range(lanes)

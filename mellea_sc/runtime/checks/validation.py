@@ -36,7 +36,7 @@ async def validate_all(
     format: Format | None = None,
     model_options: ModelOptions | None = None,
 ) -> list[ValidationResult]:
-    """Validate the last output of a context.
+    """Validate the last output of a context; returns one verdict per requirement, in their order.
 
     Args:
         requirements: The requirements. If there are several, each is validated in its own task.
@@ -45,9 +45,6 @@ async def validate_all(
         timeout: Seconds that one may take, unless the requirement has its own timeout.
         format: Passed to every validator.
         model_options: Passed to every validator.
-
-    Returns:
-        One verdict per requirement, in their order.
 
     Raises:
         ValidatorTimeout: one took too long.
@@ -100,7 +97,7 @@ async def check_input(
     *,
     timeout: float = math.inf,
 ) -> list[ValidationResult]:
-    """Validate the text that the model is asked, as if it were an answer.
+    """Validate the text that the model is asked, as if it were an answer; returns one verdict per precondition.
 
     Args:
         preconditions: The requirements on it.
@@ -108,9 +105,6 @@ async def check_input(
         backend: The backend that validators are given, bound to a scope of the caller.
         ctx: The conversation before the question. Validators get an empty one of the same class.
         timeout: Seconds that one may take, unless the requirement has its own timeout.
-
-    Returns:
-        One verdict per precondition, in their order.
 
     Raises:
         Exception: as of :func:`validate_all`.
