@@ -40,7 +40,7 @@ from mellea_sc.core.backend import Backend, Delta
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import BackendTimeout
 from mellea_sc.core.model_options import ModelOption, merge_options
-from mellea_sc.core.prompt import answer_prefix_of
+from mellea_sc.core.prompt import answer_prefix_of, request_for
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.core.usage import estimated_tokens
@@ -59,7 +59,6 @@ from mellea_sc.runtime.failures import (
     task_group,
 )
 from mellea_sc.runtime.generation.bound import opened_scope
-from mellea_sc.runtime.generation.prompt import request_for
 from mellea_sc.runtime.generation.pump import pump
 from mellea_sc.runtime.generation.record import AnswerRecord
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
@@ -203,16 +202,6 @@ class Attempt:
         return sum(map(estimated_tokens, self._parts[kept:])) + self.record.estimate
 
     @property
-    def share_of_reasoning(self) -> float:
-        """An estimate of the fraction of the received tokens that is reasoning."""
-        return self.record.reasoning_estimate / max(1, self.estimate)
-
-    @property
-    def share_of_other(self) -> float:
-        """An estimate of the fraction of the received tokens that is reasoning or tool calls."""
-        return self.record.estimate / max(1, self.estimate)
-
-    @property
     def error(self) -> Exception | None:
         """The error that has ended it, if one has; several as a group."""
         if len(self._errors) > 1:
@@ -259,8 +248,8 @@ class Attempt:
             backend has failed before, its error is raised instead.
         """
         self._valves = nursery.valves
-        options = merge_options(nursery.options, self._question.model_options)
-        limit = options.get(ModelOption.MAX_NEW_TOKENS)
+        self._options = merge_options(nursery.options, self._question.model_options)
+        limit = self._options.get(ModelOption.MAX_NEW_TOKENS)
         self.token_limit = limit if isinstance(limit, int) else None
         now, task = self._now, running_task()
         self.started_at = now()
@@ -349,16 +338,16 @@ class Attempt:
         self.end = "completed"
 
     async def _produce(self, nursery: Nursery) -> None:
-        question = self._question
+        question, prefills = self._question, nursery.backend.prefills
         # A task that was cancelled before its first step makes no request. And tasks that have waited for the
         # connections go first.
         await anyio.lowlevel.checkpoint()
         try:
             with self.scope, stray_cancellation_as("a generation"):
                 request = await request_for(
-                    nursery, question.action, self._ctx, question.format, question.model_options
+                    question.action, self._ctx, self._options, question.format, prefills=prefills
                 )
-                await pump(nursery, request, self, self._beginning(nursery.backend.prefills))
+                await pump(nursery, request, self, self._beginning(prefills))
             if self.late is not None and self.scope.cancelled_caught:
                 raise self.late
         except Exception as error:  # noqa: BLE001 - raised by run(), after the text before it was validated
