@@ -34,7 +34,6 @@ __all__ = [
     "has_ended",
     "interpreter_is_ending",
     "is_being_cancelled",
-    "is_stray_cancellation",
     "leaves_loop",
     "loop_getter",
     "loop_options",
@@ -205,11 +204,6 @@ def pass_on_interrupt() -> None:
 def leaves_loop(error: BaseException) -> bool:
     """Whether the running loop itself raises an error of one of its tasks where it was started: asyncio, an exit."""
     return isinstance(error, SystemExit | KeyboardInterrupt) and not _is_trio()
-
-
-def is_stray_cancellation() -> bool:
-    """Whether nobody has requested the cancellation that has just been caught."""
-    return not is_being_cancelled()
 
 
 def is_being_cancelled() -> bool:
