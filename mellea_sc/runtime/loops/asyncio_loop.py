@@ -19,13 +19,13 @@ from typing import Final
 __all__ = [
     "call_after_first_steps",
     "call_soon_in",
-    "claim",
     "clock",
     "errors_collected_by",
     "may_run",
     "running_loop",
     "running_task",
     "spawn_root",
+    "start_task",
     "wake_on_signals",
     "was_cancelled_natively",
 ]
@@ -59,14 +59,6 @@ def was_cancelled_natively() -> bool:
     """Whether a native cancellation of the running task (``task.cancel()``) is pending."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def claim(context: Context) -> None:
-    """Mark a copied context as asyncio's: one that was copied in a trio task would tell anyio that trio runs."""
-    if "sniffio" in sys.modules:
-        import sniffio
-
-        context.run(sniffio.current_async_library_cvar.set, "asyncio")
 
 
 def may_run(loop: object) -> bool:
@@ -113,6 +105,21 @@ def spawn_root(function: Callable[[], Coroutine[object, object, None]], name: st
     task = asyncio.get_running_loop().create_task(function(), name=name)
     _roots.add(task)
     task.add_done_callback(_roots.discard)
+
+
+def start_task(coroutine: Coroutine[object, object, None], context: Context) -> asyncio.Task[None]:
+    """Start a task that is in no task group; the caller has to hold it until it is done.
+
+    Args:
+        coroutine: What to run.
+        context: What to run it in. It may have been copied in a trio task.
+    """
+    if "sniffio" in sys.modules:
+        # a context that was copied in a trio task would tell anyio that trio runs
+        import sniffio
+
+        context.run(sniffio.current_async_library_cvar.set, "asyncio")
+    return asyncio.get_running_loop().create_task(coroutine, context=context)
 
 
 def wake_on_signals() -> None:
