@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
 from typing import Final
+from weakref import WeakKeyDictionary
 
 __all__ = [
     "call_after_first_steps",
@@ -29,6 +30,10 @@ __all__ = [
     "wake_on_signals",
     "was_cancelled_natively",
 ]
+
+_after_first_steps: Final[
+    WeakKeyDictionary[asyncio.AbstractEventLoop, list[Callable[[], None]]]
+] = WeakKeyDictionary()
 
 _roots: Final[set[asyncio.Task[None]]] = set()
 """The loop refers to its tasks weakly; these references keep the root tasks alive until they are done."""
@@ -80,8 +85,22 @@ def call_after_first_steps(function: Callable[[], None]) -> None:
     Tasks take their first step in the loop's next iteration, in any order. So the function is called in the
     iteration after that.
     """
+    # one callback for all tasks that are started together: there may be thousands
     loop = asyncio.get_running_loop()
-    loop.call_soon(loop.call_soon, function)
+    if (functions := _after_first_steps.get(loop)) is None:
+        functions = _after_first_steps[loop] = []
+        loop.call_soon(_in_the_next_iteration, loop)
+    functions.append(function)
+
+
+def _in_the_next_iteration(loop: asyncio.AbstractEventLoop) -> None:
+    # tasks that were started in this iteration have been scheduled before this, and take their first step before it
+    loop.call_soon(_call_all, _after_first_steps.pop(loop))
+
+
+def _call_all(functions: list[Callable[[], None]]) -> None:
+    for function in functions:
+        function()
 
 
 def call_soon_in(loop: object, function: Callable[[], object]) -> bool:
