@@ -124,7 +124,7 @@ class Generation:
         tasks: anyio.abc.TaskGroup,
         on_never_started: Callable[[], None] = lambda: None,
     ) -> None:
-        """Start the task.
+        """Start the task; the caller has checked that the nursery is usable.
 
         Args:
             thunk: The thunk that this is the producer of. Only the task refers to it. If the generation did, both
@@ -134,7 +134,6 @@ class Generation:
             tasks: A task group inside the nursery, or the nursery's own.
             on_never_started: Called if the task was dropped before its first step.
         """
-        self._nursery.check_usable()
         # Cleared by the task's first step. asyncio drops a task that is cancelled before that, without running its
         # "finally": then nobody would end the generation, and whoever awaits it would wait for ever.
         self._on_never_started = on_never_started
