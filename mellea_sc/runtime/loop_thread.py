@@ -13,10 +13,10 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 from weakref import WeakSet
 
 import anyio
@@ -38,6 +38,8 @@ __all__ = ["POLL_INTERVAL", "THREAD_TIMEOUT", "Job", "LoopThread", "ThreadEvent"
 
 T = TypeVar("T")
 
+StartTask: TypeAlias = "Callable[[Coroutine[object, object, None], Context], asyncio.Task[None]]"
+
 THREAD_TIMEOUT: Final = 2 * CLEANUP_TIMEOUT
 """Seconds to wait for the cleanup of an interrupted call, or of the whole thread."""
 
@@ -58,8 +60,10 @@ class ThreadEvent:
     def set(self) -> None:
         """Wake who waits."""
         self.is_set = True
-        with suppress(RuntimeError):  # it has been set before
+        try:
             self._lock.release()
+        except RuntimeError:
+            return  # it has been set before
 
     def wait(self, timeout: float) -> None:
         """Wait until it is set, or for so many seconds; Ctrl-C ends the wait."""
@@ -78,7 +82,7 @@ class Job(Generic[T]):
     __slots__ = (
         "_context",
         "_function",
-        "_is_cancelled",
+        "_may_be_cancelled",
         "_task",
         "ended",
         "failure",
@@ -92,28 +96,22 @@ class Job(Generic[T]):
         self.returned: list[T] = []
         self.failure: list[BaseException] = []
         """What it has raised. A list, so that whoever raises it can take it out: the error's frames hold the job."""
-        self._context: Context | None = context
+        self._context = context
         self._function = function
         self._task: asyncio.Task[None] | None = None
-        self._is_cancelled = False
+        # Not before its first step: asyncio would drop the task, and who waits would never hear of it. Not twice:
+        # the second time would cancel the cleanup.
+        self._may_be_cancelled = False
 
-    def start(self, on_end: Callable[[Job[T]], None]) -> bool:
-        """Start its task, in the loop; false if it was started before or is given up."""
-        context, self._context = self._context, None
-        if context is None:
-            return False
-        if self.is_given_up:
-            self.ended.set()
-            return False
-        from mellea_sc.runtime.loops import asyncio_loop
-
-        self._task = asyncio_loop.start_task(self._run(on_end), context)
-        return True
+    def start(self, start_task: StartTask, on_end: Callable[[Job[T]], None]) -> None:
+        """Start its task, in the loop."""
+        self._task = start_task(self._run(on_end), self._context)
 
     async def _run(self, on_end: Callable[[Job[T]], None]) -> None:
         try:
-            with budget_scope():
-                if not self.is_given_up:
+            if not self.is_given_up:
+                self._may_be_cancelled = True
+                with budget_scope():
                     self.returned.append(await self._function())
         except (KeyboardInterrupt, SystemExit):
             # It ends the loop, and thus the wait for the job. asyncio would log it as an error that nobody has seen.
@@ -134,9 +132,12 @@ class Job(Generic[T]):
         self.ended.set()
 
     def cancel(self, reason: str) -> None:
-        """Cancel its task, in the loop, once; also one that is about to begin."""
-        if self._task is not None and not self._is_cancelled:
-            self._is_cancelled = self.is_given_up = True
+        """Cancel its task, in the loop, once; also one that is about to begin, or that was never started."""
+        self.is_given_up = True
+        if self._task is None:
+            self.ended.set()
+        elif self._may_be_cancelled:
+            self._may_be_cancelled = False
             self._task.cancel(reason)
 
 
@@ -165,6 +166,7 @@ class LoopThread:
         self._takes_jobs = True
         self._over: anyio.Event
         self._call_soon_in: Callable[[object, Callable[[], object]], bool]
+        self._start_task: StartTask
         self._started = ThreadEvent()
         self._to_launch = [self._thread]
         self._is_launched = False
@@ -292,6 +294,7 @@ class LoopThread:
         from mellea_sc.runtime.loops import asyncio_loop
 
         self._call_soon_in = asyncio_loop.call_soon_in
+        self._start_task = asyncio_loop.start_task
         self.loop = running_loop()
         self._over = anyio.Event()
         self._started.set()
@@ -301,19 +304,21 @@ class LoopThread:
     def _wake(self) -> None:
         # looked at first, because what was submitted before stop() was called is to run
         is_wanted = self._wanted
-        while self._submitted and self._takes_jobs:
-            self._start_next()
+        while self._submitted:
+            self._take_next()
         self._takes_jobs = is_wanted
-        for job in tuple(self._running):
-            if job.is_given_up:
-                job.cancel("the call was interrupted")
-            elif self.is_cancelled:
+        if self.is_cancelled:
+            for job in tuple(self._running):
                 job.cancel("its thread is ending")
         self._end_if_idle()
 
-    def _start_next(self) -> None:
+    def _take_next(self) -> None:
+        # a function of its own: a job must not be held while the thread waits for more
         job = self._submitted.popleft()
-        if job.start(self._job_ended):
+        if job.is_given_up:
+            job.cancel("the call was interrupted")
+        elif self._takes_jobs:
+            job.start(self._start_task, self._job_ended)
             self._running.add(job)
 
     def _job_ended(self, job: Job[Any]) -> None:

@@ -115,8 +115,9 @@ class SyncPortal:
         thread = self._thread
         if thread is None or thread.has_ended or thread.is_cancelled:
             made = LoopThread("mellea_sc sync calls")
-            if self._thread is thread:  # none was made meanwhile, by a signal's handler that calls
-                self._thread = made
+            # One line without a call, where no signal comes in between: a handler that calls may have made one.
+            self._thread = made if self._thread is thread else self._thread
+            if self._thread is made:
                 # at the interpreter's exit, the threads end themselves
                 weakref.finalize(self._owner(), _end, made).atexit = False
             thread = self._thread

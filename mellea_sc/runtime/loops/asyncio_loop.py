@@ -39,16 +39,8 @@ _roots: Final[set[asyncio.Task[None]]] = set()
 """The loop refers to its tasks weakly; these references keep the root tasks alive until they are done."""
 
 
-def running_loop() -> object | None:
-    """The running loop, or ``None`` outside of one."""
-    try:
-        return asyncio.get_running_loop()
-    except (RuntimeError, AttributeError):  # there is none, or this thread is importing asyncio
-        return None
-
-
-loop_getter: Final[Callable[[], object | None]] = asyncio._get_running_loop  # noqa: SLF001 - public by its documentation
-"""The same as :func:`running_loop`, but asyncio's own C function: it is called for every item that is read."""
+running_loop: Final[Callable[[], object | None]] = asyncio._get_running_loop  # noqa: SLF001 - public by its documentation
+"""The running loop, or ``None`` outside of one. asyncio's own C function: it is called for every item that is read."""
 
 
 def clock() -> Callable[[], float]:
