@@ -1,7 +1,8 @@
 """Public names that are imported when they are first used, so that an import costs what is used.
 
 A package's stub, the ``__init__.pyi`` beside its ``__init__.py``, is the one list of them: type checkers and editors
-read it as it is, and the interpreter reads here which module has which name.
+read it as it is, and the interpreter reads here which module has which name. If a package does not have a name that a
+package inside it has, the error says so.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 __all__ = ["export_lazily", "exported"]
@@ -17,9 +19,9 @@ __all__ = ["export_lazily", "exported"]
 _IMPORT: Final = re.compile(r"^from (\S+) import (\w+) as \w+$", re.MULTILINE)
 
 
-def exported(package: str) -> Mapping[str, str]:
-    """The names in a package's stub, each with the module that has it."""
-    stub = pkgutil.get_data(package, "__init__.pyi")
+def exported(package: str, inside: str = "") -> Mapping[str, str]:
+    """The names in the stub of a package, or of the one inside it, each with the module that has it."""
+    stub = pkgutil.get_data(package, f"{inside}/__init__.pyi" if inside else "__init__.pyi")
     assert stub is not None
     return {name: module for module, name in _IMPORT.findall(stub.decode())}
 
@@ -31,7 +33,14 @@ def export_lazily(package: str) -> None:
 
     def get(name: str) -> object:
         if name not in modules:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            message, room = f"module {package!r} has no attribute {name!r}", _room_of(name, package)
+            if room is None:
+                raise AttributeError(message)
+            # In `from package import name` it is importlib that asks, with hasattr(). The import statement replaces an
+            # AttributeError by an ImportError without our message, and leaves an ImportError as it is.
+            importing = sys._getframe(1).f_code.co_name == "_handle_fromlist"  # noqa: SLF001
+            kind = ImportError if importing else AttributeError
+            raise kind(f"{message}; import it from {room}")
         # as an import statement has it, for the name may be that of a module
         value: object = getattr(__import__(modules[name], fromlist=[name]), name)
         namespace[name] = value
@@ -40,3 +49,14 @@ def export_lazily(package: str) -> None:
     namespace["__all__"] = [*modules]
     namespace["__getattr__"] = get
     namespace["__dir__"] = lambda: sorted({*namespace, *modules})
+
+
+def _room_of(name: str, package: str) -> str | None:
+    """The package inside this one that has a name."""
+    if name.startswith("_"):  # tools that inspect modules ask for many of these
+        return None
+    for module in pkgutil.iter_modules(sys.modules[package].__path__):
+        with suppress(FileNotFoundError):  # it has no stub
+            if module.ispkg and name in exported(package, module.name):
+                return f"{package}.{module.name}"
+    return None

@@ -85,7 +85,7 @@ def retrying(backend: Backend, retries: int | Retries | None = None) -> Backend:
     return backend
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, weakref_slot=False)
 class _Opening:
     """One generation: entering makes the request, with retries; then it iterates over the deltas."""
 

@@ -52,12 +52,14 @@ class ValidationResult:
         reason: The reason, for people and for a repair prompt.
         score: An optional number given by the validator.
         thunk: The judge's answer, if a model was the judge.
+        context: What the judge was asked, and that answer.
     """
 
     result: bool
     reason: str | None = attrs.field(default=None, kw_only=True)
     score: float | None = attrs.field(default=None, kw_only=True)
     thunk: Thunk | None = attrs.field(default=None, kw_only=True, repr=False)
+    context: Context | None = attrs.field(default=None, kw_only=True, repr=False)
 
     def as_bool(self) -> bool:
         """Whether the answer passed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Final
@@ -142,7 +142,7 @@ async def _work(
             and not question.preconditions
             and not isinstance(action, Query | Transform)
         ):
-            # What answer_once() does: its frame would be a fifth of what such a thunk of ours weighs.
+            # What answer_once() does, without its frame: thousands of thunks may be waiting here.
             prefills = nursery.backend.prefills
             request = await request_for(action, ctx, options, format, prefills=prefills)
             beginning = answer_prefix_of(action, prefills=prefills)
@@ -151,27 +151,37 @@ async def _work(
             warn_of_misfit(thunk)
         else:
             await settle(action, *not_yet_read(ctx))
-            # Called and awaited right here: each delta resumes every coroutine that its task is in the middle of.
-            answer: Callable[[], Coroutine[object, object, None]]
-            if (strategy := question.strategy) is not None:
-                answer = partial(_sample, question, strategy, nursery, ctx, thunk, sink)
-            elif isinstance(action, Query | Transform) and action.methods and format is None:
-                answer = partial(_carry_out, action, question, nursery, ctx, thunk, sink)
-            else:
-                answer = partial(answer_once, nursery, action, ctx, options, format, thunk, sink)
             with (
                 nullcontext() if question.limits is None else LimitedBlock(question.limits),
                 nullcontext() if question.retries is None else RetriesOfCall(question.retries),
             ):
                 if question.preconditions:
                     sink.hold_output()
+                    answer = partial(_answer, question, options, nursery, ctx, thunk, sink)
                     await answer_if_met(question, ctx, nursery, answer, met=sink.release_output)
                 else:
-                    await answer()
+                    await _answer(question, options, nursery, ctx, thunk, sink)
         conversation = ctx.add(action).add(thunk)
         if thunk.sampling is None:
             thunk.sampling = _only_attempt(thunk, action, conversation)
         turn.commit(conversation)
+
+
+def _answer(
+    question: Question,
+    options: ModelOptions,
+    nursery: Nursery,
+    ctx: Context,
+    thunk: ModelOutputThunk,
+    sink: Generation,
+) -> Coroutine[object, object, None]:
+    """What answers, to be awaited: no coroutine of its own, through which each delta would have to go."""
+    action, format = question.action, question.format
+    if (strategy := question.strategy) is not None:
+        return _sample(question, strategy, nursery, ctx, thunk, sink)
+    if isinstance(action, Query | Transform) and action.methods and format is None:
+        return _carry_out(action, question, nursery, ctx, thunk, sink)
+    return answer_once(nursery, action, ctx, options, format, thunk, sink)
 
 
 async def _sample(

@@ -70,7 +70,7 @@ async def ask_judge(
     unclear: str,
     schema: JsonSchema = YES_OR_NO,
     model_options: ModelOptions | None = None,
-) -> tuple[T, str, Thunk]:
+) -> tuple[T, Thunk, Context]:
     """Ask a model, and ask it once more when its answer is unclear.
 
     Args:
@@ -84,7 +84,7 @@ async def ask_judge(
         model_options: On top of a temperature of 0 and at most 512 tokens.
 
     Returns:
-        What was read, the answer, and its thunk.
+        What was read, the answer, and the context that ends with it.
 
     Raises:
         InvalidOption: the model cannot judge.
@@ -97,7 +97,7 @@ async def ask_judge(
     options = {ModelOption.TEMPERATURE: 0.0, ModelOption.MAX_NEW_TOKENS: 512, "tools": None}
     said = ""
     for _ in range(2):
-        thunk, _ = await backend.generate_from_context(
+        thunk, after = await backend.generate_from_context(
             _Question(question, about),
             ctx.without_items(),
             format=CheckedSchema(schema, lambda _: None),  # `read` sees, and takes more than JSON
@@ -114,7 +114,7 @@ async def ask_judge(
             said += f", broken off (finish reason {thunk.generation.finish_reason!r})"
             continue
         try:
-            return read(answer), answer, thunk
+            return read(answer), thunk, after
         except ValueError:
             continue
     raise UnclearJudgement(f"{unclear}, the last time: {said}")
@@ -140,7 +140,7 @@ async def judge_by_model(
         raise InvalidOption(
             f"{requirement!r} has neither a validation_fn nor a description to judge by"
         )
-    passed, answer, thunk = await ask_judge(
+    passed, thunk, after = await ask_judge(
         _PROMPT.format(requirement=what, output=text),
         backend,
         ctx,
@@ -149,7 +149,7 @@ async def judge_by_model(
         unclear=f"asked whether the text meets {what!r}, the judge twice answered neither yes nor no",
         model_options=model_options,
     )
-    return ValidationResult(passed, reason=_reason(answer), thunk=thunk)
+    return ValidationResult(passed, reason=_reason(thunk.value), thunk=thunk, context=after)
 
 
 def _reason(answer: str) -> str | None:

@@ -10,7 +10,7 @@
 
 The run is one task of its session. It ends only after all tasks that it has started, and only then its readers and
 waiters learn the outcome. Only this task writes the attributes of :class:`StreamRun`. Users read them through a
-:class:`~mellea_sc.StreamChunkingResult`, which has no state of its own.
+:class:`~mellea_sc.stdlib.StreamChunkingResult`, which has no state of its own.
 """
 
 from __future__ import annotations

@@ -16,11 +16,9 @@ from mellea_sc import (
     BudgetExceeded,
     CBlock,
     DependencyFailed,
-    Limits,
     ModelOption,
     RejectionSamplingStrategy,
     UnclearJudgement,
-    Usage,
     check,
     limits,
     req,
@@ -29,6 +27,8 @@ from mellea_sc import (
     stream_with_chunking,
     wait_for_all_mots,
 )
+from mellea_sc.backends import Usage
+from mellea_sc.core import Limits
 from mellea_sc.runtime.budgets.limits import LimitedBlock
 from mellea_sc.runtime.generation.bound import SpawnTarget, start_generation
 from mellea_sc.runtime.generation.generation import Generation

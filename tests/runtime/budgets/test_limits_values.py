@@ -8,16 +8,10 @@ import pickle
 
 import pytest
 
-from mellea_sc import (
-    BudgetExceeded,
-    InvalidOption,
-    LimitedBlock,
-    Limits,
-    Prices,
-    Spent,
-    Usage,
-    limits,
-)
+from mellea_sc import BudgetExceeded, InvalidOption, limits
+from mellea_sc.backends import Usage
+from mellea_sc.core import Limits, Prices, Spent
+from mellea_sc.stdlib import LimitedBlock
 
 PRICES = Prices(prompt=1, completion=2.5)
 

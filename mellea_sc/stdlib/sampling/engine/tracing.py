@@ -94,8 +94,11 @@ def _attempt(
     is_accepted: bool,
 ) -> Trace:
     own = max(0, len(attempt.generated) - attempt.kept_length)
-    usage, record, estimate = attempt.record.usage, attempt.record, attempt.estimate
+    record = attempt.record
+    usage = record.usage
     counted = usage is not None and usage.completion_tokens > 0
+    # it looks at every delta: not where the server has counted, and all that came is text
+    estimate = attempt.estimate if record.estimate or not counted else 0
     generated = usage.completion_tokens if usage is not None and counted else estimate
     said = usage.reasoning_tokens if usage is not None else 0
     share_of_reasoning = record.reasoning_estimate / max(1, estimate)
