@@ -74,20 +74,20 @@ def running_task() -> object | None:
 def call_after_first_steps(function: Callable[[], None]) -> None:
     """Call a function when every task that has been started by now has taken its first step, or never will.
 
-    Tasks take their first step in the loop's next iteration, in any order. So the function is called in the
+    Tasks take their first step in the loop's next iteration, in any order. So the function is called in an
     iteration after that.
     """
     # one callback for all tasks that are started together: there may be thousands
     loop = asyncio.get_running_loop()
     if (functions := _after_first_steps.get(loop)) is None:
         functions = _after_first_steps[loop] = []
-        loop.call_soon(_in_the_next_iteration, loop)
+        loop.call_soon(_close_list, loop)
     functions.append(function)
 
 
-def _in_the_next_iteration(loop: asyncio.AbstractEventLoop) -> None:
-    # tasks that were started in this iteration have been scheduled before this, and take their first step before it
-    loop.call_soon(_call_all, _after_first_steps.pop(loop))
+def _close_list(loop: asyncio.AbstractEventLoop) -> None:
+    # the last of these tasks may have been started in this very iteration
+    loop.call_soon(loop.call_soon, _call_all, _after_first_steps.pop(loop))
 
 
 def _call_all(functions: list[Callable[[], None]]) -> None:
