@@ -107,7 +107,24 @@ class _Opening:
                 deltas = aiter(await opened.__aenter__())
                 self._owner.has_answered = True
                 try:
-                    self._first = await _first_of(deltas)
+                    # No function of its own, whose frame would wait for the model with thousands of requests.
+                    usage: Usage | None = None
+                    async for delta in deltas:
+                        usage = delta.usage or usage
+                        if (
+                            delta.text
+                            or delta.reasoning
+                            or delta.tool_calls
+                            or delta.finish_reason is not None
+                        ):
+                            self._first = delta
+                            if usage is not delta.usage:
+                                self._first = attrs.evolve(delta, usage=usage)
+                            break
+                        if (request := in_flight.get()) is not None:
+                            request.progressed()
+                    else:
+                        self._first = None if usage is None else Delta(usage=usage)
                 except BaseException as error:
                     await opened.__aexit__(type(error), error, error.__traceback__)  # noqa: ASYNC102, ASYNC120 - bounds itself
                     raise
@@ -177,18 +194,6 @@ class _Opening:
             )
             return None
         return min(max(own, wish * random.uniform(1, 1 + SPREAD)), left)
-
-
-async def _first_of(deltas: AsyncIterator[Delta]) -> Delta | None:
-    """The first delta with more than usage, with the usage of deltas before it; ``None``: there is none."""
-    usage: Usage | None = None
-    async for delta in deltas:
-        usage = delta.usage or usage
-        if delta.text or delta.finish_reason is not None or delta.reasoning or delta.tool_calls:
-            return delta if usage is delta.usage else attrs.evolve(delta, usage=usage)
-        if (request := in_flight.get()) is not None:
-            request.progressed()
-    return None if usage is None else Delta(usage=usage)
 
 
 async def _at_once(delta: Delta) -> Delta:  # noqa: ASYNC124 - __anext__ must return an awaitable

@@ -50,7 +50,8 @@ def describe(action: Component | Span) -> str:
             said = action.summary()
         case _:
             said = repr(action)
-    said = " ".join(said.split())
+    if (line := " ".join(said.split())) != said:
+        said = line  # else the text itself, and no copy of it with each of thousands of thunks
     return f"{said[:57]}…" if len(said) > 58 else said
 
 

@@ -107,7 +107,7 @@ class Question:
         return cls(
             action=action,
             requirements=requirements,
-            preconditions=[copy.copy(one) for one in map(as_requirement, conditions)],
+            preconditions=tuple(map(copy.copy, map(as_requirement, conditions))),
             strategy=strategy,
             format=format,
             model_options=options,

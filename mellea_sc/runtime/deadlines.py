@@ -12,16 +12,29 @@ import math
 from collections.abc import Callable
 from contextvars import copy_context
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import anyio
 
 from mellea_sc.runtime.loops.current import clock
 
-__all__ = ["DeadlineTimer", "WaitTimeout"]
+__all__ = ["Cancellable", "DeadlineTimer", "WaitTimeout"]
 
 RESOLUTION: Final = 0.001
 """Seconds by which a timeout may fire early, so that timeouts that are due together need one wake-up."""
+
+
+class Cancellable(Protocol):
+    """What a timeout cancels: an :class:`anyio.CancelScope`, or something that has one."""
+
+    @property
+    def cancel_called(self) -> bool:
+        """Whether it is being cancelled already."""
+        ...
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Cancel it."""
+        ...
 
 
 class DeadlineTimer:
@@ -80,9 +93,9 @@ class WaitTimeout:
     Args:
         timer: The timer that fires it.
         seconds: How long each wait may take; may be infinite.
-        scope: The scope that it cancels, entered by somebody else, who calls :meth:`resume` and :meth:`end` at the
-            begin and end of the block, and can tell by :attr:`is_exceeded` whether this has cancelled it. ``None``:
-            a scope of its own, which is entered and left with this context manager.
+        scope: What it cancels; somebody else calls :meth:`resume` and :meth:`end` at the begin and end of the block,
+            and can tell by :attr:`is_exceeded` whether this has cancelled it. ``None``: a scope of its own, which
+            is entered and left with this context manager.
     """
 
     __slots__ = ("_scope", "_timer", "is_exceeded", "is_watched", "seconds", "since")
@@ -96,7 +109,7 @@ class WaitTimeout:
     """Whether a wait has taken too long, and was cancelled."""
 
     def __init__(
-        self, timer: DeadlineTimer, seconds: float, scope: anyio.CancelScope | None = None
+        self, timer: DeadlineTimer, seconds: float, scope: Cancellable | None = None
     ) -> None:
         self._timer = timer
         self._scope = anyio.CancelScope() if scope is None else scope
@@ -108,9 +121,10 @@ class WaitTimeout:
     @property
     def was_exceeded(self) -> bool:
         """Whether the block was ended by the timeout."""
-        return self._scope.cancelled_caught
+        return isinstance(self._scope, anyio.CancelScope) and self._scope.cancelled_caught
 
     def __enter__(self) -> Self:
+        assert isinstance(self._scope, anyio.CancelScope)
         self._scope.__enter__()
         self.resume()
         return self
@@ -121,6 +135,7 @@ class WaitTimeout:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool:
+        assert isinstance(self._scope, anyio.CancelScope)
         self._timer.remove(self)
         return self._scope.__exit__(exc_type, exc, tb)
 

@@ -233,6 +233,8 @@ def failure_of(error: BaseException, what: str, task: object) -> Exception | Non
     # is an error if it was raised in the task, but not if the coroutine is being closed: that is done from outside
     # of any task, or in another one, when an unfinished task is garbage collected.
     leaves = leaf_errors(error)
+    if not leaves and is_being_cancelled():
+        return None  # a group of nothing but cancellations
     if task is running_task() and all(isinstance(one, Exception | GeneratorExit) for one in leaves):
         return without_internals(_caused_by(error, what))
     return None

@@ -13,18 +13,17 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from contextvars import Context, copy_context
-from typing import Any, Final, TypeAlias
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 from weakref import WeakSet
 
 import anyio
-import anyio.abc
 
 from mellea_sc.core.errors import SessionClosed
+from mellea_sc.runtime.budgets.scope import budget_scope
 from mellea_sc.runtime.loops.current import (
-    call_soon_in,
     interpreter_is_ending,
     loop_options,
     running_loop,
@@ -32,9 +31,14 @@ from mellea_sc.runtime.loops.current import (
 from mellea_sc.runtime.loops.forks import tell_of_forks
 from mellea_sc.runtime.nursery import CLEANUP_TIMEOUT
 
+if TYPE_CHECKING:
+    import asyncio
+
 __all__ = ["POLL_INTERVAL", "THREAD_TIMEOUT", "Job", "LoopThread", "ThreadEvent"]
 
-Function: TypeAlias = Callable[[], Coroutine[Any, Any, object]]
+T = TypeVar("T")
+
+StartTask: TypeAlias = "Callable[[Coroutine[object, object, None], Context], asyncio.Task[None]]"
 
 THREAD_TIMEOUT: Final = 2 * CLEANUP_TIMEOUT
 """Seconds to wait for the cleanup of an interrupted call, or of the whole thread."""
@@ -56,8 +60,10 @@ class ThreadEvent:
     def set(self) -> None:
         """Wake who waits."""
         self.is_set = True
-        with suppress(RuntimeError):  # it has been set before
+        try:
             self._lock.release()
+        except RuntimeError:
+            return  # it has been set before
 
     def wait(self, timeout: float) -> None:
         """Wait until it is set, or for so many seconds; Ctrl-C ends the wait."""
@@ -65,58 +71,82 @@ class ThreadEvent:
             self._lock.acquire(timeout=timeout)
 
 
-class Job:
-    """A function for a loop to run, once.
+class Job(Generic[T]):
+    """A function for a loop to run once, in a task of its own, and its result for the thread that waits.
 
     Args:
-        function: An exception that it raises ends the loop.
+        function: What to run. An exit that it raises ends the loop.
+        context: What to run it in.
     """
 
-    def __init__(self, function: Function) -> None:
+    __slots__ = (
+        "_context",
+        "_function",
+        "_may_be_cancelled",
+        "_task",
+        "ended",
+        "failure",
+        "is_given_up",
+        "returned",
+    )
+
+    def __init__(self, function: Callable[[], Awaitable[T]], context: Context) -> None:
         self.ended: ThreadEvent = ThreadEvent()
         self.is_given_up: bool = False
+        self.returned: list[T] = []
+        self.failure: list[BaseException] = []
+        """What it has raised. A list, so that whoever raises it can take it out: the error's frames hold the job."""
+        self._context = context
         self._function = function
-        self._context: Context | None = copy_context()
-        self._scope: anyio.CancelScope | None = None
+        self._task: asyncio.Task[None] | None = None
+        # Not before its first step: asyncio would drop the task, and who waits would never hear of it. Not twice:
+        # the second time would cancel the cleanup.
+        self._may_be_cancelled = False
 
-    def start(self, tasks: anyio.abc.TaskGroup, running: set[Job]) -> None:
-        """Run it, once, in a task of its own, in the context of the thread that asked for it."""
-        context, self._context = self._context, None
-        if context is not None:
-            from mellea_sc.runtime.loops import asyncio_loop  # as late as everything of asyncio's
+    def start(self, start_task: StartTask, on_end: Callable[[Job[T]], None]) -> None:
+        """Start its task, in the loop."""
+        self._task = start_task(self._run(on_end), self._context)
 
-            asyncio_loop.claim(context)
-            running.add(self)
-            context.run(tasks.start_soon, self._run, running)
-
-    async def _run(self, running: set[Job]) -> None:
+    async def _run(self, on_end: Callable[[Job[T]], None]) -> None:
         try:
-            with anyio.CancelScope() as self._scope:
-                if not self.is_given_up:
-                    await self._function()
-        except (Exception, anyio.get_cancelled_exc_class()):
-            self._end(running)
+            if not self.is_given_up:
+                self._may_be_cancelled = True
+                with budget_scope():
+                    self.returned.append(await self._function())
+        except (KeyboardInterrupt, SystemExit):
+            # It ends the loop, and thus the wait for the job. asyncio would log it as an error that nobody has seen.
+            assert self._task is not None
+            self._task.add_done_callback(lambda task: task.exception())
             raise
-        # an exit goes through, ends the loop, and thus the wait for the job
-        self._end(running)
+        except anyio.get_cancelled_exc_class():
+            self._end(on_end)
+            raise
+        except BaseException as error:  # noqa: BLE001 # raised in the thread that waits
+            self.failure.append(error)
+        self._end(on_end)
 
-    def _end(self, running: set[Job]) -> None:
+    def _end(self, on_end: Callable[[Job[T]], None]) -> None:
         # who waits may forget the function's owner at once, and this task is not over yet: it must not hold it
         del self._function
-        running.discard(self)
+        on_end(self)
         self.ended.set()
 
-    def cancel_if_given_up(self) -> None:
-        """Nobody waits for it any more: cancel it, in its loop."""
-        if self.is_given_up and self._scope is not None:
-            self._scope.cancel("the call was interrupted")
+    def cancel(self, reason: str) -> None:
+        """Cancel its task, in the loop, once; also one that is about to begin, or that was never started."""
+        self.is_given_up = True
+        if self._task is None:
+            self.ended.set()
+        elif self._may_be_cancelled:
+            self._may_be_cancelled = False
+            self._task.cancel(reason)
 
 
 class LoopThread:
     """A thread that runs an asyncio loop, and runs functions in it for other threads.
 
     Unlike anyio's ``start_blocking_portal``, which waits for ever for a thread that Ctrl-C has hit at its start, and
-    whose callers wait twice: until their task has been made, and for its result.
+    whose callers wait twice: until their task has been made, and for its result. And a job's task is the loop's own,
+    because a task in a task group takes half as long again as all the rest of handing a job over.
 
     At the interpreter's exit, what runs in it is cancelled. In a forked child it has ended.
 
@@ -131,10 +161,12 @@ class LoopThread:
         """What ended the loop, if that was an exit in one of its tasks."""
         self.is_cancelled: bool = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._tasks: anyio.abc.TaskGroup
-        self._submitted: deque[Job] = deque()
-        self._running: set[Job] = set()
-        self._came: anyio.Event
+        self._submitted: deque[Job[Any]] = deque()
+        self._running: set[Job[Any]] = set()
+        self._takes_jobs = True
+        self._over: anyio.Event
+        self._call_soon_in: Callable[[object, Callable[[], object]], bool]
+        self._start_task: StartTask
         self._started = ThreadEvent()
         self._to_launch = [self._thread]
         self._is_launched = False
@@ -182,16 +214,16 @@ class LoopThread:
         except BaseException as error:  # noqa: ASYNC103, BLE001 # raised where it is waited for
             self._end(error)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job[Any]) -> None:
         """Have the loop run a job, once.
 
         Jobs take their first steps in the order in which they were submitted. What is submitted to a loop
         that is ending does not run.
         """
         self._submitted.append(job)
-        self._call(self._wake)
+        self._wake_soon()
 
-    def give_up(self, job: Job) -> None:
+    def give_up(self, job: Job[Any]) -> None:
         """Have the loop cancel a job, now or when it is about to begin."""
         job.is_given_up = True
         self.submit(job)  # again: Ctrl-C may have come before it was
@@ -210,7 +242,7 @@ class LoopThread:
         """Have the loop end, when what was submitted has ended or is cancelled; without waiting for that."""
         self.is_cancelled = self.is_cancelled or cancel
         self._wanted = False
-        self._call(self._wake)
+        self._wake_soon()
 
     def end(self, *, cancel: bool = False) -> None:
         """Stop it, and wait for the thread; after a cancel for :data:`THREAD_TIMEOUT` at most.
@@ -258,34 +290,48 @@ class LoopThread:
             mark.set()
 
     async def _main(self) -> None:
-        self.loop = running_loop()
-        async with anyio.create_task_group() as self._tasks:
-            while True:
-                # made before looking: several wake-ups may have become one, and one that comes
-                # after the look is for this event
-                self._came = anyio.Event()
-                self._started.set()
-                while self._submitted:
-                    self._start_next()
-                if not self._wanted:
-                    break
-                await self._came.wait()
-            self._wake()  # it may have been cancelled before it began
+        # not imported before, so that a program under trio does not import asyncio
+        from mellea_sc.runtime.loops import asyncio_loop
 
-    def _start_next(self) -> None:
-        # a function of its own: a job must not be held while the thread waits for more
-        self._submitted.popleft().start(self._tasks, self._running)
+        self._call_soon_in = asyncio_loop.call_soon_in
+        self._start_task = asyncio_loop.start_task
+        self.loop = running_loop()
+        self._over = anyio.Event()
+        self._started.set()
+        self._wake()  # for what was asked before there was a loop to wake
+        await self._over.wait()
 
     def _wake(self) -> None:
-        self._came.set()
-        for job in tuple(self._running):
-            job.cancel_if_given_up()
+        # looked at first, because what was submitted before stop() was called is to run
+        is_wanted = self._wanted
+        while self._submitted:
+            self._take_next()
+        self._takes_jobs = is_wanted
         if self.is_cancelled:
-            self._tasks.cancel_scope.cancel("its thread is ending")
+            for job in tuple(self._running):
+                job.cancel("its thread is ending")
+        self._end_if_idle()
 
-    def _call(self, function: Callable[[], None]) -> None:
+    def _take_next(self) -> None:
+        # a function of its own: a job must not be held while the thread waits for more
+        job = self._submitted.popleft()
+        if job.is_given_up:
+            job.cancel("the call was interrupted")
+        elif self._takes_jobs:
+            job.start(self._start_task, self._job_ended)
+            self._running.add(job)
+
+    def _job_ended(self, job: Job[Any]) -> None:
+        self._running.discard(job)
+        self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        if not self._takes_jobs and not self._running:
+            self._over.set()
+
+    def _wake_soon(self) -> None:
         if self.is_running:
-            call_soon_in(self.loop, function)
+            self._call_soon_in(self.loop, self._wake)
 
 
 _alive: Final[WeakSet[LoopThread]] = WeakSet()

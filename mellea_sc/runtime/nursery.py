@@ -46,7 +46,7 @@ from mellea_sc.core.errors import (
     SessionClosed,
 )
 from mellea_sc.core.model_options import ModelOptions, merge_options
-from mellea_sc.runtime.deadlines import DeadlineTimer, WaitTimeout
+from mellea_sc.runtime.deadlines import Cancellable, DeadlineTimer, WaitTimeout
 from mellea_sc.runtime.failures import (
     failure_of,
     leaf_errors,
@@ -379,7 +379,7 @@ class Nursery:
         """A place among the ``max_concurrency`` requests in flight, to be entered; see :class:`Slot`."""
         return Slot(self._slots, limit)
 
-    def limit(self, seconds: float, scope: anyio.CancelScope | None = None) -> WaitTimeout:
+    def limit(self, seconds: float, scope: Cancellable | None = None) -> WaitTimeout:
         """A bound on each of the waits within a block; see :class:`WaitTimeout`."""
         if not self._timer.is_running:
             self._start_timer()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from contextvars import Token
 from types import TracebackType
 from typing import Self
 
@@ -161,11 +160,11 @@ class Slot:
         limit: The timeout of each of the request's deltas, if there is one.
     """
 
-    __slots__ = ("_is_taken", "_limit", "_slots", "_token", "failure")
+    __slots__ = ("_around", "_is_taken", "_limit", "_slots", "failure")
 
     failure: BackendError | None
     """The error of the previous attempt, if this one is a retry."""
-    _token: Token[InFlight | None]
+    _around: InFlight | None
 
     def __init__(self, slots: Slots | None, limit: WaitTimeout | None) -> None:
         self.failure = None
@@ -190,7 +189,9 @@ class Slot:
             self._slots.give_back()
 
     def __enter__(self) -> None:
-        self._token = in_flight.set(self)
+        # instead of the token, which would keep the old context for as long as the request takes
+        self._around = in_flight.get()
+        in_flight.set(self)
         if self._limit is not None:
             self._limit.resume()
 
@@ -202,7 +203,7 @@ class Slot:
     ) -> None:
         if self._limit is not None:
             self._limit.end()
-        in_flight.reset(self._token)
+        in_flight.set(self._around)
 
     async def wait(self, seconds: float, failure: BackendError) -> None:
         """Give the slot back, sleep, and wait for a slot again; the timeout of deltas does not run meanwhile."""

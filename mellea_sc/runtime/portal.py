@@ -10,14 +10,13 @@ import concurrent.futures
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from functools import partial
-from typing import Final, Generic, TypeVar
+from typing import Final, TypeVar
 
 import anyio
 
 from mellea_sc.core.errors import SessionClosed, SyncCallInEventLoop
-from mellea_sc.runtime.budgets.scope import budget_scope
 from mellea_sc.runtime.loop_thread import (
     POLL_INTERVAL,
     THREAD_TIMEOUT,
@@ -94,8 +93,9 @@ class SyncPortal:
         """
         with self._lock:
             thread = self._usable_thread()
-        call = _Call(function)
-        job = Job(call.run)
+        context = copy_context()
+        context.run(_is_blocking_call.set, True)
+        job = Job(function, context)
         try:
             # Ctrl-C may come in here as well, when the function is running already
             thread.submit(job)
@@ -104,9 +104,9 @@ class SyncPortal:
             if not job.ended.is_set:
                 thread.give_up(job)
                 thread.wait(job.ended, THREAD_TIMEOUT)
-            log_unobserved("an interrupted call", call.failure)
+            log_unobserved("an interrupted call", job.failure)
             raise
-        return call.result(thread)
+        return _result_of(job, thread)
 
     def _usable_thread(self) -> LoopThread:
         if self._is_closed:
@@ -114,8 +114,9 @@ class SyncPortal:
         thread = self._thread
         if thread is None or thread.has_ended or thread.is_cancelled:
             made = LoopThread("mellea_sc sync calls")
-            if self._thread is thread:  # none was made meanwhile, by a signal's handler that calls
-                self._thread = made
+            # One line without a call, where no signal comes in between: a handler that calls may have made one.
+            self._thread = made if self._thread is thread else self._thread
+            if self._thread is made:
                 # at the interpreter's exit, the threads end themselves
                 weakref.finalize(self._owner(), _end, made).atexit = False
             thread = self._thread
@@ -127,7 +128,7 @@ class SyncPortal:
     def submit(self, function: Callable[[], Coroutine[object, object, None]]) -> None:
         """Have the thread run an async function, if it is running; without waiting for that."""
         if (thread := self._thread) is not None and thread.is_running:
-            thread.submit(Job(function))
+            thread.submit(Job(function, copy_context()))
 
     def close(self, *, cancel: bool = False) -> None:
         """End the thread, for good, and wait for that; its event loop cancels and joins what is left in it.
@@ -177,39 +178,20 @@ class SyncPortal:
         self._thread = None
 
 
-class _Call(Generic[T]):
-    """One blocking call: what is run in the event loop, and its result for the thread that waits."""
-
-    def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
-        self._function = function
-        self._returned: list[T] = []
-        self.failure: list[BaseException] = []
-
-    async def run(self) -> None:
-        """Run it, in the event loop."""
-        function = self._function
-        del self._function  # who waits may forget the session at once: nothing may hold it
-        _is_blocking_call.set(True)
-        try:
-            with budget_scope():
-                self._returned.append(await function())
-        except Exception as error:  # noqa: BLE001 # raised in the thread that waits
-            self.failure.append(error)
-
-    def result(self, thread: LoopThread) -> T:
-        """Return what it has returned, or raise what it has raised, in the thread that has waited."""
-        if self.failure:
-            raise self.failure.pop()  # a call that held its error would be held by the error's frames
-        if self._returned:
-            return self._returned[0]
-        # it was cancelled: perhaps because the loop is ending
-        if not thread.is_cancelled:
-            thread.wait(ThreadEvent(), POLL_INTERVAL)
-        if thread.failure is not None:
-            raise thread.failure
-        if thread.is_cancelled or thread.has_ended:
-            raise SessionClosed("the session's thread of blocking calls has ended meanwhile")
-        raise concurrent.futures.CancelledError
+def _result_of(job: Job[T], thread: LoopThread) -> T:
+    """Return what a job has returned, or raise what it has raised, in the thread that has waited."""
+    if job.failure:
+        raise job.failure.pop()
+    if job.returned:
+        return job.returned[0]
+    # it was cancelled: perhaps because the loop is ending
+    if not thread.is_cancelled:
+        thread.wait(ThreadEvent(), POLL_INTERVAL)
+    if thread.failure is not None:
+        raise thread.failure
+    if thread.is_cancelled or thread.has_ended:
+        raise SessionClosed("the session's thread of blocking calls has ended meanwhile")
+    raise concurrent.futures.CancelledError
 
 
 def _end(thread: LoopThread) -> None:

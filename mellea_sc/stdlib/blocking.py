@@ -24,6 +24,7 @@ def blocking_half(
 ) -> Callable[Concatenate[Conversation, P], T]:
     """The blocking half of an a-method: same arguments, same result, which is computed on return."""
     name = method.__name__
+    what, instead = f"m.{name[1:]}()", f"await m.{name}(…)"
 
     @wraps(method)
     def call(self: Conversation, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -34,7 +35,7 @@ def blocking_half(
                     await result.avalue()
             return result
 
-        refuse_in_event_loop(f"m.{name[1:]}()", f"await m.{name}(…)")
+        refuse_in_event_loop(what, instead)
         with shortened():
             return self.run_blocking(until_computed)
 

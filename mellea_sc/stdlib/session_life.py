@@ -135,6 +135,8 @@ class SessionLife:
             self._block.check_usable()
             return self._block
         self.check_open()
+        if (adopted := self._adopted.get(loop)) is not None and adopted.nursery.is_open:
+            return adopted.nursery
         host = None if self._around is None else await self._around.nursery()
         with self._lock:
             adopted = self._adopted.get(loop)

@@ -11,7 +11,14 @@ from mellea_sc.core.backend import Backend, ChatMessage, CheckedSchema, Format
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
-from mellea_sc.core.prompt import describe, messages_for, not_yet_read, settle
+from mellea_sc.core.prompt import (
+    answer_prefix_of,
+    describe,
+    messages_for,
+    not_yet_read,
+    request_for,
+    settle,
+)
 from mellea_sc.core.question import Question, several
 from mellea_sc.core.requirement import (
     Requirement,
@@ -24,9 +31,10 @@ from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.trace import TokenCount, Trace
 from mellea_sc.runtime.budgets.limits import LimitedBlock
 from mellea_sc.runtime.checks.validation import validate_all
-from mellea_sc.runtime.generation.answers import warn_of_misfit
+from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.bound import answer_once, opened_scope
 from mellea_sc.runtime.generation.generation import Generation
+from mellea_sc.runtime.generation.pump import pump
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.arguments import ActArguments
@@ -47,8 +55,6 @@ __all__ = [
 ]
 
 DEFAULT_STRATEGY: Final = RejectionSamplingStrategy(loop_budget=2)
-_AS_USUAL: Final = nullcontext()
-"""One for all calls: there may be thousands of thunks."""
 
 
 def question_of(action: Component | Span, given: ActArguments, options: ModelOptions) -> Question:
@@ -79,7 +85,9 @@ def question_of(action: Component | Span, given: ActArguments, options: ModelOpt
             # to see live.
             merged = merge_options(options, given.get("model_options"))
             strategy = None if merged.get(ModelOption.STREAM) else strategy
-    return Question.of(action, given, requirements=required, strategy=strategy, format=format)
+    return Question.of(
+        action, given, requirements=tuple(required), strategy=strategy, format=format
+    )
 
 
 def start(question: Question, nursery: Nursery, turns: Turns) -> ModelOutputThunk:
@@ -124,19 +132,34 @@ async def _work(
     thunk: ModelOutputThunk,
     sink: Generation,
 ) -> None:
-    action = question.action
+    action, format = question.action, question.format
     async with turn as ctx:
-        await settle(action, *not_yet_read(ctx))
-        with (
-            _AS_USUAL if question.limits is None else LimitedBlock(question.limits),
-            _AS_USUAL if question.retries is None else RetriesOfCall(question.retries),
+        if (
+            question.strategy is None
+            and question.limits is None
+            and question.retries is None
+            and not question.preconditions
+            and not isinstance(action, Query | Transform)
         ):
-            if question.preconditions:
-                sink.hold_output()
-                answer = partial(_answer, question, options, nursery, ctx, thunk, sink)
-                await answer_if_met(question, ctx, nursery, answer, met=sink.release_output)
-            else:
-                await _answer(question, options, nursery, ctx, thunk, sink)
+            # What answer_once() does, without its frame: thousands of thunks may be waiting here.
+            prefills = nursery.backend.prefills
+            request = await request_for(action, ctx, options, format, prefills=prefills)
+            beginning = answer_prefix_of(action, prefills=prefills)
+            thunk.generation = await pump(nursery, request, sink, beginning)
+            read_meaning(thunk, sink.text, action, format)
+            warn_of_misfit(thunk)
+        else:
+            await settle(action, *not_yet_read(ctx))
+            with (
+                nullcontext() if question.limits is None else LimitedBlock(question.limits),
+                nullcontext() if question.retries is None else RetriesOfCall(question.retries),
+            ):
+                if question.preconditions:
+                    sink.hold_output()
+                    answer = partial(_answer, question, options, nursery, ctx, thunk, sink)
+                    await answer_if_met(question, ctx, nursery, answer, met=sink.release_output)
+                else:
+                    await _answer(question, options, nursery, ctx, thunk, sink)
         conversation = ctx.add(action).add(thunk)
         if thunk.sampling is None:
             thunk.sampling = _only_attempt(thunk, action, conversation)
@@ -177,7 +200,7 @@ async def _sample(
                 question.action,
                 ctx,
                 backend,
-                question.requirements,
+                [*question.requirements],
                 format=question.format,
                 model_options=question.model_options,
             )

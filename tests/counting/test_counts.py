@@ -390,4 +390,4 @@ def test_a_running_thunk_holds_little_more_than_its_task(loop: str) -> None:
         return after - before
 
     thunks, bare = (run_virtual(program, MANY, backend=loop) for program in (of_thunks, of_tasks))
-    assert (thunks - bare) / MANY <= (72 if loop == "trio" else 66)
+    assert (thunks - bare) / MANY <= (48 if loop == "trio" else 46)

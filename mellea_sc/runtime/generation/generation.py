@@ -1,4 +1,4 @@
-"""The producer of a thunk: a task in its own cancel scope that computes a text.
+"""The producer of a thunk: a task that computes a text, and can be cancelled by itself.
 
 The state changes once::
 
@@ -32,8 +32,10 @@ import anyio.lowlevel
 
 from mellea_sc.core.backend import Delta
 from mellea_sc.core.errors import BackendTimeout, BudgetExceeded, GenerationCancelled
+from mellea_sc.runtime.budgets.budget import open_budgets
 from mellea_sc.runtime.budgets.scope import budget_scope
-from mellea_sc.runtime.failures import failure_of, raise_unchanged
+from mellea_sc.runtime.deadlines import Cancellable
+from mellea_sc.runtime.failures import failure_of, leaf_errors, raise_unchanged
 from mellea_sc.runtime.generation.record import AnswerRecord
 from mellea_sc.runtime.loops.current import after_first_steps, check_loop, running_task
 from mellea_sc.runtime.nursery import Nursery
@@ -66,11 +68,14 @@ class Generation:
     __slots__ = (
         "__weakref__",
         "_ended",
+        "_is_cancelled",
         "_nursery",
         "_on_never_started",
         "_reader",
         "_reason",
         "_taken",
+        "_task",
+        "_tasks",
         "_valve",
         "_wake",
         "_was_awaited",
@@ -81,7 +86,6 @@ class Generation:
         "own_error",
         "parts",
         "record",
-        "scope",
         "state",
         "streamed",
     )
@@ -92,7 +96,6 @@ class Generation:
         self.state: GenerationState = "generating"
         self.parts: list[str] = []
         self.record: AnswerRecord = AnswerRecord()
-        self.scope: anyio.CancelScope = anyio.CancelScope()
         self.late: BackendTimeout | None = None
         self.own_error: OwnError = OwnError(nursery.unobserved, starts_here=True)
         self.is_held: bool = False
@@ -100,6 +103,9 @@ class Generation:
         self.ended_callbacks: list[Callable[[Generation], None]] | None = None
         """See :meth:`add_ended_callback`; ``None``, and no empty list: there may be thousands of thunks."""
         self._nursery = nursery
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._task: anyio.TaskHandle[None] | None = None
+        self._is_cancelled = False
         self._reason: str | None = None
         self._ended: anyio.Event | None = None
         self._on_never_started: Callable[[], None] | None = None
@@ -118,7 +124,7 @@ class Generation:
         tasks: anyio.abc.TaskGroup,
         on_never_started: Callable[[], None] = lambda: None,
     ) -> None:
-        """Start the task.
+        """Start the task; the caller has checked that the nursery is usable.
 
         Args:
             thunk: The thunk that this is the producer of. Only the task refers to it. If the generation did, both
@@ -128,11 +134,11 @@ class Generation:
             tasks: A task group inside the nursery, or the nursery's own.
             on_never_started: Called if the task was dropped before its first step.
         """
-        self._nursery.check_usable()
         # Cleared by the task's first step. asyncio drops a task that is cancelled before that, without running its
         # "finally": then nobody would end the generation, and whoever awaits it would wait for ever.
         self._on_never_started = on_never_started
-        tasks.start_soon(self._run, thunk, work, name=self.name)
+        self._tasks = tasks
+        self._task = tasks.start_soon(self._run, thunk, work, name=self.name)
         after_first_steps(self._check_started)
 
     def _check_started(self) -> None:
@@ -145,29 +151,35 @@ class Generation:
         task = running_task()
         state: GenerationState = "cancelled"
         try:
-            with self.scope, budget_scope():
-                await work(thunk, self)
-                state = "computed"
-            # If the scope has caught a cancellation, the state is still "cancelled". A late delta cancels the scope
-            # too; it is reported as a timeout only if the scope caught that: otherwise the task was also
-            # cancelled from outside.
-            if self.late is not None and self.scope.cancelled_caught:
-                raise self.late
-            if state == "computed":
-                thunk.take_value()
+            working = work(thunk, self)
+            # there may be thousands of thunks, and what it was made with is in the coroutine too
+            del work
+            if open_budgets.get():
+                with budget_scope():
+                    await working
+            else:
+                await working
+            state = "computed"
+            thunk.take_value()
         except BaseException as raised:  # noqa: ASYNC103 - what failure_of() does not know is raised
-            if (error := failure_of(raised, repr(self.name), task)) is None:
+            error = failure_of(raised, repr(self.name), task)
+            if error is None and self._is_cancelled and not leaf_errors(raised):
+                # Its own cancellation ends here. The task's handle would keep it, and by its frames the thunk.
+                error = self.late
+            elif error is None:
                 raise
-            state = "cancelled" if isinstance(error, BudgetExceeded) else "failed"
-            self.own_error.fail(error)
-            if self.own_error.is_pending and self._nursery.on_error == "cancel":
-                # out of the task, so that its task group cancels the session
-                raise_unchanged(error)
+            if error is not None:
+                state = "cancelled" if isinstance(error, BudgetExceeded) else "failed"
+                self.own_error.fail(error)
+                if self.own_error.is_pending and self._nursery.on_error == "cancel":
+                    # out of the task, so that its task group cancels the session
+                    raise_unchanged(error)
         finally:
             self._end(state)
 
     def _end(self, state: GenerationState) -> None:
         self.state = state  # before all waiters are woken: they read it
+        self._task = None
         for call in self.ended_callbacks or ():
             call(self)
         self.ended_callbacks = None
@@ -328,7 +340,26 @@ class Generation:
         if self.state == "generating":
             self.check_loop()
             self._reason = reason
-            self.scope.cancel(reason)
+            self.cancel()
+
+    @property
+    def scope(self) -> Cancellable:
+        """What the timeout of a delta cancels."""
+        return self
+
+    @property
+    def cancel_called(self) -> bool:
+        """Whether it is being cancelled, by itself or with all that runs in its task group or its nursery."""
+        if self._is_cancelled or self._nursery.is_cancelled:
+            return True
+        return self._tasks is not None and self._tasks.cancel_scope.cancel_called
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Cancel its task."""
+        self._is_cancelled = True
+        if self._task is not None:
+            # Every task of a task group has a cancel scope. One more would be a tenth of what a thunk weighs.
+            self._task.cancel()
 
     def to_raise(self) -> Exception:
         """The error to raise in place of the value; the same failure each time."""

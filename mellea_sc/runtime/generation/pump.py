@@ -24,7 +24,7 @@ from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.model_options import ModelOption, stream_timeout
 from mellea_sc.runtime.budgets.budget import open_budgets
 from mellea_sc.runtime.budgets.metering import Metered
-from mellea_sc.runtime.deadlines import WaitTimeout
+from mellea_sc.runtime.deadlines import Cancellable, WaitTimeout
 from mellea_sc.runtime.failures import raise_if_stray
 from mellea_sc.runtime.generation.answers import check_answered
 from mellea_sc.runtime.generation.record import AnswerRecord
@@ -46,12 +46,12 @@ class Sink(Protocol):
     """Receives the text and the other parts of an answer."""
 
     late: BackendTimeout | None
-    """The timeout error, if a late delta has cancelled the scope. It is raised by the code that has entered the scope:
-    only after leaving it is it known whether the timeout, or somebody else too, has cancelled the task."""
+    """The timeout error, if a late delta has cancelled the scope. It is raised by the code around the pump, where it is
+    known whether somebody else has cancelled the task too."""
 
     @property
-    def scope(self) -> anyio.CancelScope:
-        """The scope around the pump, which is cancelled if a delta does not come in time."""
+    def scope(self) -> Cancellable:
+        """What is around the pump, and is cancelled if a delta does not come in time."""
         ...
 
     @property

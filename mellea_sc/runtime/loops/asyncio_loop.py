@@ -15,35 +15,32 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
 from typing import Final
+from weakref import WeakKeyDictionary
 
 __all__ = [
     "call_after_first_steps",
     "call_soon_in",
-    "claim",
     "clock",
     "errors_collected_by",
     "may_run",
     "running_loop",
     "running_task",
     "spawn_root",
+    "start_task",
     "wake_on_signals",
     "was_cancelled_natively",
 ]
+
+_after_first_steps: Final[
+    WeakKeyDictionary[asyncio.AbstractEventLoop, list[Callable[[], None]]]
+] = WeakKeyDictionary()
 
 _roots: Final[set[asyncio.Task[None]]] = set()
 """The loop refers to its tasks weakly; these references keep the root tasks alive until they are done."""
 
 
-def running_loop() -> object | None:
-    """The running loop, or ``None`` outside of one."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-loop_getter: Final[Callable[[], object | None]] = asyncio._get_running_loop  # noqa: SLF001 - public by its documentation
-"""The same as :func:`running_loop`, but asyncio's own C function: it is called for every item that is read."""
+running_loop: Final[Callable[[], object | None]] = asyncio._get_running_loop  # noqa: SLF001 - public by its documentation
+"""The running loop, or ``None`` outside of one. asyncio's own C function: it is called for every item that is read."""
 
 
 def clock() -> Callable[[], float]:
@@ -59,14 +56,6 @@ def was_cancelled_natively() -> bool:
     """Whether a native cancellation of the running task (``task.cancel()``) is pending."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def claim(context: Context) -> None:
-    """Mark a copied context as asyncio's: one that was copied in a trio task would tell anyio that trio runs."""
-    if "sniffio" in sys.modules:
-        import sniffio
-
-        context.run(sniffio.current_async_library_cvar.set, "asyncio")
 
 
 def may_run(loop: object) -> bool:
@@ -85,11 +74,25 @@ def running_task() -> object | None:
 def call_after_first_steps(function: Callable[[], None]) -> None:
     """Call a function when every task that has been started by now has taken its first step, or never will.
 
-    Tasks take their first step in the loop's next iteration, in any order. So the function is called in the
+    Tasks take their first step in the loop's next iteration, in any order. So the function is called in an
     iteration after that.
     """
+    # one callback for all tasks that are started together: there may be thousands
     loop = asyncio.get_running_loop()
-    loop.call_soon(loop.call_soon, function)
+    if (functions := _after_first_steps.get(loop)) is None:
+        functions = _after_first_steps[loop] = []
+        loop.call_soon(_close_list, loop)
+    functions.append(function)
+
+
+def _close_list(loop: asyncio.AbstractEventLoop) -> None:
+    # the last of these tasks may have been started in this very iteration
+    loop.call_soon(loop.call_soon, _call_all, _after_first_steps.pop(loop))
+
+
+def _call_all(functions: list[Callable[[], None]]) -> None:
+    for function in functions:
+        function()
 
 
 def call_soon_in(loop: object, function: Callable[[], object]) -> bool:
@@ -113,6 +116,21 @@ def spawn_root(function: Callable[[], Coroutine[object, object, None]], name: st
     task = asyncio.get_running_loop().create_task(function(), name=name)
     _roots.add(task)
     task.add_done_callback(_roots.discard)
+
+
+def start_task(coroutine: Coroutine[object, object, None], context: Context) -> asyncio.Task[None]:
+    """Start a task that is in no task group; the caller has to hold it until it is done.
+
+    Args:
+        coroutine: What to run.
+        context: What to run it in. It may have been copied in a trio task.
+    """
+    if "sniffio" in sys.modules:
+        # a context that was copied in a trio task would tell anyio that trio runs
+        import sniffio
+
+        context.run(sniffio.current_async_library_cvar.set, "asyncio")
+    return asyncio.get_running_loop().create_task(coroutine, context=context)
 
 
 def wake_on_signals() -> None:

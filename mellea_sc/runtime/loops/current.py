@@ -88,7 +88,7 @@ def loop_getter() -> Callable[[], object | None]:
         return trio_loop.running_loop
     from mellea_sc.runtime.loops import asyncio_loop
 
-    return asyncio_loop.loop_getter
+    return asyncio_loop.running_loop
 
 
 def loop_options() -> dict[str, bool]:

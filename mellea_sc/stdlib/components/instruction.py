@@ -48,10 +48,10 @@ class Instruction(Component):
         if description is not None and not isinstance(description, str | CBlock):
             raise InvalidOption(f"a description is a str or a CBlock, not {description!r}")
         self.description = description
-        self.requirements: list[Requirement] = [
-            as_requirement(requirement) for requirement in several("requirements", requirements)
-        ]
-        self.icl_examples: list[str | CBlock] = several("icl_examples", icl_examples)
+        self.requirements: Sequence[Requirement] = tuple(
+            map(as_requirement, several("requirements", requirements))
+        )
+        self.icl_examples: Sequence[str | CBlock] = tuple(several("icl_examples", icl_examples))
         self.grounding_context: dict[str, Span] = dict(grounding_context or {})
         self.user_variables: dict[str, Span] | None = (
             None if user_variables is None else dict(user_variables)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 
 import anyio
 import anyio.lowlevel
 import pytest
 
 from mellea_sc import (
+    Backend,
     BackendError,
+    Delta,
     DependencyFailed,
     GenerationCancelled,
     GenerationRequest,
@@ -19,6 +23,7 @@ from mellea_sc import (
     ModelOutputThunk,
     Requirement,
     SimpleComponent,
+    SimpleContext,
     ThunkNotComputed,
     ValidationResult,
     start_session,
@@ -26,6 +31,7 @@ from mellea_sc import (
 from mellea_sc.backends import Usage
 from mellea_sc.core import GenerationInfo
 from mellea_sc.core.base import Context
+from mellea_sc.runtime.generation.bound import opened_scope
 from mellea_sc.testing import Fail, Pause, Script, ScriptedBackend, Stall, cancel_everywhere
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
@@ -315,6 +321,42 @@ async def test_an_await_of_a_computed_thunk_is_a_checkpoint() -> None:
 
 
 # --- cancelling ----------------------------------------------------------------------------------------
+
+
+class SlowToClose(Backend):
+    """Never answers, and takes ten seconds to close."""
+
+    @asynccontextmanager
+    async def open(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
+        async def deltas() -> AsyncGenerator[Delta]:
+            await anyio.sleep_forever()
+            yield Delta("")
+
+        try:
+            yield deltas()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(10)
+
+
+@pytest.mark.parametrize("by", ["the thunk", "its scope", "the session"])
+async def test_one_that_is_being_cancelled_is_not_late_however_long_its_cleanup_takes(
+    by: str,
+) -> None:
+    options = {ModelOption.STREAM_TIMEOUT: 2.0}
+    async with start_session(backend=SlowToClose(), model_options=options) as m:
+        if by == "its scope":
+            async with opened_scope(await m._life.nursery()) as backend:
+                thunk, _ = await backend.generate_from_context("?", SimpleContext())
+                await anyio.sleep(1)
+        else:
+            thunk = await m.ainstruct("?")
+            await anyio.sleep(1)
+            thunk.cancel() if by == "the thunk" else m.cancel()
+            with anyio.CancelScope(shield=True):
+                await thunk.wait_finished()
+        assert thunk.cancelled
+        assert thunk.error is None
 
 
 async def test_a_cancelled_one_is_freed_with_its_last_reference() -> None:

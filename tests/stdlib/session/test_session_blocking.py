@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -708,9 +709,9 @@ def test_a_loop_thread_that_is_asked_and_ended_while_its_loop_is_busy_ends() -> 
     async def last() -> None:
         ran.set()
 
-    thread.submit(Job(block))
+    thread.submit(Job(block, copy_context()))
     assert busy.wait(60)
-    thread.submit(Job(last))
+    thread.submit(Job(last, copy_context()))
     thread.stop()  # both wake-ups wait for the loop
     go_on.set()
     thread.join(60)
