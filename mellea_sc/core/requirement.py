@@ -34,6 +34,7 @@ __all__ = [
     "ValidationResult",
     "as_requirement",
     "check_can_judge",
+    "check_count",
     "check_judges",
     "default_output_to_bool",
     "label_of",
@@ -188,8 +189,8 @@ class Requirement(Component):
         if on_fail is not None and on_fail not in get_args(OnFail):
             known = ", ".join(map(repr, get_args(OnFail)))
             raise InvalidOption(f"on_fail must be one of {known} or None, not {on_fail!r}")
-        _check_count("window", window, 0)
-        _check_count("every", every, 1)
+        check_count("window", window, 0)
+        check_count("every", every, 1)
         self.description = description
         self.validation_fn = validation_fn
         self.output_to_bool = output_to_bool
@@ -279,7 +280,7 @@ class Requirement(Component):
     ) -> ValidationResult:
         output = ctx.last_output()
         if output is None:
-            raise InvalidOption("there is no output in the context that could be judged")
+            raise InvalidOption("there is no output in the context to judge")
         # Imported here, because the prompts of judges are in the stdlib, which the core must not import.
         judging = import_module("mellea_sc.stdlib.requirements.judging")
         judge: _JudgeByModel = judging.judge_by_model
@@ -319,7 +320,12 @@ def check_judges(requirements: Iterable[Requirement], backend: Backend) -> None:
             check_can_judge(judge)
 
 
-def _check_count(name: str, value: object, least: int) -> None:
+def check_count(name: str, value: object, least: int) -> None:
+    """Raise if an argument is not a whole number of at least ``least``.
+
+    Raises:
+        InvalidOption: it is not.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InvalidOption(f"{name} must be a whole number of at least {least}, not {value!r}")
 
