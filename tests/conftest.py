@@ -1,14 +1,31 @@
-"""Every asynchronous test runs on both event loops; properties are tried as often as a profile says.
+"""How every test runs: in which event loops and in whose time, and how often properties are tried.
 
-In CI with the same examples each time, so that what fails has to do with the change; ``nightly`` draws new ones.
+An asynchronous test runs on asyncio and on trio, in virtual time, with the tasks that are ready at the same
+moment in a shuffled order. What needs sockets, threads or processes needs real time; its module says so::
+
+    @pytest.fixture
+    def anyio_backend(real_time: str) -> str:
+        return real_time
+
+and one test among others ``@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])``.
+
+In CI properties are tried with the same examples each time, so that what fails has to do with the change; the
+profile ``nightly`` draws new ones.
 """
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Generator
+from typing import TypeAlias, cast
 
 import pytest
 from hypothesis import settings
+
+from mellea_sc.testing.clock import LoopName, virtual_backend
+
+VirtualBackend: TypeAlias = tuple[str, dict[str, object]]
 
 settings.register_profile(
     "ci", max_examples=200, deadline=None, print_blob=True, derandomize=True, database=None
@@ -20,8 +37,27 @@ settings.register_profile("mutation", parent=settings.get_profile("ci"), max_exa
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
+@pytest.fixture
+def anyio_backend(virtual_time: VirtualBackend) -> VirtualBackend:
     """The event loop of a test."""
-    assert isinstance(request.param, str)
-    return request.param
+    return virtual_time
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def real_time(request: pytest.FixtureRequest) -> str:
+    """Each event loop, as programs have it."""
+    return str(request.param)
+
+
+@pytest.fixture(params=["asyncio-1", "asyncio-2", "trio-1", "trio-2"])
+def two_orders(request: pytest.FixtureRequest) -> VirtualBackend:
+    """Each event loop in virtual time, with the ready tasks in two different orders."""
+    name, seed = str(request.param).split("-")
+    return virtual_backend(cast("LoopName", name), seed=int(seed))
+
+
+@pytest.fixture
+def collected() -> Generator[None]:
+    """Sessions that the test did not close are gone before the next one."""
+    yield
+    gc.collect()

@@ -93,6 +93,12 @@ RENAMED = [
 ]
 
 
+@pytest.fixture
+def anyio_backend(real_time: str) -> str:
+    """Real time, since there are sockets."""
+    return real_time
+
+
 @pytest.mark.parametrize(
     ("module", "name"),
     [(module, name) for module, names in PATHS.items() for name in names.split()],

@@ -32,12 +32,6 @@ SENTENCES = [f"Sentence {n}." for n in range(20)]
 SLOWLY = [step for text in SENTENCES for step in (f"{text}\n", Pause(0.1))]
 
 
-@pytest.fixture
-def anyio_backend(virtual_time: tuple[str, dict[str, object]]) -> tuple[str, dict[str, object]]:
-    """The event loop of a test."""
-    return virtual_time
-
-
 class Client:
     """The other side of an ASGI application: takes what is sent, and may go away.
 

@@ -1,4 +1,4 @@
-"""The HTTP clients that requests go out on: every way in which the backends can be used."""
+"""Backends are tested in real time, since there are sockets, and with every HTTP client that they can use."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ import pytest
 from http_clients import CLIENTS, http_client, use_own
 
 from mellea_sc.backends.http.client import AnyClient
+
+
+@pytest.fixture
+def anyio_backend(real_time: str) -> str:
+    """The event loop of a test."""
+    return real_time
 
 
 @pytest.fixture(params=["direct", "fast"])

@@ -3,7 +3,8 @@
     python tests/mutation/survivors.py [--write] [mutmut's patterns of mutants …]
 
 Run where mutmut has run. A survivor is known by its function and by what was put in for what, not by
-its number or its line. Fails when one is not explained. ``--write`` adds the missing ones, to be explained.
+its number or its line. Fails when one is not explained. ``--write`` adds the missing ones, to be explained,
+and takes out those of the same modules that do not survive any more.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ def mutmut(*arguments: str) -> str:
     return subprocess.run(["mutmut", *arguments], capture_output=True, text=True, check=True).stdout
 
 
+def matches(name: str, patterns: list[str]) -> bool:
+    """Whether mutmut was asked for what has this name."""
+    return not patterns or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
 def survivors(patterns: list[str]) -> list[Key]:
     """Each survivor: its function, the code that was there, and what the mutant has instead."""
     keys: list[Key] = []
@@ -31,7 +37,7 @@ def survivors(patterns: list[str]) -> list[Key]:
         name, _, state = line.strip().rpartition(": ")
         if state in ("", "killed", "not checked"):
             continue
-        if patterns and not any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
+        if not matches(name, patterns):
             continue
         module, _, mangled = name.rpartition(".")
         function = mangled.rpartition("__mutmut_")[0].removeprefix("x_").replace("ǁ", ".")
@@ -64,15 +70,25 @@ def write(known: dict[Key, str]) -> None:
 
 def main() -> int:
     arguments = sys.argv[1:]
-    found = survivors([one for one in arguments if one != "--write"])
+    patterns = [one for one in arguments if one != "--write"]
+    found = survivors(patterns)
     known = explained()
     missing = [key for key in found if key not in known or known[key] == UNEXPLAINED]
-    for function, was, now in missing:
-        print(f"{function}\n  - {was}\n  + {now}")
+    killed = [key for key in known if key not in found and matches(key[0], patterns)]
+    for key in missing:
+        show("a survivor without a reason", key)
+    for key in killed:
+        show("explained, but it does not survive", key)
     print(f"{len(found)} survived, {len(missing)} of them without a reason in {KNOWN.name}")
     if "--write" in arguments:
-        write(known | dict.fromkeys(missing, UNEXPLAINED))
+        kept = {key: why for key, why in known.items() if key not in killed}
+        write(kept | dict.fromkeys(missing, UNEXPLAINED))
     return bool(missing)
+
+
+def show(what: str, key: Key) -> None:
+    function, was, now = key
+    print(f"{what}: {function}\n  - {was}\n  + {now}")
 
 
 if __name__ == "__main__":

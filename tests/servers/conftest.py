@@ -41,6 +41,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+@pytest.fixture
+def anyio_backend(real_time: str) -> str:
+    """Real time, since there are servers."""
+    return real_time
+
+
 @pytest.fixture(scope="session")
 def weights() -> Path:
     async def fetch_weights() -> Path:

@@ -1,0 +1,107 @@
+"""Keeping what is good: prefill or asking, further back, never before what was shown."""
+
+from __future__ import annotations
+
+import pytest
+from kit import Without, is_, read_chunks, sentences
+
+from mellea_sc import BacktrackStrategy, InvalidOption, RetractEvent, RetryEvent, start_session
+from mellea_sc.testing import ScriptedBackend
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
+
+
+class AskedTo(ScriptedBackend):
+    """A model that does not write on where an assistant's message ends."""
+
+    prefills = False
+
+
+@pytest.mark.parametrize("context_type", ["simple", "chat"])
+@pytest.mark.parametrize("kind", [ScriptedBackend, AskedTo])
+async def test_the_model_goes_on_from_what_was_good(
+    kind: type[ScriptedBackend], context_type: str
+) -> None:
+    backend = kind(sentences("One.", "A curse.", *["More."] * 9), " Two. Three.")
+    async with start_session(backend=backend, context_type=context_type) as m:  # type: ignore[arg-type]
+        thunk = await m.ainstruct(
+            "Write.", requirements=[Without("curse")], strategy=BacktrackStrategy()
+        )
+        assert await thunk == "One. Two. Three."
+    assert backend.calls[0].deltas_sent == 2
+    messages = backend.calls[1].request.messages
+    assert "Write." in messages[0].content
+    assert "curse in 'A curse.'" in messages[0].content
+    assert (messages[1].role, messages[1].content.rstrip()) == ("assistant", "One.")
+    if kind is AskedTo:
+        assert len(messages) == 3
+        assert messages[2].content == "Continue your answer."
+    else:
+        assert len(messages) == 2
+
+
+async def test_a_position_that_has_had_its_tries_is_left_for_one_further_back() -> None:
+    bad = " A curse."
+    backend = ScriptedBackend("One. Two. A curse.", bad, bad, bad, "Good.")
+    async with start_session(backend=backend) as m:
+        result = await m.ainstruct(
+            "?",
+            requirements=[Without("curse")],
+            strategy=BacktrackStrategy(tries=2),
+            return_sampling_results=True,
+        )
+    assert result.success
+    beginnings = [
+        call.request.messages[-1].content if call.request.messages[-1].role == "assistant" else ""
+        for call in backend.calls
+    ]
+    assert beginnings == ["", "One. Two.", "One. Two.", "One.", "One."]
+    assert result.value == "One. Good."
+
+
+async def test_the_budget_bounds_all_attempts() -> None:
+    backend = ScriptedBackend(lambda _: "A curse.")
+    async with start_session(backend=backend) as m:
+        result = await m.ainstruct(
+            "?",
+            requirements=[Without("curse")],
+            strategy=BacktrackStrategy(tries=9, budget=4),
+            return_sampling_results=True,
+        )
+    assert not result.success
+    assert len(backend.calls) == 4
+    for wrong in ({"tries": 0}, {"budget": 0}):
+        with pytest.raises(InvalidOption):
+            BacktrackStrategy(**wrong)
+
+
+async def test_in_a_stream_it_never_goes_back_before_what_was_shown() -> None:
+    backend = ScriptedBackend(sentences("One.", "A curse."), "A curse.", "A curse.")
+    async with start_session(backend=backend) as m:
+        result = await m.stream(
+            "?", requirements=[Without("curse")], strategy=BacktrackStrategy(tries=2)
+        )
+        events = [event async for event in result.events()]
+        assert await read_chunks(result) == ["One."]
+    assert (result.completed, result.full_text) == (False, "One.")
+    assert len(backend.calls) == 3
+    assert not [event for event in events if isinstance(event, RetractEvent)]
+    assert [one.attempt for one in events if isinstance(one, RetryEvent)] == [2, 3]
+
+
+async def test_a_text_that_fails_only_at_its_end_is_asked_for_anew_unless_it_was_shown() -> None:
+    backend = ScriptedBackend("Bad.", "Good.")
+    async with start_session(backend=backend) as m:
+        thunk = await m.ainstruct("?", requirements=[is_("Good.")], strategy=BacktrackStrategy())
+        assert await thunk == "Good."
+    for hold_back, text in ((False, "Bad."), (True, "Good.")):
+        backend = ScriptedBackend("Bad.", "Good.")
+        async with start_session(backend=backend) as m:
+            result = await m.stream(
+                "?",
+                requirements=[is_("Good.")],
+                strategy=BacktrackStrategy(),
+                hold_back=hold_back,
+            )
+            assert await read_chunks(result) == [text]
+        assert result.full_text == text
