@@ -48,10 +48,7 @@ class ScannedRequirement(Requirement):
         description: The requirement in words.
         scanner: Cuts the text into pieces with verdicts; ``None``: only the whole text is validated.
         fault_in: Returns the reason why a whole text fails, or ``None`` if it passes; by default
-            :meth:`Scanner.fault_in`.
-        check_only: Leave the description out of the prompt.
-        on_fail: What happens after a fail, see :class:`Requirement`.
-        blocking: Whether text waits for the verdict.
+            :meth:`Scanner.fault_in`. The other arguments are those of :class:`Requirement`.
     """
 
     def __init__(

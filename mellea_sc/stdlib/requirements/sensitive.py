@@ -44,10 +44,7 @@ class _NothingOf(ScannedRequirement):
         kinds: The kinds, by name; where two find the same text, the first one counts.
         places: Finds the regions of the text that are searched.
         replacement: Replaces each with ``on_fail="fix"``; ``None``: the kind in brackets.
-        harmless: Finds text that no kind may claim.
-        check_only: Leave the description out of the prompt.
-        on_fail: What happens after a fail.
-        blocking: Whether text waits for the verdict.
+        harmless: Finds text that no kind may claim. The other arguments are those of :class:`Requirement`.
     """
 
     def __init__(

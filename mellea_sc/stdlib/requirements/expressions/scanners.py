@@ -13,6 +13,7 @@ support incomplete texts.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final
 
@@ -300,10 +301,12 @@ class FullMatchScanner(Scanner):
             return (Piece.of(text[first:]),)
         self._failed = True
         self._parts = []
-        low, high = first, end  # the text up to low can match, the text up to high cannot
-        while high - low > 1:
-            middle = (low + high) // 2
-            can_match = self._expression.may_match_wholly(text[:middle], allowance)
-            low, high = (middle, high) if can_match else (low, middle)
-        bad = Piece.of(text[low:], self._fail)
-        return (Piece.of(text[first:low]), bad) if low > first else (bad,)
+
+        def cannot_match(length: int) -> bool:
+            return not self._expression.may_match_wholly(text[:length], allowance)
+
+        longest = bisect_left(range(end), True, lo=first + 1, key=cannot_match) - 1
+        pieces = PieceList()
+        pieces.add(text[first:longest])
+        pieces.add(text[longest:], self._fail)
+        return pieces
