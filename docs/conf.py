@@ -6,9 +6,11 @@ other hosts).
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from importlib.metadata import version as version_of
+from pathlib import Path
 
 import attrs
 from docutils import nodes
@@ -42,22 +44,19 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
-add_module_names = False
+add_module_names = True  # where a name is imported from
+toc_object_entries_show_parents = "hide"
 default_role = "py:obj"
 
 PUBLIC = [
     "mellea_sc",
+    "mellea_sc.stdlib",
     "mellea_sc.backends",
+    "mellea_sc.core",
     "mellea_sc.asgi",
     "mellea_sc.display",
     "mellea_sc.testing",
     "mellea_sc.testing.server",
-    "mellea_sc.backends.model_ids",
-    "mellea_sc.core.backend",
-    "mellea_sc.core.base",
-    "mellea_sc.core.model_options",
-    "mellea_sc.core.requirement",
-    "mellea_sc.core.spending",
 ]
 """Where users import from, the shortest way first."""
 
@@ -102,6 +101,21 @@ def no_type_before_a_colon(
     """Napoleon takes "The end: …" of an attribute for a type, unless an empty one stands before."""
     if what in {"attribute", "data", "property"} and lines:
         lines[0] = f": {lines[0]}"
+
+
+def docstring_of_data(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """A type alias has its docstring only in the source of its module, which the package's imports tell."""
+    package, _, attribute = name.rpartition(".")
+    if what != "data" or not hasattr(sys.modules[package], "__path__"):
+        return
+    source = Path(str(sys.modules[package].__file__))
+    stub = source.with_suffix(".pyi")
+    for node in ast.parse((stub if stub.exists() else source).read_text("utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and attribute in {one.name for one in node.names}:
+            documented = ModuleAnalyzer.for_module(str(node.module)).find_attr_docs()
+            lines[:] = documented["", attribute]
 
 
 def attrs_defaults(
@@ -164,6 +178,7 @@ def where_it_is_documented(
 
 def setup(app: Sphinx) -> None:
     """Sphinx calls it, once."""
+    app.connect("autodoc-process-docstring", docstring_of_data, priority=300)
     app.connect("autodoc-process-docstring", bold_cancellation)
     app.connect("autodoc-process-docstring", no_type_before_a_colon, priority=400)
     app.connect("autodoc-process-signature", attrs_defaults)

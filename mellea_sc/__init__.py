@@ -9,8 +9,8 @@ testing/    what users test their own programs with
 asgi.py     checked streams as responses of web servers
 cli/        the command mellea-sc
 
-Every public name can be imported from here, see ``__init__.pyi``; its module is imported when the name is first
-used.
+What most programs need can be imported from here, as well as all errors; see ``__init__.pyi``. The other public names
+are in ``stdlib``, ``backends`` and ``core``, each with such a list. A name's module is imported when the name is first used.
 """
 
 from mellea_sc._lazy import export_lazily

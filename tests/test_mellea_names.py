@@ -22,13 +22,14 @@ from mellea_sc import (
     Message,
     ModelOption,
     ModelOutputThunk,
-    OllamaBackend,
-    OpenAIBackend,
     SimpleContext,
     ThunkNotComputed,
+    backends,
+    core,
     start_session,
+    stdlib,
 )
-from mellea_sc.backends import model_ids
+from mellea_sc.backends import OllamaBackend, OpenAIBackend, model_ids
 from mellea_sc.backends.model_ids import ModelIdentifier
 from mellea_sc.backends.ollama import OllamaModelBackend
 from mellea_sc.backends.select import make_backend
@@ -85,11 +86,18 @@ PATHS = {
 }
 """Where Mellea has what is public here under the same name."""
 
+
+def public(name: str) -> object:
+    """What a name is in the package that users import it from."""
+    packages = (mellea_sc, core, backends, stdlib)
+    return getattr(next(one for one in packages if name in one.__all__), name)
+
+
 RENAMED = [
     ("mellea_sc.backends.ollama", "OllamaModelBackend", OllamaBackend),
-    ("mellea_sc.stdlib.chunking", "SentenceChunking", mellea_sc.SentenceChunker),
-    ("mellea_sc.stdlib.chunking", "WordChunking", mellea_sc.WordChunker),
-    ("mellea_sc.stdlib.chunking", "ParagraphChunking", mellea_sc.ParagraphChunker),
+    ("mellea_sc.stdlib.chunking", "SentenceChunking", stdlib.SentenceChunker),
+    ("mellea_sc.stdlib.chunking", "WordChunking", stdlib.WordChunker),
+    ("mellea_sc.stdlib.chunking", "ParagraphChunking", stdlib.ParagraphChunker),
 ]
 
 
@@ -105,7 +113,7 @@ def anyio_backend(real_time: str) -> str:
 )
 def test_a_name_of_mellea_is_where_mellea_has_it(module: str, name: str) -> None:
     found = importlib.import_module(module)
-    assert getattr(found, name) is getattr(mellea_sc, name)
+    assert getattr(found, name) is public(name)
     if hasattr(found, "__all__"):
         assert name in found.__all__
 
@@ -199,7 +207,7 @@ def test_without_a_model_mellea_s_backend_has_the_one_that_a_session_would_get(
 # --- options of a backend -------------------------------------------------------------------------------
 
 
-def backends(**options: object) -> list[Callable[[ModelServer], Backend]]:
+def ollama_and_openai(**options: object) -> list[Callable[[ModelServer], Backend]]:
     return [
         lambda server: OllamaModelBackend("m", base_url=server.ollama_url, model_options=options),
         lambda server: OpenAIBackend("m", base_url=server.openai_url, model_options=options),
@@ -222,7 +230,7 @@ async def test_a_backend_s_own_options_are_what_every_request_starts_from(index:
         ModelOption.SYSTEM_PROMPT: "be brief",
     }
     async with ModelServer(Answer("ok")) as server:
-        backend = backends(**own)[index](server)
+        backend = ollama_and_openai(**own)[index](server)
         async with start_session(backend=backend, model_options={ModelOption.SEED: 2}) as m:
             await (await m.aact(CBlock("hi"), model_options={ModelOption.TEMPERATURE: 0.5}))
             await (await m.aact(CBlock("hi")))
@@ -239,7 +247,7 @@ async def test_a_backend_s_own_options_are_what_every_request_starts_from(index:
 @pytest.mark.anyio
 async def test_a_stream_with_a_bare_backend_starts_from_its_options() -> None:
     async with ModelServer(Answer("ok")) as server:
-        backend = backends(**{ModelOption.SEED: 7})[0](server)
+        backend = ollama_and_openai(**{ModelOption.SEED: 7})[0](server)
         async with mellea_sc.stream_with_chunking(CBlock("hi"), backend, SimpleContext()) as result:
             await result.acomplete()
     assert sent_options(server.requests[0]) == {"seed": 7}
@@ -250,7 +258,9 @@ async def test_a_stream_with_another_backend_than_the_session_s_does_not_have_th
     None
 ):
     async with ModelServer(Answer("ok")) as server:
-        mine, other = (backends(**options)[0](server) for options in ({"top_k": 1}, {"top_p": 0.5}))
+        mine, other = (
+            ollama_and_openai(**options)[0](server) for options in ({"top_k": 1}, {"top_p": 0.5})
+        )
         async with (
             start_session(backend=mine, model_options={ModelOption.SEED: 3}),
             mellea_sc.stream_with_chunking(CBlock("hi"), other, SimpleContext()) as result,

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 
@@ -50,9 +51,16 @@ def test_a_public_name_can_be_imported_and_is_that_of_its_module(name: str) -> N
     assert name in dir(mellea_sc)
 
 
-@pytest.mark.parametrize(
-    "package", ["mellea_sc", "mellea_sc.backends", "mellea_sc.stdlib.requirements"]
-)
+PACKAGES = [
+    "mellea_sc",
+    "mellea_sc.backends",
+    "mellea_sc.core",
+    "mellea_sc.stdlib",
+    "mellea_sc.stdlib.requirements",
+]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
 def test_every_name_in_a_stub_is_exported_and_nothing_else(package: str) -> None:
     module = importlib.import_module(package)
     assert module.__file__ is not None
@@ -83,14 +91,53 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
         from mellea_sc import nothing  # noqa: F401
 
 
-def documented() -> list[object]:
-    """The public classes and functions; the rest are names of types."""
-    values = [
-        getattr(module, name)
-        for module in (mellea_sc, mellea_sc.testing)
-        for name in module.__all__
-    ]
-    return [value for value in values if inspect.isclass(value) or inspect.isfunction(value)]
+def test_the_root_has_what_most_programs_need_and_no_more() -> None:
+    errors = {name for name in mellea_sc.__all__ if isinstance(getattr(mellea_sc, name), type)}
+    errors = {name for name in errors if issubclass(getattr(mellea_sc, name), BaseException)}
+    assert len(mellea_sc.__all__) - len(errors) <= 53
+    assert len(mellea_sc.__all__) <= 88
+
+
+@pytest.mark.parametrize("name", ["Span", "ModelOptions", "Format", "Thunk", "OnFail"])
+def test_a_type_that_subclasses_need_can_be_imported_from_the_root(name: str) -> None:
+    assert name in mellea_sc.__all__
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "room"),
+    [
+        ("mellea_sc", "PlannedStrategy", "mellea_sc.stdlib"),
+        ("mellea_sc", "OpenAIBackend", "mellea_sc.backends"),
+        ("mellea_sc", "Limits", "mellea_sc.core"),
+        ("mellea_sc.stdlib", "MaxWords", "mellea_sc.stdlib.requirements"),
+    ],
+)
+def test_a_name_that_a_package_inside_has_is_found_with_a_warning_that_says_where(
+    package: str, name: str, room: str
+) -> None:
+    module = importlib.import_module(package)
+    expected = getattr(importlib.import_module(room), name)
+    with pytest.warns(DeprecationWarning, match=rf"import it from {re.escape(room)}$") as told:
+        assert getattr(module, name) is expected
+    assert [warning.filename for warning in told] == [__file__]
+    with pytest.warns(DeprecationWarning, match=rf"import it from {re.escape(room)}$"):
+        exec(f"from {package} import {name}")
+    assert name not in module.__all__
+    assert name not in dir(module)
+
+
+def test_a_name_that_no_package_has_is_an_ordinary_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'Nonsense'"):
+        getattr(mellea_sc, "Nonsense")  # noqa: B009
+    with pytest.raises(ImportError, match="cannot import name 'Nonsense'"):
+        exec("from mellea_sc import Nonsense")
+
+
+def documented() -> list[type | FunctionType]:
+    """The public classes and functions, each once; the rest are names of types."""
+    modules = [mellea_sc.testing, *map(importlib.import_module, PACKAGES)]
+    values = dict.fromkeys(getattr(module, name) for module in modules for name in module.__all__)
+    return [value for value in values if isinstance(value, (type, FunctionType))]
 
 
 @pytest.mark.parametrize("value", documented(), ids=lambda value: value.__name__)
@@ -169,7 +216,8 @@ def imported_by(statement: str) -> set[str]:
         "import mellea_sc",
         "from mellea_sc import start_session",
         "from mellea_sc import stream_with_chunking, wait_for_all_mots, Requirement, Instruction",
-        "from mellea_sc import OpenAIBackend, OllamaBackend, LocalBackend",
+        "from mellea_sc.backends import OpenAIBackend, OllamaBackend, LocalBackend",
+        "from mellea_sc.stdlib import StreamChunkingResult, RacingStrategy, SentenceChunker",
         "from mellea_sc import LLMJudge, MustMatch, NoPII, NoSecrets, ValidJSON",
         "import mellea_sc.testing",
     ],
@@ -182,7 +230,7 @@ def test_importing_is_cheap(statement: str) -> None:
     "statement",
     [
         "from mellea_sc import start_session, stream_with_chunking, Requirement, Instruction, limits",
-        "from mellea_sc import OpenAIBackend, start_session as s; s(backend=OpenAIBackend('m'))",
+        "from mellea_sc import backends, start_session as s; s(backend=backends.OpenAIBackend('m'))",
     ],
 )
 def test_no_event_loop_is_imported_before_one_runs(statement: str) -> None:

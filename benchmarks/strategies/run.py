@@ -26,25 +26,24 @@ from benchmarks.strategies.report import write_report
 from benchmarks.strategies.tasks import LEAST, TASKS, Task
 from mellea_sc import (
     Backend,
-    BackendWrapper,
     BacktrackStrategy,
     Component,
     Context,
     Delta,
     GenerationRequest,
     ModelOption,
-    RacingStrategy,
     RejectionSamplingStrategy,
     RepairTemplateStrategy,
     Requirement,
     SamplingResult,
-    SamplingStrategy,
     start_session,
 )
+from mellea_sc.backends import BackendWrapper
 from mellea_sc.backends.local import LocalBackend
 from mellea_sc.core.backend import Format
 from mellea_sc.core.base import Span
 from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.stdlib import RacingStrategy, SamplingStrategy
 
 __all__ = ["STRATEGIES", "Counted", "WholeAttempts", "main", "measure_all"]
 

@@ -146,8 +146,9 @@ class MelleaSession(Conversation):
         """The same session with a conversation of its own, which goes on from where this one is.
 
         Neither sees what the other says from now on. What the clone starts belongs to this session too: it is
-        joined or cancelled when this one ends. A clone may be ended before, or be a block of its own. It has
-        connections and a ``max_concurrency`` of its own.
+        joined or cancelled when this one ends. A clone may be ended before, or be a block of its own; so it has
+        connections and a ``max_concurrency`` of its own. ``m.conversation(m.ctx)`` branches, too, and shares those of
+        this session.
 
         Raises:
             SessionClosed: the session has ended.

@@ -20,10 +20,10 @@ from mellea_sc import (
     ModelError,
     MustNotMatch,
     RepairTemplateStrategy,
-    StreamChunkingResult,
     start_session,
 )
 from mellea_sc.asgi import HEARTBEAT, LOOKAHEAD, Message, SSEResponse, TextResponse
+from mellea_sc.stdlib import StreamChunkingResult
 from mellea_sc.testing import Fail, Pause, ScriptedBackend, Stall
 
 pytestmark = pytest.mark.anyio

@@ -9,8 +9,15 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 from local_help import overlook_late_readiness
 
-from mellea_sc import Backend, ChatMessage, GenerationRequest, LocalBackend, ModelOption, Usage
-from mellea_sc.backends import OllamaBackend, OpenAIBackend, Retrying
+from mellea_sc import Backend, GenerationRequest, ModelOption
+from mellea_sc.backends import (
+    ChatMessage,
+    LocalBackend,
+    OllamaBackend,
+    OpenAIBackend,
+    Retrying,
+    Usage,
+)
 from mellea_sc.backends._weights import SMOLLM2, fetch
 from mellea_sc.core.errors import BackendBusy, EngineError
 from mellea_sc.testing import (

@@ -17,19 +17,16 @@ from mellea_sc import (
     BackendError,
     BackendRejected,
     BackendUnreachable,
-    ChatMessage,
     Delta,
     GenerationRequest,
     InvalidOption,
     ModelError,
-    OpenAIBackend,
-    Retries,
     StreamInterrupted,
-    Usage,
     start_session,
 )
-from mellea_sc.backends import Retrying
+from mellea_sc.backends import ChatMessage, OpenAIBackend, Retrying, Usage
 from mellea_sc.backends.retry import retrying
+from mellea_sc.core import Retries
 from mellea_sc.core.backend import BackendWrapper
 from mellea_sc.testing import Fail, Pause, Script, ScriptedBackend, Stall, check_wrapper
 from mellea_sc.testing.scripted import ScriptedAnswer

@@ -18,16 +18,13 @@ from mellea_sc import (
     BackendProtocolError,
     BackendRejected,
     BackendUnreachable,
-    ChatMessage,
     GenerationRequest,
     ModelError,
     ModelOption,
-    OllamaBackend,
-    OpenAIBackend,
     StreamInterrupted,
     start_session,
 )
-from mellea_sc.backends import Retrying
+from mellea_sc.backends import ChatMessage, OllamaBackend, OpenAIBackend, Retrying
 from mellea_sc.testing.server import Answer, ModelServer
 
 pytestmark = pytest.mark.anyio

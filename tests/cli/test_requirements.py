@@ -15,11 +15,11 @@ from mellea_sc import (
     MustNotMatch,
     Requirement,
     SimpleContext,
-    StreamChunkingResult,
     start_session,
 )
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
+from mellea_sc.stdlib import StreamChunkingResult
 from mellea_sc.stdlib.chunking import resolve_chunking
 from mellea_sc.testing import ScriptedBackend, run_virtual
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 from click.testing import Result
 
-from mellea_sc import BackendError, EngineError, ModelError, ModelOption, Usage
+from mellea_sc import BackendError, EngineError, ModelError, ModelOption
+from mellea_sc.backends import Usage
 from mellea_sc.backends.local import Progress
 from mellea_sc.backends.select import BACKEND_NAMES
 from mellea_sc.cli.commands import BACKENDS

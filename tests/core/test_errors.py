@@ -22,14 +22,13 @@ from mellea_sc import (
     MelleaError,
     Requirement,
     RunError,
-    Spent,
     StreamConsumed,
-    Usage,
     UsageError,
     ValidationResult,
     start_session,
 )
-from mellea_sc.core import errors
+from mellea_sc.backends import Usage
+from mellea_sc.core import Spent, errors
 from mellea_sc.core.base import Context
 from mellea_sc.testing import Fail, ScriptedBackend, Stall, Step
 

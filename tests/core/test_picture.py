@@ -8,14 +8,8 @@ from xml.etree import ElementTree as ET
 import anyio
 import pytest
 
-from mellea_sc import (
-    MustNotMatch,
-    RejectionSamplingStrategy,
-    Trace,
-    check,
-    simple_validate,
-    start_session,
-)
+from mellea_sc import MustNotMatch, RejectionSamplingStrategy, check, simple_validate, start_session
+from mellea_sc.core import Trace
 from mellea_sc.core.trace import Cause
 from mellea_sc.testing import Pause, ScriptedBackend, Stall
 

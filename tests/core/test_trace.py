@@ -16,14 +16,13 @@ from mellea_sc import (
     ModelOption,
     MustNotMatch,
     PreconditionFailed,
-    RacingStrategy,
     RejectionSamplingStrategy,
-    TokenCount,
-    Trace,
     check,
     simple_validate,
     start_session,
 )
+from mellea_sc.core import TokenCount, Trace
+from mellea_sc.stdlib import RacingStrategy
 from mellea_sc.testing import ScriptedBackend
 from mellea_sc.testing.scripted import Fail, Pause, Script
 

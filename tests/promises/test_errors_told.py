@@ -24,11 +24,9 @@ from mellea_sc import (
     Message,
     ModelOption,
     PreconditionFailed,
-    RacingStrategy,
     RejectionSamplingStrategy,
     Requirement,
     RunError,
-    SamplingStrategy,
     SessionClosed,
     ValidationResult,
     start_session,
@@ -36,6 +34,7 @@ from mellea_sc import (
     wait_for_all_mots,
 )
 from mellea_sc.runtime.failures import leaf_errors
+from mellea_sc.stdlib import RacingStrategy, SamplingStrategy
 from mellea_sc.stdlib.components import Instruction
 from mellea_sc.stdlib.context import SimpleContext
 from mellea_sc.stdlib.session import MelleaSession

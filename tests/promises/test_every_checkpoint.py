@@ -18,8 +18,6 @@ from mellea_sc import (
     Instruction,
     MelleaSession,
     ModelOption,
-    OpenAIBackend,
-    StreamChunkingResult,
     check,
     limits,
     simple_validate,
@@ -27,6 +25,8 @@ from mellea_sc import (
     stream_with_chunking,
     wait_for_all_mots,
 )
+from mellea_sc.backends import OpenAIBackend
+from mellea_sc.stdlib import StreamChunkingResult
 from mellea_sc.testing import ScriptedBackend, cancel_everywhere
 from mellea_sc.testing.clock import LoopName, run_virtual
 from mellea_sc.testing.server import Answer, ModelServer

@@ -13,7 +13,6 @@ from mellea_sc import (
     MelleaSession,
     ModelOption,
     ModelOutputThunk,
-    OpenAIBackend,
     Requirement,
     SessionClosed,
     ValidationResult,
@@ -21,6 +20,7 @@ from mellea_sc import (
     simple_validate,
     start_session,
 )
+from mellea_sc.backends import OpenAIBackend
 from mellea_sc.testing import Fail, Script, ScriptedBackend, interrupt_everywhere
 from mellea_sc.testing.server import Answer, ModelServer
 

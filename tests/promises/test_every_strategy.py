@@ -17,19 +17,14 @@ from mellea_sc import (
     ChunkEvent,
     CompletedEvent,
     Context,
-    ErrorEvent,
     MajorityVotingStrategy,
     ModelOption,
-    MultiTurnStrategy,
     PartialValidationResult,
-    PlannedStrategy,
     PreconditionFailed,
-    RacingStrategy,
     RejectionSamplingStrategy,
     RepairTemplateStrategy,
     Requirement,
     RetractEvent,
-    StreamChunkingResult,
     ValidationResult,
     check,
     req,
@@ -38,6 +33,13 @@ from mellea_sc import (
 )
 from mellea_sc.core.backend import GenerationRequest
 from mellea_sc.core.requirement import OnFail
+from mellea_sc.stdlib import (
+    ErrorEvent,
+    MultiTurnStrategy,
+    PlannedStrategy,
+    RacingStrategy,
+    StreamChunkingResult,
+)
 from mellea_sc.testing import (
     LoopName,
     Pause,

@@ -13,13 +13,11 @@ from mellea_sc import (
     CBlock,
     MelleaSession,
     ModelOutputThunk,
-    OllamaBackend,
-    OpenAIBackend,
-    Usage,
     limits,
     req,
     start_session,
 )
+from mellea_sc.backends import OllamaBackend, OpenAIBackend, Usage
 from mellea_sc.testing import assert_no_leaks
 from mellea_sc.testing.server import Answer, ModelServer, RecordedRequest
 

@@ -9,7 +9,6 @@ from kit import Without, is_
 from mellea_sc import (
     BacktrackStrategy,
     PreconditionFailed,
-    RacingStrategy,
     Requirement,
     ValidationResult,
     start_session,
@@ -18,6 +17,7 @@ from mellea_sc.backends.ollama import OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Context
+from mellea_sc.stdlib import RacingStrategy
 from mellea_sc.testing.leaks import assert_no_leaks
 from mellea_sc.testing.server import Answer, ModelServer, RecordedRequest
 

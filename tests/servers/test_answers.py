@@ -10,15 +10,8 @@ import pytest
 from asking import FOREVER, asked, endless, session
 from running import Running, backend_for
 
-from mellea_sc import (
-    BacktrackStrategy,
-    ChatMessage,
-    GenerationRequest,
-    MelleaError,
-    ModelOption,
-    MustNotMatch,
-)
-from mellea_sc.backends import OpenAIBackend
+from mellea_sc import BacktrackStrategy, GenerationRequest, MelleaError, ModelOption, MustNotMatch
+from mellea_sc.backends import ChatMessage, OpenAIBackend
 from mellea_sc.testing import check_backend
 
 pytestmark = pytest.mark.anyio

@@ -10,13 +10,13 @@ from asking import FOREVER, asked, endless, session
 from running import Running, backend_for
 
 from mellea_sc import (
-    ChatMessage,
     GenerationCancelled,
     GenerationRequest,
     ModelOption,
     PartialValidationResult,
     Requirement,
 )
+from mellea_sc.backends import ChatMessage
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Context
 from mellea_sc.stdlib.session import MelleaSession

@@ -9,7 +9,6 @@ import pytest
 from mellea_sc import (
     CBlock,
     ChatContext,
-    ChatMessage,
     Component,
     Context,
     InvalidOption,
@@ -19,6 +18,7 @@ from mellea_sc import (
     SimpleContext,
     start_session,
 )
+from mellea_sc.backends import ChatMessage
 from mellea_sc.core.base import Span, pending_thunks, text_of
 from mellea_sc.core.prompt import messages_for
 from mellea_sc.testing import ScriptedBackend

@@ -9,16 +9,15 @@ from kit import Without, read_chunks, sentences
 from mellea_sc import (
     Context,
     GenerationRequest,
-    InputCheckEvent,
     ModelOption,
     PreconditionFailed,
-    RacingStrategy,
     Requirement,
     ValidationResult,
     ValidatorTimeout,
     start_session,
 )
 from mellea_sc.core.requirement import OnFail
+from mellea_sc.stdlib import InputCheckEvent, RacingStrategy
 from mellea_sc.testing import Script, ScriptedBackend, Stall
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]

@@ -18,18 +18,15 @@ from mellea_sc import (
     BackendError,
     BackendRejected,
     CBlock,
-    ChatMessage,
     Delta,
     GenerationRequest,
     MaxWords,
     ModelOption,
     NotAuthorized,
-    OllamaBackend,
     StreamInterrupted,
-    ToolCallDelta,
-    Usage,
     start_session,
 )
+from mellea_sc.backends import ChatMessage, OllamaBackend, ToolCallDelta, Usage
 from mellea_sc.testing import (
     Cassette,
     CassetteMismatch,

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import pytest
 
-from mellea_sc import Backend, BackendWrapper, Delta, GenerationRequest, limits, start_session
-from mellea_sc.backends import Retrying
+from mellea_sc import Backend, Delta, GenerationRequest, limits, start_session
+from mellea_sc.backends import BackendWrapper, Retrying
 from mellea_sc.core.errors import BackendError
 from mellea_sc.runtime.budgets.budget import open_budgets
 from mellea_sc.runtime.budgets.metering import Metered

@@ -11,11 +11,9 @@ from mellea_sc import (
     Backend,
     BackendBusy,
     BackendError,
-    ChatMessage,
     ChunkEvent,
     CompletedEvent,
     DependencyFailed,
-    ErrorEvent,
     GenerationRequest,
     Instruction,
     MaxWords,
@@ -31,7 +29,9 @@ from mellea_sc import (
     stream_with_chunking,
     wait_for_all_mots,
 )
+from mellea_sc.backends import ChatMessage
 from mellea_sc.core.base import Context
+from mellea_sc.stdlib import ErrorEvent
 from mellea_sc.testing import (
     FailingBackend,
     FailingRequirement,

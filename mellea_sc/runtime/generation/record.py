@@ -11,7 +11,7 @@ __all__ = ["AnswerRecord", "other_characters"]
 
 
 class AnswerRecord:
-    """What has come so far. The fields are those of :class:`~mellea_sc.GenerationInfo`."""
+    """What has come so far. The fields are those of :class:`~mellea_sc.core.GenerationInfo`."""
 
     __slots__ = (
         "_calls",

@@ -70,7 +70,7 @@ async def ask_judge(
     unclear: str,
     schema: JsonSchema = YES_OR_NO,
     model_options: ModelOptions | None = None,
-) -> tuple[T, str, Thunk]:
+) -> tuple[T, Thunk, Context]:
     """Ask a model, and if its answer is unclear, ask it once more.
 
     Args:
@@ -84,7 +84,7 @@ async def ask_judge(
         model_options: In addition to a temperature of 0 and a maximum of 512 tokens.
 
     Returns:
-        The parsed answer, the answer, and its thunk.
+        The parsed answer, its thunk, and the context that ends with it.
 
     Raises:
         InvalidOption: the model cannot judge.
@@ -97,7 +97,7 @@ async def ask_judge(
     options = {ModelOption.TEMPERATURE: 0.0, ModelOption.MAX_NEW_TOKENS: 512, "tools": None}
     outcome = ""
     for _ in range(2):
-        thunk, _ = await backend.generate_from_context(
+        thunk, after = await backend.generate_from_context(
             _Question(question, about),
             ctx.without_items(),
             # not checked against the schema, because `read` accepts more than JSON
@@ -115,7 +115,7 @@ async def ask_judge(
             outcome += f", broken off (finish reason {thunk.generation.finish_reason!r})"
             continue
         try:
-            return read(answer), answer, thunk
+            return read(answer), thunk, after
         except ValueError:
             continue
     raise UnclearJudgement(f"{unclear}, the last time: {outcome}")
@@ -139,7 +139,7 @@ async def judge_by_model(
     description = requirement.format_for_llm()
     if not description:
         raise InvalidOption(f"{requirement!r} needs a validation_fn, or a description for a judge")
-    passed, answer, thunk = await ask_judge(
+    passed, thunk, after = await ask_judge(
         _PROMPT.format(requirement=description, output=text),
         backend,
         ctx,
@@ -148,7 +148,7 @@ async def judge_by_model(
         unclear=f"asked whether the text meets {description!r}, the judge twice answered neither yes nor no",
         model_options=model_options,
     )
-    return ValidationResult(passed, reason=_reason(answer), thunk=thunk)
+    return ValidationResult(passed, reason=_reason(thunk.value), thunk=thunk, context=after)
 
 
 def _reason(answer: str) -> str | None:

@@ -61,7 +61,7 @@ _SCORE: Final[JsonSchema] = {
 NEWEST: Final = 256
 """The maximum number of scores that are kept for an attempt."""
 
-_Scored: TypeAlias = tuple[float, str, Thunk]
+_Scored: TypeAlias = tuple[float, str, Thunk, Context]
 _Question: TypeAlias = tuple[str, str, str]
 """A prompt, the text before a piece, and the piece."""
 
@@ -151,7 +151,7 @@ class LLMJudge(Requirement):
         async with self._scores.asked_once(backend, (self.prompt, before, chunk)) as known:
             if not known:
                 known.append(await self._score(chunk, before, backend, ctx, None))
-        score, reason, _ = known[0]
+        score, reason, *_ = known[0]
         return PartialValidationResult(
             "pass" if score >= self.threshold else "fail", reason=reason, score=score
         )
@@ -176,8 +176,9 @@ class LLMJudge(Requirement):
         if output is None:
             raise InvalidOption("there is no output in the context to judge")
         text = await output.avalue()
-        score, reason, thunk = await self._score(text, "", backend, ctx, model_options)
-        return ValidationResult(score >= self.threshold, reason=reason, score=score, thunk=thunk)
+        score, reason, thunk, after = await self._score(text, "", backend, ctx, model_options)
+        passed = score >= self.threshold
+        return ValidationResult(passed, reason=reason, score=score, thunk=thunk, context=after)
 
     async def _score(
         self,
@@ -193,7 +194,7 @@ class LLMJudge(Requirement):
             text=text,
         )
         async with _bound(self.backend or backend) as judge:
-            (score, why), _, thunk = await ask_judge(
+            (score, why), thunk, after = await ask_judge(
                 question,
                 judge,
                 ctx,
@@ -204,7 +205,7 @@ class LLMJudge(Requirement):
                 model_options=model_options,
             )
         reached = f"the score is {score:g}, and {self.threshold:g} is needed"
-        return score, f"{reached}: {why}" if why else reached, thunk
+        return score, f"{reached}: {why}" if why else reached, thunk, after
 
     def judge_of(self, backend: Backend) -> Backend:
         """Its own judge, or else the given model."""

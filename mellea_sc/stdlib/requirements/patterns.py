@@ -8,7 +8,7 @@ from typing import Final, get_args
 
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.plain_text import quoted
-from mellea_sc.core.requirement import OnFail, PartialValidationResult, check_count
+from mellea_sc.core.requirement import OnFail, PartialValidationResult
 from mellea_sc.stdlib.requirements.expressions.expression import (
     Allowance,
     Expression,
@@ -23,7 +23,7 @@ from mellea_sc.stdlib.requirements.expressions.scanners import (
 )
 from mellea_sc.stdlib.requirements.expressions.tree import Form
 from mellea_sc.stdlib.requirements.pieces import Scanner
-from mellea_sc.stdlib.requirements.scanned import ScannedRequirement
+from mellea_sc.stdlib.requirements.scanned import ScannedRequirement, check_count
 
 __all__ = ["MustMatch", "MustNotMatch"]
 

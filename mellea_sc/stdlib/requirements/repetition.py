@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.core.requirement import OnFail, PartialValidationResult, check_count
+from mellea_sc.core.requirement import OnFail, PartialValidationResult
 from mellea_sc.stdlib.requirements.scanned import (
     UNKNOWN,
     Piece,
     PieceList,
     ScannedRequirement,
     Scanner,
+    check_count,
 )
 
 __all__ = ["NoRepetition"]

@@ -11,15 +11,12 @@ from mellea_sc import (
     Backend,
     Delta,
     EmptyAnswer,
-    OllamaBackend,
-    OpenAIBackend,
     StreamInterrupted,
-    ToolCall,
-    ToolCallDelta,
     UnexpectedToolCalls,
     limits,
     start_session,
 )
+from mellea_sc.backends import OllamaBackend, OpenAIBackend, ToolCall, ToolCallDelta
 from mellea_sc.backends.http.ending import Ending
 from mellea_sc.testing.server import Answer, ModelServer
 

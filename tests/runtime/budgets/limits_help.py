@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mellea_sc import CBlock, Delta, GenerationRequest, MelleaSession, ModelOutputThunk, Usage
+from mellea_sc import CBlock, Delta, GenerationRequest, MelleaSession, ModelOutputThunk
+from mellea_sc.backends import Usage
 from mellea_sc.core.backend import ChatMessage
 from mellea_sc.testing import Script, ScriptedBackend, Step
 

@@ -8,7 +8,6 @@ import pytest
 from mellea_sc import (
     BudgetExceeded,
     InvalidOption,
-    Limits,
     MelleaSession,
     RejectionSamplingStrategy,
     check,
@@ -16,6 +15,7 @@ from mellea_sc import (
     simple_validate,
     start_session,
 )
+from mellea_sc.core import Limits
 from mellea_sc.testing import ScriptedBackend, assert_no_leaks
 from mellea_sc.testing.scripted import Script
 

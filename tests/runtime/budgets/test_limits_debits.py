@@ -7,16 +7,9 @@ import anyio.lowlevel
 import pytest
 from limits_help import ASKED, ask, request, server_of, silent, text_of, words
 
-from mellea_sc import (
-    BudgetExceeded,
-    Delta,
-    InvalidOption,
-    Limits,
-    Prices,
-    Usage,
-    limits,
-    start_session,
-)
+from mellea_sc import BudgetExceeded, Delta, InvalidOption, limits, start_session
+from mellea_sc.backends import Usage
+from mellea_sc.core import Limits, Prices
 from mellea_sc.testing import Script, ScriptedBackend, Stall
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]

@@ -17,12 +17,11 @@ from mellea_sc import (
     EmptyAnswer,
     InvalidOption,
     ModelOption,
-    OllamaBackend,
-    OpenAIBackend,
     StreamInterrupted,
     limits,
     start_session,
 )
+from mellea_sc.backends import OllamaBackend, OpenAIBackend
 from mellea_sc.core.backend import ChatMessage, GenerationRequest
 from mellea_sc.runtime.generation.think_tags import TagSplitter
 from mellea_sc.testing import Fail, ScriptedBackend, Step, cancel_everywhere

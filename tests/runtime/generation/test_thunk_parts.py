@@ -21,23 +21,17 @@ from mellea_sc import (
     Context,
     Delta,
     EmptyAnswer,
-    GenerationInfo,
     GenerationRequest,
     InvalidOption,
     LLMJudge,
-    MObject,
     ModelOption,
     PatternTooSlow,
     RejectionSamplingStrategy,
     RepairTemplateStrategy,
     Requirement,
     SamplingResult,
-    SamplingStrategy,
-    ToolCall,
-    ToolCallDelta,
     UnclearJudgement,
     UnexpectedToolCalls,
-    Usage,
     ValidationResult,
     check,
     limits,
@@ -46,9 +40,12 @@ from mellea_sc import (
     stream_with_chunking,
     wait_for_all_mots,
 )
+from mellea_sc.backends import ToolCall, ToolCallDelta, Usage
+from mellea_sc.core import GenerationInfo
 from mellea_sc.core.backend import ChatMessage, Format
 from mellea_sc.core.base import Span
 from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.stdlib import MObject, SamplingStrategy
 from mellea_sc.testing import Pause, Script, ScriptedBackend, Stall, Step
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]

@@ -13,7 +13,6 @@ from mellea_sc import (
     BackendError,
     DependencyFailed,
     GenerationCancelled,
-    GenerationInfo,
     GenerationRequest,
     Message,
     ModelOption,
@@ -21,10 +20,11 @@ from mellea_sc import (
     Requirement,
     SimpleComponent,
     ThunkNotComputed,
-    Usage,
     ValidationResult,
     start_session,
 )
+from mellea_sc.backends import Usage
+from mellea_sc.core import GenerationInfo
 from mellea_sc.core.base import Context
 from mellea_sc.testing import Fail, Pause, Script, ScriptedBackend, Stall, cancel_everywhere
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mellea_sc import Requirement, SimpleContext, StreamChunkingResult, start_session
+from mellea_sc import Requirement, SimpleContext, start_session
 from mellea_sc.core.backend import Backend
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
+from mellea_sc.stdlib import StreamChunkingResult
 from mellea_sc.stdlib.chunking import resolve_chunking
 from mellea_sc.stdlib.requirements.scanned import Piece
 from mellea_sc.testing import ScriptedBackend

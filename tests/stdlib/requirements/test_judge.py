@@ -47,6 +47,8 @@ async def test_a_score_has_to_reach_the_threshold(score: float, passed: bool) ->
     assert (running.success, running.score) == ("pass" if passed else "fail", score)
     assert final.reason == f"the score is {score:g}, and 0.7 is needed: so it is"
     assert final.thunk is not None
+    assert final.context is not None
+    assert final.context.node_data is final.thunk
     assert "How kind is it?" in backend.calls[0].prompt
     assert "<text>\nDear all\n</text>" in backend.calls[0].prompt
     assert backend.calls[0].request.json_schema is not None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from kit import Without, is_, read_chunks, sentences
 
-from mellea_sc import BacktrackStrategy, InvalidOption, RetractEvent, RetryEvent, start_session
+from mellea_sc import BacktrackStrategy, InvalidOption, RetractEvent, start_session
+from mellea_sc.stdlib import RetryEvent
 from mellea_sc.testing import ScriptedBackend
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]

@@ -10,11 +10,11 @@ from mellea_sc import (
     BacktrackStrategy,
     ChunkEvent,
     ModelOption,
-    PlannedStrategy,
     RejectionSamplingStrategy,
     start_session,
 )
 from mellea_sc.core.requirement import OnFail
+from mellea_sc.stdlib import PlannedStrategy
 from mellea_sc.stdlib.stream.events import EditEvent, QuickCheckEvent
 from mellea_sc.testing import Pause, Script, ScriptedBackend
 

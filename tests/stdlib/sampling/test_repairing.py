@@ -9,29 +9,31 @@ import pytest
 from kit import Without, is_, sentences, slow
 
 from mellea_sc import (
-    Ask,
-    AttemptResult,
     BackendError,
     CBlock,
     ChatContext,
-    Choice,
     Component,
     Context,
     GenerationCancelled,
     InvalidOption,
     ModelOption,
-    MultiTurnStrategy,
-    PlannedStrategy,
     RejectionSamplingStrategy,
     RepairTemplateStrategy,
     Requirement,
     SamplingResult,
-    SamplingStrategy,
     ValidationResult,
     start_session,
 )
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Thunk
+from mellea_sc.stdlib import (
+    Ask,
+    AttemptResult,
+    Choice,
+    MultiTurnStrategy,
+    PlannedStrategy,
+    SamplingStrategy,
+)
 from mellea_sc.stdlib.sampling import BaseSamplingStrategy
 from mellea_sc.testing import Fail, Script, ScriptedBackend, Stall
 
@@ -193,9 +195,11 @@ class Twice(SamplingStrategy):
         requirements: Sequence[Requirement],
         **_: object,
     ) -> SamplingResult:
-        asked = [await backend.generate_from_context(action, context) for _ in range(2)]
-        for thunk, _ctx in asked:
-            await thunk.avalue()
+        asked: list[tuple[Thunk, Context]] = []
+        for _number in range(2):
+            thunk, ctx = await backend.generate_from_context(action, context)
+            await thunk
+            asked.append((thunk, ctx))
         return SamplingResult(
             result_index=1,
             success=True,

@@ -17,13 +17,12 @@ from mellea_sc import (
     InvalidOption,
     InvalidVerdict,
     MajorityVotingStrategy,
-    RacingStrategy,
     Requirement,
-    SamplingStrategy,
     ValidationResult,
     start_session,
 )
 from mellea_sc.core.backend import Backend
+from mellea_sc.stdlib import RacingStrategy, SamplingStrategy
 from mellea_sc.stdlib.sampling.several import Score
 from mellea_sc.testing import Fail, Pause, Script, ScriptedBackend, Stall
 

@@ -9,12 +9,11 @@ from mellea_sc import (
     BacktrackStrategy,
     BestOfNStrategy,
     MajorityVotingStrategy,
-    RacingStrategy,
     RejectionSamplingStrategy,
     RepairTemplateStrategy,
-    SamplingStrategy,
     start_session,
 )
+from mellea_sc.stdlib import RacingStrategy, SamplingStrategy
 from mellea_sc.testing import ScriptedBackend
 
 

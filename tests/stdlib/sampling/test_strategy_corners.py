@@ -8,13 +8,13 @@ from kit import Check, containing, read_events
 from mellea_sc import (
     BestOfNStrategy,
     ChunkEvent,
-    RacingStrategy,
     RejectionSamplingStrategy,
     RetractEvent,
     start_session,
 )
 from mellea_sc.core.backend import GenerationRequest
 from mellea_sc.core.model_options import ModelOption
+from mellea_sc.stdlib import RacingStrategy
 from mellea_sc.testing import Pause, ScriptedBackend
 
 pytestmark = pytest.mark.anyio

@@ -13,15 +13,12 @@ from mellea_sc import (
     ChunkEvent,
     CompletedEvent,
     MajorityVotingStrategy,
-    PlannedStrategy,
-    RacingStrategy,
     RejectionSamplingStrategy,
     RepairTemplateStrategy,
     RetractEvent,
-    RetryEvent,
-    StreamEvent,
     start_session,
 )
+from mellea_sc.stdlib import PlannedStrategy, RacingStrategy, RetryEvent, StreamEvent
 from mellea_sc.testing import Fail, ScriptedBackend
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]

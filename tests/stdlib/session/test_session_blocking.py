@@ -19,7 +19,6 @@ import pytest
 
 from mellea_sc import (
     BackendError,
-    Conversation,
     GenerationCancelled,
     MelleaSession,
     Message,
@@ -33,6 +32,7 @@ from mellea_sc import (
 )
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.runtime.loop_thread import Job, LoopThread
+from mellea_sc.stdlib import Conversation
 from mellea_sc.testing import Fail, Pause, Script, ScriptedBackend, Stall, Step
 
 PAIRS = ["instruct", "chat", "act", "validate", "query", "transform"]

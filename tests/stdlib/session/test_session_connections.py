@@ -12,7 +12,6 @@ from mellea_sc import (
     Backend,
     BackendError,
     BackendTimeout,
-    ChatMessage,
     Delta,
     GenerationRequest,
     ModelOption,
@@ -22,6 +21,7 @@ from mellea_sc import (
     ValidationResult,
     start_session,
 )
+from mellea_sc.backends import ChatMessage
 from mellea_sc.runtime.nursery import CLEANUP_TIMEOUT
 from mellea_sc.testing import Pause, ScriptedBackend, Stall, cancel_everywhere
 

@@ -14,7 +14,6 @@ import pytest
 from mellea_sc import (
     BackendError,
     ChatContext,
-    Conversation,
     GenerationCancelled,
     GenerationRequest,
     InvalidOption,
@@ -27,6 +26,7 @@ from mellea_sc import (
     start_session,
 )
 from mellea_sc.core.base import text_of
+from mellea_sc.stdlib import Conversation
 from mellea_sc.testing import Fail, Pause, Script, ScriptedBackend, Stall
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]

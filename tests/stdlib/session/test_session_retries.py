@@ -12,10 +12,8 @@ import pytest
 from mellea_sc import (
     BackendBusy,
     BackendTimeout,
-    BoundBackend,
     BudgetExceeded,
     CBlock,
-    ChatMessage,
     Delta,
     GenerationCancelled,
     GenerationRequest,
@@ -23,14 +21,15 @@ from mellea_sc import (
     LLMJudge,
     MelleaSession,
     ModelOption,
-    Retries,
     SimpleContext,
     limits,
     req,
     start_session,
     stream_with_chunking,
 )
-from mellea_sc.backends import Retrying
+from mellea_sc.backends import ChatMessage, Retrying
+from mellea_sc.core import Retries
+from mellea_sc.stdlib import BoundBackend
 from mellea_sc.testing import Fail, Pause, Script, ScriptedBackend, Stall, cancel_everywhere
 from mellea_sc.testing.scripted import ScriptedAnswer
 

@@ -17,7 +17,6 @@ from mellea_sc import (
     GenerationRequest,
     InvalidOption,
     InvalidVerdict,
-    MObject,
     ModelError,
     ModelOption,
     ModelOutputThunk,
@@ -38,6 +37,7 @@ from mellea_sc import (
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Thunk
 from mellea_sc.core.requirement import default_output_to_bool
+from mellea_sc.stdlib import MObject
 from mellea_sc.testing import Fail, Pause, Script, ScriptedBackend
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
@@ -74,6 +74,8 @@ async def test_a_judges_answer_is_read(said: str, passed: bool, reason: str | No
     assert verdict.reason == reason
     assert isinstance(verdict.thunk, ModelOutputThunk)
     assert verdict.thunk.value == said
+    assert verdict.context is not None
+    assert verdict.context.node_data is verdict.thunk
 
 
 @pytest.mark.parametrize(

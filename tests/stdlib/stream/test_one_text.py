@@ -15,7 +15,6 @@ from mellea_sc import (
     BacktrackStrategy,
     ChunkEvent,
     CompletedEvent,
-    EditEvent,
     MaxWords,
     ModelOption,
     ModelOutputThunk,
@@ -24,12 +23,12 @@ from mellea_sc import (
     NoSecrets,
     PartialValidationResult,
     Requirement,
-    StreamEvent,
     ValidationResult,
     start_session,
 )
 from mellea_sc.core.backend import Backend, GenerationRequest
 from mellea_sc.core.base import Context
+from mellea_sc.stdlib import EditEvent, StreamEvent
 from mellea_sc.stdlib.context import ChatContext
 from mellea_sc.stdlib.streaming import StreamChunkingResult
 from mellea_sc.testing import Pause, Script, ScriptedBackend, run_virtual

@@ -29,18 +29,11 @@ from mellea_sc import (
     BestOfNStrategy,
     ChunkEvent,
     CompletedEvent,
-    EditEvent,
     MajorityVotingStrategy,
     ModelOption,
-    PlannedStrategy,
-    QuickCheckEvent,
-    RacingStrategy,
     RejectionSamplingStrategy,
     RepairTemplateStrategy,
     RetractEvent,
-    RetryEvent,
-    StreamChunkingResult,
-    StreamEvent,
     start_session,
 )
 from mellea_sc.core.backend import Backend, GenerationRequest
@@ -52,6 +45,15 @@ from mellea_sc.core.requirement import (
     ValidationResult,
 )
 from mellea_sc.runtime.checks.editors import PASSES
+from mellea_sc.stdlib import (
+    EditEvent,
+    PlannedStrategy,
+    QuickCheckEvent,
+    RacingStrategy,
+    RetryEvent,
+    StreamChunkingResult,
+    StreamEvent,
+)
 from mellea_sc.stdlib.sampling import AttemptResult
 from mellea_sc.testing.clock import LoopName, run_virtual
 from mellea_sc.testing.scripted import Pause, ScriptedBackend, Step
