@@ -233,4 +233,6 @@ class JsonShow(Show):
 
 def _fields_of(value: StreamEvent | object) -> Mapping[str, object]:
     fields = cast("attrs.AttrsInstance", value)
-    return attrs.asdict(fields, recurse=False, filter=lambda field, _: field.name != "thunk")
+    return attrs.asdict(
+        fields, recurse=False, filter=lambda field, _: field.name not in ("thunk", "context")
+    )
