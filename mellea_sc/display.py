@@ -1,4 +1,4 @@
-"""Shows a checked stream or a thunk live: one output of a notebook's cell that is updated while the cell runs.
+"""Shows a checked stream or a thunk live, in one output of a notebook's cell that is updated while the cell runs.
 
 ::
 
@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import html
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from importlib import import_module
 from typing import Final, Protocol, cast
 
 import anyio
-import attrs
 
 from mellea_sc.core.picture import aside, table_of, text_of_answer
 from mellea_sc.core.plain_text import harmless
@@ -44,14 +43,14 @@ SHOWN: Final = 20_000
 
 @raises_briefly
 async def live(shown: StreamChunkingResult | ModelOutputThunk) -> None:
-    """Show a stream or a thunk while it is generated, and at its end a summary.
+    """Show a stream or a thunk while it is generated, and then a summary.
 
     ::
 
         async with m.stream("…", requirements=[…]) as result:
             await live(result)
 
-    It is the one reader of ``result.events()``, or of the thunk's deltas (which need ``ModelOption.STREAM``).
+    It is the only reader of ``result.events()``, or of the thunk's deltas (which need ``ModelOption.STREAM``).
 
     Args:
         shown: The stream's result, or the thunk.
@@ -60,9 +59,10 @@ async def live(shown: StreamChunkingResult | ModelOutputThunk) -> None:
         StreamConsumed: the events have another reader.
         anyio.BusyResourceError: another task is reading the thunk.
         WrongEventLoop: it runs in another event loop.
-        Exception: the error that ended it, as itself, after it was shown.
+        Exception: the error that ended the stream or the thunk, after it was shown.
 
-    Cancellation: what is shown is cancelled too, and its cleanup is waited for; so it is when the cell is interrupted.
+    Cancellation: the stream or the thunk is cancelled too, and has ended when this returns; also when the cell is
+    interrupted.
     """
     view = _View(shown)
     screen = _screen(view)
@@ -83,7 +83,7 @@ async def live(shown: StreamChunkingResult | ModelOutputThunk) -> None:
 
 
 async def _follow(view: _View, events: AsyncIterator[StreamEvent], screen: _Screen) -> None:
-    """Take the events as they come; update the output at once, or when the last update is long enough ago."""
+    """Read the events; update the output at once, but at most every ``INTERVAL`` seconds."""
     due = anyio.current_time() + INTERVAL
     changed = False
     while True:
@@ -111,21 +111,15 @@ class _Deltas:
         return ChunkEvent(await anext(self._deltas), 0, 1)
 
 
-@attrs.define
-class _Verdict:
-    label: str
-    word: str = "unknown"
-    reason: str | None = None
-
-
 class _View:
-    """What is known so far, for people."""
+    """The state of the stream, for people."""
 
     def __init__(self, shown: StreamChunkingResult | ModelOutputThunk) -> None:
         self.ended = False
         self._shown = shown
         requirements = shown.requirements if isinstance(shown, StreamChunkingResult) else ()
-        self._verdicts = [_Verdict(label_of(one)) for one in requirements]
+        self._labels = [label_of(requirement) for requirement in requirements]
+        self._verdicts: Sequence[tuple[str, str, str | None]] = self._open()
         self._chunks: list[str] = []
         self._retracted = ""
         self._given_up: list[tuple[str, str]] = []
@@ -133,11 +127,11 @@ class _View:
 
     @property
     def text(self) -> str:
-        """What was released and not taken back."""
+        """The released text, without what was retracted."""
         return "".join(self._chunks)
 
     def take(self, event: StreamEvent) -> None:
-        """Take what an event tells."""
+        """Update the state by an event."""
         match event:
             case ChunkEvent():
                 self._chunks.append(event.before + event.text)
@@ -149,23 +143,29 @@ class _View:
             case RetryEvent():
                 self._given_up.append((event.reason, self._retracted))
                 self._retracted = ""
-                for verdict in self._verdicts:
-                    verdict.word, verdict.reason = "unknown", None
+                self._verdicts = self._open()
             case QuickCheckEvent():
-                for verdict, judged in zip(self._verdicts, event.results, strict=True):
-                    verdict.word, verdict.reason = judged.success, judged.reason
+                self._verdicts = [
+                    (label, verdict.success, verdict.reason)
+                    for label, verdict in zip(self._labels, event.results, strict=True)
+                ]
             case FullValidationEvent():
-                for verdict, final in zip(self._verdicts, event.results, strict=True):
-                    verdict.word, verdict.reason = "pass" if final else "fail", final.reason
+                self._verdicts = [
+                    (label, "pass" if final else "fail", final.reason)
+                    for label, final in zip(self._labels, event.results, strict=True)
+                ]
             case _:
                 pass
 
+    def _open(self) -> Sequence[tuple[str, str, str | None]]:
+        return [(label, "unknown", None) for label in self._labels]
+
     def bundle(self) -> Mapping[str, str]:
-        """The output, in the forms that front ends choose from."""
+        """The output in several MIME types; a front end shows one of them."""
         return {"text/plain": self.plain(), "text/html": self.html()}
 
     def html(self) -> str:
-        """For notebooks; at the end, what the result is shown as."""
+        """The output for notebooks; at the end, the HTML form of the result itself."""
         if self.ended:
             return self._shown._repr_html_()
         text = self.text
@@ -174,19 +174,22 @@ class _View:
             aside(f"given up: {html.escape(reason)} <s>{html.escape(text[-SHOWN:])}</s>")
             for reason, text in self._given_up
         ]
-        verdicts = [(one.label, one.word, one.reason) for one in self._verdicts]
-        return "".join([text_of_answer(tail, self._status()), *given_up, table_of(verdicts)])
+        answer = text_of_answer(tail, self._status())
+        return "".join([answer, *given_up, table_of(self._verdicts)])
 
     def plain(self) -> str:
-        """The text, and how it stands in a few lines."""
+        """The output as plain text."""
         return harmless("\n".join([self.text, *self.lines()]))
 
     def lines(self) -> list[str]:
-        """How it stands."""
-        failed = [one for one in self._verdicts if one.word == "fail"]
+        """The status and the failed requirements, a line each."""
         return [
             f"[{self._status()}]",
-            *(f"✗ {one.label}" + (f": {one.reason}" if one.reason else "") for one in failed),
+            *(
+                f"✗ {label}" + (f": {reason}" if reason else "")
+                for label, verdict, reason in self._verdicts
+                if verdict == "fail"
+            ),
         ]
 
     def _status(self) -> str:
@@ -200,29 +203,29 @@ class _View:
 
 class _Screen(Protocol):
     def show(self, view: _View) -> None:
-        """Show how it stands."""
+        """Show the current state."""
         ...
 
 
 class _Output:
-    """An output of a cell."""
+    """The output of a cell."""
 
     def __init__(self, display: _Display, view: _View) -> None:
         self._handle = display(view.bundle(), raw=True, display_id=True)
 
     def show(self, view: _View) -> None:
-        """Change the output."""
+        """Update the output."""
         self._handle.update(view.bundle(), raw=True)
 
 
 class _Printed:
-    """Standard output: what it has got stays, and what is new comes after it."""
+    """Standard output, to which new text is appended."""
 
     def __init__(self) -> None:
         self._text = ""
 
     def show(self, view: _View) -> None:
-        """Print what is new."""
+        """Print the new text."""
         text = view.text
         if not text.startswith(self._text):
             print("\n[taken back; what counts is:]")
@@ -247,11 +250,11 @@ def _screen(view: _View) -> _Screen:
 
 
 def _notebook_display() -> _Display | None:
-    """IPython's ``display``, where who listens can change what was displayed."""
+    """IPython's ``display``, if the front end can update what was displayed."""
     if "IPython" not in sys.modules:
         return None
     shell: object = import_module("IPython").get_ipython()
-    # IPython's publisher in terminals cannot update, but prints the output again
+    # In a terminal, IPython's publisher cannot update an output, but prints it again.
     prints = cast("type", import_module("IPython.core.displaypub").DisplayPublisher)
     if shell is None or type(getattr(shell, "display_pub", None)) in (prints, type(None)):
         return None

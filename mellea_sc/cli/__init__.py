@@ -1,19 +1,20 @@
 """The command ``mellea-sc``: validated text from a model, on the terminal.
 
-commands.py      options and what they mean; imports click and nothing else, so that --help is quick
-settings.py      what the options say that run and chat have in common
-ending.py        event loop, errors as one line, exit status
+commands.py      the commands and their options; imports only click, so that --help is quick
+settings.py      the values of the options that run and chat have in common
+ending.py        the event loop, errors as one line, the exit status
 run.py           `mellea-sc run`: one answer
 chat.py          `mellea-sc chat`: a conversation
-prompt.py        its next line, from a person or a pipe
+prompt.py        reads the next line, from a person or a pipe
+headers.py       reads the file of --headers-from
 asking.py        an answer: a session, a stream, its checks
-interruption.py  what Ctrl-C means while it comes
-show.py          where its text and events go: a terminal, a pipe, JSON lines
-text_out.py      the text alone, on standard output
-lanes.py         the verdicts, in lines for people
-outcome.py       how it ended, in words and as a status
+interruption.py  Ctrl-C during an answer
+show.py          shows text and events: on a terminal, in a pipe, as JSON lines
+text_out.py      writes the released text to standard output
+lanes.py         the verdicts, as lines for people
+outcome.py       the outcome of an answer, in words and as a status
 lines.py         lines that fit on a terminal
-doctor.py        `mellea-sc doctor`: which backends there are, and what to do about the others
+doctor.py        `mellea-sc doctor`: which backends can be used, and what to do about the others
 """
 
 from __future__ import annotations

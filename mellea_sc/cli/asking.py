@@ -87,42 +87,42 @@ class Asking:
         """
         settings, show = self._settings, self._show
         outcome = STOPPED
+        show.begin()
         try:
-            with show:
-                async with task_group() as tasks:
-                    interruption.stop = tasks.cancel_scope.cancel
-                    tasks.start_soon(show.draw)
-                    async with m.stream(
-                        Instruction(CBlock(prompt), self._requirements),
-                        requirements=self._requirements,
-                        chunking=None if settings["chunking"] == "none" else settings["chunking"],
-                        model_options=_model_options(settings, self.backend),
-                        strategy=self._strategy,
-                        hold_back=self._strategy is not None
-                        and self._strategy.asks_anew
-                        and show.is_final,
-                    ) as result:
-                        # Only the run is cancelled, not this reader: it must still get the last events.
-                        interruption.stop = result.cancel
-                        try:
-                            async for event in result.events():
-                                show.event(event, result)
-                        finally:
-                            if trace is not None:
-                                _write(trace, result.trace.to_html())
-                        await result.acomplete()
-                        outcome = outcome_of(result, settings["max_tokens"])
-                    tasks.cancel_scope.cancel()
+            async with task_group() as tasks:
+                interruption.stop = tasks.cancel_scope.cancel
+                tasks.start_soon(show.draw)
+                async with m.stream(
+                    Instruction(CBlock(prompt), self._requirements),
+                    requirements=self._requirements,
+                    chunking=None if settings["chunking"] == "none" else settings["chunking"],
+                    model_options=_model_options(settings, self.backend),
+                    strategy=self._strategy,
+                    hold_back=self._strategy is not None
+                    and self._strategy.asks_anew
+                    and show.is_final,
+                ) as result:
+                    # Only the run is cancelled, not this reader: it must still get the last events.
+                    interruption.stop = result.cancel
+                    try:
+                        async for event in result.events():
+                            show.event(event, result)
+                    finally:
+                        if trace is not None:
+                            _write(trace, result.trace.to_html())
+                    await result.acomplete()
+                    outcome = outcome_of(result, settings["max_tokens"])
+                tasks.cancel_scope.cancel()
         finally:
+            show.end()
             self._show = self._new_show()
         return outcome
 
     def _new_show(self) -> Show:
         labels = [label_of(requirement) for requirement in self._requirements]
-        explain, most = self._settings["explain"], self._settings["max_tokens"]
         if self._settings["as_json"]:
-            return JsonShow(labels, explain=explain, max_tokens=most)
-        return TerminalShow(labels, explain=explain, max_tokens=most, brief=self._in_chat)
+            return JsonShow(labels, self._settings)
+        return TerminalShow(labels, self._settings, brief=self._in_chat)
 
 
 def _write(file: str, page: str) -> None:

@@ -25,20 +25,20 @@ HOW_TO_END: Final = f"Ctrl-C again, Ctrl-D or {QUIT} ends the conversation"
 
 
 async def chat(settings: Settings) -> int:
-    """Answer line after line of standard input; gives the exit status.
+    """Answer the lines of standard input, one after the other; returns the exit status.
 
-    SIGINT stops the answer that is coming, and the conversation goes on without that turn; without one it drops the
-    line that is being written. A second SIGINT before the next line ends the conversation, as ``/quit`` and
-    the end of the input do. SIGTERM ends it at any time.
+    SIGINT stops the running answer, and the conversation goes on without that turn; between answers it drops the line
+    that is being written. A second SIGINT before the next line ends the conversation, like ``/quit`` and the end of
+    the input. SIGTERM ends it at any time.
 
-    A person is told of an error and goes on; where the lines come from a file or a pipe, it ends the command, and a
-    failed check or an answer that was cut off is told by the status at the end.
+    On a terminal, an error is printed and the conversation goes on. If the lines come from a file or a pipe, an error
+    ends the command, and a failed check or an answer that was cut off determines the exit status.
 
     Args:
-        settings: How to ask and what to check.
+        settings: The settings of the command line.
 
     Raises:
-        MelleaError: a setting is not usable, or an answer ended with an error and nobody is there to go on.
+        MelleaError: a setting is not usable; or an answer ended with an error, and the input is no terminal.
     """
     asking = Asking(settings, in_chat=True)
     prompt = Prompt()

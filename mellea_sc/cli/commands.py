@@ -1,4 +1,4 @@
-"""The options of ``mellea-sc`` and what they mean. Imported by ``main``; imports click alone."""
+"""The commands of ``mellea-sc`` and their options. Imports only click, so that --help is quick."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Exit status:
   0    valid
   1    a check failed, while the text streamed or at the end
   2    wrong usage
-  3    the backend failed, or whatever else
+  3    the backend failed, or any other error
   4    the checks passed, but the answer was cut off:
        by --max-tokens, by a limit of the model or its
        server, or by a content filter
@@ -34,7 +34,7 @@ CHAT_STATUS = """\b
 Exit status:
   0    ended by /quit, Ctrl-D or the end of the input
   2    wrong usage
-  3    whatever else went wrong
+  3    any other error
   130  ended by Ctrl-C
 \b
 Where the lines come from a file or a pipe, also:
@@ -48,7 +48,7 @@ _loop = click.option("--loop", type=click.Choice(LOOPS), default="asyncio", show
 _headers = click.option(
     "--headers-from",
     metavar="FILE",
-    help="Headers for the server, one `Name: value` a line. A file, for others can read a command line.",
+    help="File with headers for the server, one `Name: value` per line; other users cannot read them there.",
 )
 _count = click.IntRange(min=1)
 
@@ -57,7 +57,9 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:  # while the library is imported; click would say that status 1 is
+        except (
+            KeyboardInterrupt
+        ):  # while the library is imported; click itself would exit with status 1
             sys.exit(130)
 
 
@@ -82,23 +84,23 @@ _ASKING = (
         "--require",
         multiple=True,
         metavar="TEXT",
-        help="What must hold in words; the model judges at the end, so it must be one that can: the embedded "
-        "one cannot. Repeatable.",
+        help="A requirement in words, which the model judges at the end. The embedded model cannot judge. "
+        "Repeatable.",
     ),
     click.option(
         "--chunking",
         type=click.Choice(CHUNKINGS),
         default="sentence",
         show_default=True,
-        help="What is checked and released at a time.",
+        help="The pieces in which the text is checked and released.",
     ),
     click.option(
         "--strategy",
         type=click.Choice(STRATEGIES),
         default="none",
         show_default=True,
-        help="After a failed check: ask the same again, ask with the reasons, go on from the last good "
-        "chunk; or have several answers race.",
+        help="After a failed check: ask again (reject), ask again with the reasons (repair), or go on from the last "
+        "good chunk (backtrack). With race, several answers are generated at once.",
     ),
     click.option(
         "--attempts", type=_count, metavar="N", help="At most N attempts of the strategy."
@@ -108,7 +110,7 @@ _ASKING = (
         type=click.Choice(BACKENDS),
         help="Default: MELLEA_SC_BACKEND, else local where it is installed, else ollama.",
     ),
-    click.option("--model", help="Default: MELLEA_SC_MODEL, else one of the backend's choice."),
+    click.option("--model", help="Default: MELLEA_SC_MODEL, else the backend's default."),
     click.option("--base-url", metavar="URL", help="Default: OLLAMA_HOST or OPENAI_BASE_URL."),
     _headers,
     click.option("--system", metavar="TEXT", help="The system prompt."),
@@ -116,33 +118,33 @@ _ASKING = (
     click.option(
         "--temperature",
         type=click.FloatRange(min=0),
-        help="0 is greedy; so one attempt of the embedded model is, by default.",
+        help="0 is greedy, and the default for the embedded model without a strategy.",
     ),
-    click.option("--seed", type=int, help="For the same answer again."),
+    click.option("--seed", type=int, help="With the same seed, the model gives the same answer."),
     click.option(
         "--timeout",
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
-        help="To wait for each piece of the answer. Default: 120.",
+        help="The longest wait for each piece of the answer. Default: 120.",
     ),
     click.option(
         "--retries",
         type=click.IntRange(min=0),
         metavar="N",
-        help="How often a request that failed before its answer began is made again. Default: 3.",
+        help="How often a request is retried that failed before its answer began. Default: 3.",
     ),
     click.option(
         "--json", "as_json", is_flag=True, help="Events as JSON lines on standard output."
     ),
     click.option(
-        "--explain", is_flag=True, help="Say at the end what ended which attempt, and what it cost."
+        "--explain", is_flag=True, help="Show at the end what ended each attempt, and what it cost."
     ),
 )
-"""How to ask and what to check; the fields of :class:`Settings`."""
+"""The common options of ``run`` and ``chat``; the fields of :class:`Settings`."""
 
 
 def _asks(command: Callable[P, None]) -> Callable[P, None]:
-    """Give a command the options that all have that ask."""
+    """Add the common options to a command."""
     for option in reversed(_ASKING):
         command = option(command)
     return command
@@ -155,7 +157,7 @@ def _asks(command: Callable[P, None]) -> Callable[P, None]:
     "--trace",
     type=click.Path(dir_okay=False, writable=True),
     metavar="FILE",
-    help="Write a page that shows what ran when, and what ended it.",
+    help="Write an HTML page that shows what ran when, and what ended it.",
 )
 @_loop
 @_debug
@@ -168,8 +170,8 @@ def run(
 ) -> None:
     """Stream the answer to PROMPT, as far as it passes the checks.
 
-    The text goes to standard output, everything else to standard error. A key is read from
-    OPENAI_API_KEY: it has no option, for other users could read it there.
+    The text goes to standard output, everything else to standard error. The API key is read from OPENAI_API_KEY;
+    there is no option for it, because other users can read a command line.
     """
     from mellea_sc.cli.ending import end_with
     from mellea_sc.cli.run import run as answer_once
@@ -182,10 +184,10 @@ def run(
 @_loop
 @_debug
 def chat(loop: Literal["asyncio", "trio"], debug: bool, **settings: Unpack[Settings]) -> None:
-    """Converse: each line of standard input is answered, as far as the answer passes the checks.
+    """Have a conversation: answer each line of standard input, as far as the answer passes the checks.
 
-    Ctrl-C stops the answer and not the program; the conversation goes on without that turn, as it does without
-    one that failed a check while it streamed. A second Ctrl-C at the prompt, Ctrl-D or /quit ends it.
+    Ctrl-C stops the answer but not the program. The conversation goes on without that turn, and without a turn that
+    failed a check while it streamed. A second Ctrl-C at the prompt, Ctrl-D or /quit ends it.
     """
     from mellea_sc.cli.chat import chat as converse
     from mellea_sc.cli.ending import end_with
@@ -196,7 +198,7 @@ def chat(loop: Literal["asyncio", "trio"], debug: bool, **settings: Unpack[Setti
 @cli.command(
     epilog="""\b
 Exit status:
-  0    the backend that a session would get can be used
+  0    the default backend can be used
   3    it cannot
 """
 )
@@ -207,7 +209,7 @@ Exit status:
 def doctor(
     loop: Literal["asyncio", "trio"], as_json: bool, headers_from: str | None, debug: bool
 ) -> None:
-    """Say which backends can be used, and what to do about those that cannot."""
+    """Find out which backends can be used, and what to do about those that cannot."""
     from mellea_sc.cli.doctor import doctor as examine
     from mellea_sc.cli.ending import end_with
 

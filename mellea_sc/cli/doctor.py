@@ -1,4 +1,4 @@
-"""``mellea-sc doctor``: which backends can be used, and what to do about those that cannot.
+"""``mellea-sc doctor``: finds out which backends can be used, and what to do about those that cannot.
 
 Imports rich and the library.
 """
@@ -28,7 +28,7 @@ from mellea_sc.backends.local import LocalBackend
 from mellea_sc.backends.ollama import DEFAULT_MODEL, OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
 from mellea_sc.backends.select import BACKEND_NAMES, make_backend
-from mellea_sc.cli.ending import BACKEND, VALID, said_of
+from mellea_sc.cli.ending import BACKEND, VALID, message_of
 from mellea_sc.cli.headers import headers_from
 from mellea_sc.cli.lines import console_on, hanging
 from mellea_sc.core.errors import (
@@ -47,24 +47,24 @@ from mellea_sc.core.plain_text import harmless
 __all__ = ["Choice", "Finding", "doctor"]
 
 PROBE: Final = 5.0
-"""Seconds that looking at one backend may take."""
+"""Seconds that the probe of a backend may take."""
 NAMED: Final = 5
-"""How many of a server's models are named to people."""
+"""The maximum number of a server's models that are listed for people."""
 INDENT: Final = " " * 10
 
 
 @attrs.frozen
 class Finding:
-    """What there is to say of one backend.
+    """The result of probing one backend.
 
     Args:
         name: The backend.
         usable: Whether a session could use it now.
-        says: How it is, and where it is not usable, what to do.
-        models: What its server has.
-        problem: Where to look, if it is not usable: ``"setting"``, ``"server"``, ``"certificate"``, ``"proxy"``,
+        says: Its state, and if it is not usable, what to do.
+        models: The models of its server.
+        problem: The cause, if it is not usable: ``"setting"``, ``"server"``, ``"certificate"``, ``"proxy"``,
             ``"key"``, ``"path"``, ``"model"`` or ``"engine"``.
-        reached: Whether its server has answered, and only the name of a model that it has is missing.
+        reached: Whether its server has answered, and only a model is missing, or not named.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Finding:
 
 @attrs.frozen
 class Choice:
-    """The backend that a session gets when nothing is said, and why."""
+    """The backend that a session gets by default, and why."""
 
     name: str
     why: str
@@ -85,39 +85,41 @@ class Choice:
 
 
 async def doctor(as_json: bool, headers_file: str | None = None) -> int:
-    """Look at every backend at the same time, and tell; gives the exit status.
+    """Probe all backends concurrently and print the results; returns the exit status.
 
     Args:
-        as_json: Tell as one JSON object.
-        headers_file: Has headers for the servers.
+        as_json: Print one JSON object.
+        headers_file: A file with headers for the servers.
 
     Raises:
-        InvalidOption: it cannot be read.
+        InvalidOption: the file cannot be read.
     """
     headers = headers_from(headers_file)
     findings: dict[str, Finding] = {}
     async with anyio.create_task_group() as tasks:
         for name in BACKEND_NAMES:
-            tasks.start_soon(_look, name, headers, findings)
-    found = [findings[name] for name in BACKEND_NAMES]
+            tasks.start_soon(_probe, name, headers, findings)
+    in_order = [findings[name] for name in BACKEND_NAMES]
     choice = _choice(findings)
     if as_json:
-        whole = {
+        report = {
             "versions": _versions(),
-            "backends": [attrs.asdict(finding) for finding in found],
+            "backends": [attrs.asdict(finding) for finding in in_order],
             "chosen": attrs.asdict(choice),
         }
-        print(json.dumps(whole, indent=2))
+        print(json.dumps(report, indent=2))
     else:
-        _tell(found, choice)
+        _print(in_order, choice)
     return VALID if choice.usable else BACKEND
 
 
-async def _look(name: str, headers: Mapping[str, str] | None, findings: dict[str, Finding]) -> None:
+async def _probe(
+    name: str, headers: Mapping[str, str] | None, findings: dict[str, Finding]
+) -> None:
     try:
         findings[name] = await _PROBES[name](headers)
     except MelleaError as error:
-        findings[name] = Finding(name, False, said_of(error), problem=_problem(error))
+        findings[name] = Finding(name, False, message_of(error), problem=_problem(error))
 
 
 def _problem(error: MelleaError) -> str:
@@ -140,7 +142,7 @@ def _problem(error: MelleaError) -> str:
             return "server"
 
 
-async def _look_at_local(_: Mapping[str, str] | None) -> Finding:
+async def _probe_local(_: Mapping[str, str] | None) -> Finding:
     require_engine()
     backend = LocalBackend(_model())
     imported = None
@@ -150,9 +152,9 @@ async def _look_at_local(_: Mapping[str, str] | None) -> Finding:
         says = f"xllamacpp takes more than {PROBE:g} s to be imported"
         return Finding("local", False, says, problem="engine")
     if imported.returncode != 0:
-        words = imported.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        advice = "apt-get install libgomp1, or the like" if "libgomp" in words else _REINSTALL
-        says = f"xllamacpp cannot be imported: {words}. Try: {advice}"
+        reason = imported.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        advice = "apt-get install libgomp1, or the like" if "libgomp" in reason else _REINSTALL
+        says = f"xllamacpp cannot be imported: {reason}. Try: {advice}"
         return Finding("local", False, says, problem="engine")
     if backend.model_id != SMOLLM2.name:
         return Finding("local", True, f"runs the file {_model()}")
@@ -172,7 +174,7 @@ def _is_in_cache() -> bool:
     return any(path.stat().st_size == SMOLLM2.size for path in cache_directory().glob(f"*-{name}"))
 
 
-async def _look_at_ollama(headers: Mapping[str, str] | None) -> Finding:
+async def _probe_ollama(headers: Mapping[str, str] | None) -> Finding:
     model = _model() or DEFAULT_MODEL
     backend = OllamaBackend(model, headers=headers)
     answer = await _get(backend, "/api/tags")
@@ -184,7 +186,7 @@ async def _look_at_ollama(headers: Mapping[str, str] | None) -> Finding:
     return Finding("ollama", False, says, models, "model", reached=True)
 
 
-async def _look_at_openai(headers: Mapping[str, str] | None) -> Finding:
+async def _probe_openai(headers: Mapping[str, str] | None) -> Finding:
     key = "OPENAI_API_KEY is set" if os.environ.get("OPENAI_API_KEY") else "no OPENAI_API_KEY"
     if not os.environ.get("OPENAI_BASE_URL") and not os.environ.get("OPENAI_API_KEY"):
         return Finding(
@@ -208,17 +210,17 @@ async def _look_at_openai(headers: Mapping[str, str] | None) -> Finding:
 
 
 _PROBES: Final[Mapping[str, Callable[[Mapping[str, str] | None], Awaitable[Finding]]]] = {
-    "local": _look_at_local,
-    "ollama": _look_at_ollama,
-    "openai": _look_at_openai,
+    "local": _probe_local,
+    "ollama": _probe_ollama,
+    "openai": _probe_openai,
 }
 
 
 async def _get(backend: HttpBackend, path: str) -> Mapping[str, object]:
-    """The JSON object at a path of a backend's server.
+    """Get the JSON object at a path of a backend's server.
 
     Raises:
-        MelleaError: there is none.
+        MelleaError: the server did not answer with one.
     """
     try:
         with anyio.fail_after(PROBE):
@@ -236,7 +238,7 @@ def _choice(findings: Mapping[str, Finding]) -> Choice:
     try:
         name = make_backend().provider
     except MelleaError as error:
-        return Choice(named or "local", said_of(error), False)
+        return Choice(named or "local", message_of(error), False)
     if named:
         why = "MELLEA_SC_BACKEND says so"
     elif name == "local":
@@ -254,9 +256,9 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _tell(findings: Sequence[Finding], choice: Choice) -> None:
+def _print(findings: Sequence[Finding], choice: Choice) -> None:
     console = console_on(sys.stdout)
-    versions = ", ".join(f"{name} {it}" for name, it in _versions().items())
+    versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
     lines = [*hanging(console, "", "", Text(versions, "dim")), Text()]
     for finding in findings:
         mark, style = _mark(finding, ascii_only=console.options.ascii_only)
@@ -269,7 +271,7 @@ def _tell(findings: Sequence[Finding], choice: Choice) -> None:
             rest = len(finding.models) - NAMED
             named = ", ".join(finding.models[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
             lines += hanging(console, INDENT, INDENT, Text(f"it has {harmless(named)}", "dim"))
-    reached = any(one.reached for one in findings if one.name == choice.name)
+    reached = any(finding.reached for finding in findings if finding.name == choice.name)
     state = "" if choice.usable else ", which cannot be used" + (" yet" if reached else "")
     chosen = Text(f"A session gets {choice.name}{state}: {harmless(choice.why)}.")
     for line in [*lines, Text(), *hanging(console, "", "", chosen)]:
@@ -279,6 +281,6 @@ def _tell(findings: Sequence[Finding], choice: Choice) -> None:
 def _mark(finding: Finding, *, ascii_only: bool) -> tuple[str, str]:
     if finding.usable:
         return ("+" if ascii_only else "✓"), "bold green"
-    if finding.reached:  # the server is well, and a word is all that is missing
+    if finding.reached:
         return "!", "bold yellow"
     return ("x" if ascii_only else "✗"), "bold red"

@@ -25,7 +25,7 @@ __all__ = [
     "USAGE",
     "VALID",
     "end_with",
-    "said_of",
+    "message_of",
     "tell",
 ]
 
@@ -93,7 +93,7 @@ def tell(error: BaseException) -> None:
     """Print an error as one line, with the command's options instead of the library's arguments."""
     from mellea_sc.cli.lines import say
 
-    say(f"mellea-sc: {harmless(said_of(error))}")
+    say(f"mellea-sc: {harmless(message_of(error))}")
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -104,7 +104,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def said_of(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """The message of an error, with the command's options instead of the library's arguments."""
     if isinstance(error, MelleaError):
         return _OPTIONS.sub(lambda found: _OPTION_OF[found[0]], str(error))

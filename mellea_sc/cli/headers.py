@@ -10,10 +10,10 @@ __all__ = ["headers_from"]
 
 
 def headers_from(path: str | None) -> dict[str, str] | None:
-    """The headers in a file, one ``Name: value`` a line; empty lines and those that begin with ``#`` are none.
+    """Read headers from a file with one ``Name: value`` per line; empty lines and lines with ``#`` are skipped.
 
     Raises:
-        InvalidOption: it cannot be read, or a line has no colon.
+        InvalidOption: the file cannot be read, or a line has no colon.
     """
     if path is None:
         return None
@@ -26,7 +26,7 @@ def headers_from(path: str | None) -> dict[str, str] | None:
         name, colon, value = line.partition(":")
         if not line.strip() or line.startswith("#"):
             continue
-        if not colon:  # not quoted: it may be a key
+        if not colon:  # the line is not quoted, because it may be a key
             raise InvalidOption(f"--headers-from: line {number} of {path} is not like Name: value")
         headers[name.strip()] = value.strip()
     return headers

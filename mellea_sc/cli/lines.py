@@ -50,9 +50,9 @@ def width_of(file: TextIO) -> int | None:
 
 
 def hanging(console: Console, first: str, then: str, words: Text) -> Iterator[Text]:
-    """Words as lines that fit on a terminal, the first after ``first``, the others after ``then``.
+    """Break words into lines that fit on a terminal, the first after ``first``, the others after ``then``.
 
-    Where the console is no terminal they are one line: whoever reads it breaks it.
+    If the console is no terminal, they are one line.
     """
     room = console.width - max(cell_len(first), cell_len(then))
     lines = [words] if not console.is_terminal else words.wrap(console, max(room, LEAST))

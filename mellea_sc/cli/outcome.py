@@ -1,7 +1,4 @@
-"""The outcome of an answer, in words and as an exit status.
-
-Imports the library.
-"""
+"""The outcome of an answer, in words and as an exit status. Imports the library."""
 
 from __future__ import annotations
 

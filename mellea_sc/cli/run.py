@@ -11,15 +11,15 @@ __all__ = ["run"]
 
 
 async def run(prompt: str, trace: str | None, settings: Settings) -> int:
-    """Stream an answer and show it; gives the exit status.
+    """Stream an answer and show it; returns the exit status.
 
-    SIGINT and SIGTERM cancel the stream; what was released is still shown, and the status is 128 and
-    the signal's number. A second one ends the process at once.
+    SIGINT and SIGTERM cancel the stream. The text released by then is still shown, and the status is 128 plus the
+    number of the signal. A second signal ends the process at once.
 
     Args:
-        prompt: What to ask.
-        trace: A file, for the page that shows what ran when.
-        settings: How to ask and what to check.
+        prompt: The prompt.
+        trace: A file for the HTML page with the trace.
+        settings: The settings of the command line.
 
     Raises:
         MelleaError: a setting is not usable, or the run ended with an error.

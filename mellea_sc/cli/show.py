@@ -13,8 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Final, Protocol, Self, cast
+from typing import Final, cast
 
 import anyio
 import attrs
@@ -29,6 +28,7 @@ from mellea_sc.cli.ending import VALID
 from mellea_sc.cli.lanes import LaneView
 from mellea_sc.cli.lines import console_on, hanging, story
 from mellea_sc.cli.outcome import details_of, outcome_of
+from mellea_sc.cli.settings import Settings
 from mellea_sc.cli.text_out import TextOut
 from mellea_sc.core.plain_text import harmless
 from mellea_sc.stdlib.stream.events import (
@@ -42,7 +42,7 @@ from mellea_sc.stdlib.stream.result import StreamChunkingResult
 __all__ = ["JsonShow", "Show", "TerminalShow"]
 
 FRAME: Final = 0.05
-"""Seconds between two pictures."""
+"""Seconds between two redraws of the picture."""
 STAGES: Final = {
     "fetching": "fetching the model (once)",
     "verifying": "checking the model",
@@ -51,56 +51,57 @@ STAGES: Final = {
 }
 
 
-class Show(Protocol):
-    """Shows a run while its block lasts; leaving the block, also by an error, writes the summary."""
+class Show:
+    """Shows a run, from :meth:`begin` to :meth:`end`.
+
+    Args:
+        labels: The requirements' names, in their order.
+        settings: The settings of the command line.
+    """
+
+    def __init__(self, labels: Sequence[str], settings: Settings) -> None:
+        self._labels = labels
+        self._explain = settings["explain"]
+        self._max_tokens = settings["max_tokens"]
+        self._is_announced = False
 
     @property
     def is_final(self) -> bool:
         """Whether shown text cannot be retracted."""
-        ...
+        return False
 
-    def __enter__(self) -> Self: ...
+    def begin(self) -> None:
+        """Begin to show the run."""
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None: ...
+    def end(self) -> None:
+        """Write what remains to be shown of the run, and the summary."""
 
     def progress(self, progress: Progress) -> None:
-        """The embedded model is on its way."""
-        ...
+        """Show the progress of starting the embedded model: announce once, on standard error, that it is fetched."""
+        if progress.stage == "fetching" and not self._is_announced:
+            self._is_announced = True
+            size = "" if progress.total is None else f", {progress.total / 1e6:.0f} MB"
+            print(f"mellea-sc: {STAGES['fetching']}{size}", file=sys.stderr, flush=True)
 
     def event(self, event: StreamEvent, result: StreamChunkingResult) -> None:
-        """Something has happened in the run."""
-        ...
+        """Show an event of the run."""
+        raise NotImplementedError
 
     async def draw(self) -> None:
-        """Keep the picture moving, until cancelled."""
-        ...
+        """Redraw the picture, if there is one, until cancelled."""
 
 
-class TerminalShow:
+class TerminalShow(Show):
     """For people: the text, and its lanes.
 
     Args:
         labels: The requirements' names, in their order.
-        explain: Whether to tell the run's story at the end.
-        max_tokens: How long the answer may be, if that was said.
-        brief: Whether there is nothing to tell of an answer that is valid but its time.
+        settings: The settings of the command line.
+        brief: Whether the summary of a valid answer is only its time.
     """
 
-    def __init__(
-        self,
-        labels: Sequence[str],
-        *,
-        explain: bool = False,
-        max_tokens: int | None = None,
-        brief: bool = False,
-    ) -> None:
-        self._explain = explain
-        self._max_tokens = max_tokens
+    def __init__(self, labels: Sequence[str], settings: Settings, *, brief: bool) -> None:
+        super().__init__(labels, settings)
         self._brief = brief
         self._lanes = LaneView(labels)
         self._console = console_on(sys.stderr)
@@ -109,20 +110,20 @@ class TerminalShow:
         self._text = ""
         self._result: StreamChunkingResult | None = None
         self._stage = Progress("ready")
-        self._announced: set[str] = set()
         self._began = time.monotonic()
         self._spinner = Spinner("line" if self._console.options.ascii_only else "dots")
 
     @property
     def is_final(self) -> bool:
-        """The picture on a terminal can be drawn anew; a pipe or a file keeps what it got."""
+        """Whether shown text cannot be retracted: not if it is only in the picture, which is drawn anew."""
         return not self._out.is_terminal or not self._draws
 
     @property
     def _draws(self) -> bool:
         return self._console.is_terminal and not self._console.is_dumb_terminal
 
-    def __enter__(self) -> Self:
+    def begin(self) -> None:
+        """Begin to draw the picture, if standard error is a terminal."""
         if self._draws:
             self._live = Live(
                 console=self._console,
@@ -132,14 +133,9 @@ class TerminalShow:
                 get_renderable=self._picture,
             )
             self._live.start()
-        return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def end(self) -> None:
+        """Remove the picture, and write the rest of the text and the summary."""
         if self._live is not None:
             self._live.stop()
         self._out.show(self._text)
@@ -148,13 +144,13 @@ class TerminalShow:
             self._summarise(self._result)
 
     def progress(self, progress: Progress) -> None:
-        """Show how far the model is; without a picture, say once that it is fetched."""
+        """Show the progress in the picture; without a picture, announce that the model is fetched."""
         self._stage = progress
         if self._live is None:
-            _announce(progress, self._announced)
+            super().progress(progress)
 
     def event(self, event: StreamEvent, result: StreamChunkingResult) -> None:
-        """Show what is released, and the verdicts."""
+        """Show the released text and the verdicts."""
         self._result = result
         self._lanes.add(event)
         self._text = result.full_text
@@ -214,42 +210,11 @@ class TerminalShow:
             self._console.print(line, soft_wrap=True, highlight=False)
 
 
-class JsonShow:
-    """For programs: each event as a JSON object on a line of its own.
-
-    Args:
-        labels: The requirements' names, in their order.
-        explain: Whether the last line tells the run's story.
-        max_tokens: How long the answer may be, if that was said.
-    """
-
-    is_final = False
-
-    def __init__(
-        self, labels: Sequence[str], *, explain: bool = False, max_tokens: int | None = None
-    ) -> None:
-        self._explain = explain
-        self._max_tokens = max_tokens
-        self._labels = labels
-        self._announced: set[str] = set()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        pass
-
-    def progress(self, progress: Progress) -> None:
-        """Say once, on standard error, that the model is fetched."""
-        _announce(progress, self._announced)
+class JsonShow(Show):
+    """For programs: each event as a JSON object on a line of its own; with ``explain`` the last has the trace."""
 
     def event(self, event: StreamEvent, result: StreamChunkingResult) -> None:
-        """Write a line: the event's name and fields; with the last, what is known of the generation."""
+        """Write a line: the event's name and fields; the last one also has the outcome and the generation."""
         line: dict[str, object] = {"event": type(event).__name__, **_fields_of(event)}
         if isinstance(event, QuickCheckEvent | FullValidationEvent):
             line["results"] = [
@@ -262,20 +227,12 @@ class JsonShow:
             line["generation"] = attrs.asdict(result.generation)
             if self._explain:
                 line["trace"] = result.trace.to_dict()
-        # ASCII throughout: a line can be read whatever the encoding, and holds no lone surrogate.
+        # In ASCII, so that a line can be read in any encoding, and contains no lone surrogate.
         print(json.dumps(line), flush=True)
-
-    async def draw(self) -> None:
-        """There is no picture."""
-
-
-def _announce(progress: Progress, announced: set[str]) -> None:
-    if progress.stage == "fetching" and progress.stage not in announced:
-        announced.add(progress.stage)
-        size = "" if progress.total is None else f", {progress.total / 1e6:.0f} MB"
-        print(f"mellea-sc: {STAGES['fetching']}{size}", file=sys.stderr, flush=True)
 
 
 def _fields_of(value: StreamEvent | object) -> Mapping[str, object]:
     fields = cast("attrs.AttrsInstance", value)
-    return attrs.asdict(fields, recurse=False, filter=lambda field, _: field.name != "thunk")
+    return attrs.asdict(
+        fields, recurse=False, filter=lambda field, _: field.name not in ("thunk", "context")
+    )

@@ -287,7 +287,7 @@ class Requirement(Component):
     ) -> ValidationResult:
         output = ctx.last_output()
         if output is None:
-            raise InvalidOption("there is no output in the context that could be judged")
+            raise InvalidOption("there is no output in the context to judge")
         # Imported here, because the prompts of judges are in the stdlib, which the core must not import.
         judging = import_module("mellea_sc.stdlib.requirements.judging")
         judge: _JudgeByModel = judging.judge_by_model

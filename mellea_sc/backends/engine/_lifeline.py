@@ -1,10 +1,9 @@
 """Run as a script on Linux: ties the process to a pipe, then becomes the command it is given.
 
-Standard input is a pipe whose other end only the parent holds, and into which nothing is ever
-written. The kernel is asked to send SIGKILL to our process group when something happens to that pipe, and
-the only thing that can happen is that its other end is closed: the parent has ended, in whatever
-way. No code of the command has to run for that, so it also works while a library holds the
-interpreter's lock. The settings belong to the open pipe, and so survive ``exec``.
+Standard input is a pipe. Only the parent holds its other end, and never writes to it. The kernel is told to send
+SIGKILL to our process group when something happens to the pipe. The only thing that can happen is that the other end
+is closed, because the parent has ended, in whichever way. No code of the command has to run for that, so it also works
+while a library holds the interpreter's lock. The settings belong to the open pipe, and so survive ``exec``.
 
 Not imported by any module.
 """

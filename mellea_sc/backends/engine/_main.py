@@ -1,9 +1,9 @@
 """Run as a script, in a child process: loads a model and serves it until standard input ends.
 
-The one argument is a directory that only our user can enter. ``config`` in it says what to do, and
-``report``, when it appears there, how it went: ``{"url": …}`` or ``{"error": …, "message": …}``.
+The only argument is a directory that only our user can enter. It contains the file ``config``; this script writes the
+file ``report`` into it: ``{"url": …}`` or ``{"error": …, "message": …}``.
 
-Imported by nobody; knows nothing of the library, so that it starts quickly.
+Not imported by any module. It imports nothing of the library, so that it starts quickly.
 """
 
 from __future__ import annotations

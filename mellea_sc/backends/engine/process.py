@@ -93,7 +93,7 @@ class Engine:
         self._is_ready = False
         self._failure: str | None = None
         if not sys.executable:
-            raise EngineError("the engine cannot be started: this Python does not know its program")
+            raise EngineError("the engine cannot be started: sys.executable is empty")
         try:
             self._limit: Final = START_TIMEOUT + spec.model.stat().st_size / LOADING_SPEED
             directory = Path(tempfile.mkdtemp(prefix="mellea-sc-"))
@@ -139,7 +139,7 @@ class Engine:
         if self._is_ready and not self.child.has_ended():
             return True
         if self._failure is None:
-            # asked before the report is read: a report that was written before the end is then always seen
+            # Asked before the report is read, so that a report that was written just before the end is not missed.
             ended = self.child.has_ended()
             report = _read_report(self.child.directory)
             if "error" in report:
@@ -200,7 +200,7 @@ class Lease:
     """The right to a running engine, for as long as a block lasts.
 
     Args:
-        spec: Which one.
+        spec: The engine.
     """
 
     def __init__(self, spec: EngineSpec) -> None:

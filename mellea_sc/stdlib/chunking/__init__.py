@@ -1,4 +1,11 @@
-"""Cutting a text that comes in deltas into sentences, words, paragraphs, or not at all."""
+"""Chunking strategies, which cut a text that comes in deltas: into sentences, words, paragraphs, or raw deltas.
+
+words.py           words in every script
+sentences.py       sentences by a segmenter that knows abbreviations
+sentence_marks.py  the marks that end a sentence
+
+Sentences by their marks alone, paragraphs and raw deltas are here.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +13,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, TypeAlias
 
-from mellea_sc.core.chunking import ChunkingStrategy
+from mellea_sc.core.chunking import BoundaryChunking, ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.stdlib.chunking.boundaries import PatternChunker
 from mellea_sc.stdlib.chunking.sentence_marks import CLOSERS, GREEK_QUESTION, STOPS
 from mellea_sc.stdlib.chunking.sentences import SentencesChunker
 from mellea_sc.stdlib.chunking.words import WordChunker
@@ -31,7 +37,7 @@ ChunkingName: TypeAlias = Literal["sentence", "sentences", "word", "paragraph"]
 
 _POINT: Final = r"[.!?][\"'\u201d\u2019)]?(?=\s)"
 _OPENERS: Final = "\u201c\u2018\u00ab"
-"""Quotation marks that open in English and close in German or Urdu; before white space they close."""
+"""Quotation marks that open in English and close in German or Urdu. Before white space they close."""
 _STOP: Final = rf"[{STOPS}](?:[{STOPS}!?\u2026{CLOSERS}]|[{_OPENERS}](?=\s|\Z))*+"
 
 _ASCII_END: Final = re.compile(_POINT)
@@ -42,52 +48,68 @@ _PERHAPS: Final = re.compile(f"[.!?;\u037e\U00010000-\U0010ffff{STOPS}]")
 _PARAGRAPH_END: Final = re.compile(r"\n\n")
 
 
-class SentenceChunker(PatternChunker):
+_REACH: Final = 4
+"""The number of characters at the end of a text in which a sentence's end may still begin."""
+
+
+class SentenceChunker(BoundaryChunking):
     """Sentences, in every script, by their marks alone.
 
-    A sentence ends after one of ``.!?``, then at most one closing quote or parenthesis, before white
-    space; and after the marks of other scripts (``STOPS`` in ``sentence_marks.py``), as ``。`` or ``।``, with the
-    marks, quotes and brackets that close it, white space or not. In Greek it ends after ``;``, too.
+    A sentence ends after one of ``.!?`` and at most one closing quote or parenthesis, before white space. It also ends
+    after the marks of other scripts (``STOPS`` in ``sentence_marks.py``), like ``。`` or ``।``, and the marks, quotes
+    and brackets that follow them, with or without white space; and in Greek after ``;``.
     """
 
-    _end = _ASCII_END
-    _reach = 4
+    def _forget(self) -> None:
+        self._tail = ""  # the end of the text, as far as a boundary may depend on it
 
     def find(self, delta: str) -> Sequence[int]:
         """The boundaries that a delta makes certain."""
         window = self._tail + delta
         pattern: re.Pattern[str] | None
         if window.isascii():
-            pattern = self._end
+            pattern = _ASCII_END
         else:
             pattern = _SENTENCE_END if _PERHAPS.search(window) else None
         found: list[int] = []
         size, end = len(window), 0
         while pattern is not None and (boundary := pattern.search(window, end)) is not None:
-            if boundary.end() == size:  # what closes it may still come
+            if boundary.end() == size:  # closing characters may follow
                 break
             end = boundary.end()
             found.append(size - end)
         if pattern is _SENTENCE_END:
-            self._tail = self._kept(window[end:])
+            self._tail = _kept(window[end:])
         else:
-            self._tail = window[max(end, size - self._reach) :]
+            self._tail = window[max(end, size - _REACH) :]
         return found
 
-    def _kept(self, rest: str) -> str:
-        stop = _STOP_MARK.search(rest)
-        if stop is None:
-            return rest[-self._reach :]
-        # The last mark is undecided, so only closing characters can follow it. Their number makes no difference, so
-        # at most one is kept, and the work per delta stays bounded.
-        return stop[0] + (rest[-1] if rest[-1] in _OPENERS else "")
+
+def _kept(rest: str) -> str:
+    stop = _STOP_MARK.search(rest)
+    if stop is None:
+        return rest[-_REACH:]
+    # The last mark is undecided, so only closing characters can follow it. Their number makes no difference, so
+    # at most one is kept, and the work per delta stays bounded.
+    return stop[0] + (rest[-1] if rest[-1] in _OPENERS else "")
 
 
-class ParagraphChunker(PatternChunker):
+class ParagraphChunker(BoundaryChunking):
     """Paragraphs: separated by two or more newlines."""
 
-    _end = _PARAGRAPH_END
-    _reach = 1
+    def _forget(self) -> None:
+        self._tail = ""
+
+    def find(self, delta: str) -> Sequence[int]:
+        """The boundaries that a delta makes certain."""
+        window = self._tail + delta
+        size, end = len(window), 0
+        found: list[int] = []
+        while (boundary := _PARAGRAPH_END.search(window, end)) is not None:
+            end = boundary.end()
+            found.append(size - end)
+        self._tail = window[max(end, size - 1) :]
+        return found
 
 
 class RawChunker(ChunkingStrategy):
@@ -98,14 +120,14 @@ class RawChunker(ChunkingStrategy):
         return (delta,) if delta else ()
 
     def flush(self) -> Sequence[str]:
-        """Nothing: no delta waits for another."""
+        """Nothing: no text is held back."""
         return ()
 
 
 SentenceChunking = SentenceChunker
 WordChunking = WordChunker
 ParagraphChunking = ParagraphChunker
-"""Mellea's names for these three."""
+"""Mellea's names of these three."""
 
 _STRATEGIES: Final[dict[str | None, Callable[[], ChunkingStrategy]]] = {
     "sentence": SentenceChunker,
@@ -117,16 +139,15 @@ _STRATEGIES: Final[dict[str | None, Callable[[], ChunkingStrategy]]] = {
 
 
 def resolve_chunking(chunking: str | ChunkingStrategy | None) -> ChunkingStrategy:
-    """A strategy that has seen no text.
+    """Make an unused strategy.
 
     Args:
-        chunking: ``"sentence"``, ``"sentences"`` (of English, with the extra of that name), ``"word"``,
-            ``"paragraph"``, ``None`` for raw deltas, or a strategy that has not been fed, of which a copy
-            is given.
+        chunking: ``"sentence"``, ``"sentences"`` (English; needs the extra ``sentences``), ``"word"``,
+            ``"paragraph"``, ``None`` for raw deltas, or an unused strategy, which is copied.
 
     Raises:
-        InvalidOption: there is no strategy of that name.
-        MissingExtra: it needs a package that is not installed.
+        InvalidOption: the name is not known.
+        MissingExtra: the strategy needs a package that is not installed.
     """
     if isinstance(chunking, ChunkingStrategy):
         return chunking.fresh()

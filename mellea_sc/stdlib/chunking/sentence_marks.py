@@ -1,9 +1,8 @@
-"""The marks that end a sentence, and what still belongs to it after them.
+"""The marks that end a sentence, and the characters that may follow them in the same sentence.
 
-``STOPS`` are those of Unicode's ``Sentence_Break=STerm``, without ASCII's, which also stand within
-sentences, and without U+104A, which is a comma in Burmese. Full stops that also stand in numbers and
-abbreviations (``Sentence_Break=ATerm``) are none of them. All are written as the inside of a class in a
-regular expression.
+``STOPS`` are the characters with Unicode's ``Sentence_Break=STerm``, except those of ASCII, which also occur inside of
+sentences, and U+104A, which is a comma in Burmese. Full stops that also occur in numbers and abbreviations
+(``Sentence_Break=ATerm``) are not among them. All are written as the content of a character class.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ CLOSERS: Final = (
     "\u2e27\u2e29\u3009\u300b\u300d\u300f\u3011\u3015\u3017\u3019\u301b\u301e\u301f\ufe18\ufe36"
     "\ufe38\ufe3a\ufe3c\ufe3e\ufe40\ufe42\ufe44\ufe48\ufe5a\ufe5c\ufe5e\uff02\uff07\uff09\uff3d"
     "\uff5d\uff60\uff63\u0f3b\u0f3d\u169c\u27c6\u2e56\u2e58\u2e5a\u2e5c\ufd3e"
-    "\u061c\u200d\u200e\u200f\ufe0e\ufe0f"  # these have no width: direction, and how an emoji looks
+    "\u061c\u200d\u200e\u200f\ufe0e\ufe0f"  # characters without width: direction, variants of emoji
 )
-"""Closing quotes and brackets (``Pe``, ``Pf``, and those that open too)."""
+"""Closing quotes and brackets (``Pe``, ``Pf``, and those that can also open)."""
 
 GREEK_QUESTION: Final = (
     r"(?:(?<=[\u0370-\u03ff\u1f00-\u1fff]{2});|\u037e)[\"'\u201d\u2019)\u00bb]?(?=\s)"
 )
-"""``;`` after a Greek word (not after a single letter, which is mathematics), as a whole expression."""
+"""A whole expression for ``;`` after a Greek word; not after a single letter, which is mathematics."""

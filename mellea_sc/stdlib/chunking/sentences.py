@@ -1,13 +1,13 @@
 """Sentences as a reader sees them: abbreviations, initials, decimals and list numbers end none.
 
-Whether a mark ends a sentence is asked of sentencex, which knows the abbreviations of many languages. It
-reads whole texts, and what comes later could change its mind; so each mark is put to it once, with what
-is known when the word after it is::
+The package sentencex, which knows the abbreviations of many languages, decides whether a mark ends a sentence. It
+takes whole texts, and text that comes later could change its result. So it is asked about each mark once, when the
+word after the mark is known, with a limited part of the text::
 
-    text      … the sentence so far   .   the next word │ not asked about
-    asked     └── at most CONTEXT ──┘ ↑ └─ at most AHEAD ┘
+    text      … the sentence so far   .   the next word │ not given
+    given     └── at most CONTEXT ──┘ ↑ └─ at most AHEAD ┘
 
-What is asked depends on the text alone, so the sentences do too, and the work for a mark is bounded.
+That part depends only on the text, not on the deltas; so the sentences do too, and the work for a mark is bounded.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from mellea_sc.stdlib.chunking.sentence_marks import CLOSERS, GREEK_QUESTION, ST
 __all__ = ["SentencesChunker"]
 
 CONTEXT: Final = 120
-"""Characters of a sentence before a mark that are looked at."""
+"""The maximum number of characters before a mark that are given to the package."""
 
 AHEAD: Final = 48
-"""Characters after a mark that are waited for: the next word, if it is not longer."""
+"""The maximum number of characters after a mark, for the next word."""
 
 _LONGEST_MARK: Final = 40
 
 _MARK: Final = re.compile(
-    # before white space a quotation mark closes, whichever it is
+    # before white space, any quotation mark closes
     rf"(?P<point>[.!?\u2026]{{1,16}}+(?:[ \u00a0\u202f]\u00bb|[{CLOSERS}\u201c\u2018\u00ab*_]{{0,16}}+)(?=\s))"
     rf"|(?P<stop>[{STOPS}][{STOPS}.!?\u2026{CLOSERS}*_]{{0,16}}+|{GREEK_QUESTION})"
     r"|(?P<line>\n)"
@@ -48,17 +48,17 @@ _LINE_BEGINS: Final = re.compile(
 
 
 class SentencesChunker(BoundaryChunking):
-    """Sentences by a segmenter that knows abbreviations; list items and blank lines end one, too.
+    """Sentences by a segmenter that knows abbreviations; list items and blank lines also end a sentence.
 
-    A mark of a script that has no other use for it, as ``。`` or ``।``, ends a sentence as in ``"sentence"``,
-    except before a comma. A sentence is given when the word after it is known.
+    Marks that have no other use in their script, like ``。`` or ``।``, end a sentence as in ``"sentence"``, except
+    before a comma. A sentence is returned when the word after it is known.
 
     Args:
-        language: The ISO 639 code of its language, as ``"en"`` or ``"de"``; one that the segmenter does not
-            know is read as a related one.
+        language: The ISO 639 code of the language, as ``"en"`` or ``"de"``. If the segmenter does not know it, it
+            uses a related language.
 
     Raises:
-        InvalidOption: the language is not such a code.
+        InvalidOption: the language is not a string, or empty.
         MissingExtra: the package ``sentencex``, of the extra ``sentences``, is not installed.
     """
 
@@ -74,8 +74,8 @@ class SentencesChunker(BoundaryChunking):
 
     def _forget(self) -> None:
         self._near = ""
-        self._began = 0  # where the sentence begins, in _near
-        self._at = 0  # all marks before are decided
+        self._began = 0  # the beginning of the sentence in _near
+        self._at = 0  # the position up to which all marks are decided
 
     def find(self, delta: str) -> Sequence[int]:
         """The boundaries that a delta makes certain."""
@@ -83,7 +83,7 @@ class SentencesChunker(BoundaryChunking):
         return self._boundaries(ended=False)
 
     def find_last(self) -> Sequence[int]:
-        """Those before the end that are certain only because the text has ended."""
+        """The boundaries that are certain only because the text has ended."""
         return self._boundaries(ended=True)
 
     def _boundaries(self, *, ended: bool) -> Sequence[int]:
@@ -107,7 +107,7 @@ class SentencesChunker(BoundaryChunking):
         return found
 
     def _ends_at(self, mark: re.Match[str], *, ended: bool) -> bool | None:
-        """Whether a sentence ends with a mark; ``None``: that is not known yet."""
+        """Whether a sentence ends with a mark; ``None`` if that is not known yet."""
         after = mark.end()
         ahead = self._near[after : after + AHEAD]
         is_known = ended or len(ahead) == AHEAD
@@ -128,8 +128,8 @@ class SentencesChunker(BoundaryChunking):
         if _EMPHATIC.match(mark[0]):
             return not ahead.lstrip()[:1].islower()
         start = max(self._began, after - CONTEXT)
-        asked = self._near[start : after + (next_word.end() if next_word else AHEAD)]
-        return self._is_boundary(asked, after - start)
+        given = self._near[start : after + (next_word.end() if next_word else AHEAD)]
+        return self._is_boundary(given, after - start)
 
     def _is_boundary(self, text: str, position: int) -> bool:
         end = 0

@@ -1,15 +1,15 @@
 """Words in every script, of a text that comes in deltas.
 
-Where a language puts spaces between its words, a word is what stands between white space. Chinese,
-Japanese, Thai, Lao, Khmer, Burmese and others put none. There a word ends where Unicode's word
-boundaries (UAX #29) say so without a dictionary: after each ideograph or syllable, with the marks on it,
-and after each run of katakana. What is no letter and no digit belongs to the word before it, what opens
-(brackets, quotes) to the word after it::
+In languages with spaces between words, a word is a run of characters without white space. Chinese, Japanese, Thai,
+Lao, Khmer, Burmese and others have no spaces. There Unicode's word boundaries (UAX #29) are used, without a
+dictionary: a word ends after each ideograph or syllable, with the marks on it, and after each run of katakana.
+Characters that are no letters or digits belong to the word before them, opening brackets and quotes to the word after
+them::
 
     我说OK。「今天」  →  我  说  OK。  「今  天」
 
-The next character always decides, so nothing waits for more than that. A dictionary would find longer
-words, and would have to see a whole phrase first.
+The next character always decides about a boundary. A dictionary would find longer words, but would have to see a whole
+phrase first.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ __all__ = ["WordChunker"]
 
 
 _State: TypeAlias = Literal["empty", "spaced", "kana", "closed"]
-"""What the chunk is like that has not ended: without a letter or digit yet; a word of a script with spaces;
-katakana, of which more may come; a word that takes no more letters."""
+"""The state of the current chunk: without a letter or digit so far; a word of a script with spaces; katakana, of which
+more may follow; a word to which no letter can be added."""
 
 _AFTER: Final[dict[_State, dict[str, _State]]] = {
     "empty": {
@@ -46,21 +46,18 @@ _AFTER: Final[dict[_State, dict[str, _State]]] = {
     "kana": {"kana": "kana", "mark": "closed", "wide": "closed"},
     "closed": {"mark": "closed", "wide": "closed"},
 }
-"""What a chunk is like after one more token; where a token is not named, another chunk begins with it."""
+"""The state after each kind of token. A token that is not in the table begins another chunk."""
 
 _SPACED_END: Final = re.compile(r"\S(?=\s)")
 _LETTER: Final = re.compile(r"[^\W_]")
 _UNUSUAL: Final = re.compile("[^\x00-\u0588\u1e00-\u203b\u20a0-\u218f]")
-"""Beyond the letters and marks of Latin, Greek, Cyrillic and Armenian."""
+"""Matches characters other than the letters and marks of Latin, Greek, Cyrillic and Armenian."""
 
 
 @cache
 def _tokens() -> regex.Pattern[str]:
-    """What a text is made of; ``more`` belongs to the character before it, whatever that is.
-
-    Loaded when it is needed: the package takes some time to import.
-    """
-    import regex
+    """The tokens of a text; the token ``more`` belongs to the character before it, whichever that is."""
+    import regex  # here, because importing it takes some time
 
     kana = r"\p{WB=Katakana}"
     unspaced = (
@@ -90,7 +87,7 @@ def _tokens() -> regex.Pattern[str]:
 
 
 class WordChunker(BoundaryChunking):
-    """Words: runs of what is not white space; where a script has no spaces, by Unicode's boundaries."""
+    """Words: runs of characters without white space; in scripts without spaces, by Unicode's word boundaries."""
 
     def _forget(self) -> None:
         self._last = ""

@@ -1,14 +1,15 @@
 """Ready-made requirements.
 
-limits.py       how long an answer may be
-patterns.py     regular expressions that must and must not match; expressions/: how they are asked
+length.py       the maximum length of an answer
+patterns.py     regular expressions that must or must not match; expressions/: how they are matched
 valid_json.py   JSON, character by character; json/: its parts
-code_blocks.py  fenced blocks: allowed languages, none left open; markdown.py: where they stand
+code_blocks.py  fenced code blocks: allowed languages, none left open; markdown.py: where they are
 repetition.py   loops
-sensitive.py    secrets and personal data; kinds/: what they look like
-judge.py        a model that scores the answer
-making.py       short ways to make a requirement of your own
-scanned.py      the base of most of them: requirements with a scanner; pieces.py: scanners, and pieces with verdicts
+sensitive.py    secrets and personal data; kinds/: their patterns
+llm_judge.py    a model that scores the answer
+judging.py      prompts of judges, and how a model is asked
+making.py       short ways to make a requirement
+scanned.py      the base class of most of them: requirements with a scanner; pieces.py: scanners, and pieces with verdicts
 
 A requirement's module is imported when it is first used.
 """

@@ -1,7 +1,7 @@
-"""Asking a model to judge: one question, one strictly read answer, asked once more when it is unclear.
+"""Asks a model to judge a text; if its answer is unclear, once more.
 
-Every judge is asked here: so each of their generations ends with the call that asked for it, and no model
-is asked that cannot judge. ``core/judgement.py`` reads what they say.
+All judges are asked here. So their generations always end with the call that asked for them, and a model that cannot
+judge is never asked. ``core/judgement.py`` parses the answers.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ YES_OR_NO: Final[JsonSchema] = {
     "required": ["answer", "reason"],
     "additionalProperties": False,
 }
-"""What a judge's answer has to fit."""
+"""The schema of a judge's answer."""
 
 
 class _Question(Component):
-    """All that a judge is told; for people it is what it judges."""
+    """The prompt of a judge; in summaries, only what it is about."""
 
     def __init__(self, question: str, about: str) -> None:
         self._question = question
@@ -71,20 +71,20 @@ async def ask_judge(
     schema: JsonSchema = YES_OR_NO,
     model_options: ModelOptions | None = None,
 ) -> tuple[T, Thunk, Context]:
-    """Ask a model, and ask it once more when its answer is unclear.
+    """Ask a model, and if its answer is unclear, ask it once more.
 
     Args:
-        question: All that the judge is told.
+        question: The whole prompt.
         backend: The judge, bound to a scope.
-        ctx: Only its kind matters; nothing that was said is shown to the judge.
-        about: What is judged, in words: the name of the judge's generations.
-        read: Reads the answer; raises ``ValueError`` for an unclear one.
-        unclear: What was asked and should have come, for the error.
-        schema: What the answer has to fit.
-        model_options: On top of a temperature of 0 and at most 512 tokens.
+        ctx: A context of the kind to use; its items are not shown to the judge.
+        about: What is judged, in words; names the judge's generations.
+        read: Parses the answer; raises ``ValueError`` if it is unclear.
+        unclear: The error message for a second unclear answer.
+        schema: The schema of the answer.
+        model_options: In addition to a temperature of 0 and a maximum of 512 tokens.
 
     Returns:
-        What was read, the answer, and the context that ends with it.
+        The parsed answer, its thunk, and the context that ends with it.
 
     Raises:
         InvalidOption: the model cannot judge.
@@ -93,31 +93,32 @@ async def ask_judge(
     Cancellation: the judge's generation is cancelled with the call, and has ended.
     """
     check_can_judge(backend)
-    # a judge has nothing to call, whatever the session offers
+    # A judge gets no tools, whatever tools the session offers.
     options = {ModelOption.TEMPERATURE: 0.0, ModelOption.MAX_NEW_TOKENS: 512, "tools": None}
-    said = ""
+    outcome = ""
     for _ in range(2):
         thunk, after = await backend.generate_from_context(
             _Question(question, about),
             ctx.without_items(),
-            format=CheckedSchema(schema, lambda _: None),  # `read` sees, and takes more than JSON
+            # not checked against the schema, because `read` accepts more than JSON
+            format=CheckedSchema(schema, lambda _: None),
             model_options={**options, **(model_options or {})},
         )
         try:
             async with thunk if isinstance(thunk, AbstractAsyncContextManager) else nullcontext():
                 answer = await thunk.avalue()
         except EmptyAnswer as error:
-            said = str(error)
+            outcome = str(error)
             continue
-        said = repr(answer[:200])
+        outcome = repr(answer[:200])
         if thunk.generation.is_broken_off:
-            said += f", broken off (finish reason {thunk.generation.finish_reason!r})"
+            outcome += f", broken off (finish reason {thunk.generation.finish_reason!r})"
             continue
         try:
             return read(answer), thunk, after
         except ValueError:
             continue
-    raise UnclearJudgement(f"{unclear}, the last time: {said}")
+    raise UnclearJudgement(f"{unclear}, the last time: {outcome}")
 
 
 async def judge_by_model(
@@ -127,7 +128,7 @@ async def judge_by_model(
     ctx: Context,
     model_options: ModelOptions | None,
 ) -> ValidationResult:
-    """The verdict of a model that is asked whether a text meets a requirement's description.
+    """Ask a model whether a text meets a requirement's description.
 
     Raises:
         InvalidOption: the requirement has no description, or the model cannot judge.
@@ -135,18 +136,16 @@ async def judge_by_model(
 
     Cancellation: the judge's generation is cancelled with the call, and has ended.
     """
-    what = requirement.format_for_llm()
-    if not what:
-        raise InvalidOption(
-            f"{requirement!r} has neither a validation_fn nor a description to judge by"
-        )
+    description = requirement.format_for_llm()
+    if not description:
+        raise InvalidOption(f"{requirement!r} needs a validation_fn, or a description for a judge")
     passed, thunk, after = await ask_judge(
-        _PROMPT.format(requirement=what, output=text),
+        _PROMPT.format(requirement=description, output=text),
         backend,
         ctx,
-        about=what,
+        about=description,
         read=requirement.output_to_bool,
-        unclear=f"asked whether the text meets {what!r}, the judge twice answered neither yes nor no",
+        unclear=f"asked whether the text meets {description!r}, the judge twice answered neither yes nor no",
         model_options=model_options,
     )
     return ValidationResult(passed, reason=_reason(thunk.value), thunk=thunk, context=after)

@@ -1,4 +1,4 @@
-"""A model that scores the answer: with a question, a threshold and a backend of the user's."""
+"""A requirement that a model judges: it scores the answer, and the score must reach a threshold."""
 
 from __future__ import annotations
 
@@ -59,40 +59,39 @@ _SCORE: Final[JsonSchema] = {
 
 
 NEWEST: Final = 256
-"""How many scores an attempt keeps."""
+"""The maximum number of scores that are kept for an attempt."""
 
 _Scored: TypeAlias = tuple[float, str, Thunk, Context]
-_About: TypeAlias = tuple[str, str, str]
-"""A prompt, what stands before a piece, and the piece."""
+_Question: TypeAlias = tuple[str, str, str]
+"""A prompt, the text before a piece, and the piece."""
 
 
 class LLMJudge(Requirement):
-    """A model scores the answer from 0 to 1, and the score has to reach a threshold.
+    """A model scores the answer from 0 to 1, and the score must reach a threshold.
 
-    It judges the finished answer, and with ``every`` also so many chunks of the running one at a time.
-    The judge sees the prompt and the text, and nothing of the conversation. Its answer is a score that
-    is read strictly; an unclear one is asked for once more. Within an attempt no piece of running text is
-    asked about twice, in however many passes it is judged.
+    The model judges the finished answer, and with ``every`` also the running one, ``every`` chunks at a time. It sees
+    the prompt and the text, and nothing of the conversation. If its answer is not a clear score, it is asked once
+    more. Within an attempt it is asked only once about each piece of running text, even if the piece is validated in
+    several passes.
 
     Args:
-        prompt: What is asked, in words: "How polite is this?".
-        threshold: The least score that passes.
+        prompt: The question for the judge: "How polite is this?".
+        threshold: The minimum score.
         backend: The judge: the ``m.backend`` of a session, or a bare backend, whose connections are then
-            opened for each call. ``None``: what validates the run.
-        every: So many chunks of the running text are judged by one call. ``None``: only the end is judged.
-        window: So many characters before each piece are shown to the judge with it.
-        description: What must hold, for the prompt of the model that writes. Without it that prompt
-            says nothing of this requirement.
-        chunking: Cuts the text for this requirement alone.
-        check_only: Leave the description out of the prompt; by default where there is none.
-        timeout: Seconds that one call may take, instead of the run's own limit.
-        fail_open: An error of the judge counts as passed. Without it an error stops the run.
+            opened for each call. ``None``: the model that validators of the run get.
+        every: The number of chunks of the running text for each call. ``None``: only the finished answer is judged.
+        window: The number of characters before each piece that the judge is shown with it.
+        description: The requirement in words, for the prompt of the model that writes. Without it the
+            requirement is not in that prompt.
+        chunking: The chunking for this requirement alone.
+        check_only: Leave the description out of the prompt; by default if there is none.
+        timeout: Seconds that one call may take, instead of the run's own timeout.
+        fail_open: Count an error of the judge as passed. Without this, an error stops the run.
         on_fail: What happens after a fail, see :class:`Requirement`.
         blocking: Whether text waits for the verdict.
 
     Raises:
-        InvalidOption: the prompt is empty, the threshold not between 0 and 1, or the backend's model none
-            that can judge.
+        InvalidOption: the prompt is empty, the threshold not between 0 and 1, or the backend's model cannot judge.
     """
 
     def __init__(
@@ -134,12 +133,12 @@ class LLMJudge(Requirement):
         self.threshold: float = float(threshold)
         self.backend = backend
         self.judges_running: bool = every is not None
-        self._scores = _ScoresByAttempt()
+        self._scores = _Scores()
 
     async def stream_validate(
         self, chunk: str, *, backend: Backend, ctx: Context
     ) -> PartialValidationResult:
-        """Have the chunk scored, if running text is judged at all.
+        """Have the chunk scored, if running text is judged.
 
         Raises:
             UnclearJudgement: the judge was asked twice and gave no score.
@@ -149,8 +148,7 @@ class LLMJudge(Requirement):
         if not self.judges_running:
             return PartialValidationResult("unknown")
         before = await _last_of(ctx) if self.window else ""
-        scores = self._scores.of(backend)
-        async with scores.asked_once((self.prompt, before, chunk)) as known:
+        async with self._scores.asked_once(backend, (self.prompt, before, chunk)) as known:
             if not known:
                 known.append(await self._score(chunk, before, backend, ctx, None))
         score, reason, *_ = known[0]
@@ -176,7 +174,7 @@ class LLMJudge(Requirement):
         """
         output = ctx.last_output()
         if output is None:
-            raise InvalidOption("there is no output in the context that could be judged")
+            raise InvalidOption("there is no output in the context to judge")
         text = await output.avalue()
         score, reason, thunk, after = await self._score(text, "", backend, ctx, model_options)
         passed = score >= self.threshold
@@ -210,49 +208,43 @@ class LLMJudge(Requirement):
         return score, f"{reached}: {why}" if why else reached, thunk, after
 
     def judge_of(self, backend: Backend) -> Backend:
-        """Its own judge, or the model that validators are given."""
+        """Its own judge, or else the given model."""
         return self.backend or backend
 
 
-class _ScoresByAttempt:
-    """The scores of running text, by the attempt that they were given in; all copies of a judge share it."""
-
-    def __init__(self) -> None:
-        self._by_attempt: WeakKeyDictionary[Backend, _Scores] = WeakKeyDictionary()
-
-    def of(self, backend: Backend) -> _Scores:
-        """The scores of an attempt, known by its backend; of anybody else there are none."""
-        if not isinstance(backend, BoundBackend) or backend.started is None:
-            return _Scores()
-        return self._by_attempt.setdefault(backend, _Scores())
-
-    def __reduce__(self) -> tuple[type[_ScoresByAttempt], tuple[()]]:
-        """A deep copy or a pickle begins anew."""
-        return _ScoresByAttempt, ()
-
-
 class _Scores:
-    """The newest scores of one attempt."""
+    """The newest scores of running text, for each attempt; all copies of a judge share them."""
 
     def __init__(self) -> None:
-        self._known: dict[_About, tuple[anyio.Lock, list[_Scored]]] = {}
+        self._by_attempt: WeakKeyDictionary[
+            Backend, dict[_Question, tuple[anyio.Lock, list[_Scored]]]
+        ] = WeakKeyDictionary()
 
     @asynccontextmanager
-    async def asked_once(self, about: _About) -> AsyncGenerator[list[_Scored]]:
-        """A place for a score, which is empty for the first who asks, and again after who was cancelled."""
-        if len(self._known) >= NEWEST:
-            del self._known[next(iter(self._known))]
-        lock, known = self._known.setdefault(about, (anyio.Lock(), []))
-        if not known:
-            async with lock:
-                yield known
-        else:
+    async def asked_once(
+        self, backend: Backend, question: _Question
+    ) -> AsyncGenerator[list[_Scored]]:
+        """The score for a question of an attempt, in a list, to which the first caller has to append it.
+
+        Other callers wait for the first one. If that is cancelled, the list is empty for the next one too. An attempt
+        is known by its backend; without an attempt nothing is kept.
+        """
+        is_of_attempt = isinstance(backend, BoundBackend) and backend.started is not None
+        scores = self._by_attempt.setdefault(backend, {}) if is_of_attempt else {}
+        if len(scores) >= NEWEST:
+            del scores[next(iter(scores))]
+        lock, known = scores.setdefault(question, (anyio.Lock(), []))
+        async with lock:
             yield known
+
+    def __reduce__(self) -> tuple[type[_Scores], tuple[()]]:
+        """A deep copy or a pickle has no scores."""
+        return _Scores, ()
 
 
 @asynccontextmanager
 async def _bound(backend: Backend) -> AsyncGenerator[Backend]:
-    """A backend that can generate: a bare one is given connections and a scope for the block."""
+    """A backend that can generate: a bare backend gets connections and a scope for the block."""
     if type(backend).generate_from_context is not Backend.generate_from_context:
         yield backend
         return
@@ -264,7 +256,7 @@ async def _bound(backend: Backend) -> AsyncGenerator[Backend]:
 
 
 async def _last_of(ctx: Context) -> str:
-    """The text before a piece: the context ends with it, where there is some."""
+    """The text before a piece: the last item of the context, if it is an output."""
     last = ctx.as_list(1)
     return await last[0].avalue() if last and isinstance(last[0], Thunk) else ""
 

@@ -23,11 +23,10 @@ def req(
     *,
     check_only: bool = False,
 ) -> Requirement:
-    """A requirement: ``req("be polite")`` is judged by a model, with a function by that function.
+    """Make a requirement. With a ``validation_fn`` that function validates the answer, otherwise a model judges it.
 
-    The model is the one that validators are given, a session's own or the ``validation_backend`` of a stream.
-    One that cannot judge, as the embedded default, is not asked, but an error raised before anything is;
-    :class:`~mellea_sc.LLMJudge` has a backend of its own.
+    The judge is the session's model, or the ``validation_backend`` of a stream. If it cannot judge, as the embedded
+    default, an error is raised before any request is made. :class:`~mellea_sc.LLMJudge` has a backend of its own.
     """
     return Requirement(description, validation_fn, check_only=check_only)
 
@@ -35,7 +34,7 @@ def req(
 def check(
     description: str | None = None, validation_fn: ValidationFunction | None = None
 ) -> Requirement:
-    """A requirement that is checked and not said: its description stays out of the prompt."""
+    """Make a requirement whose description is not in the prompt."""
     return Requirement(description, validation_fn, check_only=True)
 
 
@@ -46,21 +45,20 @@ reqify: Final = as_requirement
 def simple_validate(
     fn: Callable[[str], bool | tuple[bool, str] | ValidationResult], *, reason: str | None = None
 ) -> ValidationFunction:
-    """A ``validation_fn`` made of a function of the answer's text.
+    """Make a ``validation_fn`` from a function of the answer's text.
 
     Args:
-        fn: Gives whether the text passes, or that and the reason, or a whole ``ValidationResult``.
-        reason: Why a text fails, where the function does not say; without it the requirement's
-            description is the reason.
+        fn: Returns whether the text passes, or that and the reason, or a ``ValidationResult``.
+        reason: The reason of a fail, if the function returns none; by default the requirement's description.
 
     Raises:
-        InvalidVerdict: from the validation, when the function returned something else.
+        InvalidVerdict: during validation, if the function returns something else.
     """
 
     async def validate(ctx: Context) -> ValidationResult:
         output = ctx.last_output()
         if output is None:
-            raise InvalidOption("there is no output in the context that could be validated")
+            raise InvalidOption("there is no output in the context to validate")
         verdict: object = fn(await output.avalue())
         match verdict:
             case ValidationResult():

@@ -1,8 +1,8 @@
-"""Markdown line by line: in which block quotes and list items a line stands, and which fences it opens and closes.
+"""Reads Markdown line by line, to find its fenced code blocks in block quotes and list items.
 
-The rules are those of CommonMark 0.31 (section 5 for what contains a line, 4.5 for fences, 4.6 for HTML). A
-line's meaning depends on the lines before it and never on those after it, so one pass is enough. Left out
-are definitions of links: such a line counts as one of a paragraph.
+The rules are those of CommonMark 0.31 (section 5 for containers, 4.5 for fences, 4.6 for HTML). The meaning of a line
+never depends on later lines, so one pass is enough. Link reference definitions are not recognised: they count as
+paragraphs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import attrs
 __all__ = ["Fence", "LineIs", "Lines", "may_open"]
 
 LineIs: TypeAlias = Literal["plain", "opening", "inside"]
-"""A line outside of fenced blocks, the first of one, another of one (its last too)."""
+"""A line outside of fenced blocks, the first line of one, or another line of one, including the last."""
 
 TAB: Final = 4
 _FENCE: Final = re.compile(r"(`{3,})([^`]*)\Z|(~{3,})(.*)\Z", re.DOTALL)
@@ -33,7 +33,7 @@ _TAG: Final = (
 _ATTRIBUTE: Final = (
     r"""[ \t]+[A-Za-z_:][\w:.-]*(?:[ \t]*=[ \t]*(?:[^\s"'=<>`]+|'[^']*'|"[^"]*"))?"""
 )
-_HTML: Final = (  # what begins a block of HTML, and what ends it; a blank line where there is no such thing
+_HTML: Final = (  # the beginning and the end of an HTML block; without an end it ends at a blank line
     (
         re.compile(r"<(?:script|pre|style|textarea)(?=\s|>|\Z)", re.I),
         re.compile(r"</(?:script|pre|style|textarea)>", re.I),
@@ -54,7 +54,7 @@ _MAY_OPEN: Final = re.compile(
 
 
 def may_open(beginning: str) -> bool:
-    """Whether a line that begins so may turn out to open a fenced block."""
+    """Whether a line with this beginning may open a fenced block."""
     return _MAY_OPEN.match(beginning) is not None
 
 
@@ -63,31 +63,31 @@ class Fence:
     """The first line of a fenced block.
 
     Args:
-        marks: Its backquotes or tildes.
-        info: What stands behind them.
+        marks: Its backticks or tildes.
+        info: The text after them.
     """
 
     marks: str
     info: str
 
-    def is_closed_by(self, said: str) -> bool:
+    def is_closed_by(self, line: str) -> bool:
         """Whether a line without its indentation closes the block."""
-        said = said.rstrip(" \t")
-        return len(said) >= len(self.marks) and not said.strip(self.marks[0])
+        line = line.rstrip(" \t")
+        return len(line) >= len(self.marks) and not line.strip(self.marks[0])
 
 
 @attrs.define
-class _Box:
-    """A block quote (``width`` is 0), or a list item whose lines are so far indented."""
+class _Container:
+    """A block quote (``width`` is 0), or a list item whose lines are indented by ``width`` columns."""
 
     width: int
     is_empty: bool = False
 
 
 class _Cursor:
-    """A line, read from its beginning: ``at`` is its next character that is no white space.
+    """A line that is read from its beginning; ``at`` is the position of the next character that is no white space.
 
-    Columns are counted as tabs are seen; ``used`` is how many are read, which may end within a tab.
+    Columns are counted with tabs expanded. ``used`` is the number of columns read, and may end inside of a tab.
     """
 
     def __init__(self, line: str) -> None:
@@ -116,14 +116,14 @@ class _Cursor:
         return self.line[self.at :]
 
     def take(self, count: int) -> None:
-        """Read so many characters that are no white space."""
+        """Read ``count`` characters that are no white space."""
         self.at += count
         self.column += count
         self.used = self.column
         self._skip()
 
     def take_quote(self) -> bool:
-        """Read the mark of a block quote, if there is one."""
+        """Read the marker of a block quote, if there is one."""
         if self.indent >= TAB or self.is_blank or self.line[self.at] != ">":
             return False
         self.take(1)
@@ -135,29 +135,29 @@ class Lines:
     """The state between two lines.
 
     Attributes:
-        fence: That of the block which is open.
+        fence: The fence of the open block.
     """
 
     def __init__(self) -> None:
         self.fence: Fence | None = None
-        self._boxes: list[_Box] = []
+        self._containers: list[_Container] = []
         self._has_paragraph = False
         self._is_html = False
         self._html_ends: re.Pattern[str] | None = None
 
     def is_inside(self, beginning: str) -> bool:
-        """Whether a line that begins so belongs to the open block: its first word, or all, is known."""
-        return self.fence is not None and self._within(_Cursor(beginning)) == len(self._boxes)
+        """Whether a line belongs to the open block, judging by its beginning: at least its first word."""
+        return self.fence is not None and self._within(_Cursor(beginning)) == len(self._containers)
 
     def read(self, line: str) -> LineIs:
-        """Take a line, without its end; of a long one the beginning is enough."""
-        if not (line or self._boxes or self.fence):
+        """Read a line without its line break; of a long line the beginning is enough."""
+        if not (line or self._containers or self.fence):
             self._has_paragraph = False
             self._is_html = self._is_html and self._html_ends is not None
             return "plain"
         cursor = _Cursor(line)
         matched = self._within(cursor)
-        if matched == len(self._boxes):
+        if matched == len(self._containers):
             if self.fence is not None:
                 if cursor.indent < TAB and self.fence.is_closed_by(cursor.rest):
                     self.fence = None
@@ -168,65 +168,65 @@ class Lines:
         return self._open(cursor, matched)
 
     def _within(self, cursor: _Cursor) -> int:
-        """In how many of the boxes a line stands; reads their marks."""
-        for matched, box in enumerate(self._boxes):
-            if not box.width:
+        """Read the markers of the open containers; returns how many of them contain the line."""
+        for matched, container in enumerate(self._containers):
+            if not container.width:
                 if not cursor.take_quote():
                     return matched
-            elif cursor.indent >= box.width:
-                cursor.used += box.width
-            elif not cursor.is_blank or box.is_empty:
+            elif cursor.indent >= container.width:
+                cursor.used += container.width
+            elif not cursor.is_blank or container.is_empty:
                 return matched
-        return len(self._boxes)
+        return len(self._containers)
 
     def _end_html(self, cursor: _Cursor) -> None:
         ends = self._html_ends
         self._is_html = not (cursor.is_blank if ends is None else ends.search(cursor.rest))
 
     def _open(self, cursor: _Cursor, matched: int) -> LineIs:
-        boxes = self._boxes[:matched]
-        is_left = matched < len(self._boxes)
+        containers = self._containers[:matched]
+        is_left = matched < len(self._containers)
         continues = self._has_paragraph and not is_left
         while not cursor.is_blank and cursor.indent < TAB:
             if cursor.take_quote():
-                boxes.append(_Box(0))
+                containers.append(_Container(0))
             elif fence := _FENCE.match(cursor.rest):
-                self._settle(boxes)
+                self._begin_leaf(containers)
                 self.fence = Fence(fence[1] or fence[3], fence[2] or fence[4] or "")
                 return "opening"
-            elif self._opens_html(cursor, self._has_paragraph and len(boxes) == matched):
-                self._settle(boxes)
+            elif self._opens_html(cursor, self._has_paragraph and len(containers) == matched):
+                self._begin_leaf(containers)
                 self._is_html = True
                 self._end_html(cursor)
                 return "plain"
             elif self._is_line_alone(cursor, continues):
-                self._settle(boxes)
+                self._begin_leaf(containers)
                 return "plain"
-            elif (box := _item(cursor, continues)) is not None:
-                boxes.append(box)
+            elif (item := _item(cursor, continues)) is not None:
+                containers.append(item)
             else:
                 break
             continues = False
-        opened = len(boxes) > matched
+        opened = len(containers) > matched
         if cursor.is_blank:
-            self._boxes = boxes
-            self._leave_leaf()
+            self._containers = containers
+            self._end_leaf()
         elif is_left and not opened and self._has_paragraph:
-            pass  # a lazy line: the paragraph goes on without the marks of its boxes
+            pass  # a lazy continuation line: the paragraph goes on without the markers of its containers
         else:
-            self._settle(boxes)
+            self._begin_leaf(containers)
             self._has_paragraph = continues or cursor.indent < TAB
         return "plain"
 
-    def _settle(self, boxes: list[_Box]) -> None:
-        """A line with text in these boxes; the others are closed."""
-        for box in boxes:
-            box.is_empty = False
-        self._boxes = boxes
-        self._leave_leaf()
+    def _begin_leaf(self, containers: list[_Container]) -> None:
+        """Begin a leaf block in these containers; the others are closed."""
+        for container in containers:
+            container.is_empty = False
+        self._containers = containers
+        self._end_leaf()
 
-    def _leave_leaf(self) -> None:
-        """What lines of text stand in is over: a block of code or HTML, or a paragraph."""
+    def _end_leaf(self) -> None:
+        """End the current leaf block: a block of code or HTML, or a paragraph."""
         self.fence = None
         self._has_paragraph = self._is_html = False
 
@@ -242,15 +242,20 @@ class Lines:
         return not has_paragraph and _ANY_TAG.match(rest) is not None
 
     def _is_line_alone(self, cursor: _Cursor, continues: bool) -> bool:
-        """Whether it is a heading or a thematic break."""
+        """Whether the line is a heading or a thematic break."""
         rest = cursor.rest
         if continues and _UNDERLINE.match(rest):
             return True
         return bool(_HEADING.match(rest) or _BREAK.match(rest))
 
 
-def _item(cursor: _Cursor, continues: bool) -> _Box | None:
-    """The list item that begins here, if one does; ``continues``: in the middle of a paragraph."""
+def _item(cursor: _Cursor, continues: bool) -> _Container | None:
+    """The list item that begins here, if there is one.
+
+    Args:
+        cursor: The line.
+        continues: Whether the line would otherwise continue a paragraph.
+    """
     marker = _MARKER.match(cursor.rest)
     if marker is None:
         return None
@@ -261,4 +266,4 @@ def _item(cursor: _Cursor, continues: bool) -> _Box | None:
     cursor.take(marker.end())
     spaces = cursor.indent if not is_empty and cursor.indent <= TAB else 1
     cursor.used += min(spaces, cursor.indent)
-    return _Box(before + marker.end() + spaces, is_empty)
+    return _Container(before + marker.end() + spaces, is_empty)

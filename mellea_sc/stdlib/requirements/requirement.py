@@ -1,4 +1,4 @@
-"""Mellea's module of this name: requirements, and the short ways to make one."""
+"""The requirements module of Mellea: requirements, and short ways to make them."""
 
 from __future__ import annotations
 

@@ -1,28 +1,26 @@
-"""No secrets and no personal data in an answer, by what they look like."""
+"""Requirements that find secrets and personal data in an answer, by their patterns and checksums."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from functools import partial
+from collections.abc import Collection, Mapping
 from typing import Literal, TypeAlias
 
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.core.requirement import OnFail, PartialValidationResult, ValidationResult
+from mellea_sc.core.requirement import OnFail, PartialValidationResult
 from mellea_sc.stdlib.requirements.kinds.digits import HARMLESS_NUMBERS, PERSONAL_PLACES
 from mellea_sc.stdlib.requirements.kinds.kind import Kind
 from mellea_sc.stdlib.requirements.kinds.personal import PERSONAL, personal_kind
 from mellea_sc.stdlib.requirements.kinds.regions import Places, RegionScanner
 from mellea_sc.stdlib.requirements.kinds.secrets import SECRET_PLACES, SECRETS
-from mellea_sc.stdlib.requirements.making import simple_validate
-from mellea_sc.stdlib.requirements.scanned import UNKNOWN, ScannedRequirement
+from mellea_sc.stdlib.requirements.scanned import ScannedRequirement
 
 __all__ = ["NoPII", "NoSecrets", "PIIKind", "SecretKind"]
 
 PIIKind: TypeAlias = Literal[
     "email", "phone", "credit_card", "iban", "ssn", "national_id", "ipv4", "ipv6"
 ]
-"""E-mail addresses; phone numbers; card numbers, IBANs and numbers of persons whose checksums are right
-(``"ssn"`` are those of the United States); IP addresses."""
+"""E-mail addresses; phone numbers; card numbers, IBANs and national identification numbers with valid checksums
+(``"ssn"`` is that of the United States); IP addresses."""
 
 SecretKind: TypeAlias = Literal[
     "api_key",
@@ -34,33 +32,41 @@ SecretKind: TypeAlias = Literal[
     "url_password",
     "webhook",
 ]
-"""API keys of common services, secret keys of AWS beside their name, credentials of Basic authentication,
-bearer tokens, JSON web tokens, private keys in PEM blocks, passwords in addresses, addresses of webhooks."""
+"""API keys of common services, AWS secret keys beside their name, credentials of Basic authentication, bearer
+tokens, JSON web tokens, private keys in PEM blocks, passwords in URLs, webhook URLs."""
 
 
-class _Nothing(ScannedRequirement):
-    """Nothing of some kinds."""
+class _NothingOf(ScannedRequirement):
+    """Nothing of certain kinds may be in the text.
+
+    Args:
+        description: The requirement in words, before the names of the kinds.
+        kinds: The kinds, by name; where two find the same text, the first one counts.
+        places: Finds the regions of the text that are searched.
+        replacement: Replaces each with ``on_fail="fix"``; ``None``: the kind in brackets.
+        harmless: Finds text that no kind may claim. The other arguments are those of :class:`Requirement`.
+    """
 
     def __init__(
         self,
         description: str,
         kinds: Mapping[str, Kind],
-        harmless: Iterable[Kind],
         places: Places,
         replacement: str | None,
+        harmless: Kind | None = None,
         *,
         check_only: bool,
         on_fail: OnFail | None,
         blocking: bool,
     ) -> None:
-        verdicts = [(kind, UNKNOWN) for kind in harmless]
-        verdicts += [(kind, _verdict(kind, replacement)) for kind in kinds.values()]
-        scanner = RegionScanner(places, verdicts)
+        searched: list[tuple[Kind, PartialValidationResult | None]] = []
+        if harmless is not None:
+            searched.append((harmless, None))
+        searched += [(kind, _verdict(kind, replacement)) for kind in kinds.values()]
         labels = dict.fromkeys(kind.label for kind in kinds.values())
         super().__init__(
             f"{description}: {', '.join(labels)}",
-            simple_validate(partial(_judge, scanner)),
-            scanner,
+            RegionScanner(places, searched),
             check_only=check_only,
             on_fail=on_fail,
             blocking=blocking,
@@ -68,27 +74,26 @@ class _Nothing(ScannedRequirement):
         self.kinds: frozenset[str] = frozenset(kinds)
 
 
-class NoPII(_Nothing):
-    """No personal data: nothing that looks like it is ever shown.
+class NoPII(_NothingOf):
+    """No personal data: text that looks like it is never shown.
 
-    What is found is the shape of a thing and its checksum, where it has one: names and postal
-    addresses have neither and are not found. The reason of a fail says the kind, and does not quote.
-    How much is found, and how much else with it, says ``docs/guide/detection.md``.
+    Personal data is found by its pattern and its checksum. Names and postal addresses have neither and are not
+    found. The reason of a fail names the kind and does not quote the text. ``docs/guide/detection.md`` has the
+    measured rates of what is found and of false alarms.
 
     All kinds but ``"email"``, ``"ipv4"`` and ``"ipv6"`` need the extra ``detect``.
 
     Args:
-        kinds: What is looked for; by default all kinds.
-        phone_regions: Regions, like ``"DE"``, whose phone numbers are found without a country code too;
-            by default those of many. With a country code all are.
-        replacement: What stands in the place of each with ``on_fail="fix"``; by default its kind, like
-            ``[e-mail]``.
+        kinds: The kinds to find; by default all.
+        phone_regions: Regions, like ``"DE"``, whose phone numbers are also found without a country code;
+            by default 40 regions. Numbers with a country code are found for all regions.
+        replacement: Replaces each with ``on_fail="fix"``; by default its kind, like ``[e-mail]``.
         check_only: Leave the description out of the prompt.
         on_fail: What happens after a fail, see :class:`Requirement`; ``"fix"`` redacts.
         blocking: Whether text waits for the verdict.
 
     Raises:
-        InvalidOption: there is no such kind, or no such region.
+        InvalidOption: a kind or a region is not known.
         MissingExtra: a kind needs a package that is not installed.
     """
 
@@ -105,31 +110,30 @@ class NoPII(_Nothing):
         super().__init__(
             "no personal data",
             {name: personal_kind(name, phone_regions) for name in _chosen(PERSONAL, kinds)},
-            [HARMLESS_NUMBERS],
             PERSONAL_PLACES,
             replacement,
+            HARMLESS_NUMBERS,
             check_only=check_only,
             on_fail=on_fail,
             blocking=blocking,
         )
 
 
-class NoSecrets(_Nothing):
-    """No keys, tokens and passwords: nothing that looks like one is ever shown.
+class NoSecrets(_NothingOf):
+    """No keys, tokens and passwords: text that looks like one is never shown.
 
-    The reason of a fail says the kind, and does not quote. How much is found, and how much else with it,
-    says ``docs/guide/detection.md``.
+    The reason of a fail names the kind and does not quote the text. ``docs/guide/detection.md`` has the measured
+    rates of what is found and of false alarms.
 
     Args:
-        kinds: What is looked for; by default all kinds.
-        replacement: What stands in the place of each with ``on_fail="fix"``; by default its kind, like
-            ``[API key]``.
+        kinds: The kinds to find; by default all.
+        replacement: Replaces each with ``on_fail="fix"``; by default its kind, like ``[API key]``.
         check_only: Leave the description out of the prompt.
         on_fail: What happens after a fail, see :class:`Requirement`; ``"fix"`` redacts.
         blocking: Whether text waits for the verdict.
 
     Raises:
-        InvalidOption: there is no such kind.
+        InvalidOption: a kind is not known.
     """
 
     def __init__(
@@ -144,7 +148,6 @@ class NoSecrets(_Nothing):
         super().__init__(
             "no secrets",
             {name: SECRETS[name] for name in _chosen(SECRETS, kinds)},
-            (),
             SECRET_PLACES,
             replacement,
             check_only=check_only,
@@ -168,10 +171,3 @@ def _verdict(kind: Kind, replacement: str | None) -> PartialValidationResult:
         reason=f"there is something that looks like this: {kind.label}",
         replacement=f"[{kind.label}]" if replacement is None else replacement,
     )
-
-
-def _judge(scanner: RegionScanner, text: str) -> ValidationResult:
-    for piece in scanner.pieces_of(text):
-        if piece.verdict.success == "fail":
-            return ValidationResult(False, reason=piece.verdict.reason)
-    return ValidationResult(True)

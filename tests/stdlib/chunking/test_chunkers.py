@@ -339,11 +339,11 @@ class Counting:
 
 
 WORK = {  # the pattern that looks for boundaries, and a text with one
-    "sentence": (SentenceChunker, "_end", "x. "),
+    "sentence": (chunking, "_ASCII_END", "x. "),
     "sentence in Chinese": (chunking, "_SENTENCE_END", "\u5b57\u3002x"),
     "word": (words_module, "_SPACED_END", "xx "),
     "word in Chinese": (words_module, "_tokens", "\u5b57x "),
-    "paragraph": (ParagraphChunker, "_end", "x\n\n"),
+    "paragraph": (chunking, "_PARAGRAPH_END", "x\n\n"),
 }
 
 

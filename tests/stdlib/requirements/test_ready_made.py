@@ -435,7 +435,7 @@ def test_the_work_on_lines_does_not_grow(unit: str, monkeypatch: pytest.MonkeyPa
 
     def counting(self: Lines, line: str) -> LineIs:
         nonlocal read
-        read += len(line) + len(self._boxes) + 1
+        read += len(line) + len(self._containers) + 1
         return plain(self, line)
 
     monkeypatch.setattr(Lines, "read", counting)

@@ -19,7 +19,8 @@ from mellea_sc import (
     PartialValidationResult,
     Requirement,
 )
-from mellea_sc.stdlib.requirements.scanned import Found, WindowScanner
+from mellea_sc.stdlib.requirements.expressions.expression import Expression
+from mellea_sc.stdlib.requirements.expressions.scanners import MatchScanner
 from mellea_sc.stdlib.requirements.sensitive import PIIKind
 from mellea_sc.testing import run_virtual
 from mellea_sc.testing.strategies import cuts
@@ -353,13 +354,16 @@ def test_a_match_that_fills_its_window_fails_to_its_end(length: int, data: st.Da
 def test_the_work_on_a_match_without_an_end_does_not_grow() -> None:
     looked_at = 0
 
-    def find(text: str, at: int, end: int) -> Found | None:
-        nonlocal looked_at
-        looked_at += min(end, len(text)) - at
-        match = re.compile(r"key=\w+").match(text, at, end)
-        return match and Found(match.end(), PartialValidationResult("fail"))
+    class Counting:
+        """A pattern that counts the characters that it is handed."""
 
-    watch = WindowScanner(find, 12)
+        def match(self, text: str, at: int, end: int, *, timeout: float) -> re.Match[str] | None:
+            nonlocal looked_at
+            looked_at += end - at
+            return re.compile(r"key=\w+").match(text, at, end)
+
+    fails = PartialValidationResult("fail")
+    watch = MatchScanner(Expression(r"key=\w+", Counting()), 12, fails)
     watch.feed("key=")
     for _ in range(30_000):
         watch.feed("abcd")

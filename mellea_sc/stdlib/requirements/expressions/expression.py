@@ -1,8 +1,8 @@
 """A user's regular expression, and the questions that requirements ask it, each in bounded time.
 
-The engine is the package ``regex``, which can give up after a time. It counts the time of the processor,
-so that a busy machine does not make a good expression too slow. Where an expression cannot take long on
-so little text the time is not taken, for that takes longer than most searches.
+The engine is the package ``regex``, which has a timeout. The timeout is processor time, so that a busy machine does
+not make a good expression fail. If an expression cannot take long on a short text it is matched without a timeout,
+because measuring the time takes longer than most searches.
 """
 
 from __future__ import annotations
@@ -32,26 +32,27 @@ from mellea_sc.stdlib.requirements.expressions.tree import (
 )
 
 if TYPE_CHECKING:
-    import regex  # loaded with the first expression: it takes as long as all the rest of this package
+    import regex  # imported with the first expression: that takes as long as importing all of this package
 
 __all__ = ["Allowance", "Expression", "Spot", "compile_pattern", "expression_of"]
 
 SECONDS: Final = 0.25
-"""Time of the processor that one step may take: a thousand times what good expressions need."""
+"""Processor time that one step may take: a thousand times what good expressions need."""
 SECONDS_A_CHARACTER: Final = 1e-6
-"""The same, in addition, for each character of a long text."""
+"""Additional processor time for each character of the text."""
 STEPS: Final = 1e6
-"""What an engine may try at most where its time is not taken."""
+"""The maximum number of steps of the engine without a timeout."""
 LENGTHS: Final = (16, 64, 256, 1024, 4096, 16384)
+UNKNOWN_SIZE: Final = Size(0, inf, inf, inf)
 
 
 @attrs.frozen
 class Spot:
-    """Where a match begins, or may begin.
+    """A position where a match begins, or may begin.
 
     Args:
         begin: The position.
-        end: The end of the match; ``None``: what follows decides.
+        end: The end of the match; ``None``: the text that follows decides.
     """
 
     begin: int
@@ -59,7 +60,7 @@ class Spot:
 
 
 class _Question(Protocol):
-    """A method of a compiled pattern."""
+    """A matching method of a compiled pattern."""
 
     def __call__(
         self, string: str, pos: int, endpos: int, /, *, timeout: float | None = None
@@ -68,55 +69,54 @@ class _Question(Protocol):
 
 @attrs.define
 class Allowance:
-    """Seconds of the processor that are left for the questions of one step."""
+    """The seconds of processor time that are left for the questions of one step."""
 
     seconds: float
 
     @classmethod
     def of(cls, length: int) -> Allowance:
-        """As many as a step over so many characters may take."""
+        """The time for a step over ``length`` characters."""
         return cls(SECONDS + SECONDS_A_CHARACTER * length)
 
 
 @attrs.frozen(eq=False)
 class Expression:
-    """A regular expression, for a whole text and for one that goes on.
+    """A regular expression, for a complete text and for one that goes on.
+
+    Each question takes processor time from its allowance, and raises ``PatternTooSlow`` if there is none left.
 
     Args:
-        said: As the user wrote it.
-        exact: For a text that has ended.
-        open: For a text that goes on; ``None``: it cannot be asked about one.
-        open_whole: The same, where the whole text has to match.
-        certain: Whether a match by ``open`` that reached no end is the one, whatever follows.
-        unmarked: Whether ``open`` never needs the end.
-        first: What a match may begin with; ``None``: with anything.
-        kinds: What it tells characters apart by; ``None``: it compares them with each other.
-        size: How far it reaches.
-        untimed: Up to this length of text its time is not taken.
+        source: The expression as the user wrote it.
+        exact: The expression for a complete text.
+        open: The expression for a text that goes on; ``None``: it does not support incomplete texts.
+        open_whole: The same, if the whole text has to match.
+        certain: Whether a match by ``open`` that did not reach the end of the text is final.
+        unmarked: Whether a match by ``open`` never depends on the end of the text.
+        first: Matches a first character of a match; ``None``: a match may begin with any character.
+        kinds: Patterns for single characters; the expression treats characters alike that the same patterns match.
+            ``None``: it may treat any two characters differently.
+        size: The number of characters that decide about a match.
+        untimed: The maximum length of a text that is matched without a timeout.
     """
 
-    said: str
+    source: str
     exact: regex.Pattern[str]
-    open: regex.Pattern[str] | None
-    open_whole: regex.Pattern[str] | None
-    certain: bool
-    unmarked: bool
-    first: regex.Pattern[str] | None
-    kinds: Sequence[regex.Pattern[str]] | None
-    size: Size
-    untimed: int
+    open: regex.Pattern[str] | None = None
+    open_whole: regex.Pattern[str] | None = None
+    certain: bool = False
+    unmarked: bool = False
+    first: regex.Pattern[str] | None = None
+    kinds: Sequence[regex.Pattern[str]] | None = None
+    size: Size = UNKNOWN_SIZE
+    untimed: int = 0
 
     def search(self, text: str, at: int, end: int, allowance: Allowance) -> tuple[int, int] | None:
-        """Where the first match from a position on begins and ends, in a text that ends at ``end``.
-
-        Raises:
-            PatternTooSlow: it took too long; so do all the other questions.
-        """
+        """The first match that begins at a position or after it, in a text that ends at ``end``."""
         match = self._ask(self.exact.search, text, at, end, allowance)
         return None if match is None else match.span()
 
     def match(self, text: str, at: int, end: int, allowance: Allowance) -> int | None:
-        """Where the match ends that begins at a position, in a text that ends at ``end``."""
+        """The end of the match that begins at a position, in a text that ends at ``end``."""
         match = self._ask(self.exact.match, text, at, end, allowance)
         return None if match is None else match.end()
 
@@ -137,7 +137,10 @@ class Expression:
         return Spot(match.start(), match.end() if decided else None)
 
     def may_match_wholly(self, text: str, allowance: Allowance) -> bool:
-        """Whether a text that begins so can match as a whole; for one that has ``open_whole``."""
+        """Whether a text that begins with this one can match as a whole.
+
+        Only for an expression that has :attr:`open_whole`.
+        """
         assert self.open_whole is not None
         return self._ask(self.open_whole.match, text, 0, len(text), allowance) is not None
 
@@ -146,11 +149,11 @@ class Expression:
         return self.first is None or self.first.search(chars) is not None
 
     def told_apart(self, chars: str) -> list[str]:
-        """One of each sort of these characters that are all the same to the expression."""
+        """These characters, reduced to one for each class that the expression treats alike."""
         if self.kinds is None:
             return list(chars)
-        sorts = {tuple(kind.match(char) is None for kind in self.kinds): char for char in chars}
-        return list(sorts.values())
+        classes = {tuple(kind.match(char) is None for kind in self.kinds): char for char in chars}
+        return list(classes.values())
 
     def _ask(
         self, ask: _Question, text: str, at: int, end: int, allowance: Allowance
@@ -162,16 +165,15 @@ class Expression:
             return ask(text, at, end, timeout=max(allowance.seconds, 1e-6))
         except TimeoutError:
             raise PatternTooSlow(
-                f"the pattern {quoted(self.said)} took too long on {end - at} characters: where a repetition "
-                "stands in a repetition, as in (a+)+, write it without, or make the inner one "
-                "possessive (a++)"
+                f"the pattern {quoted(self.source)} took too long on {end - at} characters. Avoid a repetition "
+                "inside of a repetition, as in (a+)+, or make the inner one possessive (a++)"
             ) from None
         finally:
             allowance.seconds -= process_time() - began
 
 
 def compile_pattern(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
-    """A user's pattern, compiled.
+    """Compile a user's pattern.
 
     Raises:
         InvalidOption: it is not a regular expression for text.
@@ -179,42 +181,26 @@ def compile_pattern(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except (re.error, TypeError, RecursionError, OverflowError) as error:
-        raise InvalidOption(f"{_as_given(pattern)} is not a regular expression: {error}") from error
+        given = quoted(pattern) if isinstance(pattern, str) else repr(pattern)
+        raise InvalidOption(f"{given} is not a regular expression: {error}") from error
     if not isinstance(compiled.pattern, str):
         raise InvalidOption(f"{pattern!r} is an expression for bytes, and answers are text")
     return compiled
 
 
-def _as_given(pattern: object) -> str:
-    return quoted(pattern) if isinstance(pattern, str) else repr(pattern)
-
-
 @lru_cache(maxsize=256)
 def expression_of(pattern: re.Pattern[str], form: Form | None) -> Expression:
-    """A compiled pattern as an expression for texts in a normalisation form.
+    """Make the expression for a compiled pattern, for texts in a normalisation form.
 
     Raises:
-        InvalidOption: the package ``regex`` does not take it.
+        InvalidOption: the package ``regex`` does not support the pattern.
     """
     normal = _normalised(pattern, form)
     try:
         tree = read_tree(normal, form)
         exact = _compiled(write(tree))
     except NotReadable:
-        unknown = Size(0, inf, inf, inf)
-        return Expression(
-            pattern.pattern,
-            _as_it_is(normal),
-            None,
-            None,
-            False,
-            False,
-            None,
-            None,
-            unknown,
-            untimed=0,
-        )
-    size = size_of(tree)
+        return Expression(pattern.pattern, _as_it_is(normal))
     first = first_chars(tree)
     open_: regex.Pattern[str] | None = None
     whole: regex.Pattern[str] | None = None
@@ -223,20 +209,20 @@ def expression_of(pattern: re.Pattern[str], form: Form | None) -> Expression:
     return Expression(
         pattern.pattern,
         exact,
-        open_,
-        whole,
-        is_certain(tree),
-        open_ is not None and MARK not in open_.groupindex,
-        None if first is None else _compiled(_one_of(first)),
-        _kinds(tree),
-        size,
-        _untimed(tree),
+        open=open_,
+        open_whole=whole,
+        certain=is_certain(tree),
+        unmarked=open_ is not None and MARK not in open_.groupindex,
+        first=None if first is None else _compiled(_one_of(first)),
+        kinds=_kinds(tree),
+        size=size_of(tree),
+        untimed=_untimed(tree),
     )
 
 
 def _normalised(pattern: re.Pattern[str], form: Form | None) -> re.Pattern[str]:
-    # "e" and an accent as two characters are one in brackets and before a "+". By NFC also where NFKC
-    # is asked for, which makes special characters of others; letters follow in the tree.
+    # In brackets and before a "+", "e" and a combining accent must be one character. NFC is used also for NFKC,
+    # which would turn other characters into special ones; letters are normalised to NFKC when the tree is read.
     if form is None or unicodedata.is_normalized("NFC", pattern.pattern):
         return pattern
     try:
@@ -258,7 +244,7 @@ def _as_it_is(pattern: re.Pattern[str]) -> regex.Pattern[str]:
     import regex
 
     flags = regex.V0
-    for name in ("A", "I", "M", "S", "X"):  # the numbers of some differ between the two packages
+    for name in ("A", "I", "M", "S", "X"):  # some have different values in the two packages
         if pattern.flags & getattr(re, name):
             flags |= getattr(regex, name)
     try:
@@ -282,7 +268,7 @@ def _kinds(tree: Node) -> list[regex.Pattern[str]] | None:
 
 
 def _untimed(tree: Node) -> int:
-    """The greatest length at which not more than so many steps are possible."""
+    """The greatest of ``LENGTHS`` for which matching takes at most ``STEPS`` steps."""
     size = sum(1 for _ in nodes(tree)) + size_of(tree).least
     fitting = 0
     for length in LENGTHS:

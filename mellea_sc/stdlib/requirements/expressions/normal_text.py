@@ -22,14 +22,14 @@ from mellea_sc.stdlib.requirements.pieces import UNKNOWN, Piece, Scanner
 __all__ = ["NormalizingScanner", "normal_text"]
 
 LONGEST_SEGMENT: Final = 32
-"""Characters after which a segment ends in any case: no language puts more marks on a letter."""
+"""The maximum length of a segment: no language puts more marks on a letter."""
 _COMPOSED: Final = (range(0xA0, 0x3100), range(0x11000, 0x12000), range(0x16D00, 0x16E00))
-"""Where the characters are that are made by composing, but for the Korean syllables."""
+"""The ranges of composed characters, except the Korean syllables."""
 _MARKS: Final = (range(0x300, 0x3100), range(0xA600, 0xAC00), range(0xFB00, 0xFF00))
 _MORE_MARKS: Final = (range(0x10000, 0x12000), range(0x16A00, 0x1EA00))
 _SYLLABLES: Final = range(0xAC00, 0xD7A4)
 _TRAILS: Final = 28
-"""So many syllables begin alike, and differ in the consonant at the end: the first has none."""
+"""The number of syllables that differ only in the final consonant; the first of them has none."""
 _LEADING: Final = range(0x1100, 0x1113)
 _INNER_JAMO: Final = range(0x1160, 0x1200)
 _KIRAT_VOWELS: Final = range(0x16D63, 0x16D6B)
@@ -43,7 +43,7 @@ def normal_text(text: str, form: Form | None) -> str:
 
 
 class Last(enum.Enum):
-    """What the last character of a text that goes on is."""
+    """The state of the last character of a text that goes on."""
 
     COMBINES = enum.auto()
     """Part of a segment with those before it."""
@@ -57,7 +57,7 @@ class Last(enum.Enum):
 
 @attrs.define
 class _Changed:
-    """A segment that was changed: where it is in the normalised text, and what it was."""
+    """A segment that normalisation has changed: its span in the normalised text, and the original."""
 
     at: int
     end: int
@@ -93,11 +93,10 @@ class NormalizingScanner(Scanner):
         self._lasts: dict[str, Last] = {}
         self._ends_by: dict[str, list[str]] = {}
         self._pending = ""  # the last segment, which the other scanner has not received
-        self._ahead = 0  # 1 if its first character has been passed all the same
-        # normalised characters that the other scanner has received, and returned
-        self._fed: int = 0
-        self._out: int = 0
-        self._changed: deque[_Changed] = deque()  # what lies between the two and was changed
+        self._ahead = 0  # 1 if its first character has passed nevertheless
+        self._fed: int = 0  # how many normalised characters the other scanner has received
+        self._out: int = 0  # how many of them it has returned
+        self._changed: deque[_Changed] = deque()  # the changed segments between the two
 
     def fresh(self) -> NormalizingScanner:
         """A new scanner with the same settings."""
@@ -182,11 +181,11 @@ class NormalizingScanner(Scanner):
         return "".join(parts)
 
     def _raw(self, pieces: Sequence[Piece]) -> list[Piece]:
-        """The pieces as pieces of the text as it came."""
+        """The pieces of the original text for pieces of the normalised text."""
         given: list[Piece] = []
         for piece in pieces:
             begin, end = self._out, self._out + len(piece)
-            text: str = self._as_it_came(piece, begin, end) if self._changed else piece
+            text: str = self._original(piece, begin, end) if self._changed else piece
             self._out = end
             if self._ahead and text:
                 text, self._ahead = text[1:], 0
@@ -194,8 +193,8 @@ class NormalizingScanner(Scanner):
                 given.append(piece if text is piece else Piece.of(text, piece.verdict))
         return given
 
-    def _as_it_came(self, piece: Piece, begin: int, end: int) -> str:
-        # A segment goes with the first piece that fails and has a part of it, else with its last.
+    def _original(self, piece: Piece, begin: int, end: int) -> str:
+        # A segment belongs to the first failing piece that has a part of it, or else to the last piece that has one.
         parts: list[str] = []
         at = begin
         while self._changed and self._changed[0].at < end:
@@ -229,7 +228,7 @@ class NormalizingScanner(Scanner):
 
 
 def _certain(text: str, form: Form) -> int:
-    """How many characters of a text that goes on are certain; it begins with a segment."""
+    """The number of characters of a text that are certain, if it begins with a segment and goes on."""
     at = len(text) - 1
     while at > 0 and not _begins_segment(text[at], form):
         at -= 1
@@ -269,7 +268,7 @@ def _begins_segment(char: str, form: Form) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def _may_become(char: str) -> str:
-    """All that a character may become by what is combined with it."""
+    """All characters that a character may become when others are combined with it."""
     code = ord(char)
     if code in _SYLLABLES:
         return (

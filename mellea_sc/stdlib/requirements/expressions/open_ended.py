@@ -1,23 +1,21 @@
-r"""A regular expression written so that it can be asked about a text that goes on.
+r"""Rewrites a regular expression so that it can be matched against a text that goes on.
 
-At the end of what is known of a text an engine guesses: ``\b``, ``$`` and look-arounds are judged as if
-nothing followed, and ``a+`` as if there were no more. Here each part of an expression that needs a
-character, or needs to know that there is none, is given a second way out, ``END``, which is open only at
-the end of the text and leaves a mark::
+At the end of the known text an engine decides as if the text ended there: about ``\b``, ``$`` and look-arounds, and
+about how long ``a+`` is. So each part of an expression that needs a character, or needs to know that there is none,
+gets an alternative, ``END``. It matches only at the end of the text, and sets a group as a mark::
 
     \bcat\b     becomes     \bc(?:a|END)(?:t|END)(?:END|\b)
 
-The engine then goes the ways that it would go in the longer text, in the same order, up to the first
-that reaches the end; from there on everything lets it through. So at a position
+The engine then tries the same ways as in the longer text, in the same order, up to the first way that reaches the
+end; from there on every part matches. So the result at a position means
 
-- no match:               whatever follows, none begins there;
-- a match without a mark: whatever follows, it is this one;
-- a match with a mark:    that depends on what follows.
+- no match:               no match begins here, whatever text follows;
+- a match without a mark: this is the match, whatever text follows;
+- a match with a mark:    the text that follows decides.
 
-Two things are only nearly so. What an atomic group takes may depend on a look-ahead inside that cannot
-be decided: then it is written as a plain group, and a match without a mark need not be the one. And of a
-back-reference that reaches the end only the first characters are compared. Neither says "no match"
-where there may be one.
+There are two exceptions. The match of an atomic group may depend on an undecided look-ahead in it: then it is written
+as a plain group, and a match without a mark may not be final. And if a back-reference reaches the end, only its first
+characters are compared. Neither leads to "no match" where there may be one.
 """
 
 from __future__ import annotations
@@ -46,14 +44,15 @@ from mellea_sc.stdlib.requirements.expressions.tree import (
 __all__ = ["MARK", "is_certain", "write", "write_open"]
 
 MARK: Final = "open"
-"""The group that is there when the end was reached."""
+"""The name of the group that is set if the end was reached."""
 
 END: Final = rf"\Z(?P<{MARK}>)"
 ANY: Final = r"[\s\S]"
 COMPARED: Final = 3
-"""Characters of a back-reference that are compared one by one."""
+"""The number of characters of a back-reference that are compared one by one."""
 LONGEST_TWICE: Final = 200
-"""The first round of a repetition is written out, so that a search is fast, if it is no longer."""
+"""The maximum length of a repetition's body that is written twice, first for the first round: that makes a search
+fast."""
 
 _AT: Final = {
     "start": r"\A",
@@ -72,28 +71,28 @@ _OPEN_AT: Final = {
 
 
 def write(tree: Node) -> str:
-    """The expression as it is, for a text that has ended."""
+    """Write the unchanged expression, for a text that has ended."""
     return _Writer(tree, is_open=False).write(tree, first=False)
 
 
 def write_open(tree: Node, *, whole: bool = False) -> str:
-    """The expression for a text that goes on.
+    """Write the expression for a text that goes on.
 
     Args:
         tree: The expression.
-        whole: It has to match up to the end of the whole text.
+        whole: Whether it has to match up to the end of the whole text.
 
     Raises:
-        NotReadable: it cannot be written so.
+        NotReadable: that is not possible.
     """
-    if any(_is_unreadable(node, tree) for node in nodes(tree)):
-        raise NotReadable("what was seen ahead is needed where it may have changed")
+    if any(_is_unsupported(node, tree) for node in nodes(tree)):
+        raise NotReadable("the expression depends on a look-ahead that may change with the text")
     written = _Writer(tree, is_open=True).write(tree, first=not whole)
     return rf"(?:{written}){END}" if whole else written
 
 
 def is_certain(tree: Node) -> bool:
-    """Whether a match without a mark is the one, whatever follows."""
+    """Whether a match without a mark is final, whatever text follows."""
     return not any(map(_is_loosened, nodes(tree)))
 
 
@@ -108,7 +107,12 @@ class _Writer:
         }
 
     def write(self, node: Node, *, first: bool) -> str:
-        """The source of a node; ``first``: no character comes before it, and it is not at the end."""
+        """The source of a node.
+
+        Args:
+            node: The node.
+            first: Whether no character comes before it; then it cannot be at the end of the text.
+        """
         match node:
             case Chars(sources, ignore_case):
                 return self._chars(sources, ignore_case, first=first)
@@ -166,7 +170,7 @@ class _Writer:
         char = _cased(body.sources[0], body.ignore_case)
         if not self._open:
             return f"{char}{times}{way}"
-        # as a plain loop over a character, which is ten times as fast as one over (?:a|END)
+        # A loop over a plain character is ten times as fast as one over (?:a|END).
         so_many = f"{char}{times}{way}"
         up_to_the_end = f"{char}{_quantifier(0, most - 1)}+{END}"
         ways = (so_many, up_to_the_end) if way == "?" else (up_to_the_end, so_many)
@@ -193,7 +197,7 @@ class _Writer:
     def _at(self, node: At, *, first: bool) -> str:
         if self._open and node.place in _OPEN_AT:
             return _OPEN_AT[node.place]
-        # only around itself: in "(?a:(?:x|\b))" the engine forgets that it is ASCII's
+        # The flag has to be directly around the assertion: in "(?a:(?:x|\b))" the engine ignores it.
         source = f"(?a:{_AT[node.place]})" if node.ascii else _AT[node.place]
         return f"(?:{END}|{source})" if self._open and not first else source
 
@@ -224,7 +228,7 @@ def _quantifier(least: float, most: float) -> str:
 
 
 def _is_loosened(node: Node) -> bool:
-    """Whether it takes one way only, by what may be seen ahead before the end is reached."""
+    """Whether a node that never backtracks has an undecided look-ahead, so that it is written to backtrack."""
     if not (isinstance(node, Atomic) or (isinstance(node, Repeat) and node.way == "+")):
         return False
     return any(map(_sees_ahead, nodes(node.body)))
@@ -234,17 +238,19 @@ def _sees_ahead(node: Node) -> bool:
     return (isinstance(node, Look) and node.ahead) or (isinstance(node, At) and node.place == "end")
 
 
-def _is_unreadable(node: Node, tree: Node) -> bool:
+def _is_unsupported(node: Node, tree: Node) -> bool:
     if not isinstance(node, Look):
         return False
-    if not node.ahead:  # it stands before the end, and what it sees is behind it, or one more
+    if not node.ahead:
+        # A look-behind is written unchanged, so nothing in it may depend on the end of the text.
         return any(
             _sees_ahead(inner) or (isinstance(inner, At) and inner.place == "very_end")
             for inner in nodes(node.body)
         )
     if not node.wanted:
         return False
-    # a group is set to what it took before the end was reached: that need not be what it will take
+    # A group in a look-ahead that reached the end of the text may match other text later; so no back-reference
+    # outside of the look-ahead may use it.
     groups = {group.number for group in nodes(node.body) if isinstance(group, Group)}
     within = Counter(ref.number for ref in nodes(node.body) if isinstance(ref, Ref | If))
     anywhere = Counter(ref.number for ref in nodes(tree) if isinstance(ref, Ref | If))

@@ -7,20 +7,26 @@ A position is decided as soon as it is certain whether a match begins there. For
     When a volcano gas e     "gas" fails; the rest passes
 
 If no number of characters is enough (``key=\S+`` has no maximum length), a position is decided by the ``window`` of
-characters that begins there, as if the text ended after them.
+characters that begins there, as if the text ended after them. The same is done for the few expressions that do not
+support incomplete texts.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final
 
+import attrs
+
 from mellea_sc.core.requirement import PartialValidationResult
 from mellea_sc.stdlib.requirements.expressions.expression import Allowance, Expression
-from mellea_sc.stdlib.requirements.pieces import Found, Next, Piece, Scanner, SpanScanner
+from mellea_sc.stdlib.requirements.pieces import Piece, PieceList, Scanner
 
-__all__ = ["FullMatchScanner", "MatchScanner"]
+__all__ = ["LONGEST", "FullMatchScanner", "MatchScanner"]
 
+LONGEST: Final = 1 << 16
+"""The maximum length up to which a match that is longer than its window is followed."""
 STEP: Final = 1 << 12
 """The maximum of characters per search, so that its time is bounded."""
 AGAIN: Final = 16
@@ -29,11 +35,40 @@ STEPS: Final = 64
 """The maximum of characters that are matched for each new one, if the whole text has to match."""
 
 
-class MatchScanner(SpanScanner):
-    """Cuts a text into the matches of an expression, which fail, and the text between them.
+@attrs.frozen
+class _Next:
+    """The next decision about a text.
 
     Args:
-        expression: The expression, which must support incomplete texts.
+        begin: The position before which no match begins.
+        end: The end of the match that begins there; ``None``: the text from there on is undecided.
+        filled: Whether the match reaches the end of its window, and may be longer.
+    """
+
+    begin: int
+    end: int | None = None
+    filled: bool = False
+
+
+@attrs.frozen
+class _Followed:
+    """A match that has filled its window, and is searched again up to ``reach``."""
+
+    began: int
+    reach: int
+
+
+class MatchScanner(Scanner):
+    """Cuts a text into the matches of an expression, which fail, and the text between them, each once it is decided.
+
+    A match that fills its window may be longer. It is then searched again from its beginning in a window of twice the
+    size, and so on. Its first piece is returned at once; the later ones fail too, with an empty replacement.
+
+    ``_known`` is the end of the text, from ``_behind`` characters before the first undecided position, which is at
+    ``_judged``. New text is collected in ``_waiting`` until there is enough to decide more.
+
+    Args:
+        expression: The expression.
         window: The number of characters that are enough to decide a position.
         verdict: The verdict on a match.
     """
@@ -43,32 +78,52 @@ class MatchScanner(SpanScanner):
     ) -> None:
         size = expression.size
         self._expression = expression
-        self._verdict = verdict
+        self._search = None if expression.open is None else expression.open.search
+        self._window = window
         # If the window decides, a search ends with the window of its first position. Otherwise the result would
         # depend on how much of the text happens to have arrived.
         self._window_decides = size.seen > window
         self._step = window if self._window_decides else max(window, STEP)
-        assert expression.open is not None
-        self._search = expression.open.search
+        self._behind = int(min(size.behind, window)) + 1
+        self._verdict = verdict
+        self._rest = attrs.evolve(verdict, replacement="")
         self._allowance = Allowance.of(0)
-        super().__init__(window, behind=int(min(size.behind, window)) + 1)
+        self._known = ""
+        self._judged = 0
+        self._waiting: list[str] = []
+        self._length = 0
+        self._enough = 0
+        self._followed: _Followed | None = None
 
     def fresh(self) -> MatchScanner:
         """A new scanner with the same settings."""
         return MatchScanner(self._expression, self._window, self._verdict)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all text is decided, and no match is being followed."""
+        return self._followed is None and self._judged == self._length
 
     def feed(self, delta: str) -> Sequence[Piece]:
         """The pieces that are decided by this delta, in bounded time."""
         if self.passes(delta):
             return (Piece.of(delta),)
         self._allowance = Allowance.of(len(delta))
-        return super().feed(delta)
+        self._waiting.append(delta)
+        self._length += len(delta)
+        return self._judge(ended=False) if self._length >= self._enough else ()
+
+    def flush(self) -> Sequence[Piece]:
+        """The rest of the pieces; the text has ended, so windows are decided although they are not full."""
+        return self._judge(ended=True)
 
     def passes(self, delta: str) -> bool:
         """Take a delta if nothing is held back and no match may begin in it."""
-        at = len(self._known)
-        if not (self.is_idle and 0 < len(delta) <= self._expression.untimed):
+        if self._search is None or not (
+            self.is_idle and 0 < len(delta) <= self._expression.untimed
+        ):
             return False
+        at = len(self._known)
         text = self._known + delta
         size = len(text)
         if size - at > self._step:
@@ -83,7 +138,7 @@ class MatchScanner(SpanScanner):
     def lets_go(self, ends: Sequence[str]) -> bool:
         """Whether no match begins in the held text, whichever of ``ends`` comes next."""
         known, judged = self._known, self._judged
-        if self._open is not None or self._length > len(known):
+        if self._search is None or self._followed is not None or self._length > len(known):
             return False
         if len(known) - judged >= min(self._step, self._expression.untimed, self._window):
             return False
@@ -95,12 +150,69 @@ class MatchScanner(SpanScanner):
 
     def let_go(self) -> Sequence[Piece]:
         """Release the held text as passed."""
-        held = self._known[self._judged :]
+        pieces = PieceList()
+        pieces.add(self._known[self._judged :])
         self._keep(self._known, len(self._known))
-        return (Piece.of(held),) if held else ()
+        return pieces
 
-    def next_in(self, text: str, at: int, *, ended: bool) -> Next:
+    def _judge(self, *, ended: bool) -> Sequence[Piece]:
+        text = "".join((self._known, *self._waiting))
+        size = len(text)
+        pieces = PieceList()
+        at = passed = self._judged
+        while at < size:
+            if self._followed is not None:
+                if self._followed.reach > size and not ended:
+                    break
+                end = self._end_of(text, self._followed)
+                pieces.add(text[at:end], self._rest)
+                at = passed = max(at, end)
+                continue
+            found = self._next(text, at, ended=ended)
+            at = found.begin
+            if found.end is None:
+                break
+            pieces.add(text[passed:at])
+            passed = max(found.end, at + 1)
+            pieces.add(text[at:passed], self._verdict)
+            if found.filled:
+                self._followed = _Followed(at, at + 2 * self._window)
+            at = passed
+        pieces.add(text[passed:at])
+        self._keep(text, at)
+        return pieces
+
+    def _end_of(self, text: str, match: _Followed) -> int:
+        """The end of a match that is followed, as if the text ended at its ``reach``; follows it further if needed."""
+        end = self._expression.match(
+            text, match.began, min(match.reach, len(text)), self._allowance
+        )
+        length = match.reach - match.began
+        goes_on = end is not None and end >= match.reach and length < LONGEST
+        self._followed = _Followed(match.began, match.began + 2 * length) if goes_on else None
+        return end or 0
+
+    def _keep(self, text: str, at: int) -> None:
+        match = self._followed
+        forgotten = max(0, (at if match is None else match.began) - self._behind)
+        self._known = text[forgotten:]
+        self._judged = at - forgotten
+        self._waiting = []
+        self._length = len(self._known)
+        if match is not None:
+            self._followed = _Followed(match.began - forgotten, match.reach - forgotten)
+            self._enough = self._followed.reach
+        elif at < len(text):
+            # Enough of the held text must be new, or there must be enough to decide.
+            again = len(text) + max(1, (len(text) - at) // AGAIN)
+            self._enough = min(at + self._window, again) - forgotten
+        else:
+            self._enough = 0
+
+    def _next(self, text: str, at: int, *, ended: bool) -> _Next:
         """The next match, or the position where one may have begun."""
+        if self._search is None:
+            return self._next_by_window(text, at, ended=ended)
         size = len(text)
         while at < size:
             stop = min(size, at + self._step)
@@ -108,7 +220,7 @@ class MatchScanner(SpanScanner):
                 match = self._expression.search(text, at, stop, self._allowance)
                 if match is None or match[0] == size:
                     break
-                return Next(match[0], Found(match[1], self._verdict))
+                return _Next(*match)
             spot = self._expression.spot(text, at, stop, self._allowance)
             if spot is None:
                 at = stop
@@ -118,23 +230,27 @@ class MatchScanner(SpanScanner):
                 continue
             at = spot.begin
             if spot.end is not None:
-                return Next(at, Found(spot.end, self._verdict))
+                return _Next(at, spot.end)
             if stop - at < self._window:
-                return Next(at)
+                return _Next(at)
             end = self._expression.match(text, at, stop, self._allowance)
             if end is not None:
-                filled = self._window_decides and end == stop
-                return Next(at, Found(end, self._verdict), filled=filled)
+                return _Next(at, end, filled=self._window_decides and end == stop)
             at += 1
-        return Next(size)
+        return _Next(size)
 
-    def end_of(self, text: str, began: int, stop: int) -> int:
-        """The end of the match, as if the text ended at ``stop``."""
-        return self._expression.match(text, began, min(stop, len(text)), self._allowance) or 0
-
-    def look_again_at(self, text: str, held: int) -> int:
-        """The length at which enough of the held text is new, or there is enough to decide."""
-        return min(held + self._window, len(text) + max(1, (len(text) - held) // AGAIN))
+    def _next_by_window(self, text: str, at: int, *, ended: bool) -> _Next:
+        """The next match, or the first position whose window is not complete."""
+        size = len(text)
+        while at < size:
+            stop = at + self._window
+            if stop > size and not ended:
+                break
+            end = self._expression.match(text, at, min(stop, size), Allowance.of(0))
+            if end is not None:
+                return _Next(at, end, filled=self._window_decides and end == stop)
+            at += 1
+        return _Next(at)
 
 
 class FullMatchScanner(Scanner):
@@ -185,10 +301,12 @@ class FullMatchScanner(Scanner):
             return (Piece.of(text[first:]),)
         self._failed = True
         self._parts = []
-        low, high = first, end  # the text up to low can match, the text up to high cannot
-        while high - low > 1:
-            middle = (low + high) // 2
-            can_match = self._expression.may_match_wholly(text[:middle], allowance)
-            low, high = (middle, high) if can_match else (low, middle)
-        bad = Piece.of(text[low:], self._fail)
-        return (Piece.of(text[first:low]), bad) if low > first else (bad,)
+
+        def cannot_match(length: int) -> bool:
+            return not self._expression.may_match_wholly(text[:length], allowance)
+
+        longest = bisect_left(range(end), True, lo=first + 1, key=cannot_match) - 1
+        pieces = PieceList()
+        pieces.add(text[first:longest])
+        pieces.add(text[longest:], self._fail)
+        return pieces

@@ -1,4 +1,4 @@
-"""How far a regular expression reaches, and in how many ways."""
+"""How many characters decide about a match of a regular expression, and how many steps that may take."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ from mellea_sc.stdlib.requirements.expressions.tree import (
 __all__ = ["Size", "children", "first_chars", "nodes", "size_of", "ways"]
 
 AHEAD: Final = {"boundary": 1, "inside": 1, "line_end": 1, "end": 2, "very_end": 1}
-"""How many characters after a place tell what it is; after the last newline comes the end, or not."""
+"""The number of characters after a position that decide about an assertion. It is 2 for ``$``, which matches before
+a newline only if the text ends after it."""
 ENOUGH: Final = 1e12
-"""Ways that nobody counts any more."""
+"""An upper limit for numbers of ways; they are not counted further."""
 
 
 @attrs.frozen
 class Size:
-    """How far an expression reaches, in characters.
+    """The extent of the matches of an expression, in characters.
 
     Args:
-        least: The shortest match.
-        most: The longest match; may be infinite.
-        seen: How many characters from the beginning of a match on tell all of it.
-        behind: How many before its beginning.
+        least: The length of the shortest match.
+        most: The length of the longest match; may be infinite.
+        seen: The number of characters, from the beginning of a match on, that decide about it.
+        behind: The number of characters before its beginning that decide about it.
     """
 
     least: float = 0
@@ -48,9 +49,8 @@ class Size:
 
 
 def size_of(tree: Node) -> Size:
-    """How far an expression reaches."""
-    groups: dict[int, Size] = {}
-    return _size(tree, groups)
+    """The extent of the matches of an expression."""
+    return _size(tree, {})
 
 
 def _size(node: Node, groups: dict[int, Size]) -> Size:
@@ -80,7 +80,7 @@ def _size(node: Node, groups: dict[int, Size]) -> Size:
             one = _size(body, groups)
             if ahead:
                 return Size(0, 0, max(one.most, one.seen), one.behind)
-            # what it sees beyond its own end is ahead of us
+            # A look-ahead inside of the look-behind may see characters after this position.
             return Size(0, 0, max(0, one.seen - one.least), one.most + one.behind)
         case Ref(number):
             most = groups[number].most if number in groups else inf
@@ -107,10 +107,10 @@ def _size_of_either(sizes: list[Size]) -> Size:
 
 
 def ways(tree: Node, length: int) -> float:
-    """In how many ways, at most, an engine may try to match so many characters from one position on."""
+    """The maximum number of ways in which an engine may match ``length`` characters from one position on."""
     match tree:
         case Seq(items):
-            return _product(ways(item, length) for item in items)
+            return min(ENOUGH, prod(ways(item, length) for item in items))
         case Choice(options):
             return min(ENOUGH, sum(ways(option, length) for option in options))
         case If(_, yes, no):
@@ -129,10 +129,6 @@ def ways(tree: Node, length: int) -> float:
             return 1
 
 
-def _product(factors: Iterator[float]) -> float:
-    return min(ENOUGH, prod(factors))
-
-
 def _power(base: float, times: float) -> float:
     ways = 1.0
     while times > 0 and ways < ENOUGH:
@@ -142,13 +138,13 @@ def _power(base: float, times: float) -> float:
 
 
 def first_chars(tree: Node) -> list[tuple[str, bool]] | None:
-    """What a match may begin with: sources, and whether case is ignored. ``None``: anything."""
+    """The characters that a match may begin with: their sources, and whether case is ignored. ``None``: any."""
     found: list[tuple[str, bool]] = []
     return found if _first(tree, found) else None
 
 
 def _first(node: Node, found: list[tuple[str, bool]]) -> bool:
-    """Whether a match of the node has a first character; those go into the list."""
+    """Append the first characters of a node's matches; returns whether every match has one."""
     match node:
         case Chars(sources, ignore_case):
             found.append((sources[0], ignore_case))
@@ -166,25 +162,25 @@ def _first(node: Node, found: list[tuple[str, bool]]) -> bool:
         case At() | Look():
             return False
         case Ref():
-            # unlike an empty repetition, it may begin with anything that its group did
+            # It begins with the same character as its group, which may be any.
             found.append((r"[\s\S]", False))
             return False
 
 
 def _first_of_each(options: Sequence[Node], found: list[tuple[str, bool]]) -> bool:
-    have = [_first(option, found) for option in options]
+    have = [_first(option, found) for option in options]  # a list, because each appends to `found`
     return all(have)
 
 
 def nodes(tree: Node) -> Iterator[Node]:
-    """All of them, in the order in which they begin."""
+    """All nodes of a tree, each before its children."""
     yield tree
     for child in children(tree):
         yield from nodes(child)
 
 
 def children(node: Node) -> list[Node]:
-    """What a node is made of."""
+    """The children of a node."""
     match node:
         case Seq(parts) | Choice(parts):
             return list(parts)

@@ -1,8 +1,8 @@
-"""A regular expression as a tree of our own, with all its flags resolved.
+"""The syntax tree of a regular expression, with all its flags resolved.
 
-What is read is the tree of the standard library's parser, for what ``re`` accepts is what users write.
-That module is not public, but its tree has had this shape for twenty years; whatever it holds that is
-not known here is :class:`NotReadable`.
+It is made from the tree of the standard library's parser, because users write expressions for ``re``. That module is
+not public, but its tree has had the same form for twenty years. :class:`NotReadable` is raised for anything in it that
+is not known here.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ Place: TypeAlias = Literal[
 """``\\A``, ``^`` and ``$`` with and without MULTILINE, ``\\Z``, ``\\b``, ``\\B``."""
 
 Way: TypeAlias = Literal["", "?", "+"]
-"""Greedy, lazy, possessive: what stands behind a quantifier."""
+"""The suffix of a quantifier: greedy, lazy, possessive."""
 
 
 class NotReadable(Exception):
-    """The parser's tree is not as it is known here."""
+    """An expression, or the parser's tree of it, that is not supported here."""
 
 
 @attrs.frozen
 class Chars:
-    """Characters that match one after the other; each is the source of what matches one."""
+    """Single characters in a row; each source is an expression that matches one."""
 
     sources: Sequence[str]
     ignore_case: bool
@@ -60,7 +60,7 @@ class Chars:
 
 @attrs.frozen
 class At:
-    """A place between characters."""
+    """An assertion about a position between characters."""
 
     place: Place
     ascii: bool
@@ -68,21 +68,21 @@ class At:
 
 @attrs.frozen
 class Seq:
-    """One after the other."""
+    """A sequence."""
 
     items: Sequence[Node]
 
 
 @attrs.frozen
 class Choice:
-    """The first that goes."""
+    """An alternation."""
 
     options: Sequence[Node]
 
 
 @attrs.frozen
 class Repeat:
-    """Again and again."""
+    """A repetition."""
 
     least: int
     most: float
@@ -92,7 +92,7 @@ class Repeat:
 
 @attrs.frozen
 class Group:
-    """Remembers what it matched."""
+    """A capturing group."""
 
     number: int
     body: Node
@@ -100,14 +100,14 @@ class Group:
 
 @attrs.frozen
 class Atomic:
-    """Takes its first way, and no other."""
+    """An atomic group: it never backtracks."""
 
     body: Node
 
 
 @attrs.frozen
 class Look:
-    """Looks ahead or behind, for what must or must not be there."""
+    """A look-ahead or look-behind, positive (``wanted``) or negative."""
 
     ahead: bool
     wanted: bool
@@ -116,7 +116,7 @@ class Look:
 
 @attrs.frozen
 class Ref:
-    """The same as a group has matched."""
+    """A back-reference to a group."""
 
     number: int
     ignore_case: bool
@@ -124,7 +124,7 @@ class Ref:
 
 @attrs.frozen
 class If:
-    """One of two, by whether a group has matched."""
+    """A conditional on whether a group has matched."""
 
     number: int
     yes: Node
@@ -151,14 +151,14 @@ _WAYS: Final[dict[str, Way]] = {"MAX_REPEAT": "", "MIN_REPEAT": "?", "POSSESSIVE
 
 
 def read_tree(pattern: re.Pattern[str], form: Form | None) -> Node:
-    """The tree of an expression, its characters normalised.
+    """Read the tree of an expression, with normalised characters.
 
     Raises:
-        NotReadable: it cannot be had.
+        NotReadable: something in it is not known.
     """
     try:
         parser = importlib.import_module("re._parser")
-        # as compiled: "(?i)" in the source is among the flags
+        # the flags of the compiled pattern contain those from the source, like "(?i)"
         tree = parser.parse(pattern.pattern, pattern.flags & ~re.DEBUG)
         return _Reader(form).seq(tree, pattern.flags)
     except (ImportError, AttributeError, TypeError, ValueError, RecursionError, re.error) as error:
@@ -166,7 +166,7 @@ def read_tree(pattern: re.Pattern[str], form: Form | None) -> Node:
 
 
 class _Reader:
-    # The parser's tree has no types: pairs of a named constant and its arguments.
+    # The parser's tree is untyped: pairs of a named constant and its arguments.
 
     def __init__(self, form: Form | None) -> None:
         self._form: Form | None = form
@@ -205,7 +205,7 @@ class _Reader:
                 )
             case "SUBPATTERN":
                 number, added, removed, body = arguments
-                # "a" and "u" exclude each other
+                # the flags "a" and "u" exclude each other
                 removed |= (re.U if added & re.A else 0) | (re.A if added & re.U else 0)
                 inner = self.seq(body, (flags & ~removed) | added)
                 return inner if number is None else Group(number, inner)
@@ -238,21 +238,21 @@ class _Reader:
             return r"[\s\S]" if flags & re.S else "."
         if op == "NOT_LITERAL":
             return f"[^{self._item('LITERAL', arguments)}]"
-        items = [(str(kind), said) for kind, said in arguments]
+        items = [(str(kind), value) for kind, value in arguments]
         negated = items[0][0] == "NEGATE"
-        chosen = "".join(self._item(kind, said) for kind, said in items[negated:])
+        chosen = "".join(self._item(kind, value) for kind, value in items[negated:])
         source = f"[{'^' if negated else ''}{chosen}]"
         return f"(?a:{source})" if flags & re.A and "\\" in source else source
 
-    def _item(self, kind: str, said: Any) -> str:
+    def _item(self, kind: str, value: Any) -> str:
         match kind:
             case "LITERAL":
-                normal = self._normal(chr(said))
-                return _escaped(normal if len(normal) == 1 else chr(said))
+                normal = self._normal(chr(value))
+                return _escaped(normal if len(normal) == 1 else chr(value))
             case "RANGE":
-                return f"{_escaped(chr(said[0]))}-{_escaped(chr(said[1]))}"
+                return f"{_escaped(chr(value[0]))}-{_escaped(chr(value[1]))}"
             case "CATEGORY":
-                return _CLASSES[str(said)]
+                return _CLASSES[str(value)]
             case _:
                 raise NotReadable(kind)
 

@@ -1,7 +1,7 @@
-"""What :class:`~mellea_sc.ValidJSON` is made of.
+"""The parts of :class:`~mellea_sc.ValidJSON`.
 
-text.py           whether a text is JSON as far as it goes, character by character
-around.py         where it stands: alone, in a fence, in prose
-schema.py         what it has to fit, once it is whole
-schema_checks.py  whether a schema can be asked for at all
+text.py           decides character by character whether a text is JSON
+around.py         finds the JSON text in an answer: alone, in a fence, in prose
+schema.py         validates a complete JSON text against a schema
+schema_checks.py  validates the schema itself
 """

@@ -1,44 +1,33 @@
-r"""Where the JSON text stands in an answer: alone, in a Markdown fence, or somewhere in prose."""
+"""Readers for answers in which a JSON text stands alone, in a Markdown fence, or somewhere in prose.
+
+A reader takes an answer as it comes, up to the first character that is not allowed; then ``why`` is the reason. When
+it has taken a whole answer, ``find`` returns the position of the JSON text in it.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
 from mellea_sc.stdlib.requirements.json.text import DEEPEST, SPACE, JsonText, most_space
 
-__all__ = ["JsonAnswer", "JsonInProse", "Reader", "Span", "at_character"]
+__all__ = ["JsonAnswer", "JsonInProse", "Span", "at_character"]
 
 Span: TypeAlias = tuple[int, int]
-"""Where a text begins and ends in another."""
+"""The beginning and the end of a text in another."""
 
 
 def at_character(position: int, why: str) -> str:
-    """The reason of a fail there."""
+    """The reason of a fail at a position."""
     return f"at character {position + 1}: {why}"
 
 
-class Reader(Protocol):
-    """Reads an answer as it comes."""
-
-    why: str
-    """Why the character cannot come at which :meth:`take` ended."""
-
-    def take(self, text: str) -> int:
-        """Read on, up to the text's end or the first character that cannot come."""
-        ...
-
-    def find(self, text: str) -> Span | str:
-        """Where in the text, all of which was taken, the JSON text stands; or what is missing."""
-        ...
-
-
 _BOM: Final = "\ufeff"
-# A fence's lines as far as they have come; what no longer matches is none.
+# These match a fence's line as far as it has come. A line that they do not match to its end is no fence.
 _OPENING: Final = re.compile(r"(`{1,16}|~{1,16})(?:(?<=```|~~~)[^\n`{\[]{0,64}\n?)?")
 _LONGEST_LINE: Final = 256
-"""More than any of the two has."""
+"""Longer than any line that is a fence."""
 
 
 def _closing(marks: str) -> re.Pattern[str]:
@@ -46,10 +35,10 @@ def _closing(marks: str) -> re.Pattern[str]:
 
 
 class JsonAnswer:
-    """The answer is the JSON text, and around it nothing but, where it may be, a fence.
+    """Reads an answer that is a JSON text with nothing around it, except perhaps a fence.
 
     Args:
-        fenced: Whether a fence may be, and a byte order mark.
+        fenced: Whether a fence and a byte order mark are allowed.
     """
 
     def __init__(self, *, fenced: bool) -> None:
@@ -57,12 +46,12 @@ class JsonAnswer:
         self._json = JsonText()
         self._began = self._length = 0
         self._ended: int | None = None
-        self._marks = ""  # those that have opened a fence
-        self._line: str | None = None  # a fence's opening or closing line, while it is read
+        self._marks = ""  # the backticks or tildes of the opening fence
+        self._line: str | None = None  # the fence's line that is being read
         self.why: str = ""
 
     def take(self, text: str) -> int:
-        """Read on, up to the text's end or the first character that cannot come."""
+        """Read the next part of the answer; returns how many of its characters are allowed."""
         at = 0
         if self._fenced and not self._length and text.startswith(_BOM):
             at = self._began = 1
@@ -80,7 +69,7 @@ class JsonAnswer:
         return at
 
     def find(self, text: str) -> Span | str:
-        """Where in the text, all of which was taken, the JSON text stands; or what is missing."""
+        """The position of the JSON text in the whole answer, which was taken before; or what is missing."""
         missing = self._json.missing()
         if missing is None and self._marks and not self._is_closed():
             missing = "the code fence is not closed"
@@ -114,16 +103,16 @@ class JsonAnswer:
 
     def _wrong_line(self) -> str:
         if not self._marks:
-            return "the opening line of a code fence does not go on so"
+            return "this is not the opening line of a code fence"
         if self._is_closed():
             return "nothing may follow the code fence"
         return f"the code fence has to be closed by {self._marks}"
 
 
 class JsonInProse:
-    """A JSON object or array stands somewhere in the answer: the complete one that begins first.
+    """Reads an answer that contains a JSON object or array: the first complete one.
 
-    Around it may be anything but white space without end.
+    Anything may stand around it, except endless white space.
     """
 
     def __init__(self) -> None:
@@ -131,7 +120,7 @@ class JsonInProse:
         self.why: str = ""
 
     def take(self, text: str) -> int:
-        """Read on, up to the text's end or the first character that cannot come."""
+        """Read the next part of the answer; returns how many of its characters are allowed."""
         most = most_space(DEEPEST)
         for run in _WHITE.finditer(text):
             before = self._run if run.start() == 0 else 0
@@ -143,9 +132,9 @@ class JsonInProse:
         return len(text)
 
     def find(self, text: str) -> Span | str:
-        """Where in the text, all of which was taken, the JSON text stands; or what is missing."""
-        # A bracket that a reading from an earlier one has left open is closed nowhere, and need not
-        # be tried: so no part of the text is read more than a few times.
+        """The position of the JSON text in the whole answer, which was taken before; or what is missing."""
+        # A bracket that was still open when reading from an earlier one ended is never closed. Skipping these
+        # brackets keeps the work linear: no part of the text is read more than a few times.
         unclosed = bytearray(len(text))
         for bracket in _BRACKET.finditer(text):
             began = bracket.start()
@@ -166,7 +155,7 @@ class JsonInProse:
 
 
 def _stripped(text: str, began: int, ended: int) -> Span:
-    """Without white space."""
+    """The span without the white space at its ends."""
     while began < ended and text[began] in SPACE:
         began += 1
     while began < ended and text[ended - 1] in SPACE:

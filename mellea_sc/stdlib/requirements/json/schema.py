@@ -1,4 +1,4 @@
-"""What a JSON text has to fit: a JSON schema, or a model class that reads it."""
+"""Validation of a JSON text: against a JSON schema, or by a pydantic model class."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from mellea_sc.stdlib.requirements.json.schema_checks import (
 __all__ = ["Fits", "fits", "misfits_with"]
 
 Fits: TypeAlias = Callable[[str], str | None]
-"""What is wrong with a complete JSON text, if something is."""
+"""Returns the reason why a complete JSON text does not fit, or ``None`` if it fits."""
 
 LONGEST_REASON = 400
-"""Characters of what others say is wrong: they may quote the whole text."""
+"""The maximum length of a package's error message, which may quote the whole text."""
 
 
 def fits(schema: Format) -> Fits:
-    """How a text is held against a schema.
+    """A function that validates texts against a schema.
 
     Raises:
-        InvalidOption: it is not a schema, is of an unknown draft, or has a reference that leads nowhere
+        InvalidOption: the schema is invalid, of an unknown draft, or has a reference that leads nowhere
             or in a circle.
         MissingExtra: a package of the extra ``json`` is not installed.
     """
@@ -46,7 +46,7 @@ def fits(schema: Format) -> Fits:
 
 
 def misfits_with(schema: JsonSchema) -> Fits:
-    """As :func:`fits`, and says what the schema wants instead of what is there, which need not be in a log."""
+    """As :func:`fits`, but the reason is what the schema demands: it does not quote the text, which may be private."""
     return partial(_fits_schema, _validator(schema), words=_what_is_wanted)
 
 
@@ -59,7 +59,7 @@ def _fits_model(model: type[SchemaModel], text: str) -> str | None:
 
 
 class _Invalid(Protocol):
-    """What is used of a validation error of ``jsonschema``."""
+    """The part of a ``jsonschema`` validation error that is used here."""
 
     @property
     def message(self) -> str: ...
@@ -78,7 +78,7 @@ def _what_is_wrong(invalid: _Invalid) -> str:
 _OF_NAMES_ONLY: Final = frozenset(
     {"required", "dependentRequired", "additionalProperties", "uniqueItems"}
 )
-"""The keywords about which the package's words quote no value."""
+"""The keywords whose error messages quote no value."""
 
 
 def _what_is_wanted(invalid: _Invalid) -> str:
@@ -95,7 +95,7 @@ def _fits_schema(
 ) -> str | None:
     try:
         value: object = json.loads(text)
-    except (ValueError, RecursionError) as error:  # Python can be told to read fewer digits
+    except (ValueError, RecursionError) as error:  # Python's limit on digits may be lower than ours
         return f"it cannot be read as JSON: {error}"
     exceptions = schema_package("jsonschema.exceptions")
     try:
@@ -126,11 +126,11 @@ def _validator(schema: JsonSchema) -> Validator:
 def _validator_of(schema: str) -> Validator:
     plain = cast("dict[str, object]", json.loads(schema))
     extend = schema_package("jsonschema.validators").extend
-    # its own way compares each object in a list with each other one: seconds for some thousand
-    # and its patterns may take any time
+    # The package's own uniqueItems compares each item with each other one, which takes seconds for some thousand
+    # objects, and its own pattern has no timeout.
     keywords = {"uniqueItems": _unique_items, "pattern": _pattern}
     draft = cast("Draft", extend(draft_of(plain), keywords))
-    # an empty registry: a reference to somewhere else is not fetched
+    # With an empty registry, external references are not fetched.
     return draft(plain, registry=schema_package("referencing").Registry())
 
 
@@ -155,7 +155,7 @@ def _pattern(
 
 
 def _key(value: object) -> Hashable:
-    """The same for what JSON has as equal: 1 and 1.0, but not 1 and true."""
+    """Equal for equal JSON values: the same for 1 and 1.0, but not for 1 and true."""
     if isinstance(value, bool):
         return "true or false", value
     if isinstance(value, list):

@@ -1,35 +1,39 @@
-"""Whether a JSON schema can be judged with: found out when a requirement is made, before any answer.
+"""Validates a JSON schema when a requirement is made, before any answer.
 
-It is valid, of a draft that is known, and each reference in it leads to a schema in it, or to the schema
-of its draft: nothing is fetched. A reference may lead back to where it stands only by a step into
-the value, as a tree's schema has it for the branches::
+The schema must be valid and of a known draft. Each reference must lead to a schema in it, or to the schema of its
+draft; nothing is fetched. A reference may lead back to a schema that contains it only if a step into the value lies
+between, as with the branches of a tree::
 
-    {"properties": {"left": {"$ref": "#"}}}     a part of the value is held against the same schema
-    {"anyOf": [{"$ref": "#"}]}                  the same value is, again and again: refused
+    {"properties": {"left": {"$ref": "#"}}}     a part of the value is validated against the same schema
+    {"anyOf": [{"$ref": "#"}]}                  the same value is, for ever: refused
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
-from typing import Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.stdlib.requirements.scanned import import_extra
+
+if TYPE_CHECKING:
+    from referencing import Specification
+    from referencing._core import Resolved, Resolver  # no public module has them
 
 __all__ = ["Draft", "Validator", "draft_of", "schema_package"]
 
 
 class Validator(Protocol):
-    """What is used of a validator of ``jsonschema``."""
+    """The part of a ``jsonschema`` validator that is used here; the package has no types."""
 
     def iter_errors(self, instance: object, /) -> object:
-        """What is wrong with a value."""
+        """The errors of a value."""
         ...
 
 
 class Draft(Protocol):
-    """What is used of a validator's class of ``jsonschema``."""
+    """The part of a ``jsonschema`` validator class that is used here."""
 
     META_SCHEMA: Mapping[str, object]
 
@@ -38,20 +42,20 @@ class Draft(Protocol):
         ...
 
     def check_schema(self, schema: object, /) -> None:
-        """Raise an error if it is none."""
+        """Raise an error if the schema is invalid."""
         ...
 
 
 def schema_package(name: str) -> ModuleType:
-    """A module of the extra ``json``."""
+    """Import a module of the extra ``json``."""
     return import_extra(name, "json", "ValidJSON with a schema")
 
 
 def draft_of(schema: Mapping[str, object]) -> Draft:
-    """The draft of a schema, which has been looked at.
+    """The draft of a schema, after validating the schema.
 
     Raises:
-        InvalidOption: it is not a schema, is of an unknown draft, or has a reference that leads nowhere
+        InvalidOption: the schema is invalid, of an unknown draft, or has a reference that leads nowhere
             or in a circle.
     """
     draft = _named(schema.get("$schema", _LATEST))
@@ -65,7 +69,7 @@ def draft_of(schema: Mapping[str, object]) -> Draft:
     return draft
 
 
-# without draft 3, of 2010: jsonschema breaks off where its lists of types have schemas in them
+# Not draft 3, of 2010: jsonschema raises an error where its lists of types contain schemas.
 _DRAFTS: Final = ("4", "6", "7", "201909", "202012")
 _LATEST: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -84,70 +88,43 @@ def _uri(draft: Draft) -> str:
     return str(draft.META_SCHEMA["$schema"]).rstrip("#")
 
 
-# --- its references -------------------------------------------------------------------------------
+# --- references -----------------------------------------------------------------------------------
 
 _SAME_VALUE: Final = frozenset({"allOf", "anyOf", "oneOf", "not", "if", "then", "else"})
 _SAME_VALUE_BY_KEY: Final = frozenset({"dependentSchemas", "dependencies"})
-"""The keywords whose schemas are held against the same value as the schema that they stand in."""
-
-
-class _Resource(Protocol):
-    """A schema as ``referencing`` sees it: nothing but to hand it on."""
-
-
-class _Resolver(Protocol):
-    """What is used of a resolver of ``referencing``."""
-
-    def lookup(self, ref: str, /) -> _Resolved: ...
-    def in_subresource(self, subresource: _Resource, /) -> _Resolver: ...
-
-
-class _Resolved(Protocol):
-    """What is used of a reference's target."""
-
-    @property
-    def contents(self) -> object: ...
-    @property
-    def resolver(self) -> _Resolver: ...
-
-
-class _Specification(Protocol):
-    """What is used of a draft as ``referencing`` knows it."""
-
-    def create_resource(self, contents: object, /) -> _Resource: ...
-    def subresources_of(self, contents: object, /) -> Iterable[object]: ...
+"""The keywords whose schemas validate the same value as the schema that contains them."""
 
 
 class _References:
     """Follows every reference of a schema.
 
     Args:
-        draft: The schema's.
+        draft: The URI of the schema's draft.
     """
 
     def __init__(self, draft: str) -> None:
         drafts = schema_package("referencing.jsonschema")
-        self._specification = cast("_Specification", drafts.specification_with(draft))
-        self._ref_is_alone = "draft-0" in draft  # what stands beside a $ref is ignored
-        unresolvable = schema_package("referencing.exceptions").Unresolvable
-        self._unresolvable = cast("type[Exception]", unresolvable)
+        self._specification: Specification[object] = drafts.specification_with(draft)
+        self._ref_is_alone = "draft-0" in draft  # the keywords beside a $ref are ignored
+        exceptions = schema_package("referencing.exceptions")
+        self._unresolvable: type[Exception] = exceptions.Unresolvable
         self._path: set[int] = set()
         self._done: set[int] = set()
-        self._deeper: list[tuple[object, _Resolver]] = []
+        self._deeper: list[tuple[object, Resolver[object]]] = []
 
     def follow_all(self, schema: object) -> None:
-        """Look at a schema and all that it contains and refers to.
+        """Follow the references of a schema, and of all schemas that it contains and refers to.
 
         Raises:
             InvalidOption: a reference leads nowhere or in a circle, or a draft is unknown.
         """
-        known = schema_package("jsonschema_specifications").REGISTRY  # the schemas of schemas
+        known = schema_package("jsonschema_specifications").REGISTRY  # the schemas of the drafts
         root = self._specification.create_resource(schema)
-        self._deeper.append((schema, cast("_Resolver", known.resolver_with_root(root))))
+        self._deeper.append((schema, known.resolver_with_root(root)))
         while self._deeper:
             self._follow(*self._deeper.pop())
 
-    def _follow(self, given: object, resolver: _Resolver) -> None:
+    def _follow(self, given: object, resolver: Resolver[object]) -> None:
         if not isinstance(given, dict):
             return
         schema = cast("dict[str, object]", given)
@@ -168,17 +145,19 @@ class _References:
         for part in _objects(self._specification.subresources_of(schema)):
             self._deeper.append((part, self._inside(part, resolver)))
 
-    def _inside(self, part: object, resolver: _Resolver) -> _Resolver:
+    def _inside(self, part: object, resolver: Resolver[object]) -> Resolver[object]:
         return resolver.in_subresource(self._specification.create_resource(part))
 
-    def _targets(self, schema: Mapping[str, object], resolver: _Resolver) -> Iterator[_Resolved]:
+    def _targets(
+        self, schema: Mapping[str, object], resolver: Resolver[object]
+    ) -> Iterator[Resolved[object]]:
         for keyword in ("$ref", "$dynamicRef", "$recursiveRef"):
             reference = schema.get(keyword)
             if not isinstance(reference, str):
                 continue
             try:
                 target = resolver.lookup(reference)
-            # the latter two from a pointer into what is no object
+            # ValueError and TypeError come from a pointer into a value that is no object
             except (self._unresolvable, ValueError, TypeError) as error:
                 raise InvalidOption(f"a reference in the schema leads nowhere: {error}") from error
             if not isinstance(target.contents, dict | bool):
@@ -197,7 +176,7 @@ def _of_same_value(schema: Mapping[str, object]) -> Iterator[dict[str, object]]:
 
 
 def _objects(several: Iterable[object]) -> Iterator[dict[str, object]]:
-    """Those of several schemas that are not just ``true`` or ``false``."""
+    """The schemas that are objects, and not ``true`` or ``false``."""
     for one in several:
         if isinstance(one, dict):
             yield cast("dict[str, object]", one)

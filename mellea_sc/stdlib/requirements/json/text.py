@@ -1,6 +1,6 @@
-r"""JSON (RFC 8259) as it comes: a state machine that knows of each character whether it can come next.
+r"""A state machine for JSON (RFC 8259) that decides for each character whether it can come next.
 
-Between tokens the state says what is expected, besides white space::
+Between tokens the state is what is expected, besides white space::
 
     begin, item, member    a value: the first of all, after "," in an array, after ":" in an object
     first item             a value, or "]"
@@ -11,11 +11,10 @@ Between tokens the state says what is expected, besides white space::
     more members           "," or "}"
     end                    nothing: the text is complete
 
-and inside a token it says how far the token is. ``_STEPS`` has where each character leads.
+and inside a token it is the position in the token. ``_STEPS`` has the transitions.
 
-Where RFC 8259 lets a text go on for ever this does not: see ``DEEPEST``, ``LONGEST_NUMBER`` and
-:func:`most_space`. What it leaves open is allowed, as ``json.loads`` allows it: an escaped surrogate
-without its other half, and a key that comes twice.
+RFC 8259 lets a text go on for ever, this does not: see ``DEEPEST``, ``LONGEST_NUMBER`` and :func:`most_space`. What
+the RFC leaves open is allowed, as in ``json.loads``: an escaped surrogate without its other half, and duplicate keys.
 """
 
 from __future__ import annotations
@@ -27,48 +26,48 @@ from typing import Final
 __all__ = ["DEEPEST", "SPACE", "JsonText", "most_space"]
 
 DEEPEST: Final = 200
-"""How deep arrays and objects may lie in one another: more than any answer needs."""
+"""The maximum depth of nested arrays and objects: more than any answer needs."""
 
 LONGEST_NUMBER: Final = 4300
-"""Characters of a number: ``json.loads`` makes no ``int`` of more, and a model in a loop does."""
+"""The maximum length of a number: ``json.loads`` makes no ``int`` of more digits, and a model that loops writes more."""
 
 SPACE: Final = " \t\n\r"
 
 
 def most_space(depth: int) -> int:
-    """How many characters of white space may stand in a row, between so many open brackets.
+    """The maximum number of characters of white space in a row, with ``depth`` open brackets.
 
-    Sixteen for each bracket, as an indentation, and some for empty lines and columns.
+    Sixteen for the indentation of each bracket, and some for empty lines and columns.
     """
     return 128 + 16 * depth
 
 
 class JsonText:
-    """One JSON text so far; sans-IO.
+    """The state of one JSON text.
 
     Args:
-        deepest: How many brackets may be open at once.
+        deepest: The maximum number of open brackets.
     """
 
     def __init__(self, deepest: float = DEEPEST) -> None:
         self._deepest = deepest
         self._state = "begin"
         self._after = "end"  # the state after the string, word or number that is being read
-        self._last = ""  # in which state the last of these ended
-        self._run = 0  # how long the white space or the number is so far
+        self._last = ""  # the state in which the last of these ended
+        self._run = 0  # the length of the current white space or number
         self._length = 0
         self.open: list[tuple[str, int]] = []
-        """The brackets that are open, and where they stand."""
+        """The open brackets, with their positions."""
         self.wrong: str = ""
-        """Why the character cannot come at which the reading ended."""
+        """The reason why the next character is not allowed."""
 
     @property
     def has_begun(self) -> bool:
-        """Whether there was more than white space."""
+        """Whether there was anything else than white space."""
         return self._state != "begin"
 
     def take(self, text: str, at: int = 0) -> int:
-        """Read on, from a position up to the text's end or the first character that cannot come."""
+        """Read a text from a position on, up to its end or the first character that is not allowed."""
         offset, size = self._length - at, len(text)
         while at < size and not self.wrong:
             state = self._state
@@ -84,17 +83,17 @@ class JsonText:
         return at
 
     def missing(self) -> str | None:
-        """What is not there yet; ``None``: the text is complete."""
+        """What is missing; ``None`` if the text is complete."""
         if not self.has_begun:
             return "there is no JSON text"
         if self._state == "end" or (self._state in _NUMBERS and self._after == "end"):
             return None
-        said = "the JSON text is not complete"
+        missing = "the JSON text is not complete"
         if self._state not in _BETWEEN | _NUMBERS:
-            said += f": it ends inside a {_token_of(self._state)}"
+            missing += f": it ends inside a {_token_of(self._state)}"
         if self.open:
-            said += f", with {len(self.open)} bracket{'s' * (len(self.open) > 1)} open"
-        return said
+            missing += f", with {len(self.open)} bracket{'s' * (len(self.open) > 1)} open"
+        return missing
 
     def _takes_space(self, size: int) -> int:
         most = most_space(len(self.open))
@@ -164,7 +163,7 @@ _STEPS: Final[Mapping[str, Mapping[str, str | None]]] = {
     "more items": {",": "item", "]": "close"},
     "more members": {",": "key", "}": "close"},
     "end": {},
-    # a word: the state is the rest of it
+    # inside true, false and null: the state is the rest of the word
     **{
         word[at:]: {word[at]: word[at + 1 :] or "after"}
         for word in ("true", "false", "null")
@@ -194,7 +193,7 @@ _KEYS: Final = frozenset({"key", "first key"})
 _VALUES: Final = frozenset({"begin", "item", "member", "first item"})
 _BETWEEN: Final = _KEYS | _VALUES | {"colon", "more items", "more members", "end"}
 _NUMBERS: Final = frozenset({"zero", "digits", "decimals", "exponent digits"})
-"""In which a number may end."""
+"""The states in which a number may end."""
 _IN_STRING: Final = frozenset({"string", "escape", "hex 1", "hex 2", "hex 3", "hex 4"})
 _IN_NUMBER: Final = _NUMBERS | {"minus", "point", "exponent", "exponent sign"}
 
@@ -205,7 +204,7 @@ def _token_of(state: str) -> str:
     return "number" if state in _IN_NUMBER else "word"
 
 
-# --- what is wrong, in words that a model can follow ------------------------------------------------
+# --- the reasons of fails, in words that a model can follow -----------------------------------------
 
 _WRONG: Final[Mapping[str, str]] = {
     "begin": "the JSON text has to begin here, with nothing before it",
@@ -255,11 +254,17 @@ _WRONG_THERE: Final[Mapping[str, Mapping[str, str]]] = {
 
 
 def _explain(state: str, char: str, last: str) -> str:
-    """Why a character cannot come in a state, after such a token."""
+    """Why a character is not allowed.
+
+    Args:
+        state: The state.
+        char: The character.
+        last: The state in which the last token ended.
+    """
     there = _WRONG_THERE.get(state, {}).get(char) or (state in _BETWEEN and _COMMENT.get(char))
     if there:
         return there
-    said = _WRONG.get(state, _WRONG_WORD)
+    reason = _WRONG.get(state, _WRONG_WORD)
     if state in ("more items", "more members") and last == "string" and char not in "]}":
-        said += ', or a double quote inside a string is not written \\"'
-    return said
+        reason += ', or a double quote inside a string is not written \\"'
+    return reason

@@ -1,13 +1,13 @@
-"""What secrets and personal data look like.
+"""The patterns of secrets and personal data.
 
-kind.py        a kind of thing: where it stands in a text, and how far one goes that is cut off
-plain.py       a text as its characters are meant: no invisible ones, plain digits, spaces and hyphens
-regions.py     cuts a running text where something may be, and judges it there
-secrets.py     keys, tokens and passwords; pem.py: private keys, however they are quoted
+kind.py        a kind of secret or personal data, and how it is found
+plain.py       a text without invisible characters, and with plain digits, spaces and hyphens
+regions.py     a scanner that searches the regions of a text where something may be
+secrets.py     keys, tokens and passwords; pem.py: private keys, in any quotation
 addresses.py   e-mail and IP addresses
 accounts.py    card numbers and IBANs
-nationals.py   numbers that a state gives to a person
+nationals.py   national identification numbers
 phones.py      phone numbers
-digits.py      what these share: groups of digits in a text, and those that are harmless
-personal.py    all kinds of personal data, each loaded when it is asked for
+digits.py      groups of digits in a text, and harmless ones
+personal.py    the table of all kinds of personal data; the packages of a kind are imported when it is used
 """

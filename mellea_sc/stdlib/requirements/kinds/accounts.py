@@ -1,4 +1,4 @@
-"""Card numbers and IBANs: by who issues them, how long they are, and their checksums."""
+"""Card numbers and IBANs: found by issuer, length and checksum."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _IBAN: Final = re.compile(
 
 
 def find_cards() -> Find:
-    """Finds card numbers.
+    """A function that finds card numbers.
 
     Raises:
         MissingExtra: python-stdnum is not installed.
@@ -68,7 +68,7 @@ def find_cards() -> Find:
 
 
 def _in_shape(run: Run) -> Iterator[Run]:
-    """What in a run is divided as card numbers are, and not a part of a longer row of such groups."""
+    """The parts of a run that are grouped like card numbers, and that are no part of a longer row of such groups."""
     groups, separators = run.groups, run.separators
     for first in range(len(groups)):
         for last in range(first + 1, min(len(groups), first + 5) + 1):
@@ -84,7 +84,7 @@ def _in_shape(run: Run) -> Iterator[Run]:
 
 
 def find_ibans() -> Find:
-    """Finds IBANs.
+    """A function that finds IBANs.
 
     Raises:
         MissingExtra: python-stdnum is not installed.
@@ -94,7 +94,7 @@ def find_ibans() -> Find:
     def find(text: str, start: int, end: int) -> Iterable[tuple[int, int]]:
         for match in _IBAN.finditer(text, start, end):
             for last in _ends(match[0]):
-                # whether the bank exists is another question: lists of banks are never complete
+                # Not checked is whether the bank exists, because lists of banks are never complete.
                 if iban.is_valid(re.sub(r"[ .\-]", "", match[0][:last]), check_country=False):
                     yield match.start(), match.start() + last
                     break
@@ -103,7 +103,7 @@ def find_ibans() -> Find:
 
 
 def _ends(text: str) -> Iterator[int]:
-    """Where something in groups may end, the longest first."""
+    """The positions where a number in groups may end, the last one first."""
     for at in range(len(text), 14, -1):
         if at == len(text) or not text[at].isalnum():
             yield at

@@ -1,4 +1,4 @@
-"""E-mail addresses and the addresses of computers."""
+"""E-mail addresses and IP addresses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mellea_sc.stdlib.requirements.kinds.plain import LETTER
 
 __all__ = ["find_emails", "find_ipv4", "find_ipv6"]
 
-# A backslash is Markdown's: eve\_smith@example.org. A double underscore may be its bold.
+# Markdown may put a backslash into an address: eve\_smith@example.org. A double underscore may make it bold.
 _EMAIL: Final = re.compile(
     rf"""(?<!{LETTER})(?<![.+%-]) [^\W_](?:\\?[\w.+%&-]){{0,63}} \\?@
         (?:[^\W_](?:[\w-]{{0,61}}[^\W_])?\.){{1,8}} (?:[^\W\d_]{{2,24}}|xn--[a-z0-9-]{{2,59}}) (?!{LETTER}|@)""",
@@ -48,7 +48,7 @@ _IPV6: Final = re.compile(
     r"(?<![\w:.])(?=[0-9a-f:]*:[0-9a-f]*:)[0-9a-f:]{2,39}(?:(?<=:)\d{1,3}(?:\.\d{1,3}){3})?(?![\w:])",
     re.ASCII | re.IGNORECASE,
 )
-_SOMEBODYS: Final = tuple(
+_ASSIGNED: Final = tuple(
     map(
         ipaddress.IPv6Network,
         ("2000::/3", "fc00::/7", "fe80::/10", "64:ff9b::/96", "::ffff:0:0/96"),
@@ -56,31 +56,28 @@ _SOMEBODYS: Final = tuple(
 )
 
 
-def find_ipv4(text: str, start: int, end: int) -> Iterable[tuple[int, int]]:
-    """Finds addresses of somebody: no masks, no loopback, no groups; no versions and chapters."""
-    for match in _IPV4.finditer(text, start, end):
-        address = ipaddress.IPv4Address(match[0])
-        is_nobodys = (
-            address.is_loopback
-            or address.is_multicast
-            or address.is_reserved
-            or match[0].startswith("0.")
-        )
-        at = match.start()
-        if not is_nobodys and not _NO_ADDRESS.search(text, max(0, at - 24), at):
-            yield match.span()
+def _is_ipv4(match: re.Match[str]) -> bool:
+    """Whether it is the address of a host: not a mask, loopback or multicast, nor the number of a version or chapter."""
+    address = ipaddress.IPv4Address(match[0])
+    if address.is_loopback or address.is_multicast or address.is_reserved or match[0][:2] == "0.":
+        return False
+    at = match.start()
+    return not _NO_ADDRESS.search(match.string, max(0, at - 24), at)
+
+
+find_ipv4: Final[Find] = matching(_IPV4, _is_ipv4)
 
 
 def find_ipv6(text: str, start: int, end: int) -> Iterable[tuple[int, int]]:
-    """Finds addresses in the networks where somebody has one."""
+    """Find IPv6 addresses in the networks that are assigned to hosts."""
     for match in _IPV6.finditer(text, start, end):
-        said = match[0]
+        written = match[0]
         last = match.end()
-        if said.endswith(":") and not said.endswith("::"):
-            said, last = said[:-1], last - 1
+        if written.endswith(":") and not written.endswith("::"):
+            written, last = written[:-1], last - 1
         try:
-            address = ipaddress.IPv6Address(said)
+            address = ipaddress.IPv6Address(written)
         except ValueError:
             continue
-        if any(address in network for network in _SOMEBODYS):
+        if any(address in network for network in _ASSIGNED):
             yield match.start(), last

@@ -1,4 +1,4 @@
-"""Groups of digits in a plain text, and those that are harmless: dates, times, versions, identifiers."""
+"""Groups of digits in a plain text, and the harmless ones: dates, times, UUIDs, ISBNs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 import attrs
 
-from mellea_sc.stdlib.requirements.kinds.kind import HARMLESS, Kind, matching
+from mellea_sc.stdlib.requirements.kinds.kind import Kind, matching
 from mellea_sc.stdlib.requirements.kinds.plain import DASHES, LETTER, SPACELESS, SPACES, UNSEEN
 from mellea_sc.stdlib.requirements.kinds.regions import Places
 
@@ -24,11 +24,11 @@ _GROUPED: Final = rf"{_UNSEEN}[{SPACES}.{DASHES}]?{_UNSEEN}[A-Za-z0-9\uff10-\uff
 
 PERSONAL_PLACES: Final = Places(
     trigger=re.compile(r"[\d@\uff20\ufe6b]|::|[0-9A-Fa-f]:[0-9A-Fa-f]"),
-    # two capital letters before a space may begin an account's or a person's number
+    # after two capital letters a space does not end the word: they may begin an IBAN or a national number
     cut=re.compile(
         rf"(?<![^A-Za-z0-9][A-Z]{{2}})(?<!\A[A-Z]{{2}})[{_STOPS}]|(?![{SPACES}])[{_STOPS}]"
     ),
-    # Over a space reach numbers in groups, and what begins with two letters and two digits.
+    # Two things may contain spaces: numbers in groups, and a number that begins with two letters and two digits.
     region=re.compile(
         rf"(?:{_WORD}*?(?<![A-Za-z0-9])(?:[A-Za-z]{{2}}\d|[A-Z]{{2}}{_SPACE})\d(?:{_GROUPED}){{0,32}}+)?"
         rf"{_WORD}*+(?:(?<=[\d)/.+({DASHES}{UNSEEN}]){_SPACE}(?=[\d(+/.{DASHES}{UNSEEN}]){_WORD}*+)*"
@@ -39,12 +39,12 @@ PERSONAL_PLACES: Final = Places(
 
 @attrs.frozen
 class Run:
-    """Digits in groups, as long as nothing else than a separator stands between them.
+    """Groups of digits with nothing but separators between them.
 
     Args:
-        text: The plain text that it stands in.
-        start: Its first character: a plus, a bracket or a digit.
-        spans: Where its groups begin and end.
+        text: The plain text that contains it.
+        start: The position of its first character: a plus, a bracket or a digit.
+        spans: The beginnings and ends of its groups.
     """
 
     text: str
@@ -53,7 +53,7 @@ class Run:
 
     @property
     def end(self) -> int:
-        """Behind its last digit."""
+        """The position after its last digit."""
         return self.spans[-1][1]
 
     @property
@@ -63,23 +63,22 @@ class Run:
 
     @property
     def digits(self) -> str:
-        """All of them."""
+        """The digits of all groups."""
         return "".join(self.groups)
 
     @property
     def separators(self) -> tuple[str, ...]:
-        """What stands between the groups."""
-        ends = [last for _, last in self.spans]
-        begins = [first for first, _ in self.spans[1:]]
-        return tuple(self.text[last:first] for last, first in zip(ends, begins, strict=False))
+        """The text between the groups."""
+        pairs = itertools.pairwise(self.spans)
+        return tuple(self.text[before[1] : after[0]] for before, after in pairs)
 
     @property
-    def said(self) -> str:
-        """All of it, as it is written."""
+    def written(self) -> str:
+        """The run as it is written."""
         return self.text[self.start : self.end]
 
     def part(self, first: int, last: int) -> Run:
-        """Some of its groups."""
+        """The run of some of its groups."""
         begins = self.start if first == 0 else self.spans[first][0]
         while first and self.text[begins - 1] in "(+":
             begins -= 1
@@ -87,7 +86,7 @@ class Run:
 
     @property
     def counts_up(self) -> bool:
-        """Whether its groups go up or down by equal steps, as years and lines do."""
+        """Whether its groups go up or down by equal steps, as numbers of years and lines do."""
         numbers = [int(group) for group in self.groups]
         steps = {after - before for before, after in itertools.pairwise(numbers)}
         return (
@@ -123,7 +122,7 @@ def runs(text: str, start: int, end: int) -> Iterator[Run]:
 
 
 def says(words: re.Pattern[str], text: str, at: int, width: int = 40) -> bool:
-    """Whether one of some words stands shortly before a position."""
+    """Whether one of the words stands at most ``width`` characters before a position."""
     return words.search(text, max(0, at - width), at) is not None
 
 
@@ -134,4 +133,4 @@ _DATES: Final = r"""
       | \d{1,2}(?P<b>[-./ ])\d{1,2}(?P=b)(?:19|20)\d{2}(?:[T ]\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?)?
       | 97[89][- ]?(?:\d[- ]?){9}\d                                             # an ISBN
     )(?![\w]|[.-]\d)"""
-HARMLESS_NUMBERS: Final = Kind(HARMLESS, matching(re.compile(_DATES, re.VERBOSE | re.ASCII)))
+HARMLESS_NUMBERS: Final = Kind("harmless", matching(re.compile(_DATES, re.VERBOSE | re.ASCII)))

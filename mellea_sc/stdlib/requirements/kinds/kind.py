@@ -1,4 +1,4 @@
-"""A kind of thing that must not be shown: where it stands in a text."""
+"""A kind of secret or personal data: how it is found in a text."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from typing import TypeAlias
 
 import attrs
 
-__all__ = ["HARMLESS", "Find", "Follow", "Kind", "claimed", "following", "matching"]
+__all__ = ["Find", "Follow", "Kind", "following", "matching"]
 
 Find: TypeAlias = Callable[[str, int, int], Iterable[tuple[int, int]]]
-"""The beginnings and ends of those in a plain text that stand between two positions of it."""
+"""Finds occurrences in a plain text between two positions; returns their beginnings and ends."""
 
 Follow: TypeAlias = Callable[[str, int, bool], tuple[int, bool]]
-"""How far a thing that has been found up to a position goes on, and whether it may go on further.
+"""Follows an occurrence that was found up to a position.
 
-Is given the text, the position, and whether the text has ended.
+It gets the text, the position, and whether the text has ended. It returns the end of the occurrence, and whether the
+occurrence may go on with the text that comes next.
 """
 
 
 @attrs.frozen
 class Kind:
-    """One kind.
+    """A kind.
 
     Args:
-        label: What it is called, for people.
-        find: Where it stands.
-        follow: Follows one that is longer than what is looked at at once; without it none is.
-        always: Whether each is followed, and not only those that are cut off.
+        label: Its name, for people.
+        find: Finds its occurrences.
+        follow: Follows an occurrence that is longer than the window that is searched; ``None``: none is longer.
+        always: Whether every occurrence is followed, and not only those that are longer than the window.
     """
 
     label: str
@@ -40,11 +41,11 @@ class Kind:
 def matching(
     pattern: re.Pattern[str], accept: Callable[[re.Match[str]], bool] | None = None
 ) -> Find:
-    """Finds what a pattern matches; only its group ``it``, where it has one.
+    """A function that finds the matches of a pattern.
 
     Args:
-        pattern: What it looks like.
-        accept: Whether a match is one.
+        pattern: The pattern. If it has a group ``it``, only that group is found.
+        accept: Decides whether a match counts.
     """
     group = "it" if "it" in pattern.groupindex else 0
 
@@ -57,7 +58,7 @@ def matching(
 
 
 def following(pattern: re.Pattern[str]) -> Follow:
-    """Follows through single characters that a pattern of the form ``[...]*`` matches."""
+    """A function that follows an occurrence through the characters that a pattern ``[...]*`` matches."""
 
     def follow(text: str, at: int, ended: bool) -> tuple[int, bool]:
         match = pattern.match(text, at)
@@ -65,17 +66,3 @@ def following(pattern: re.Pattern[str]) -> Follow:
         return end, end == len(text) and not ended
 
     return follow
-
-
-def claimed(kinds: Iterable[Kind], text: str, start: int, end: int) -> list[tuple[int, int, Kind]]:
-    """What stands in a text, in its order; where two overlap, the kind that comes first has it."""
-    taken: list[tuple[int, int, Kind]] = []
-    for kind in kinds:
-        for first, last in kind.find(text, start, end):
-            if all(last <= other[0] or other[1] <= first for other in taken):
-                taken.append((first, last, kind))
-    return sorted((span for span in taken if span[2].label != HARMLESS), key=lambda span: span[0])
-
-
-HARMLESS = ""
-"""The label of a kind that only keeps others from what it finds."""

@@ -1,33 +1,31 @@
-"""Numbers that a state gives to a person: by their shapes and checksums.
+"""National identification numbers: found by pattern and checksum.
 
-Where neither tells enough, as with nine or eleven digits in a row, the number's name must stand before it.
+If these are not specific enough, as for nine or eleven digits in a row, the name of the number must stand before it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Final, TypeAlias
+from typing import Final
 
 import attrs
 
 from mellea_sc.stdlib.requirements.kinds.digits import says
-from mellea_sc.stdlib.requirements.kinds.kind import Find
+from mellea_sc.stdlib.requirements.kinds.kind import Find, matching
 from mellea_sc.stdlib.requirements.scanned import import_extra
 
 __all__ = ["find_national_ids", "find_ssns"]
 
-IsValid: TypeAlias = Callable[[str], bool]
-
 
 @attrs.frozen
 class Number:
-    """One of them.
+    """A kind of number.
 
     Args:
-        module: Who knows its checksum, in ``stdnum``; ``""``: its shape is all.
-        shape: What it looks like in a plain text.
-        names: What it is called, where that must stand before it.
+        module: The module of ``stdnum`` that checks it; ``""``: it has no checksum.
+        shape: Its pattern in a plain text.
+        names: A pattern for its names, one of which must stand before it; ``""``: none needs to.
     """
 
     module: str
@@ -86,26 +84,24 @@ _SAYS_SSN: Final = re.compile(r"\bssn\b|social.{0,10}security|\bitin\b|\bss#", r
 
 
 def find_ssns() -> Find:
-    """Finds social security numbers of the United States.
+    """A function that finds social security numbers of the United States.
 
     Raises:
         MissingExtra: python-stdnum is not installed.
     """
     ssn = import_extra("stdnum.us.ssn", "detect", "NoPII")
 
-    def find(text: str, start: int, end: int) -> Iterable[tuple[int, int]]:
-        for match in _SSN.finditer(text, start, end):
-            plain = re.sub(r"\D", "", match[0])
-            if not ssn.is_valid(f"{plain[:3]}-{plain[3:5]}-{plain[5:]}"):
-                continue
-            if match["sep"] == "-" or says(_SAYS_SSN, text, match.start()):
-                yield match.span()
+    def is_ssn(match: re.Match[str]) -> bool:
+        plain = re.sub(r"\D", "", match[0])
+        if not ssn.is_valid(f"{plain[:3]}-{plain[3:5]}-{plain[5:]}"):
+            return False
+        return match["sep"] == "-" or says(_SAYS_SSN, match.string, match.start())
 
-    return find
+    return matching(_SSN, is_ssn)
 
 
 def find_national_ids() -> Find:
-    """Finds numbers of persons of other states.
+    """A function that finds the national identification numbers of other states.
 
     Raises:
         MissingExtra: python-stdnum is not installed.
@@ -122,15 +118,13 @@ def find_national_ids() -> Find:
 def _finder(number: Number) -> Find:
     pattern = re.compile(rf"(?<![\w.$/-])(?:{number.shape})(?![\w]|[-./]\d)", re.ASCII)
     names = re.compile(number.names, re.IGNORECASE) if number.names else None
-    is_valid: IsValid | None = None
+    is_valid: Callable[[str], bool] = bool
     if number.module:
         is_valid = import_extra(f"stdnum.{number.module}", "detect", "NoPII").is_valid
 
-    def find(text: str, start: int, end: int) -> Iterable[tuple[int, int]]:
-        for match in pattern.finditer(text, start, end):
-            if names is not None and not says(names, text, match.start()):
-                continue
-            if is_valid is None or is_valid(match[0]):
-                yield match.span()
+    def is_number(match: re.Match[str]) -> bool:
+        if names is not None and not says(names, match.string, match.start()):
+            return False
+        return is_valid(match[0])
 
-    return find
+    return matching(pattern, is_number)

@@ -1,9 +1,9 @@
-r"""Private keys in PEM blocks, however they are quoted.
+r"""Private keys in PEM blocks, in any quotation.
 
-Between its first line and its last a block is base64 in lines. In a string of code, a block quote, a
-table, a list, a diff, a comment or a page each line has something around it, and may be a line
-only by ``\n`` or ``<br>``. So what follows a first line is read as runs of base64 with *trimmings* between them,
-until the last line, or until there is something that can be neither.
+A block is base64 in lines, between a first and a last line. In a string literal, a block quote, a table, a list, a
+diff, a comment or a web page, there are other characters around each line, and lines may be separated by ``\n`` or
+``<br>``. So the text after a first line is read as runs of base64 with such *trimmings* between them, until the last
+line, or until a text that is neither.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ FIRST_LINE: Final = re.compile(
 )
 
 LONG: Final = 16
-"""Characters from which on a run of letters and digits is base64, and no word."""
+"""The minimum length of a run of letters and digits that is base64 and not a word."""
 
 TRIMMINGS: Final = 120
-"""Characters of trimmings between two runs, at most."""
+"""The maximum length of the trimmings between two runs."""
 
 DASHES_AND_SPACE: Final = 6
 
@@ -43,9 +43,9 @@ _ENOUGH: Final = TRIMMINGS + 80
 
 
 def follow_pem(text: str, at: int, ended: bool) -> tuple[int, bool]:
-    """How far a private key goes on, and whether it may go on further; see ``Follow``."""
-    if text[at - 1] != "-":  # within a run
-        at = _end(_REST_OF_RUN, text, at)
+    """Follow a private key, see ``Follow``."""
+    if text[at - 1] != "-" and (rest := _REST_OF_RUN.match(text, at)):
+        at = rest.end()
     while True:
         if at == len(text):
             return at, not ended
@@ -74,8 +74,3 @@ def _is_body(text: str, step: re.Match[str]) -> bool:
     if _LAST.match(text, step.end()):
         return True
     return bool(_LOOKS_RANDOM.search(step["run"]) and _LINE_END.match(text, step.end()))
-
-
-def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
-    match = pattern.match(text, at)
-    return at if match is None else match.end()

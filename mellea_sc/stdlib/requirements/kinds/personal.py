@@ -1,4 +1,4 @@
-"""All kinds of personal data that can be found by what they look like."""
+"""All kinds of personal data."""
 
 from __future__ import annotations
 
@@ -25,14 +25,18 @@ PERSONAL: Final[Mapping[str, tuple[str, _Make]]] = {
     "national_id": ("national number", lambda _: find_national_ids()),
     "phone": ("phone", find_phones),
 }
-"""What each is called, and what makes its finder; where two find the same, the first has it."""
+"""The label of each kind, and a function that makes its finder; where two find the same text, the first one counts."""
 
 
 def personal_kind(name: str, regions: Collection[str] | None) -> Kind:
-    """One kind, with what it needs.
+    """A kind of personal data; imports the packages that it needs.
+
+    Args:
+        name: Its name.
+        regions: The regions of phone numbers without a country code; ``None``: the default ones.
 
     Raises:
-        InvalidOption: there is no such region.
+        InvalidOption: a region is not known.
         MissingExtra: a package is not installed.
     """
     label, make = PERSONAL[name]

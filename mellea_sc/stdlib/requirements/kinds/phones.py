@@ -1,8 +1,8 @@
-"""Phone numbers, by what the numbering plans of regions allow, and by how people write them.
+"""Phone numbers: found by the numbering plans of regions, and by the ways in which people write them.
 
-Any seven digits are a phone number somewhere. So a number without a country code must also look like one: it
-begins with the zero of its region and is divided, or is divided exactly as its region does it with other
-separators than spaces alone, or the text announces that a phone number follows.
+Any seven digits are a phone number somewhere. So a number without a country code must also look like one. It is in
+groups and begins with the zero of its region; or it is grouped exactly as in its region, with other separators than
+only spaces; or the text before it announces a phone number.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ REGIONS: Final = (
     *("TR", "IL", "SA", "AE", "EG", "ZA", "NG", "IN", "CN", "TW"),
     *("JP", "KR", "TH", "VN", "ID", "BR", "MX", "AR", "AU", "NZ"),
 )
-"""Regions whose numbers are found without a country code, where no others are named."""
+"""The default regions, whose numbers are found without a country code."""
 
 DIVIDED: Final = ("US", "CN", "MX", "RU")
-"""Regions whose numbers begin with no zero and are usually divided by more than spaces."""
+"""Regions whose numbers begin without a zero and usually have other separators than spaces."""
 
 _SAYS_PHONE: Final = re.compile(
     r"""(?<![^\W\d_]) (?<!\[) (?: (?:tele)?(?:ph|f)on\w* | t\u00e9l\w* | tel[e\u00e9]fon\w* | tel | mob(?:ile?|il)\w* | cell(?:ulare?|phone)?
@@ -43,36 +43,38 @@ _SAYS_PHONE: Final = re.compile(
 )
 LEAST, MOST = 7, 15
 MOST_OTHERS: Final = 8
-"""Digits that other numbers in groups have, which begin with a zero: those of journals and dates."""
+"""The maximum number of digits of other numbers in groups that begin with a zero: of journals and dates."""
 
 
 @attrs.frozen
 class _Plans:
-    """What the numbering plans say.
+    """The numbering plans.
 
     Args:
-        library: phonenumbers.
-        regions: Of numbers without a country code.
+        library: The package phonenumbers.
+        regions: The regions of numbers without a country code.
     """
 
     library: ModuleType
     regions: tuple[str, ...]
 
     def is_international(self, run: Run) -> bool:
-        """Whether it is a number with a country code."""
-        said = run.said if run.said.lstrip("(").startswith("+") else "+" + run.digits[2:]
-        number = self._parsed(said, None)
-        if number is None:
-            return False
-        possible = self.library.is_possible_number_with_reason(number)
-        return bool(possible == self.library.ValidationResult.IS_POSSIBLE)
+        """Whether a run is a number with a country code."""
+        with_plus = run.written.lstrip("(").startswith("+")
+        number = self._parsed(run.written if with_plus else "+" + run.digits[2:], None)
+        return number is not None and self._is_possible(number)
 
     def is_national(self, run: Run, *, expected: bool) -> bool:
-        """Whether it is one without; ``expected`` is whether the text says that a phone number follows."""
+        """Whether a run is a number without a country code.
+
+        Args:
+            run: The run.
+            expected: Whether the text before it announces a phone number.
+        """
         if not expected and not _looks_like_one(run):
             return False
         regions: Collection[str] = self.regions
-        if not expected and run.digits[0] != "0" and "(" not in run.said:
+        if not expected and run.digits[0] != "0" and "(" not in run.written:
             regions = [region for region in regions if region in DIVIDED]
         return any(self._is_of(run, region, expected=expected) for region in regions)
 
@@ -91,7 +93,7 @@ class _Plans:
             return False
         kinds = self.library.PhoneNumberType
         kind = self.library.number_type(number)
-        if "(" in run.said:
+        if "(" in run.written:
             return True
         if region == "US":
             usual = (kinds.FIXED_LINE, kinds.MOBILE, kinds.FIXED_LINE_OR_MOBILE)
@@ -106,18 +108,18 @@ class _Plans:
         form = self.library.PhoneNumberFormat.NATIONAL
         return "-".join(re.findall(r"\d+", self.library.format_number(number, form)))
 
-    def _parsed(self, said: str, region: str | None) -> object | None:
+    def _parsed(self, written: str, region: str | None) -> object | None:
         try:
-            number: object = self.library.parse(said, region)
+            number: object = self.library.parse(written, region)
         except self.library.NumberParseException:
             return None
         return number
 
 
 def _looks_like_one(run: Run) -> bool:
-    """Whether a number that nothing announces is written as phone numbers without a country code are."""
+    """Whether a number that is not announced is written like a phone number without a country code."""
     groups, separators = run.groups, set(run.separators)
-    if "(" in run.said:
+    if "(" in run.written:
         return True
     if all(len(group) == 4 for group in groups) or len(groups) == 1:
         return False
@@ -128,13 +130,13 @@ def _looks_like_one(run: Run) -> bool:
 
 
 def find_phones(regions: Collection[str] | None) -> Find:
-    """Finds phone numbers.
+    """A function that finds phone numbers.
 
     Args:
-        regions: Whose numbers are found without a country code; ``None``: those of many.
+        regions: The regions whose numbers are found without a country code; ``None``: the default ones.
 
     Raises:
-        InvalidOption: there is no such region.
+        InvalidOption: a region is not known.
         MissingExtra: phonenumbers is not installed.
     """
     library = import_extra("phonenumbers", "detect", "NoPII")
@@ -158,7 +160,7 @@ def _checked(regions: Collection[str], known: Collection[str]) -> tuple[str, ...
 
 
 def _in_run(run: Run, plans: _Plans) -> Iterator[tuple[int, int]]:
-    """The numbers in a run; where a whole is none, what stands between its spaces may be."""
+    """The phone numbers in a run: the whole run, or else parts of it that are separated by spaces."""
     for whole in _apart(run, lambda separator: "+" in separator):
         if (end := _length(whole, plans)) is not None:
             yield whole.start, end
@@ -169,12 +171,12 @@ def _in_run(run: Run, plans: _Plans) -> Iterator[tuple[int, int]]:
 
 
 def _length(run: Run, plans: _Plans) -> int | None:
-    """Where a number ends that a run begins with, if one does."""
-    said = run.said.lstrip("(")
-    is_dialled = said.startswith("00") and len(run.digits) > LEAST + 3 and len(run.groups) < 7
+    """The end of the phone number that a run begins with, if there is one."""
+    written = run.written.lstrip("(")
+    is_dialled = written.startswith("00") and len(run.digits) > LEAST + 3 and len(run.groups) < 7
     is_dialled = is_dialled and (len(run.groups) == 1 or {len(one) for one in run.groups} != {4})
-    if said.startswith("+") or is_dialled:
-        shortest = 0 if said.startswith("+") else len(run.spans) - 1
+    if written.startswith("+") or is_dialled:
+        shortest = 0 if written.startswith("+") else len(run.spans) - 1
         for last in range(len(run.spans), shortest, -1):
             part = run.part(0, last)
             if LEAST <= len(part.digits) <= MOST + 2 and plans.is_international(part):

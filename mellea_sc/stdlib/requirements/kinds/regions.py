@@ -1,13 +1,13 @@
-"""A scanner that searches only parts of a text where a secret or personal data may be.
+"""A scanner that searches only those parts of a text that may contain a secret or personal data.
 
 Most text cannot contain any: a word needs a digit, an ``@`` or a long run of letters for that. So text is released
-word by word up to the first *trigger*. From the beginning of that word on, text is held as long as the thing could
-go on: a *region*. A region is searched as a whole, by rules that also see some text before it::
+word by word up to the first *trigger*. From the beginning of that word on, text is held back as long as an occurrence
+could go on: a *region*. A region is searched as a whole, by rules that also see some text before it::
 
     text    │ released │ context of a region │ region: waits for its end │
 
-Where a region begins and ends depends on the text alone. One that is longer than the window is judged
-window by window, and each window's second half once more with what follows it.
+The limits of a region depend only on the text. A region that is longer than the window is searched window by window,
+and the second half of each window a second time, with the text that follows it.
 """
 
 from __future__ import annotations
@@ -19,33 +19,32 @@ from typing import Final
 import attrs
 
 from mellea_sc.core.requirement import PartialValidationResult
-from mellea_sc.stdlib.requirements.kinds.kind import Follow, Kind, claimed
+from mellea_sc.stdlib.requirements.kinds.kind import Follow, Kind
 from mellea_sc.stdlib.requirements.kinds.plain import Plain
-from mellea_sc.stdlib.requirements.scanned import UNKNOWN, Piece, Scanner
+from mellea_sc.stdlib.requirements.scanned import Piece, PieceList, Scanner
 
 __all__ = ["Places", "RegionScanner"]
 
 CONTEXT: Final = 64
-"""Characters that rules may see before a region."""
+"""The number of characters before a region that rules may see."""
 
 WINDOW: Final = 256
-"""Characters that are looked at at once; nothing that is not followed is longer."""
+"""The number of characters that are searched at a time. An occurrence can only be longer if it is followed."""
 
 LONGEST_TRIGGER: Final = 32
 
 
 @attrs.frozen
 class Places:
-    """Where in a text something may be.
+    """Patterns that find the regions of a text.
 
     Args:
-        trigger: Matches in each thing that is looked for, at most 32 characters; looks at most one
-            character farther than it matches.
-        cut: A single character after which a word begins: things begin only there or inside of words,
-            and reach over such a character only as ``region`` says.
-        region: From the beginning of a word, as far as a thing may reach that begins in it.
-        joint: Matches from the end of a region to the end of the known text where what comes next may
-            still belong to it.
+        trigger: Matches in every occurrence; at most 32 characters, with a look-ahead of at most one.
+        cut: Matches the single character before a word. No occurrence goes across such a character, unless
+            ``region`` does.
+        region: Matches from the beginning of a word to the end of an occurrence that begins in it.
+        joint: Matches from the end of a region to the end of the known text if the text that comes next may
+            belong to the region.
     """
 
     trigger: re.Pattern[str]
@@ -59,49 +58,47 @@ class Places:
         object.__setattr__(self, "last_cut", last)
 
     def word(self, text: str, start: int, end: int) -> int:
-        """Where the word begins that is not yet over at ``end``."""
+        """The beginning of the word that goes on at ``end``."""
         last = self.last_cut.match(text, start, end)
         return start if last is None else last.end()
 
 
 class RegionScanner(Scanner):
-    """Cuts a text into things that must not be shown, and the text between them.
+    """Cuts a text into occurrences of kinds, which fail, and the text between them.
 
     ``_text`` is the known text, from ``CONTEXT`` characters before the first one that has not been returned, which
     is at ``_at``.
 
     Args:
         places: Finds regions.
-        kinds: The kinds of things, with the verdict on each; the first kind has priority.
+        kinds: The kinds, with the verdict on each; ``None``: it is harmless. Where two occurrences overlap, the one
+            of the first kind counts.
     """
 
     def __init__(
-        self, places: Places, kinds: Sequence[tuple[Kind, PartialValidationResult]]
+        self, places: Places, kinds: Sequence[tuple[Kind, PartialValidationResult | None]]
     ) -> None:
         self._places = places
-        self._kinds = [kind for kind, _ in kinds]
-        self._verdicts = {id(kind): verdict for kind, verdict in kinds}
+        self._kinds = kinds
         self._text = ""
         self._at = 0
         self._follow: tuple[Follow, PartialValidationResult] | None = None
 
     def fresh(self) -> RegionScanner:
         """A new scanner with the same settings."""
-        return RegionScanner(
-            self._places, [(kind, self._verdicts[id(kind)]) for kind in self._kinds]
-        )
+        return RegionScanner(self._places, self._kinds)
 
     def feed(self, delta: str) -> Sequence[Piece]:
-        """What is certain now."""
+        """The pieces that are decided by this delta."""
         self._text += delta
         return self._judge(ended=False)
 
     def flush(self) -> Sequence[Piece]:
-        """The rest: the text has ended."""
+        """The rest of the pieces; the text has ended."""
         return self._judge(ended=True)
 
     def _judge(self, *, ended: bool) -> Sequence[Piece]:
-        pieces: list[Piece] = []
+        pieces = PieceList()
         size = len(self._text)
         passed = self._at
         while self._at < size:
@@ -115,24 +112,25 @@ class RegionScanner(Scanner):
             if region is None:
                 break
             passed = self._find(*region, passed, pieces)
-        _add(pieces, self._text[passed : self._at], UNKNOWN)
+        pieces.add(self._text[passed : self._at])
         forgotten = max(0, self._at - CONTEXT)
         self._text = self._text[forgotten:]
         self._at -= forgotten
         return pieces
 
-    def _go_on(self, pieces: list[Piece], *, ended: bool) -> bool:
+    def _go_on(self, pieces: PieceList, *, ended: bool) -> bool:
+        """Follow an occurrence; returns whether it may go on with the text that comes next."""
         assert self._follow is not None
         follow, verdict = self._follow
         end, goes_on = follow(self._text, self._at, ended)
-        _add(pieces, self._text[self._at : end], verdict)
+        pieces.add(self._text[self._at : end], verdict)
         self._at = end
         if not goes_on:
             self._follow = None
         return goes_on
 
     def _region(self, *, ended: bool) -> tuple[int, int] | None:
-        """The next region whose end is known; passes what is before it, or all that can be passed."""
+        """The next region, if its end is known; passes the text before it, or all that can be passed."""
         text, places, size = self._text, self._places, len(self._text)
         while True:
             hit = places.trigger.search(text, self._at)
@@ -140,7 +138,7 @@ class RegionScanner(Scanner):
             if hit is None and ended:
                 self._at = size
                 return None
-            # A word without an end: half a window of it is passed when a whole one has no trigger.
+            # A word may be endless: half a window of it is passed when a whole window has no trigger.
             over = size - LONGEST_TRIGGER if hit is None else hit.start()
             self._at = word + max(0, (over - word) // (WINDOW // 2) - 1) * (WINDOW // 2)
             if hit is None:
@@ -152,23 +150,22 @@ class RegionScanner(Scanner):
                 return self._at, min(end, stop)
             return None
 
-    def _find(self, start: int, end: int, passed: int, pieces: list[Piece]) -> int:
-        """Judge a region; returns up to where pieces have been given away."""
+    def _find(self, start: int, end: int, passed: int, pieces: PieceList) -> int:
+        """Search a region; returns the end of the last piece."""
         text = self._text
         context = max(0, start - CONTEXT)
         plain = Plain.of(text[context:end])
         is_cut_off = end - start >= WINDOW
         half = start + WINDOW // 2 if is_cut_off else end
         self._at = half
-        for first, last, kind in claimed(
-            self._kinds, plain.text, plain.at(start - context), len(plain.text)
-        ):
+        for first, last, kind, verdict in self._occurrences(plain.text, plain.at(start - context)):
             begins, ends = (context + place for place in plain.span(first, last))
             if begins >= half:
                 break
-            verdict = self._verdicts[id(kind)]
-            _add(pieces, text[passed:begins], UNKNOWN)
-            pieces.append(Piece.of(text[begins:ends], verdict))
+            if verdict is None:
+                continue
+            pieces.add(text[passed:begins])
+            pieces.add(text[begins:ends], verdict)
             passed = ends
             self._at = max(half, ends)
             if kind.follow is None:
@@ -179,7 +176,13 @@ class RegionScanner(Scanner):
                 break
         return passed
 
-
-def _add(pieces: list[Piece], text: str, verdict: PartialValidationResult) -> None:
-    if text:
-        pieces.append(Piece.of(text, verdict))
+    def _occurrences(
+        self, text: str, start: int
+    ) -> list[tuple[int, int, Kind, PartialValidationResult | None]]:
+        """The occurrences of all kinds in a plain text from a position on, in the order of the text."""
+        found: list[tuple[int, int, Kind, PartialValidationResult | None]] = []
+        for kind, verdict in self._kinds:
+            for first, last in kind.find(text, start, len(text)):
+                if all(last <= other[0] or other[1] <= first for other in found):
+                    found.append((first, last, kind, verdict))
+        return sorted(found, key=lambda one: one[0])

@@ -1,7 +1,7 @@
-"""Secrets: keys by the shapes that their services document, tokens, and passwords where they stand.
+"""Secrets: keys by the patterns that their services document, tokens, and passwords by their context.
 
-A key's prefix alone says little where its body could be words, as in ``sk-top-container``: there the body
-must also look as if it were made by chance.
+A key's prefix alone is not specific if its body could be words, as in ``sk-top-container``. Then the body must also
+look random.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mellea_sc.stdlib.requirements.kinds.regions import CONTEXT, Places
 
 __all__ = ["SECRETS", "SECRET_PLACES"]
 
-# What is not printable ASCII ends a word, and so do characters that stand in no address and no key.
+# A word ends at characters that are not printable ASCII, and at those that are in no URL and no key.
 _CUT: Final = rf"[^ !-~{UNSEEN}]|(?<!---)[ ]|[\"<>{{}}`|\\^]"
 _CHARS: Final = rf"[!#-;=?-Z\[\]_a-z~{UNSEEN}]*+"
 SECRET_PLACES: Final = Places(
@@ -85,7 +85,7 @@ _WEBHOOK: Final = r"""
 
 
 def looks_random(body: str, least: int = 12) -> bool:
-    """Whether enough of a key's body was made by chance, and is neither words nor numbers."""
+    """Whether enough of a key's body is random: neither words nor numbers."""
     parts = re.split(r"[-_.~+/]", body)
     random = sum(len(part) for part in parts if _is_mixed(part))
     return random >= max(least, len(body) // 3)
@@ -106,8 +106,8 @@ def _is_mixed(part: str) -> bool:
 
 def _is_aws_secret(match: re.Match[str]) -> bool:
     at = match.start()
-    said = _SAYS_AWS_SECRET.search(match.string, max(0, at - CONTEXT), at)
-    return said is not None and any(char.isdigit() for char in match[0])
+    name = _SAYS_AWS_SECRET.search(match.string, max(0, at - CONTEXT), at)
+    return name is not None and any(char.isdigit() for char in match[0])
 
 
 def _is_key(match: re.Match[str]) -> bool:
@@ -119,13 +119,13 @@ def _is_token(match: re.Match[str]) -> bool:
 
 
 def _is_credentials(match: re.Match[str]) -> bool:
-    """Whether it is a user, a colon and a password in base64."""
+    """Whether a match is a user name, a colon and a password in base64."""
     body = match["body"].rstrip("=").replace("-", "+").replace("_", "/")
     try:
-        said = base64.b64decode(body + "=" * (-len(body) % 4), validate=True).decode()
+        decoded = base64.b64decode(body + "=" * (-len(body) % 4), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return False
-    return ":" in said and said.isprintable()
+    return ":" in decoded and decoded.isprintable()
 
 
 def _is_password(match: re.Match[str]) -> bool:
