@@ -3,6 +3,7 @@ from mellea_sc.core.backend import Backend as Backend
 from mellea_sc.core.backend import Delta as Delta
 from mellea_sc.core.backend import Format as Format
 from mellea_sc.core.backend import GenerationRequest as GenerationRequest
+from mellea_sc.core.backend import Usage as Usage
 from mellea_sc.core.base import CBlock as CBlock
 from mellea_sc.core.base import Component as Component
 from mellea_sc.core.base import Context as Context
@@ -55,6 +56,7 @@ from mellea_sc.runtime.budgets.limits import limits as limits
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk as ModelOutputThunk
 from mellea_sc.stdlib.components import Instruction as Instruction
 from mellea_sc.stdlib.components import Message as Message
+from mellea_sc.stdlib.components import MObject as MObject
 from mellea_sc.stdlib.components import SimpleComponent as SimpleComponent
 from mellea_sc.stdlib.context import ChatContext as ChatContext
 from mellea_sc.stdlib.context import SimpleContext as SimpleContext
@@ -75,6 +77,7 @@ from mellea_sc.stdlib.requirements import simple_validate as simple_validate
 from mellea_sc.stdlib.sampling import BacktrackStrategy as BacktrackStrategy
 from mellea_sc.stdlib.sampling import BestOfNStrategy as BestOfNStrategy
 from mellea_sc.stdlib.sampling import MajorityVotingStrategy as MajorityVotingStrategy
+from mellea_sc.stdlib.sampling import RacingStrategy as RacingStrategy
 from mellea_sc.stdlib.sampling import RejectionSamplingStrategy as RejectionSamplingStrategy
 from mellea_sc.stdlib.sampling import RepairTemplateStrategy as RepairTemplateStrategy
 from mellea_sc.stdlib.session import MelleaSession as MelleaSession

@@ -1,18 +1,20 @@
 """Public names that are imported when they are first used, so that an import costs what is used.
 
 A package's stub, the ``__init__.pyi`` beside its ``__init__.py``, is the one list of them: type checkers and editors
-read it as it is, and the interpreter reads here which module has which name. If a package does not have a name that a
-package inside it has, the error says so.
+read it as it is, and the interpreter reads here which module has which name. A name that only a package inside has is
+found too, with a warning that says from where to import it: what has moved from one list to the other still runs.
 """
 
 from __future__ import annotations
 
+import importlib
 import pkgutil
 import re
 import sys
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Final, cast
 
 __all__ = ["export_lazily", "exported"]
 
@@ -32,19 +34,20 @@ def export_lazily(package: str) -> None:
     namespace = vars(sys.modules[package])
 
     def get(name: str) -> object:
-        if name not in modules:
-            message, room = f"module {package!r} has no attribute {name!r}", _room_of(name, package)
-            if room is None:
-                raise AttributeError(message)
-            # In `from package import name` it is importlib that asks, with hasattr(). The import statement replaces an
-            # AttributeError by an ImportError without our message, and leaves an ImportError as it is.
-            importing = sys._getframe(1).f_code.co_name == "_handle_fromlist"  # noqa: SLF001
-            kind = ImportError if importing else AttributeError
-            raise kind(f"{message}; import it from {room}")
-        # as an import statement has it, for the name may be that of a module
-        value: object = getattr(__import__(modules[name], fromlist=[name]), name)
-        namespace[name] = value
-        return value
+        if name in modules:
+            # as an import statement has it, for the name may be that of a module
+            value: object = getattr(__import__(modules[name], fromlist=[name]), name)
+            namespace[name] = value
+            return value
+        room = _room_of(name, package)
+        if room is None:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        warnings.warn(
+            f"{name} is not listed in {package}; import it from {room}",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return cast("object", getattr(importlib.import_module(room), name))
 
     namespace["__all__"] = [*modules]
     namespace["__getattr__"] = get

@@ -50,8 +50,7 @@ class Retrying(BackendWrapper):
 
     def __init__(self, backend: Backend, retries: int | Retries | None = None) -> None:
         super().__init__(backend)
-        wanted = retries_of(retries)
-        self.retries: Retries = Retries() if wanted is None else wanted
+        self.retries: Retries = Retries() if retries is None else retries_of(retries)
         self.has_answered: bool = False
         """Whether the server has answered before."""
 
@@ -67,7 +66,7 @@ class Retrying(BackendWrapper):
 
         Cancellation: ends the waiting between attempts at once.
         """
-        return _Opening(self, request)
+        return _Opening(self, request, of_call.get() or self.retries)
 
 
 def retrying(backend: Backend, retries: int | Retries | None = None) -> Backend:
@@ -86,21 +85,18 @@ def retrying(backend: Backend, retries: int | Retries | None = None) -> Backend:
     return backend
 
 
+@attrs.define(eq=False, weakref_slot=False)
 class _Opening:
     """One generation: entering makes the request, with retries; then it iterates over the deltas."""
 
-    __slots__ = ("_first", "_made", "_next", "_opened", "_owner", "_request", "_retries", "_wait")
-
-    _opened: AbstractAsyncContextManager[AsyncIterator[Delta]]
-    _first: Delta | None
-    _next: Callable[[], Awaitable[Delta]]
-
-    def __init__(self, owner: Retrying, request: GenerationRequest) -> None:
-        self._owner = owner
-        self._request = request
-        self._retries = of_call.get() or owner.retries
-        self._made = 0
-        self._wait = FIRST_WAIT
+    _owner: Retrying
+    _request: GenerationRequest
+    _retries: Retries
+    _made: int = 0
+    _wait: float = FIRST_WAIT
+    _opened: AbstractAsyncContextManager[AsyncIterator[Delta]] = attrs.field(init=False)
+    _first: Delta | None = attrs.field(init=False)
+    _next: Callable[[], Awaitable[Delta]] = attrs.field(init=False)
 
     async def __aenter__(self) -> Self:
         began = anyio.current_time()

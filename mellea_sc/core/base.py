@@ -237,18 +237,14 @@ class Context(abc.ABC):
 
     def add(self, item: Span) -> Self:
         """The context with one more item at its end; this one is unchanged."""
-        if self.remembers is None:
-            return self._chain(item)
-        node = self.without_items()
-        for earlier in self.as_list(self.remembers - 1):
-            node = node._chain(earlier)
-        return node._chain(item)
-
-    def _chain(self, item: Span) -> Self:
-        new = self.without_items()
-        new._previous = self
-        new._item = item
-        return new
+        node, newest = self, [item]
+        if self.remembers is not None:
+            node, newest = self.without_items(), [*self.as_list(self.remembers - 1), item]
+        for one in newest:
+            longer = self.without_items()
+            longer._previous, longer._item = node, one
+            node = longer
+        return node
 
     def as_list(self, last_n: int | None = None) -> list[Span]:
         """The items, oldest first; with ``last_n`` only that many of the newest."""

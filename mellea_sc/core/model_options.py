@@ -17,7 +17,6 @@ __all__ = [
     "merge_options",
     "stream_timeout",
     "think_tags",
-    "wants_stream",
 ]
 
 ModelOptions: TypeAlias = Mapping[str, object]
@@ -69,8 +68,10 @@ def merge_options(*layers: ModelOptions | None) -> ModelOptions:
                 f"model_options must be a mapping with str keys (see ModelOption), not {layer!r}"
             )
         merged.update(layer)
-    stream_timeout(merged)
-    think_tags(merged)
+    if ModelOption.STREAM_TIMEOUT in merged:
+        stream_timeout(merged)
+    if ModelOption.THINK_TAGS in merged:
+        think_tags(merged)
     return merged
 
 
@@ -107,8 +108,3 @@ def think_tags(options: ModelOptions) -> tuple[str, str] | None:
             raise InvalidOption(
                 f'ModelOption.THINK_TAGS must be a bool or two tags, like ("<think>", "</think>"), not {value!r}'
             )
-
-
-def wants_stream(options: ModelOptions) -> bool:
-    """Whether deltas are handed out as they arrive."""
-    return bool(options.get(ModelOption.STREAM, False))

@@ -1,4 +1,7 @@
-"""Turns a conversation of spans into messages for a model. Pure text work."""
+"""From an action and a conversation to a request: wait for their thunks, make the messages, and a name for people.
+
+It starts nothing: whoever needs a prompt waits, in its own task, for the thunks in it.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,83 @@ from typing import Final, cast
 import attrs
 
 from mellea_sc.core.answer_prefix import AnswerPrefix
-from mellea_sc.core.backend import ChatMessage
-from mellea_sc.core.base import Component, Context, Span, Thunk, role_of, text_of
+from mellea_sc.core.backend import ChatMessage, Format, GenerationRequest, schema_of
+from mellea_sc.core.base import (
+    CBlock,
+    Component,
+    Context,
+    Span,
+    Thunk,
+    pending_thunks,
+    role_of,
+    text_of,
+)
+from mellea_sc.core.errors import DependencyFailed, WrongEventLoop
 from mellea_sc.core.model_options import ModelOption, ModelOptions
 
-__all__ = ["GO_ON", "answer_prefix_of", "messages_for", "not_yet_read"]
+__all__ = [
+    "GO_ON",
+    "answer_prefix_of",
+    "describe",
+    "messages_for",
+    "not_yet_read",
+    "request_for",
+    "settle",
+]
 
 GO_ON: Final = "Continue your answer."
 """With a longer sentence, small models begin again instead of continuing; measured in benchmarks/PROMPTING.md."""
+
+
+def describe(action: Component | Span) -> str:
+    """A short name for a generation: the beginning of the action's text."""
+    match action:
+        case str():
+            said = action
+        case CBlock():
+            said = action.value
+        case Component():
+            said = action.summary()
+        case _:
+            said = repr(action)
+    said = " ".join(said.split())
+    return f"{said[:57]}…" if len(said) > 58 else said
+
+
+async def settle(*spans: Span) -> None:
+    """Wait for the thunks inside the spans.
+
+    Raises:
+        DependencyFailed: one of them failed or was cancelled; the message names it.
+        WrongEventLoop: one of them is being generated in another event loop.
+
+    Cancellation: only the waiting ends.
+    """
+    for thunk in pending_thunks(*spans):
+        try:
+            await thunk.avalue()
+        except WrongEventLoop:
+            raise
+        except Exception as error:
+            raise DependencyFailed(
+                f"the prompt needs {thunk!r}, and that failed: {error}"
+            ) from error
+
+
+async def request_for(
+    action: Span, ctx: Context, options: ModelOptions, format: Format | None, *, prefills: bool
+) -> GenerationRequest:
+    """Wait for the thunks that a prompt needs, and make the request.
+
+    Raises:
+        DependencyFailed: one of them failed.
+        InvalidOption: the format is not usable.
+
+    Cancellation: only the waiting ends.
+    """
+    await settle(action, *not_yet_read(ctx))
+    messages = messages_for(action, ctx, options, prefills=prefills)
+    return GenerationRequest(messages, options, schema_of(format))
 
 
 def messages_for(
@@ -31,7 +103,13 @@ def messages_for(
     system = options.get(ModelOption.SYSTEM_PROMPT)
     if system is not None:
         messages.append(ChatMessage("system", str(system)))
-    messages.extend(_read(ctx))
+    if shown := ctx.view_for_generation():
+        known = _known_of(ctx, shown)
+        if new := shown[len(known.items) :]:
+            more = (ChatMessage(role_of(item), text_of(item)) for item in new)
+            known = _Read(tuple(shown), (*known.messages, *more))
+        ctx.reading = known
+        messages.extend(known.messages)
     messages.append(
         ChatMessage("user" if isinstance(action, Thunk) else role_of(action), text_of(action))
     )
@@ -53,7 +131,7 @@ def answer_prefix_of(action: Span, *, prefills: bool) -> AnswerPrefix | None:
 def not_yet_read(ctx: Context) -> list[Span]:
     """The items of a context that no request has contained yet; thunks among them may not be computed."""
     shown = ctx.view_for_generation()
-    return shown[len(_known_of(ctx, shown).items) :]
+    return shown[len(_known_of(ctx, shown).items) :] if shown else shown
 
 
 @attrs.frozen
@@ -69,18 +147,6 @@ class _Read:
 
 
 _NOTHING_READ: Final = _Read()
-
-
-def _read(ctx: Context) -> tuple[ChatMessage, ...]:
-    """The items that a context shows, as messages."""
-    shown = ctx.view_for_generation()
-    known = _known_of(ctx, shown)
-    new = shown[len(known.items) :]
-    if new:
-        messages = (ChatMessage(role_of(item), text_of(item)) for item in new)
-        known = _Read(tuple(shown), (*known.messages, *messages))
-    ctx.reading = known
-    return known.messages
 
 
 def _known_of(ctx: Context, shown: list[Span]) -> _Read:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import TypedDict
+from collections.abc import Iterable, Sequence
+from typing import TypedDict, TypeVar
 
 import attrs
 
-from mellea_sc.core.arguments import several
 from mellea_sc.core.backend import Format
 from mellea_sc.core.base import Component, Span
+from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.core.requirement import Requirement, as_requirement
 from mellea_sc.core.retries import Retries, retries_of
 from mellea_sc.core.sampling import SamplingStrategy
 from mellea_sc.core.spending import Limits, check_limits
 
-__all__ = ["ConditionArguments", "Question", "QuestionArguments", "RequestArguments"]
+__all__ = [
+    "ConditionArguments",
+    "Question",
+    "QuestionArguments",
+    "RequestArguments",
+    "several",
+]
+
+T = TypeVar("T")
 
 
 class RequestArguments(TypedDict, total=False):
@@ -71,8 +79,9 @@ class Question:
     def of(
         cls,
         action: Component | Span,
-        given: QuestionArguments,
+        given: ConditionArguments,
         *,
+        requirements: Sequence[Requirement],
         strategy: SamplingStrategy | None,
         format: Format | None,
     ) -> Question:
@@ -81,6 +90,7 @@ class Question:
         Args:
             action: What the model is asked.
             given: The arguments of the call.
+            requirements: What must hold of the answer.
             strategy: What follows a rejected answer.
             format: The ``format`` that was given, as one that answers are held against.
 
@@ -88,18 +98,33 @@ class Question:
             InvalidOption: one of them is not usable.
             Exception: as a precondition's ``__copy__`` raises it.
         """
-        options, limits = given.get("model_options"), given.get("limits")
+        options = given.get("model_options")
         merge_options(options)
-        check_limits(limits)
-        required = several("requirements", given.get("requirements"))
+        limits, retries = given.get("limits"), given.get("retries")
+        if limits is not None:
+            check_limits(limits)
         conditions = several("preconditions", given.get("preconditions"))
         return cls(
             action=action,
-            requirements=[as_requirement(one) for one in required],
+            requirements=requirements,
             preconditions=[copy.copy(one) for one in map(as_requirement, conditions)],
             strategy=strategy,
             format=format,
             model_options=options,
             limits=limits,
-            retries=retries_of(given.get("retries")),
+            retries=None if retries is None else retries_of(retries),
         )
+
+
+def several(name: str, given: Iterable[T] | None) -> list[T]:
+    """The items of an argument as a list.
+
+    Raises:
+        InvalidOption: the argument cannot be iterated, or is a ``str``, which would be taken for a list of its
+            letters. The message shows the list to write.
+    """
+    if given is None:
+        return []
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise InvalidOption(f"{name} takes a list: {name}=[{given!r}]")
+    return list(given)

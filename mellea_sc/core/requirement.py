@@ -190,8 +190,11 @@ class Requirement(Component):
         if on_fail is not None and on_fail not in get_args(OnFail):
             known = ", ".join(map(repr, get_args(OnFail)))
             raise InvalidOption(f"on_fail must be one of {known} or None, not {on_fail!r}")
-        _check_count("window", window, 0)
-        _check_count("every", every, 1)
+        for name, value, least in (("window", window, 0), ("every", every, 1)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise InvalidOption(
+                    f"{name} must be a whole number of at least {least}, not {value!r}"
+                )
         self.description = description
         self.validation_fn = validation_fn
         self.output_to_bool = output_to_bool
@@ -211,7 +214,10 @@ class Requirement(Component):
         parts = cast("tuple[object, ...]", state) if isinstance(state, tuple) else (state,)
         for part in parts:  # the attributes and, where a subclass has some, the slots
             for name, value in cast("dict[str, object]", part or {}).items():
-                object.__setattr__(new, name, _copied_if_gathered(value))
+                own: object = value
+                if isinstance(value, list | dict | set | bytearray):
+                    own = copy.copy(cast("object", value))
+                object.__setattr__(new, name, own)
         return new
 
     def format_for_llm(self) -> str:
@@ -319,17 +325,6 @@ def check_judges(requirements: Iterable[Requirement], backend: Backend) -> None:
     for requirement in requirements:
         if (judge := requirement.judge_of(backend)) is not None:
             check_can_judge(judge)
-
-
-def _check_count(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidOption(f"{name} must be a whole number of at least {least}, not {value!r}")
-
-
-def _copied_if_gathered(value: object) -> object:
-    if isinstance(value, list | dict | set | bytearray):
-        return copy.copy(cast("object", value))
-    return value
 
 
 def label_of(requirement: Requirement) -> str:

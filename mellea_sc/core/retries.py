@@ -10,7 +10,7 @@ import math
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Protocol
 
 import attrs
 
@@ -19,14 +19,12 @@ from mellea_sc.core.errors import BackendError, InvalidOption
 __all__ = [
     "InFlight",
     "Retries",
+    "RetriesOfCall",
     "in_flight",
     "of_call",
-    "retried",
     "retries_of",
     "untimed",
 ]
-
-T = TypeVar("T")
 
 
 def _times(_: object, field: attrs.Attribute[int], value: object) -> None:
@@ -56,15 +54,13 @@ class Retries:
     budget: float = attrs.field(default=30.0, validator=_seconds)
 
 
-def retries_of(retries: int | Retries | None) -> Retries | None:
-    """The argument ``retries=`` as a value; ``None``: none was given.
+def retries_of(retries: int | Retries) -> Retries:
+    """The argument ``retries=`` as a value.
 
     Raises:
         InvalidOption: it is neither a number of times nor :class:`Retries`.
     """
-    if retries is None or isinstance(retries, Retries):
-        return retries
-    return Retries(retries)
+    return retries if isinstance(retries, Retries) else Retries(retries)
 
 
 # --- the setting of a call -----------------------------------------------------------------------
@@ -73,17 +69,27 @@ of_call: Final[ContextVar[Retries | None]] = ContextVar("mellea_sc_retries", def
 """The ``retries=`` of the call that the running task is a part of."""
 
 
-def retried(retries: int | Retries | None) -> AbstractContextManager[None]:
+@attrs.define(eq=False)
+class RetriesOfCall:
     """A block with a setting for its requests, and for those of tasks that are started in it.
 
-    Raises:
-        InvalidOption: it is neither a number of times nor :class:`Retries`.
+    Args:
+        retries: The setting.
     """
-    wanted = retries_of(retries)
-    return _AS_BEFORE if wanted is None else _Setting(of_call, wanted)
 
+    _retries: Retries
+    _token: Token[Retries | None] = attrs.field(init=False)
 
-_AS_BEFORE: Final = nullcontext()
+    def __enter__(self) -> None:
+        self._token = of_call.set(self._retries)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        of_call.reset(self._token)
 
 
 # --- the slot and the timeout of a request -------------------------------------------------------
@@ -113,25 +119,3 @@ def untimed() -> AbstractContextManager[None]:
     """A block in which the timeout of the running task's request does not run; see :meth:`InFlight.untimed`."""
     request = in_flight.get()
     return nullcontext() if request is None else request.untimed()
-
-
-class _Setting(Generic[T]):
-    """A block in which a context variable has a value; a class, because ``@contextmanager`` costs more per request."""
-
-    __slots__ = ("_token", "_value", "_variable")
-
-    def __init__(self, variable: ContextVar[T | None], value: T) -> None:
-        self._variable = variable
-        self._value = value
-        self._token: Token[T | None]
-
-    def __enter__(self) -> None:
-        self._token = self._variable.set(self._value)
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        self._variable.reset(self._token)

@@ -132,10 +132,10 @@ class Spent:
 
 
 def check_limits(limits: object) -> None:
-    """Check the argument ``limits=``.
+    """Check the argument ``limits=``, if it was given.
 
     Raises:
         InvalidOption: it is no :class:`Limits`.
     """
-    if limits is not None and not isinstance(limits, Limits):
+    if not isinstance(limits, Limits):
         raise InvalidOption(f"limits must be Limits(…) or None, not {limits!r}")

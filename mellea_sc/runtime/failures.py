@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import wraps
 from types import TracebackType
 from typing import Final, NoReturn, ParamSpec, TypeVar, cast
@@ -89,15 +88,12 @@ def _without_cancellations(error: BaseException) -> Exception | None:
     return error if isinstance(error, Exception) else None
 
 
-def sole_error() -> AbstractContextManager[None]:
+class sole_error:  # noqa: N801 - a block is named like a function, as in contextlib; so are those below
     """A block around a task group: a single error is raised without the group, several are raised as the group.
 
     A group that a task itself has raised stays a group.
     """
-    return _SOLE_ERROR
 
-
-class _SoleError:
     __slots__ = ()
 
     def __enter__(self) -> None:
@@ -113,26 +109,20 @@ class _SoleError:
             _raise_if_sole(cast("BaseExceptionGroup[BaseException]", exc))
 
 
-_SOLE_ERROR: Final = _SoleError()
-
-
 def _raise_if_sole(group: BaseExceptionGroup[BaseException]) -> None:
     errors = [error for error in group.exceptions if leaf_errors(error)]
     if len(errors) == 1:
         raise_unchanged(errors[0])
 
 
-def task_group() -> AbstractAsyncContextManager[anyio.abc.TaskGroup]:
+class task_group:  # noqa: N801
     """A task group that raises a single error without a group around it, and several as a group.
 
     A group that a task itself has raised stays a group.
 
     Cancellation: if there are errors, they are raised instead of the cancellation, whenever it comes.
     """
-    return _TaskGroup()
 
-
-class _TaskGroup:
     __slots__ = ("_tasks",)
 
     async def __aenter__(self) -> anyio.abc.TaskGroup:
@@ -176,9 +166,7 @@ def raise_unchanged(error: BaseException) -> NoReturn:
         del error, context
 
 
-def stray_cancellation_as(
-    what: str, kind: type[MelleaError] = RunError
-) -> AbstractContextManager[None]:
+class stray_cancellation_as:  # noqa: N801
     """A block around user code: a *stray* cancellation, which nobody has requested, is raised as an error.
 
     Under asyncio, code that awaits a cancelled future raises one; under trio, code that raises a ``Cancelled`` again
@@ -189,13 +177,10 @@ def stray_cancellation_as(
         what: Whose code it is, for the error.
         kind: The class of the error.
     """
-    return _StrayCancellation(what, kind)
 
-
-class _StrayCancellation:
     __slots__ = ("_kind", "_what")
 
-    def __init__(self, what: str, kind: type[MelleaError]) -> None:
+    def __init__(self, what: str, kind: type[MelleaError] = RunError) -> None:
         self._what = what
         self._kind = kind
 
@@ -312,13 +297,9 @@ def short_traceback(traceback: TracebackType | None) -> TracebackType | None:
     return short
 
 
-def shortened() -> AbstractContextManager[None]:
+class shortened:  # noqa: N801
     """A block inside of a public function: an error leaves it with a short traceback."""
-    return _SHORTENED
 
-
-class _Shortened:
-    # a class, not a @contextmanager: entered for every delta that is read, and without state it can be shared
     __slots__ = ()
 
     def __enter__(self) -> None:
@@ -334,9 +315,6 @@ class _Shortened:
             exc.__traceback__ = short_traceback(exc.__traceback__)
 
 
-_SHORTENED: Final = _Shortened()
-
-
 def raises_briefly(
     function: Callable[P, Coroutine[object, object, T]],
 ) -> Callable[P, Coroutine[object, object, T]]:
@@ -344,7 +322,7 @@ def raises_briefly(
 
     @wraps(function)
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        with _SHORTENED:
+        with shortened():
             return await function(*args, **kwargs)
 
     return call

@@ -409,23 +409,19 @@ class Nursery:
 
         Cancellation: only the waiting ends; the connections are still opened, for other callers.
         """
-        connections = self._connect()
+        if (connections := self._connections) is None:
+            # Every request needs the timer. It is started here, and not at the first wait, because asyncio
+            # drops a task that is started just before the loop ends, and then no wait would be bounded.
+            if not self._timer.is_running:
+                self._start_timer()
+            connections = self._connections = _Connections(OwnError(self.unobserved))
+            host = partial(self._host, connections)
+            self._start_host(host, name=f"connections of {self.name}")
         if connections.backend is None:
             await connections.settled.wait()
         if connections.backend is None:
             raise connections.own_error.to_raise()
         return connections.backend
-
-    def _connect(self) -> _Connections:
-        if self._connections is None:
-            # Every request needs the timer. It is started here, and not at the first wait, because asyncio
-            # drops a task that is started just before the loop ends, and then no wait would be bounded.
-            if not self._timer.is_running:
-                self._start_timer()
-            self._connections = _Connections(OwnError(self.unobserved))
-            host = partial(self._host, self._connections)
-            self._start_host(host, name=f"connections of {self.name}")
-        return self._connections
 
     async def _host(self, connections: _Connections) -> None:
         backend, task = self.backend, running_task()

@@ -7,17 +7,19 @@ blocking half runs the a-method to its end in the session's own thread.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Final, Literal, TypeVar, Unpack, overload
 
-from mellea_sc.core.arguments import several
+import attrs
+
 from mellea_sc.core.backend import Format
 from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions
-from mellea_sc.core.question import ConditionArguments
+from mellea_sc.core.question import ConditionArguments, several
 from mellea_sc.core.requirement import Requirement, ValidationResult, as_requirement
-from mellea_sc.core.retries import Retries, retried
+from mellea_sc.core.retries import Retries, RetriesOfCall, retries_of
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.bound import BoundBackend
@@ -31,9 +33,10 @@ from mellea_sc.stdlib.arguments import (
 )
 from mellea_sc.stdlib.blocking import blocking_half
 from mellea_sc.stdlib.components import Instruction, Message, Query, Transform
+from mellea_sc.stdlib.sampling.engine.options import STREAM_DEFAULTS
 from mellea_sc.stdlib.session_life import SessionLife
 from mellea_sc.stdlib.session_work import DEFAULT_STRATEGY, judge, last_prompt, question_of, start
-from mellea_sc.stdlib.stream.request import STREAM_DEFAULTS, StreamRequest, stream_request
+from mellea_sc.stdlib.stream.request import StreamRequest, stream_request
 from mellea_sc.stdlib.turns import Turns
 
 __all__ = ["Conversation"]
@@ -359,7 +362,7 @@ class Conversation:
         nursery = await self._life.nursery()
         ctx = await self._turns.settled() if output is None else self.ctx
         judging = partial(judge, nursery, ctx, required, output, input, format, model_options)
-        with retried(retries):
+        with nullcontext() if retries is None else RetriesOfCall(retries_of(retries)):
             return await nursery.call(judging, name="validate")
 
     def run_blocking(self, function: Callable[[], Awaitable[T]]) -> T:
@@ -382,7 +385,7 @@ class Conversation:
 
     # --- streams ----------------------------------------------------------------------------------
 
-    @keyword_arguments(StreamArguments, **STREAM_DEFAULTS)
+    @keyword_arguments(StreamArguments, **attrs.asdict(STREAM_DEFAULTS))
     def stream(
         self,
         action: str | Component,

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Final
 
-from mellea_sc.core.arguments import several
 from mellea_sc.core.backend import Backend, ChatMessage, CheckedSchema, Format
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
-from mellea_sc.core.prompt import answer_prefix_of, messages_for, not_yet_read
-from mellea_sc.core.question import Question
+from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
+from mellea_sc.core.prompt import describe, messages_for, not_yet_read, settle
+from mellea_sc.core.question import Question, several
 from mellea_sc.core.requirement import (
     Requirement,
     ValidationResult,
     as_requirement,
     check_judges,
 )
-from mellea_sc.core.retries import retried
+from mellea_sc.core.retries import RetriesOfCall
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.trace import TokenCount, Trace
-from mellea_sc.runtime.budgets.limits import limited
+from mellea_sc.runtime.budgets.limits import LimitedBlock
 from mellea_sc.runtime.checks.validation import validate_all
-from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
-from mellea_sc.runtime.generation.bound import opened_scope
+from mellea_sc.runtime.generation.answers import warn_of_misfit
+from mellea_sc.runtime.generation.bound import answer_once, opened_scope
 from mellea_sc.runtime.generation.generation import Generation
-from mellea_sc.runtime.generation.prompt import describe, request_for, settle
-from mellea_sc.runtime.generation.pump import pump
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.arguments import ActArguments
@@ -36,7 +34,7 @@ from mellea_sc.stdlib.components import Instruction, Query, Transform
 from mellea_sc.stdlib.formats import checked
 from mellea_sc.stdlib.preconditions import answer_if_met
 from mellea_sc.stdlib.sampling.plan import does_not_fit
-from mellea_sc.stdlib.sampling.planned import PlannedStrategy
+from mellea_sc.stdlib.sampling.planned import PlannedStrategy, sampled
 from mellea_sc.stdlib.sampling.repairing import RejectionSamplingStrategy
 from mellea_sc.stdlib.turns import Turn, Turns
 
@@ -49,6 +47,8 @@ __all__ = [
 ]
 
 DEFAULT_STRATEGY: Final = RejectionSamplingStrategy(loop_budget=2)
+_AS_USUAL: Final = nullcontext()
+"""One for all calls: there may be thousands of thunks."""
 
 
 def question_of(action: Component | Span, given: ActArguments, options: ModelOptions) -> Question:
@@ -71,14 +71,15 @@ def question_of(action: Component | Span, given: ActArguments, options: ModelOpt
     if strategy is not None and not isinstance(strategy, SamplingStrategy):
         raise InvalidOption(f"strategy must be a SamplingStrategy or None, not {strategy!r}")
     if strategy is not None and not strategy.is_needed(required):
-        # An answer can still fail its format. But for that alone, a strategy that nobody has asked for does not
-        # hold back a text that somebody has asked to see live.
-        is_default = strategy is DEFAULT_STRATEGY
-        is_live = is_default and wants_stream(merge_options(options, given.get("model_options")))
-        if format is None or is_live or not isinstance(strategy, PlannedStrategy):
+        # An answer can still fail its format.
+        if format is None or not isinstance(strategy, PlannedStrategy):
             strategy = None
-    asked: ActArguments = {**given, "requirements": required}
-    return Question.of(action, asked, strategy=strategy, format=format)
+        elif strategy is DEFAULT_STRATEGY:
+            # For that alone, a strategy that nobody has asked for does not hold back a text that somebody has asked
+            # to see live.
+            merged = merge_options(options, given.get("model_options"))
+            strategy = None if merged.get(ModelOption.STREAM) else strategy
+    return Question.of(action, given, requirements=required, strategy=strategy, format=format)
 
 
 def start(question: Question, nursery: Nursery, turns: Turns) -> ModelOutputThunk:
@@ -89,31 +90,26 @@ def start(question: Question, nursery: Nursery, turns: Turns) -> ModelOutputThun
         SessionClosed: the nursery has ended.
         UsageError: the turn might wait for itself.
     """
-    nursery.check_usable()
-    check_judges(question.preconditions, nursery.backend)
-    if isinstance(strategy := question.strategy, PlannedStrategy):
-        check_judges([*strategy.requirements, *question.requirements], nursery.backend)
+    nursery.check_usable()  # else the turn that is taken here would never end
+    strategy, action = question.strategy, question.action
+    judged = [*question.preconditions]
+    if isinstance(strategy, PlannedStrategy):
+        judged += [*strategy.requirements, *question.requirements]
+    # Whether code of the user's may run while it is answered: a tool, a strategy, a validator.
+    runs_code = isinstance(action, Query | Transform) and bool(action.methods)
+    runs_code |= strategy is not None and type(strategy) is not RejectionSamplingStrategy
+    if judged:
+        check_judges(judged, nursery.backend)
+        runs_code |= any(map(_has_code, judged))
     options = merge_options(nursery.options, question.model_options)
-    thunk = ModelOutputThunk(
-        nursery, name=describe(question.action), streamed=wants_stream(options)
-    )
+    streamed = bool(options.get(ModelOption.STREAM))
+    thunk = ModelOutputThunk(nursery, name=describe(action), streamed=streamed)
     producer = thunk.producer
     assert producer is not None
-    turn = turns.take_turn(producer.stop_throttling, runs_code=_runs_code(question))
-    work = partial(_work, question, nursery, turn)
+    turn = turns.take_turn(producer.stop_throttling, runs_code=runs_code)
+    work = partial(_work, question, options, nursery, turn)
     producer.start(thunk, work, nursery.tasks, turn.give_up)
     return thunk
-
-
-def _runs_code(question: Question) -> bool:
-    """Whether code of the user's may run while it is answered: a validator, a tool, a strategy."""
-    strategy = question.strategy
-    if isinstance(question.action, Query | Transform) and question.action.methods:
-        return True
-    if strategy is not None and type(strategy) is not RejectionSamplingStrategy:
-        return True
-    judging = [] if strategy is None else [*strategy.requirements, *question.requirements]
-    return any(map(_has_code, [*question.preconditions, *judging]))
 
 
 def _has_code(requirement: Requirement) -> bool:
@@ -122,43 +118,47 @@ def _has_code(requirement: Requirement) -> bool:
 
 
 async def _work(
-    question: Question, nursery: Nursery, turn: Turn, thunk: ModelOutputThunk, sink: Generation
+    question: Question,
+    options: ModelOptions,
+    nursery: Nursery,
+    turn: Turn,
+    thunk: ModelOutputThunk,
+    sink: Generation,
 ) -> None:
+    action = question.action
     async with turn as ctx:
-        await settle(question.action, *not_yet_read(ctx))
-        with limited(question.limits), retried(question.retries):
+        await settle(action, *not_yet_read(ctx))
+        with (
+            _AS_USUAL if question.limits is None else LimitedBlock(question.limits),
+            _AS_USUAL if question.retries is None else RetriesOfCall(question.retries),
+        ):
             if question.preconditions:
                 sink.hold_output()
-                answering = partial(_answer, question, nursery, ctx, thunk, sink)
-                await answer_if_met(question, ctx, nursery, answering, met=sink.release_output)
+                answer = partial(_answer, question, options, nursery, ctx, thunk, sink)
+                await answer_if_met(question, ctx, nursery, answer, met=sink.release_output)
             else:
-                await _answer(question, nursery, ctx, thunk, sink)
-        warn_of_misfit(thunk)
-        turn.commit(ctx.add(question.action).add(thunk))
+                await _answer(question, options, nursery, ctx, thunk, sink)
+        conversation = ctx.add(action).add(thunk)
+        if thunk.sampling is None:
+            thunk.sampling = _only_attempt(thunk, action, conversation)
+        turn.commit(conversation)
 
 
 def _answer(
-    question: Question, nursery: Nursery, ctx: Context, thunk: ModelOutputThunk, sink: Generation
+    question: Question,
+    options: ModelOptions,
+    nursery: Nursery,
+    ctx: Context,
+    thunk: ModelOutputThunk,
+    sink: Generation,
 ) -> Coroutine[object, object, None]:
     """What answers, to be awaited: no coroutine of its own, through which each delta would have to go."""
-    action = question.action
+    action, format = question.action, question.format
     if (strategy := question.strategy) is not None:
         return _sample(question, strategy, nursery, ctx, thunk, sink)
-    if isinstance(action, Query | Transform) and action.methods and question.format is None:
+    if isinstance(action, Query | Transform) and action.methods and format is None:
         return _carry_out(action, question, nursery, ctx, thunk, sink)
-    return _ask(question, nursery, ctx, thunk, sink)
-
-
-async def _ask(
-    question: Question, nursery: Nursery, ctx: Context, thunk: ModelOutputThunk, sink: Generation
-) -> None:
-    """Ask once."""
-    action, format = question.action, question.format
-    request = await request_for(nursery, action, ctx, format, question.model_options)
-    beginning = answer_prefix_of(action, prefills=nursery.backend.prefills)
-    thunk.generation = await pump(nursery, request, sink, beginning)
-    read_meaning(thunk, sink.text, action, format)
-    thunk.sampling = _single(question, ctx, thunk)
+    return answer_once(nursery, action, ctx, options, format, thunk, sink)
 
 
 async def _sample(
@@ -169,15 +169,19 @@ async def _sample(
     thunk: ModelOutputThunk,
     sink: Generation,
 ) -> None:
-    async with opened_scope(nursery) as backend:
-        result = await strategy.sample(
-            question.action,
-            ctx,
-            backend,
-            question.requirements,
-            format=question.format,
-            model_options=question.model_options,
-        )
+    if isinstance(strategy, PlannedStrategy) and type(strategy).sample is PlannedStrategy.sample:
+        # it opens a scope for whatever may generate something: one around all of it is not needed
+        result = await sampled(strategy, question, ctx, nursery)
+    else:
+        async with opened_scope(nursery) as backend:
+            result = await strategy.sample(
+                question.action,
+                ctx,
+                backend,
+                question.requirements,
+                format=question.format,
+                model_options=question.model_options,
+            )
     kept = result.result
     if isinstance(kept, ModelOutputThunk):
         thunk.parsed_repr, thunk.format_error = kept.parsed_repr, kept.format_error
@@ -189,6 +193,7 @@ async def _sample(
             ]
         )
     thunk.sampling = result
+    warn_of_misfit(thunk)
     sink.write(kept.value)
 
 
@@ -215,7 +220,9 @@ async def _carry_out(
     )
 
 
-def _single(question: Question, ctx: Context, thunk: ModelOutputThunk) -> SamplingResult:
+def _only_attempt(
+    thunk: ModelOutputThunk, action: Component | Span, conversation: Context
+) -> SamplingResult:
     """An answer that nothing could reject but its format, as a sampling result."""
     known, misfit = thunk.generation, thunk.format_error
     generated = known.usage.completion_tokens if known.usage else 0
@@ -225,8 +232,8 @@ def _single(question: Question, ctx: Context, thunk: ModelOutputThunk) -> Sampli
         success=misfit is None,
         sample_generations=[thunk],
         sample_validations=[[] if misfit is None else [does_not_fit(misfit)]],
-        sample_actions=[question.action],
-        sample_contexts=[ctx.add(question.action).add(thunk)],
+        sample_actions=[action],
+        sample_contexts=[conversation],
         trace=Trace(
             what=thunk.name,
             outcome="accepted" if misfit is None else "rejected",

@@ -18,9 +18,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
+import attrs
+
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.stdlib.arguments import StreamArguments, keyword_arguments
+from mellea_sc.stdlib.sampling.engine.options import STREAM_DEFAULTS
 from mellea_sc.stdlib.stream.events import (
     ChunkEvent,
     CompletedEvent,
@@ -35,7 +38,7 @@ from mellea_sc.stdlib.stream.events import (
     StreamEvent,
     StreamingDoneEvent,
 )
-from mellea_sc.stdlib.stream.request import STREAM_DEFAULTS, StreamRequest, stream_request
+from mellea_sc.stdlib.stream.request import StreamRequest, stream_request
 from mellea_sc.stdlib.stream.result import StreamChunkingResult
 from mellea_sc.stdlib.turns import Turns
 
@@ -72,7 +75,7 @@ __all__ = [
 ]
 
 
-@keyword_arguments(StreamArguments, **STREAM_DEFAULTS)
+@keyword_arguments(StreamArguments, **attrs.asdict(STREAM_DEFAULTS))
 def stream_with_chunking(
     action: Component | Span,
     backend: Backend,

@@ -13,7 +13,7 @@ import anyio
 import anyio.lowlevel
 import attrs
 
-from mellea_sc.core.arguments import several
+from mellea_sc.core.question import several
 from mellea_sc.testing._errors.origins import Origins, suspended_in, watch_origins
 from mellea_sc.testing._loops.processes import (
     child_processes,

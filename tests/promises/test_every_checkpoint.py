@@ -37,6 +37,12 @@ TEXT = "One is here. Two is here. Three is here."
 TAKES_TIME = always("pass", after=0.01)
 
 
+@pytest.fixture
+def anyio_backend(real_time: str) -> str:
+    """Real time, since there are sockets."""
+    return real_time
+
+
 def passes() -> Check:
     """Takes its time for every chunk."""
     return Check(TAKES_TIME, final=TAKES_TIME)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from kit import Without, read_chunks, sentences
+from kit import Check, Without, asking_a_model, read_chunks, sentences, slow
 
 from mellea_sc import (
+    CBlock,
     Context,
     GenerationRequest,
     ModelOption,
@@ -170,3 +171,15 @@ async def test_text_is_handed_out_when_the_input_is_found_good_whether_somebody_
             assert "".join([delta async for delta in thunk]) == "one two"
         else:
             assert await thunk == "one two"
+
+
+async def test_it_is_handed_the_text_that_is_asked_and_the_backend_and_waits_for_a_thunk() -> None:
+    check = Check(final=asking_a_model("is this fine: {}"))
+    backend = ScriptedBackend(
+        lambda request: "fine" if request.messages[-1].content.startswith("is") else slow("2", 5)
+    )
+    async with start_session(backend=backend) as m:
+        asked = await m.aact(CBlock("1"))
+        assert await (await m.aact(asked, preconditions=[check])) == "2"
+    assert check.seen.validated == ["2"]
+    assert [call.prompt for call in backend.calls if "fine" in call.prompt] == ["is this fine: 2"]

@@ -5,8 +5,7 @@ address.py        where a server is, and what must never be shown of it
 environment.py    what lies between: proxies and certificates
 client.py         which transport requests go out on
 link.py           what a transport is
-transport.py      one of our own: connections kept, used again, renewed
-connection.py     one of its connections: HTTP/1.1
+connection.py     one of our own: HTTP/1.1, connections kept, used again, renewed
 fast.py           the same by aiohttp, under asyncio where it is installed
 httpx_client.py   a client of the caller's, or one behind a proxy
 exchange.py       one request, and the bytes of the response to it

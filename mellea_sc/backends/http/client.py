@@ -83,7 +83,7 @@ def _fastest(tls: ssl.SSLContext, uds: str | None) -> Transport:
             from mellea_sc.backends.http.fast import AiohttpTransport
 
             return AiohttpTransport(tls, uds, KEEP_FOR)
-    from mellea_sc.backends.http.transport import DirectTransport
+    from mellea_sc.backends.http.connection import DirectTransport
 
     return DirectTransport(tls, uds, KEEP_FOR)
 

@@ -1,4 +1,4 @@
-"""One connection to a server, used for one request after another: HTTP/1.1 by h11.
+"""The library's own transport: HTTP/1.1 by h11, on connections that are used for one request after another.
 
 A connection is used for the next request only if nothing of the previous answer can be left:
 
@@ -12,6 +12,8 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+from collections import deque
+from functools import partial
 from typing import Final
 from urllib.parse import SplitResult
 
@@ -20,7 +22,7 @@ import h11
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-from mellea_sc.backends.http.link import MAX_HEAD, STANDING_HEADERS, Link
+from mellea_sc.backends.http.link import MAX_HEAD, STANDING_HEADERS, Link, Reply
 from mellea_sc.backends.http.translation import (
     ConnectError,
     LocalProtocolError,
@@ -30,10 +32,76 @@ from mellea_sc.backends.http.translation import (
     WriteError,
 )
 
-__all__ = ["Connection", "connect"]
+__all__ = ["Connection", "DirectTransport", "connect"]
 
 READ_SIZE: Final = 65536
 """Bytes of a read."""
+
+
+class DirectTransport:
+    """A transport to one server, without a proxy, under any event loop.
+
+    The cost of a request does not depend on the number of other requests. The connection that was released last is
+    reused first.
+
+    Args:
+        tls: The TLS context for ``https``.
+        uds: The path of a unix socket to connect to instead of TCP.
+        keep_for: Seconds for which an idle connection is kept for the next request.
+    """
+
+    def __init__(self, tls: ssl.SSLContext, uds: str | None, keep_for: float) -> None:
+        self._tls = tls
+        self._uds = uds
+        self._keep_for = keep_for
+        # each with its expiry time, by the loop's clock
+        self._kept: deque[tuple[float, Connection]] = deque()
+        self._is_closed = False
+
+    async def ask(self, link: Link, content: bytes | None) -> Reply:
+        """Send a request and wait for the head of the response; see :meth:`.link.Transport.ask`."""
+        kept = await self._next_kept()
+        while True:
+            connection = kept or await connect(
+                link.parts, self._tls, self._uds, link.connect_timeout
+            )
+            try:
+                head = await connection.ask(link, content)
+            except (ReadError, WriteError, RemoteProtocolError):
+                await connection.aclose()
+                if kept is None or kept.has_answered:
+                    raise
+                kept = None
+            except BaseException:
+                await connection.aclose()
+                raise
+            else:
+                release = partial(self._release, connection)
+                return Reply(head.status_code, head.headers.raw_items(), connection.read, release)
+
+    async def _next_kept(self) -> Connection | None:
+        now = anyio.current_time()
+        while self._kept and self._kept[0][0] <= now:
+            await self._kept.popleft()[1].aclose()
+        while self._kept:
+            _, connection = self._kept.pop()
+            if connection.is_silent():
+                return connection
+            await connection.aclose()
+        return None
+
+    async def _release(self, connection: Connection) -> None:
+        """Keep a connection for the next request if nothing of this response can be left on it, else close it."""
+        if self._is_closed or not connection.start_anew():
+            await connection.aclose()
+        else:
+            self._kept.append((anyio.current_time() + self._keep_for, connection))
+
+    async def aclose(self) -> None:
+        """Close the idle connections; those in use are closed by their users."""
+        self._is_closed = True
+        while self._kept:
+            await self._kept.pop()[1].aclose()
 
 
 async def connect(
@@ -108,6 +176,7 @@ class Connection:
         self.has_answered = False
         try:
             parts = link.parts
+            length = {} if content is None else {"content-length": str(len(content))}
             pieces = [
                 self._parser.send(event)
                 for event in (
@@ -115,7 +184,14 @@ class Connection:
                     h11.Request(
                         method="GET" if content is None else "POST",
                         target=f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}",
-                        headers=_sent_headers(link, content),
+                        headers=[
+                            *{
+                                "host": parts.netloc,
+                                **STANDING_HEADERS,
+                                **link.headers,
+                                **length,
+                            }.items()
+                        ],
                     ),
                     h11.Data(content or b""),
                     h11.EndOfMessage(),
@@ -206,13 +282,6 @@ class Connection:
         Cancellation: it is closed all the same.
         """
         await anyio.aclose_forcefully(self._stream)
-
-
-def _sent_headers(link: Link, content: bytes | None) -> list[tuple[str, str]]:
-    headers = {"host": link.parts.netloc, **STANDING_HEADERS, **link.headers}
-    if content is not None:
-        headers["content-length"] = str(len(content))
-    return list(headers.items())
 
 
 def _is_read_ahead(stream: ByteStream) -> bool:

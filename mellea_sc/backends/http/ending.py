@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import attrs
+
 from mellea_sc.core.backend import Delta
 
 __all__ = ["LINGER", "Ending"]
@@ -25,6 +27,7 @@ LINGER: Final = 0.1
 """Seconds to wait for the response's end after the end mark, so that the connection can be reused."""
 
 
+@attrs.define(eq=False)
 class Ending:
     """Decides when an answer is complete.
 
@@ -35,15 +38,12 @@ class Ending:
         grace: Seconds to read on, after which the answer counts as complete; ``None``: it is not complete yet.
     """
 
-    __slots__ = ("_has_text", "_is_doubtful", "grace", "has_begun", "is_amid", "is_whole")
-
-    def __init__(self) -> None:
-        self.has_begun: bool = False
-        self.is_whole: bool = False
-        self.is_amid: bool = False
-        self.grace: float | None = None
-        self._has_text = False
-        self._is_doubtful = False
+    has_begun: bool = False
+    is_whole: bool = False
+    is_amid: bool = False
+    grace: float | None = None
+    _has_text: bool = False
+    _is_doubtful: bool = False
 
     def take(self, delta: Delta) -> None:
         """Process the next delta."""

@@ -46,32 +46,34 @@ class Response:
             It saves one call per delta. If it raises one of
             :func:`~mellea_sc.backends.http.translation.client_errors`, pass that to :meth:`end_by`.
         deadline: The time at which reading ends, by the loop's clock, after the protocol's end mark.
+        headers: By names in lower case.
+        unreadable: The coding of a body that cannot be read; else ``None``.
         lost: The error, if the response has ended early: the connection was lost, or the data was not HTTP.
     """
 
     __slots__ = (
         "_failures",
-        "_headers",
         "_inflater",
         "_plain_read",
         "_reply",
-        "_unreadable",
         "deadline",
+        "headers",
         "lost",
         "straight",
+        "unreadable",
     )
 
     def __init__(self, reply: Reply, failures: Failures) -> None:
         self._reply = reply
         self._failures = failures
-        self._headers: dict[str, str] = {}
+        self.headers: dict[str, str] = {}
         for raw_name, raw_value in reply.headers:
             name, value = raw_name.decode("latin-1").lower(), raw_value.decode(errors="replace")
             # Several headers with the same name are one list (RFC 9110, section 5.3).
-            said = self._headers.get(name)
-            self._headers[name] = value if said is None else f"{said}, {value}"
-        coding = self._headers.get("content-encoding")
-        self._unreadable = unreadable_coding(coding) if coding else None
+            said = self.headers.get(name)
+            self.headers[name] = value if said is None else f"{said}, {value}"
+        coding = self.headers.get("content-encoding")
+        self.unreadable: str | None = unreadable_coding(coding) if coding else None
         self._inflater = Inflater() if coding and wants_inflating(coding) else None
         self._plain_read = reply.read if self._inflater is None else None
         self.straight: Callable[[], Awaitable[bytes]] | None = self._plain_read
@@ -81,23 +83,7 @@ class Response:
     @property
     def media_type(self) -> str:
         """The media type in its ``Content-Type``. It is not enforced: servers send good streams with any or none."""
-        return self._headers.get("content-type", "").partition(";")[0].strip().lower()
-
-    async def check(self) -> None:
-        """Raise unless the status is a success and the body can be read.
-
-        Raises:
-            BackendError: one of them is not so.
-        """
-        if not HTTPStatus.OK <= self._reply.status < HTTPStatus.MULTIPLE_CHOICES:
-            # the error's text must not be lost because the timeout of deltas ends this wait
-            with untimed():
-                body = await self.beginning()
-            raise self._failures.status(self._reply.status, self._headers, body)
-        if self._unreadable:
-            raise self._failures.not_http(
-                f"it compresses ({self._unreadable}) what was asked for uncompressed"
-            )
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     def finish(self, grace: float) -> None:
         """Set the deadline after the protocol's end mark; from now on errors of the connection are ignored."""
@@ -144,7 +130,7 @@ class Response:
         Args:
             read: The part that has been read already.
         """
-        if self._unreadable:
+        if self.unreadable:
             return ""
         data = bytearray()
         with anyio.move_on_after(BODY_TIMEOUT):
@@ -197,7 +183,7 @@ async def ask(link: Link, failures: Failures, content: bytes | None) -> Response
     Cancellation: the connection is closed.
     """
     try:
-        response = Response(await link.transport.ask(link, content), failures)
+        reply = await link.transport.ask(link, content)
     except client_errors() as error:
         if content and len(content) > LARGE and is_one_of(error, "WriteError"):
             # No retry: it would most likely fail in the same way, after sending as many megabytes.
@@ -206,8 +192,17 @@ async def ask(link: Link, failures: Failures, content: bytes | None) -> Response
         if isinstance(failure, StreamInterrupted):
             failure.retryable = True  # the connection was lost before the first byte of an answer
         raise failure from error
+    response, status = Response(reply, failures), reply.status
     try:
-        await response.check()
+        if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+            # the error's text must not be lost because the timeout of deltas ends this wait
+            with untimed():
+                body = await response.beginning()
+            raise failures.status(status, response.headers, body)
+        if response.unreadable:
+            raise failures.not_http(
+                f"it compresses ({response.unreadable}) what was asked for uncompressed"
+            )
     except BaseException:
         await response.aclose()
         raise

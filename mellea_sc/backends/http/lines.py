@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
+import attrs
+
 from mellea_sc.core.errors import BackendProtocolError
 
 __all__ = ["MAX_LINE", "LineCutter", "LineSplitter", "Pretty", "Splitter", "decoded", "too_long"]
@@ -40,6 +42,7 @@ class Splitter(Protocol):
         ...
 
 
+@attrs.define(eq=False)
 class LineCutter:
     """Cuts bytes into lines that end with LF, CRLF or CR; drops a byte order mark at the beginning.
 
@@ -49,14 +52,11 @@ class LineCutter:
         limit: The maximum size of a line; the caller has to call :meth:`check`.
     """
 
-    __slots__ = ("_after_cr", "_held", "_limit", "_size", "_started")
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._held: list[bytes] = []
-        self._size = 0
-        self._after_cr = False
-        self._started = False
+    _limit: int
+    _held: list[bytes] = attrs.field(factory=list[bytes], init=False)
+    _size: int = attrs.field(default=0, init=False)
+    _after_cr: bool = attrs.field(default=False, init=False)
+    _started: bool = attrs.field(default=False, init=False)
 
     def cut(self, data: bytes) -> list[bytes]:
         """The lines that these bytes complete, without their ends."""
@@ -110,6 +110,7 @@ class LineCutter:
         return line if self._started else line.removeprefix(_BOM)
 
 
+@attrs.define(eq=False)
 class Pretty:
     """A JSON value that is pretty-printed over several lines: usually an error.
 
@@ -123,12 +124,9 @@ class Pretty:
         lines: The lines so far.
     """
 
-    __slots__ = ("_limit", "_size", "lines")
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._size = 0
-        self.lines: list[bytes] = []
+    _limit: int
+    _size: int = attrs.field(default=0, init=False)
+    lines: list[bytes] = attrs.field(factory=list[bytes], init=False)
 
     def begins(self, line: bytes) -> bool:
         """Whether this line is the first of such a value."""

@@ -1,6 +1,6 @@
 """The interface of transports: connection settings, and the reply to a request.
 
-A transport makes connections and reuses them. There are three: :mod:`.transport` (HTTP/1.1 over anyio),
+A transport makes connections and reuses them. There are three: :mod:`.connection` (HTTP/1.1 over anyio),
 :mod:`.fast` (aiohttp) and :mod:`.httpx_client` (the caller's client, or one that uses a proxy).
 """
 
@@ -22,6 +22,10 @@ STANDING_HEADERS: Final = {"user-agent": "mellea_sc", "connection": "keep-alive"
 """Headers that the library's own transports add to every request, unless the request has them."""
 
 
+def _parts_of(link: Link) -> SplitResult:
+    return urlsplit(link.url)
+
+
 @attrs.frozen
 class Link:
     """The settings for requests to one server. Its ``repr`` shows nothing that may contain a key.
@@ -37,11 +41,10 @@ class Link:
     url: str = attrs.field(repr=False)
     headers: Mapping[str, str] = attrs.field(repr=False)
     connect_timeout: float | None
-
-    @property
-    def parts(self) -> SplitResult:
-        """The URL in its parts."""
-        return urlsplit(self.url)
+    parts: SplitResult = attrs.field(
+        init=False, repr=False, default=attrs.Factory(_parts_of, takes_self=True)
+    )
+    """The URL in its parts."""
 
 
 @attrs.frozen

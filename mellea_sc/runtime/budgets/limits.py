@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from contextvars import Token
 from types import TracebackType
-from typing import Final, Self, cast
+from typing import Self, cast
 
 from mellea_sc.core.errors import BudgetExceeded, InvalidOption
 from mellea_sc.core.spending import Limits, Prices, Spent, check_limits
@@ -15,7 +14,7 @@ from mellea_sc.runtime.budgets.scope import BudgetScope
 from mellea_sc.runtime.failures import raise_unchanged
 from mellea_sc.runtime.loops.current import running_loop
 
-__all__ = ["LimitedBlock", "limited", "limits"]
+__all__ = ["LimitedBlock", "limits"]
 
 
 def limits(
@@ -56,18 +55,6 @@ def limits(
     return LimitedBlock(
         Limits(tokens=tokens, requests=requests, seconds=seconds, cost=cost, prices=prices)
     )
-
-
-def limited(limits: Limits | None) -> AbstractContextManager[object]:
-    """The block around the work of one call (``limits=``); ``None``: no limits.
-
-    Raises:
-        InvalidOption: these are no limits.
-    """
-    return _UNLIMITED if limits is None else LimitedBlock(limits)
-
-
-_UNLIMITED: Final = nullcontext()
 
 
 class LimitedBlock:

@@ -41,7 +41,7 @@ from mellea_sc.core.base import Context
 from mellea_sc.core.errors import BackendTimeout
 from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.model_options import ModelOption, merge_options
-from mellea_sc.core.prompt import answer_prefix_of
+from mellea_sc.core.prompt import answer_prefix_of, request_for
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.core.tool_calls import ToolCall
@@ -61,7 +61,6 @@ from mellea_sc.runtime.failures import (
     task_group,
 )
 from mellea_sc.runtime.generation.bound import opened_scope
-from mellea_sc.runtime.generation.prompt import request_for
 from mellea_sc.runtime.generation.pump import pump
 from mellea_sc.runtime.generation.record import AnswerRecord
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
@@ -219,16 +218,6 @@ class Attempt:
         return sum(map(estimated_tokens, self._parts[kept:])) + self.record.estimate
 
     @property
-    def share_of_reasoning(self) -> float:
-        """About how much of what it has received is reasoning, from 0 to 1."""
-        return self.record.reasoning_estimate / max(1, self.estimate)
-
-    @property
-    def share_of_other(self) -> float:
-        """About how much of what it has received is reasoning or calls, from 0 to 1."""
-        return self.record.estimate / max(1, self.estimate)
-
-    @property
     def error(self) -> Exception | None:
         """What ended it, where that was an error."""
         if len(self._errors) > 1:
@@ -275,8 +264,8 @@ class Attempt:
             error of the backend's that waited for them is raised instead.
         """
         self._valves = nursery.valves
-        options = merge_options(nursery.options, self._question.model_options)
-        limit = options.get(ModelOption.MAX_NEW_TOKENS)
+        self._options = merge_options(nursery.options, self._question.model_options)
+        limit = self._options.get(ModelOption.MAX_NEW_TOKENS)
         self.token_limit = limit if isinstance(limit, int) else None
         now, task = self._now, running_task()
         self.started_at = now()
@@ -363,15 +352,15 @@ class Attempt:
         self.end = "completed"
 
     async def _produce(self, nursery: Nursery) -> None:
-        question = self._question
+        question, prefills = self._question, nursery.backend.prefills
         # asyncio lets a task begin that is cancelled already; and whoever has waited for the connections is first
         await anyio.lowlevel.checkpoint()
         try:
             with self.scope, stray_cancellation_as("a generation"):
                 request = await request_for(
-                    nursery, question.action, self._ctx, question.format, question.model_options
+                    question.action, self._ctx, self._options, question.format, prefills=prefills
                 )
-                await pump(nursery, request, self, self._beginning(nursery.backend.prefills))
+                await pump(nursery, request, self, self._beginning(prefills))
             if self.late is not None and self.scope.cancelled_caught:
                 raise self.late
         except Exception as error:  # noqa: BLE001 - it ends the text, and is raised after the text

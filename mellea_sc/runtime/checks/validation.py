@@ -16,9 +16,9 @@ from mellea_sc.core.errors import (
     ValidatorTimeout,
 )
 from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.core.prompt import settle
 from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.runtime.failures import stray_cancellation_as, task_group, without_internals
-from mellea_sc.runtime.generation.prompt import settle
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import reraise_if_cancelled
 

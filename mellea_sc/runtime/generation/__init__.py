@@ -2,7 +2,6 @@
 
 thunk.py        the user's handle: a text that can be awaited, read or cancelled
 generation.py   the producer, a task: its state, its text, its one reader, its error
-prompt.py       from an action and a context to the request
 pump.py         the loop that moves deltas from the backend to their sink
 bound.py        backends that can generate, because they know where tasks are started
 record.py       what is known of an answer besides its text

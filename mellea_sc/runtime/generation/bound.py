@@ -15,6 +15,7 @@ from contextlib import (
     nullcontext,
 )
 from contextvars import ContextVar
+from functools import partial
 from typing import Final, Self
 
 import anyio
@@ -31,18 +32,17 @@ from mellea_sc.core.backend import (
 )
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import SessionClosed
-from mellea_sc.core.model_options import ModelOptions, merge_options, wants_stream
-from mellea_sc.core.prompt import answer_prefix_of
+from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
+from mellea_sc.core.prompt import answer_prefix_of, describe, request_for
 from mellea_sc.runtime.budgets.scope import budget_scope
 from mellea_sc.runtime.failures import stray_cancellation_as, task_group
 from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.generation import Generation
-from mellea_sc.runtime.generation.prompt import describe, request_for
 from mellea_sc.runtime.generation.pump import connected_backend, pump
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
 
-__all__ = ["BoundBackend", "SpawnTarget", "opened_scope", "start_generation"]
+__all__ = ["BoundBackend", "SpawnTarget", "answer_once", "opened_scope", "start_generation"]
 
 _on_started: Final[ContextVar[Callable[[ModelOutputThunk], None] | None]] = ContextVar(
     "mellea_sc_on_started", default=None
@@ -162,18 +162,45 @@ def start_generation(
     nursery = place.nursery
     format = nursery.check_format(format)
     options = merge_options(nursery.options, model_options)
-    thunk = ModelOutputThunk(nursery, name=describe(action), streamed=wants_stream(options))
-
-    async def work(thunk: ModelOutputThunk, sink: Generation) -> None:
-        request = await request_for(nursery, action, ctx, format, model_options)
-        beginning = answer_prefix_of(action, prefills=nursery.backend.prefills)
-        thunk.generation = await pump(nursery, request, sink, beginning)
-        read_meaning(thunk, sink.text, action, format)
-        warn_of_misfit(thunk)
-
+    streamed = bool(options.get(ModelOption.STREAM))
+    thunk = ModelOutputThunk(nursery, name=describe(action), streamed=streamed)
     assert thunk.producer is not None
+    work = partial(answer_once, nursery, action, ctx, options, format)
     thunk.producer.start(thunk, work, place.tasks)
     return thunk
+
+
+async def answer_once(
+    nursery: Nursery,
+    action: Component | Span,
+    ctx: Context,
+    options: ModelOptions,
+    format: Format | None,
+    thunk: ModelOutputThunk,
+    sink: Generation,
+) -> None:
+    """Make one request, and put its answer into a thunk; in the thunk's own task.
+
+    Args:
+        nursery: Its backend generates.
+        action: What the model is asked.
+        ctx: The conversation before it.
+        options: All model options of the request.
+        format: The format of the answer.
+        thunk: Gets what is known of the answer.
+        sink: Gets the text.
+
+    Raises:
+        Exception: as of :func:`~.pump.pump`, or of a thunk that the prompt needs.
+
+    Cancellation: the connection is closed at once, which stops the model.
+    """
+    prefills = nursery.backend.prefills
+    request = await request_for(action, ctx, options, format, prefills=prefills)
+    beginning = answer_prefix_of(action, prefills=prefills)
+    thunk.generation = await pump(nursery, request, sink, beginning)
+    read_meaning(thunk, sink.text, action, format)
+    warn_of_misfit(thunk)
 
 
 @asynccontextmanager
@@ -186,25 +213,18 @@ async def opened_scope(
         nursery: The nursery with the connections; the block runs in one of its tasks.
         started: Called with every generation that is started with it, or in the block with another backend.
     """
-    before = _on_started.set(started or _on_started.get())
-    try:
-        async with task_group() as tasks:
-            with stray_cancellation_as("a validator, a strategy or a tool"):
-                yield bound_to(SpawnTarget(nursery, tasks), started)
-            # a validator may have started a generation and not awaited it: it must not outlive the call
-            tasks.cancel_scope.cancel("its scope ended")
-    finally:
-        _on_started.reset(before)
-
-
-def bound_to(
-    place: SpawnTarget, started: Callable[[ModelOutputThunk], None] | None = None
-) -> BoundBackend:
-    """A backend that starts its tasks in one place."""
 
     async def here() -> SpawnTarget:
         # If the scope is being cancelled, so is the caller: raise that, instead of SessionClosed.
         await anyio.lowlevel.checkpoint_if_cancelled()
-        return place
+        return SpawnTarget(nursery, tasks)
 
-    return BoundBackend(here, place.nursery.backend, started)
+    before = _on_started.set(started or _on_started.get())
+    try:
+        async with task_group() as tasks:
+            with stray_cancellation_as("a validator, a strategy or a tool"):
+                yield BoundBackend(here, nursery.backend, started)
+            # a validator may have started a generation and not awaited it: it must not outlive the call
+            tasks.cancel_scope.cancel("its scope ended")
+    finally:
+        _on_started.reset(before)

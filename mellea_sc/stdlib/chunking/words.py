@@ -73,7 +73,9 @@ def _tokens() -> regex.Pattern[str]:
     )
     return regex.compile(
         r"(?V1)(?P<space>[\s\x1c-\x1f]+)"
-        r"|(?P<more>[[\p{M}\p{Cf}\p{GCB=Extend}\p{GCB=SpacingMark}\u200d]--\u200b]+"
+        r"|(?P<more>[[\p{M}\p{Cf}\p{GCB=Extend}\p{GCB=SpacingMark}\u200d]--[\u200b\p{L}]]+"
+        # a vowel that is a letter of its own where there is nothing that it could belong to
+        r"|(?<=[^\s\x1c-\x1f\p{GCB=Control}])[\p{L}&&\p{GCB=SpacingMark}]"
         rf"|(?<=\p{{InCB=Linker}}){unspaced})"
         rf"|(?P<kana>{kana}+)"
         rf"|(?P<single>{unspaced})"
@@ -81,7 +83,7 @@ def _tokens() -> regex.Pattern[str]:
         rf"(?!{kana}|{unspaced})[\p{{L}}\p{{N}}])+)"
         rf"|(?P<wide_opens>[{east}&&[\p{{Ps}}\p{{Pi}}]]+)"
         rf"|(?P<wide>[{east}&&[\p{{P}}\p{{S}}]--[\p{{Ps}}\p{{Pi}}]]+)"
-        r"|(?P<opens>[\p{Ps}\p{Pi}]+)"
+        rf"|(?P<opens>[[\p{{Ps}}\p{{Pi}}]--{east}]+)"
         r"|(?P<mark>.)",
         regex.DOTALL,
     )
@@ -108,7 +110,7 @@ class WordChunker(BoundaryChunking):
             end = boundary.end()
             found.append(size - end)
             state = "empty"
-        if state == "empty" and _LETTER.search(window, end):
+        if state == "empty" and _LETTER.search(window, max(end, size - len(delta))):
             state = "spaced"
         self._state = state
         return found

@@ -71,7 +71,7 @@ class WithFeedback(_WrappedAction):
             isinstance(action, Instruction)
             and type(action).format_for_llm is Instruction.format_for_llm
         ):
-            return action.format_with(lines)
+            return action.format_for_llm(lines)
         return f"{listed(lines)}\n\n{super().format_for_llm()}"
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mellea_sc.core.arguments import several
 from mellea_sc.core.base import CBlock, Component, Span, text_of
 from mellea_sc.core.errors import InvalidOption
+from mellea_sc.core.question import several
 from mellea_sc.core.requirement import Requirement, as_requirement
 from mellea_sc.stdlib.components._template import check_template, fill
 
@@ -64,15 +64,12 @@ class Instruction(Component):
 
     def _templates(self) -> list[str]:
         own = [self.description, self.prefix, self.output_prefix, *self.icl_examples]
-        said = [one.format_for_llm() for one in self._said_requirements() if _is_template(one)]
+        said = [
+            one.format_for_llm()
+            for one in self.requirements
+            if not one.check_only and _is_template(one)
+        ]
         return [text for text in [*own, *said] if isinstance(text, str)]
-
-    def _said_requirements(self) -> list[Requirement]:
-        return [requirement for requirement in self.requirements if not requirement.check_only]
-
-    def _said(self, requirement: Requirement) -> str:
-        text = requirement.format_for_llm()
-        return self._filled(text) if _is_template(requirement) else text
 
     def _filled(self, text: str | CBlock) -> str:
         if isinstance(text, CBlock):
@@ -87,19 +84,23 @@ class Instruction(Component):
         """The description, before templates are filled in."""
         return str(self.description or "an instruction")
 
-    def format_for_llm(self) -> str:
-        """The prompt's text: sections, each only where there is something in it."""
-        return self.format_with(())
-
-    def format_with(self, more: Sequence[str]) -> str:
-        """The prompt's text, with more lines in the list of requirements.
+    def format_for_llm(self, more: Sequence[str] = ()) -> str:
+        """The prompt's text: sections, each only where there is something in it.
 
         The requirements stand before the task. Small models then answer the question, instead of continuing the
         list; measured in benchmarks/PROMPTING.md.
+
+        Args:
+            more: More lines in the list of requirements.
         """
         sections: list[str] = []
-        if lines := [*map(self._said, self._said_requirements()), *more]:
-            sections.append(listed(lines))
+        lines = [
+            self._filled(one.format_for_llm()) if _is_template(one) else one.format_for_llm()
+            for one in self.requirements
+            if not one.check_only
+        ]
+        if lines or more:
+            sections.append(listed([*lines, *more]))
         if self.prefix is not None:
             sections.append(self._filled(self.prefix))
         if self.description is not None:

@@ -16,10 +16,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias, cast, runtime_checkable
 
-from mellea_sc.core.arguments import several
 from mellea_sc.core.backend import JsonSchema
 from mellea_sc.core.base import CBlock, Component, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption, ModelError
+from mellea_sc.core.question import several
 
 __all__ = ["MObject", "MObjectProtocol", "Method", "Query", "Transform"]
 

@@ -1,4 +1,4 @@
-"""Plans for requirements with ``on_fail``, and the plan that backtracks."""
+"""The plans for requirements with ``on_fail``, and the one that backtracks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Collection, Sequence
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Component, Context, Span
-from mellea_sc.core.requirement import OnFail, Requirement
+from mellea_sc.core.requirement import OnFail
 from mellea_sc.stdlib.components.feedback import WithFeedback
 from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, Once, Plan, check_count
 
-__all__ = ["Backtracking", "ByRequirement", "RetryOnce", "plan_for"]
+__all__ = ["Backtracking", "ByRequirement", "RetryOnce"]
 
 
 class RetryOnce(Plan):
@@ -84,20 +84,6 @@ class Backtracking(Plan):
             if begun_there < self.tries:
                 return position
         return None if last.released else 0
-
-
-def plan_for(strategy: Plan | None, requirements: Sequence[Requirement]) -> Plan:
-    """The plan of a call: the ``on_fail`` of its requirements has priority over its strategy.
-
-    Args:
-        strategy: Decides unless a requirement does; ``None``: one attempt.
-        requirements: The requirements of the call.
-    """
-    plan = Once() if strategy is None else strategy
-    said: set[OnFail | None] = {requirement.on_fail for requirement in requirements}
-    if said.isdisjoint(("stop", "retry", "backtrack")):
-        return plan
-    return ByRequirement(plan, said)
 
 
 class ByRequirement(Plan):

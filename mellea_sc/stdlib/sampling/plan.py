@@ -101,21 +101,16 @@ class AttemptResult:
     @property
     def rejected(self) -> Sequence[tuple[Requirement, ValidationResult]]:
         """The requirements that it is known not to meet, with their verdicts."""
-        if not self.completed:
-            return [
-                (requirement, ValidationResult(False, reason=verdict.reason, score=verdict.score))
-                for requirement, verdict in self.failures
-            ]
         return [
             (requirement, verdict)
             for requirement, verdict in self.verdicts
-            if is_rejected(requirement, verdict)
+            if self.end != "completed" or is_rejected(requirement, verdict)
         ]
 
     @property
     def valid(self) -> bool:
         """Whether it was completed and meets every requirement; those with ``on_fail="noop"`` do not count."""
-        return self.completed and not self.rejected
+        return self.end == "completed" and not self.rejected
 
     @property
     def reasons(self) -> list[str]:
@@ -129,12 +124,15 @@ class AttemptResult:
 
     @property
     def verdicts(self) -> Sequence[tuple[Requirement, ValidationResult]]:
-        """The requirements that have a verdict; all of them if it was completed.
+        """The requirements that have a verdict: those that stopped it, or all of them if it was completed.
 
         A completed attempt that does not fit its format has a verdict on that too.
         """
-        if not self.completed:
-            return self.rejected
+        if self.end != "completed":
+            return [
+                (requirement, ValidationResult(False, reason=verdict.reason, score=verdict.score))
+                for requirement, verdict in self.failures
+            ]
         if self.misfit is None:
             return self.validations
         return [*self.validations, does_not_fit(self.misfit)]

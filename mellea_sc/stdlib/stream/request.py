@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from types import TracebackType
-from typing import Final
 
 import attrs
 
@@ -15,34 +14,23 @@ from mellea_sc.backends.retry import retrying
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Component, Span
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.core.question import Question
-from mellea_sc.core.requirement import check_judges
+from mellea_sc.core.prompt import describe
+from mellea_sc.core.question import Question, several
+from mellea_sc.core.requirement import as_requirement, check_judges
 from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.bound import BoundBackend, SpawnTarget
-from mellea_sc.runtime.generation.prompt import describe
 from mellea_sc.runtime.loops.current import spawn_root, tell_if_never_started
 from mellea_sc.runtime.nursery import Nursery, current_nursery
 from mellea_sc.runtime.unobserved import OwnError, Unobserved
 from mellea_sc.stdlib.arguments import StreamArguments
 from mellea_sc.stdlib.formats import checked
-from mellea_sc.stdlib.sampling.by_requirement import plan_for
-from mellea_sc.stdlib.sampling.engine.options import DEFAULT_LANE_BUFFER, StreamOptions
-from mellea_sc.stdlib.sampling.planned import PlannedStrategy
+from mellea_sc.stdlib.sampling.engine.options import STREAM_DEFAULTS, StreamOptions
+from mellea_sc.stdlib.sampling.planned import PlannedStrategy, plan_for
 from mellea_sc.stdlib.stream.result import StreamChunkingResult
 from mellea_sc.stdlib.stream.run import StreamRun
 from mellea_sc.stdlib.turns import Turn
 
-__all__ = ["STREAM_DEFAULTS", "StreamRequest", "stream_request"]
-
-DEFAULT_VALIDATOR_TIMEOUT: Final = 120.0
-
-STREAM_DEFAULTS: Final[StreamArguments] = {
-    "chunking": "sentence",
-    "lane_buffer": DEFAULT_LANE_BUFFER,
-    "validator_timeout": DEFAULT_VALIDATOR_TIMEOUT,
-    "hold_back": False,
-}
-"""What is meant where an argument of a stream is not given; the others are ``None`` then."""
+__all__ = ["StreamRequest", "stream_request"]
 
 
 class StreamRequest(Awaitable[StreamChunkingResult]):
@@ -217,14 +205,21 @@ def stream_request(
         InvalidOption: one of them is not usable.
         Exception: as a precondition's ``__copy__`` raises it.
     """
-    given = {**STREAM_DEFAULTS, **given}
-    strategy, format = given.get("strategy"), checked(given.get("format"))
+    usual = STREAM_DEFAULTS
     options = StreamOptions(
-        chunking=given.get("chunking"),
-        lane_buffer=given.get("lane_buffer", DEFAULT_LANE_BUFFER),
-        validator_timeout=given.get("validator_timeout"),
-        lookahead=given.get("lookahead"),
-        hold_back=given.get("hold_back", False),
+        chunking=given.get("chunking", usual.chunking),
+        lane_buffer=given.get("lane_buffer", usual.lane_buffer),
+        validator_timeout=given.get("validator_timeout", usual.validator_timeout),
+        lookahead=given.get("lookahead", usual.lookahead),
+        hold_back=given.get("hold_back", usual.hold_back),
     )
-    question = Question.of(action, given, strategy=strategy, format=format)
+    question = Question.of(
+        action,
+        given,
+        requirements=[
+            as_requirement(one) for one in several("requirements", given.get("requirements"))
+        ],
+        strategy=given.get("strategy"),
+        format=checked(given.get("format")),
+    )
     return StreamRequest(question, options, turn, backend, given.get("validation_backend"))

@@ -17,22 +17,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 
 import anyio
 
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import BudgetExceeded
+from mellea_sc.core.prompt import describe
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
-from mellea_sc.core.retries import retried
-from mellea_sc.runtime.budgets.limits import limited
+from mellea_sc.core.retries import RetriesOfCall
+from mellea_sc.runtime.budgets.limits import LimitedBlock
 from mellea_sc.runtime.budgets.scope import budget_scope
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.failures import failure_of, raise_unchanged
 from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
-from mellea_sc.runtime.generation.prompt import describe
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.loops.current import call_in, check_loop, clock, current_loop, running_task
 from mellea_sc.runtime.nursery import Nursery
@@ -98,7 +98,7 @@ class StreamRun:
             error=self.error_to_raise,
         )
         self.runner: AttemptRunner = AttemptRunner(plan, question, options, self.gate)
-        self._timeout = options.timeout
+        self._timeout = options.validator_timeout
         self._scope = anyio.CancelScope()
         self._loop = current_loop()
         self._error_was_raised = False
@@ -122,7 +122,12 @@ class StreamRun:
         """
         task, question = running_task(), self.question
         try:
-            with self._scope, budget_scope(), limited(question.limits), retried(question.retries):
+            with (
+                self._scope,
+                budget_scope(),
+                nullcontext() if question.limits is None else LimitedBlock(question.limits),
+                nullcontext() if question.retries is None else RetriesOfCall(question.retries),
+            ):
                 answer = self._checked_answer if question.preconditions else self._answer
                 async with generating as nursery, self._turn as ctx:
                     if judging is None:

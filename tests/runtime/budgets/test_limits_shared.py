@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import anyio
 import anyio.lowlevel
@@ -28,7 +29,7 @@ from mellea_sc import (
 )
 from mellea_sc.backends import Usage
 from mellea_sc.core import Limits
-from mellea_sc.runtime.budgets.limits import limited
+from mellea_sc.runtime.budgets.limits import LimitedBlock
 from mellea_sc.runtime.generation.bound import SpawnTarget, start_generation
 from mellea_sc.runtime.generation.generation import Generation
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
@@ -539,7 +540,7 @@ async def started(m: object, backend_steps: int, allowed: Limits | None) -> Mode
     thunk = ModelOutputThunk(place.nursery)
 
     async def work(_: ModelOutputThunk, sink: Generation) -> None:
-        with limited(allowed):
+        with nullcontext() if allowed is None else LimitedBlock(allowed):
             for _ in range(backend_steps):
                 inner = start_generation(place, CBlock(ASKED), m.ctx.without_items())  # type: ignore[attr-defined]
                 sink.write(await inner)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import copy
 import math
 import pickle
-from contextlib import nullcontext
 
 import pytest
 
 from mellea_sc import BudgetExceeded, InvalidOption, limits
 from mellea_sc.backends import Usage
 from mellea_sc.core import Limits, Prices, Spent
-from mellea_sc.runtime.budgets.limits import limited
 from mellea_sc.stdlib import LimitedBlock
 
 PRICES = Prices(prompt=1, completion=2.5)
@@ -92,11 +90,9 @@ def test_a_block_is_entered_once() -> None:
         pass
 
 
-def test_the_block_of_a_call_is_made_of_limits_or_is_none() -> None:
-    assert isinstance(limited(None), nullcontext)
-    assert isinstance(limited(Limits(tokens=1)), LimitedBlock)
+def test_a_block_is_made_of_limits() -> None:
     with pytest.raises(InvalidOption, match="limits must be"):
-        limited({"tokens": 1})  # type: ignore[arg-type]
+        LimitedBlock({"tokens": 1})  # type: ignore[arg-type]
 
 
 def test_the_error_can_be_copied_and_sent() -> None:

@@ -104,3 +104,25 @@ def test_chunks_of_a_group_may_have_the_white_space_that_those_of_its_strategy_h
     cutter = Cutter(Grouped(strategy(), 2))
     cutter.feed(" ")
     assert cutter.space() == (" " if strategy is WordChunker else "")
+
+
+@pytest.mark.parametrize(
+    "cut", [lambda text: [text], lambda text: [*text]], ids=["whole", "single"]
+)
+def test_groups_stand_where_they_are_in_the_text(cut: Callable[[str], list[str]]) -> None:
+    text = " a  b c d\ne f g"
+    cutter = Cutter(Grouped(WordChunker(), 2))
+    chunks = [chunk for delta in cut(text) for chunk in cutter.feed(delta)]
+    chunks += cutter.flush()
+    assert [chunk.text for chunk in chunks] == ["a  b", "c d", "e f", "g"]
+    assert [text[chunk.start : chunk.end] for chunk in chunks] == [chunk.text for chunk in chunks]
+
+
+def test_what_no_chunk_holds_is_told_as_it_came() -> None:
+    cutter = Cutter(WordChunker())
+    for delta in ("a", " ", "\n"):
+        cutter.feed(delta)
+    cutter.flush()
+    rest = cutter.rest()
+    assert rest is not None
+    assert (rest.text, rest.before, rest.start, rest.end) == ("", " \n", 3, 3)

@@ -118,6 +118,8 @@ def words_in(run: str) -> Iterator[str]:
             yield word
             word, core, closed = "", "", False
         word += grapheme
+        if all(unicodedata.category(char) == "Cf" for char in grapheme):
+            continue  # a word goes on over it: UAX #29, WB4
         if kind in ("one", "kana", "letter"):
             core = core or kind
             closed = closed or kind == "one"
@@ -191,6 +193,8 @@ def many_scripts(max_pieces: int = 30) -> st.SearchStrategy[str]:
 @example(text='He said "Go." Then (he went.) Why?! \u2026 Well...  ')
 @example(text="\n\n\n\nA\n\n\n\n\nB\n \nC\n\n")
 @example(text=" \u00a0A.\x1cB!\u2003C ")
+@example(text="\ud55c\uad6d(\u300c")
+@example(text="\u0e33\u201c\u6211\u200f\u0e33")
 def test_the_chunks_of_a_text_are_what_the_promise_says(name: str, text: str) -> None:
     if name == "word" and not set(text) <= KNOWN_TO_THE_REFERENCE:
         text = "".join(char for char in text if char in KNOWN_TO_THE_REFERENCE)

@@ -195,9 +195,11 @@ class Twice(SamplingStrategy):
         requirements: Sequence[Requirement],
         **_: object,
     ) -> SamplingResult:
-        asked = [await backend.generate_from_context(action, context) for _ in range(2)]
-        for thunk, _ctx in asked:
-            await thunk.avalue()
+        asked: list[tuple[Thunk, Context]] = []
+        for _number in range(2):
+            thunk, ctx = await backend.generate_from_context(action, context)
+            await thunk
+            asked.append((thunk, ctx))
         return SamplingResult(
             result_index=1,
             success=True,

@@ -63,9 +63,10 @@ class AttemptFactory:
         self._question = question
         self._options = options
         self._remembers = remembers
+        self._roles = list(map(_role_of, question.requirements))
         resolve_chunking(options.chunking)
-        for requirement in question.requirements:
-            self._own_cutter(requirement)
+        for index, requirement in enumerate(question.requirements):
+            self._own_cutter(index, requirement)
         # Copied here, and not with the first attempt: a __copy__ that raises must raise before anything is started.
         self._copies: list[Requirement] | None = list(map(copy.copy, question.requirements))
 
@@ -89,7 +90,9 @@ class AttemptFactory:
             action, context = continuation_of(
                 action, context, begun, prefills=nursery.backend.prefills
             )
-        options = self._model_options(number, nursery.options, kept)
+        options = self._question.model_options
+        if number > 1 or kept is not None:
+            options = self._model_options(number, nursery.options, kept)
         return Attempt(
             attrs.evolve(self._question, action=action, model_options=options),
             context,
@@ -102,10 +105,15 @@ class AttemptFactory:
 
     def _checks(self, kept: ResumePoint | None) -> Checks:
         """The lanes and editors of the next attempt."""
-        known = self._known(kept)
+        if kept is None:
+            copies, self._copies = self._copies, None
+            copies = copies or list(map(copy.copy, self._question.requirements))
+            known = [LaneCheckpoint(0, requirement) for requirement in copies]
+        else:
+            known = self._known(kept)
         requirements = [one.requirement for one in known]
         found: dict[int, Findings] = {}
-        editing = [index for index, one in enumerate(requirements) if _edits(one)]
+        editing = [index for index, role in enumerate(self._roles) if role.edits]
         edits = Edits(PASSES * len(editing), () if kept is None else kept.edits)
         editors = [
             self._editor(number, index, known[index], found, edits, kept)
@@ -114,7 +122,7 @@ class AttemptFactory:
         lanes = [
             self._lane(index, one, found, remembers=self._remembers)
             for index, one in enumerate(known)
-            if _looks_at_running_text(one.requirement)
+            if self._roles[index].judges
         ]
         noted = () if kept is None else [f for f in kept.noted if f.end <= known[f.lane].judged]
         return Checks(
@@ -123,8 +131,8 @@ class AttemptFactory:
             lanes=lanes,
             editors=editors,
             edits=edits,
-            ledger=Ledger(len(requirements), list(map(_rule, requirements)), noted=noted),
-            timeout=self._options.timeout,
+            ledger=Ledger(len(requirements), [role.rule for role in self._roles], noted=noted),
+            timeout=self._options.validator_timeout,
         )
 
     def _model_options(
@@ -141,19 +149,15 @@ class AttemptFactory:
             given = merge_options(given, {ModelOption.MAX_NEW_TOKENS: rest})
         return given
 
-    def _known(self, kept: ResumePoint | None) -> list[LaneCheckpoint]:
+    def _known(self, kept: ResumePoint) -> list[LaneCheckpoint]:
         """For each requirement, a copy with the state at the end of the kept text.
 
         A piece at the end of the kept text counts only if the kept text alone determines where it ends. A piece that
         ended there because of the text after it may be longer now, and is validated again.
         """
-        originals = self._question.requirements
-        if kept is None:
-            copies, self._copies = self._copies or list(map(copy.copy, originals)), None
-            return [LaneCheckpoint(0, requirement) for requirement in copies]
         known: list[LaneCheckpoint] = []
-        for requirement, known_at in zip(originals, kept.known, strict=True):
-            cutter = self._own_cutter(requirement)
+        for index, known_at in enumerate(kept.known):
+            cutter = self._own_cutter(index, self._question.requirements[index])
             cut = (
                 kept.chunks
                 if cutter is None
@@ -200,14 +204,16 @@ class AttemptFactory:
         return Lane(
             index,
             Memory(known, remembers=remembers, earlier=earlier, later=found.get(index)),
-            self._own_cutter(requirement),
-            timeout=options.timeout if requirement.timeout is None else requirement.timeout,
+            self._own_cutter(index, requirement),
+            timeout=options.validator_timeout
+            if requirement.timeout is None
+            else requirement.timeout,
             buffer=options.lane_buffer,
         )
 
-    def _own_cutter(self, requirement: Requirement) -> Cutter | None:
+    def _own_cutter(self, index: int, requirement: Requirement) -> Cutter | None:
         main, chunking = self._options.chunking, requirement.chunking
-        if chunking is None and main is None and _edits(requirement):
+        if chunking is None and main is None and self._roles[index].edits:
             # With raw deltas the edits would depend on where the model cuts the text, which they must not.
             chunking = "sentence"
         if chunking is None and requirement.every == 1 and not requirement.window:
@@ -218,21 +224,28 @@ class AttemptFactory:
         return Cutter(strategy, requirement.window)
 
 
-def _edits(requirement: Requirement) -> bool:
+@attrs.frozen
+class _Role:
+    """What a requirement does to a text while it runs.
+
+    Args:
+        judges: Whether it looks at it at all.
+        edits: Whether it changes it before it is shown.
+        rule: What a fail leads to.
+    """
+
+    judges: bool
+    edits: bool
+    rule: Rule
+
+
+def _role_of(requirement: Requirement) -> _Role:
+    judges = type(requirement).stream_validate is not Requirement.stream_validate
+    wants_edits = requirement.on_fail in ("filter", "fix")
     # an advisory requirement's text may have been shown before its verdict: too late to edit
-    return (
-        requirement.on_fail in ("filter", "fix")
-        and requirement.blocking
-        and _looks_at_running_text(requirement)
+    records = requirement.on_fail == "noop" or (wants_edits and not requirement.blocking)
+    return _Role(
+        judges,
+        judges and wants_edits and requirement.blocking,
+        Rule("record" if records else "cancel", requirement.blocking),
     )
-
-
-def _rule(requirement: Requirement) -> Rule:
-    records = requirement.on_fail == "noop" or (
-        requirement.on_fail in ("filter", "fix") and not requirement.blocking
-    )
-    return Rule("record" if records else "cancel", requirement.blocking)
-
-
-def _looks_at_running_text(requirement: Requirement) -> bool:
-    return type(requirement).stream_validate is not Requirement.stream_validate

@@ -10,9 +10,11 @@ import attrs
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
 
-__all__ = ["DEFAULT_LANE_BUFFER", "StreamOptions"]
+__all__ = ["STREAM_DEFAULTS", "StreamOptions"]
 
-DEFAULT_LANE_BUFFER: Final = 16
+
+def _or_infinite(seconds: float | None) -> float:
+    return math.inf if seconds is None else seconds
 
 
 @attrs.frozen(kw_only=True)
@@ -22,7 +24,7 @@ class StreamOptions:
     Args:
         chunking: The chunking of the stream, and of requirements without a chunking.
         lane_buffer: The number of chunks that one lane may be ahead of another.
-        validator_timeout: Seconds that one call of a validator may take; ``None``: no timeout.
+        validator_timeout: Seconds that one call of a validator may take; ``None``, which becomes infinity: no timeout.
         lookahead: The number of released chunks that may wait unread; ``None``: any number.
         hold_back: The number of chunks that are held back until their attempt is accepted; ``True``: all.
 
@@ -31,8 +33,8 @@ class StreamOptions:
     """
 
     chunking: str | ChunkingStrategy | None = "sentence"
-    lane_buffer: int = DEFAULT_LANE_BUFFER
-    validator_timeout: float | None = None
+    lane_buffer: int = 16
+    validator_timeout: float = attrs.field(default=120.0, converter=_or_infinite)
     lookahead: int | None = None
     hold_back: bool | int = False
 
@@ -42,7 +44,7 @@ class StreamOptions:
             raise InvalidOption(f"lane_buffer must be an integer from 1 on, not {buffer!r}")
         if ahead is not None and (not isinstance(ahead, int) or ahead < 1):
             raise InvalidOption(f"lookahead must be an integer from 1 on or None, not {ahead!r}")
-        if not self.timeout > 0:
+        if not self.validator_timeout > 0:
             raise InvalidOption(
                 "validator_timeout must be a positive number of seconds or None, not "
                 f"{self.validator_timeout!r}"
@@ -51,11 +53,10 @@ class StreamOptions:
             raise InvalidOption(f"hold_back must be a bool or a number of chunks, not {held!r}")
 
     @property
-    def timeout(self) -> float:
-        """The timeout of one call of a validator in seconds; may be infinite."""
-        return math.inf if self.validator_timeout is None else self.validator_timeout
-
-    @property
     def held_back(self) -> float:
         """The number of chunks that are held back; may be infinite."""
         return math.inf if self.hold_back is True else self.hold_back
+
+
+STREAM_DEFAULTS: Final = StreamOptions()
+"""What is meant where an argument of a stream is not given."""

@@ -144,8 +144,11 @@ class AttemptRunner:
             tasks.start_soon(run, ask, name=f"an attempt of {ask.chain}")
 
     async def _run_attempt(self, ask: Ask, nurseries: Nurseries) -> None:
-        attempt = self._begin(ask, nurseries.generating)
-        number = len(self.attempts)
+        kept = self.attempts[ask.of - 1].kept(ask.keep) if ask.keep else None
+        number = len(self.attempts) + 1
+        attempt = self._factory.begin(number, ask, kept, nurseries.generating, self._stage)
+        self.attempts.append(attempt)
+        self.asks.append(ask)
         self._running[number] = attempt
         score: float | None = None
         try:
@@ -164,13 +167,6 @@ class AttemptRunner:
             self.results.append(result)
         if self._choice is None:
             self._decide(result)
-
-    def _begin(self, ask: Ask, nursery: Nursery) -> Attempt:
-        kept = self.attempts[ask.of - 1].kept(ask.keep) if ask.keep else None
-        number = len(self.attempts) + 1
-        self.attempts.append(self._factory.begin(number, ask, kept, nursery, self._stage))
-        self.asks.append(ask)
-        return self.attempts[-1]
 
     async def _weigh(self, attempt: Attempt, number: int, nursery: Nursery) -> float | None:
         """The plan's score of a completed attempt; ``None`` if another one was chosen meanwhile."""

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from mellea_sc.core.base import Component, Span
 from mellea_sc.core.errors import GenerationCancelled
 from mellea_sc.core.plain_text import quoted
+from mellea_sc.core.prompt import describe
 from mellea_sc.core.requirement import Requirement, label_of
 from mellea_sc.core.trace import Cause, CauseKind, TokenCount, Trace
 from mellea_sc.runtime.checks.attempt import Attempt
-from mellea_sc.runtime.generation.prompt import describe
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.sampling.plan import Ask, reasons_in
 
@@ -94,12 +94,17 @@ def _attempt(
     is_accepted: bool,
 ) -> Trace:
     own = max(0, len(attempt.generated) - attempt.kept_length)
-    usage = attempt.generation.usage
+    record = attempt.record
+    usage = record.usage
     counted = usage is not None and usage.completion_tokens > 0
-    generated = usage.completion_tokens if usage is not None and counted else attempt.estimate
+    # it looks at every delta: not where the server has counted, and all that came is text
+    estimate = attempt.estimate if record.estimate or not counted else 0
+    generated = usage.completion_tokens if usage is not None and counted else estimate
     said = usage.reasoning_tokens if usage is not None else 0
-    reasoning = min(generated, said or round(generated * attempt.share_of_reasoning))
-    text = generated - max(reasoning, round(generated * attempt.share_of_other))
+    share_of_reasoning = record.reasoning_estimate / max(1, estimate)
+    share_of_other = record.estimate / max(1, estimate)
+    reasoning = min(generated, said or round(generated * share_of_reasoning))
+    text = generated - max(reasoning, round(generated * share_of_other))
 
     def tokens(characters: int) -> int:
         return round(text * min(characters, own) / own) if own else 0
@@ -114,7 +119,7 @@ def _attempt(
         outcome="accepted" if is_accepted else outcome,
         began=attempt.started_at - began,
         ended=(attempt.ended_at or now) - began,
-        cause=_cut_off(attempt, began) if is_accepted else _cause(attempt, began),
+        cause=_cause(attempt, began, is_accepted=is_accepted),
         tokens=TokenCount(
             generated=generated,
             reasoning=reasoning,
@@ -146,17 +151,14 @@ def _judge(thunk: ModelOutputThunk, began_at: float, began: float, now: float) -
     )
 
 
-def _cut_off(attempt: Attempt, began: float) -> Cause | None:
-    """The cause that stopped the model, if a requirement has cut the text off and the text before that is good."""
-    if attempt.cut_off is None:
-        return None
-    requirement, verdict = attempt.cut_off
+def _cause(attempt: Attempt, began: float, *, is_accepted: bool) -> Cause | None:
     at = None if attempt.stopped_at is None else attempt.stopped_at - began
-    return Cause(kind="requirement", who=named(requirement), reason=verdict.reason, at=at)
-
-
-def _cause(attempt: Attempt, began: float) -> Cause | None:
-    at = None if attempt.stopped_at is None else attempt.stopped_at - began
+    if is_accepted:
+        if attempt.cut_off is None:
+            return None
+        # a requirement has cut the text off, which stopped the model, and the text before that is good
+        requirement, verdict = attempt.cut_off
+        return Cause(kind="requirement", who=named(requirement), reason=verdict.reason, at=at)
     if attempt.error is not None:
         return cause_of_error(attempt.error, at)
     if attempt.stopped_by is not None:
