@@ -9,7 +9,6 @@ deadlines.py    bounded waits
 pacing.py       back-pressure, and at most so many requests at once
 failures.py     from where an error was raised to who is told of it
 unobserved.py   errors that nobody has been told of yet
-tape.py         what a run has to say, kept for one reader
 portal.py       blocking calls, and loop_thread.py, the thread with the event loop that they run in
 loops/          which event loop is running, and what only that one can say
 

@@ -25,7 +25,7 @@ from mellea_sc.core.errors import MelleaError, RunError
 from mellea_sc.runtime.loops.current import (
     checkpoint_before_error,
     errors_collected_by,
-    is_stray_cancellation,
+    is_being_cancelled,
     running_task,
 )
 
@@ -202,7 +202,7 @@ def raise_if_stray(what: str, kind: type[MelleaError]) -> None:
 
     The same as :func:`stray_cancellation_as`, without the cost of a block for each request.
     """
-    if is_stray_cancellation():
+    if not is_being_cancelled():
         raise kind(_stray(what)) from None
 
 
@@ -224,7 +224,7 @@ def failure_of(error: BaseException, what: str, task: object) -> Exception | Non
         return without_internals(error)
     if isinstance(error, anyio.get_cancelled_exc_class()):
         # a cancellation that somebody has requested must reach the scope that it belongs to
-        if is_stray_cancellation():
+        if not is_being_cancelled():
             return RunError(_stray(what))
         return None
     if (failure := _without_cancellations(error)) is not None:

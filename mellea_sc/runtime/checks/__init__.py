@@ -1,12 +1,12 @@
-"""One text judged while it runs.
+"""One text that is validated while it runs.
 
-attempt.py      a generation that is judged while it runs, in one cancel scope: begin here
-checks.py       all who check one attempt
-cutter.py       deltas into chunks that know where they stand in the text
-editors.py      requirements that change the text, and edits.py, where they have
-lanes.py        the text that is shown, on its way to its lanes and its view
-lane.py         a requirement's task: piece after piece, verdict after verdict
-memory.py       what a requirement knew after each piece, for another text or another pass
-ledger.py       what may be shown: verdicts in, "release" or "cancel" out
-validation.py   the whole text, judged at the end
+attempt.py      a generation that is validated while it runs, in one cancel scope: begin here
+checks.py       the lanes, the editors and the ledger of one attempt
+cutter.py       cuts deltas into chunks that know their positions
+editors.py      requirements that edit the text; edits.py: which spans they have edited
+lanes.py        cuts the shown text, gives the pieces to the lanes, and their verdicts to the ledger
+lane.py         the task of one requirement: one piece after the other
+memory.py       the states of a requirement after each piece, for another attempt or another pass
+ledger.py       what may be shown: chunks and verdicts in, "release", "hold" or "cancel" out
+validation.py   validates the whole text at the end
 """

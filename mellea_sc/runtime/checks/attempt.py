@@ -1,26 +1,26 @@
-"""One attempt at an answer: a generation that is judged while it runs, in one cancel scope.
+"""One attempt at an answer: a generation that is validated while it runs, in one cancel scope.
 
 ::
 
     backend ──delta──> pump ──> Attempt.write ──> editors ──> Lanes ──> ledger ──release──> view
-                                   (none, or those of          │                  │
-                                    requirements that edit) validators            └──cancel──> the race's scope
+                                   (one for each requirement   │                  │
+                                    that edits, or none)    validators            └──cancel──> the scope of the race
                                                                                                (connection, editors,
                                                                                                 lanes, their judges)
 
-The phases of :meth:`Attempt.run`:
+:meth:`Attempt.run` has two phases:
 
-1. *the race*: the producer, the editors and the lanes, until the text has ended and is judged, or a
-   lane fails, or something raises. A backend's error ends the text where it happened; what came before
-   it is judged and released like any text, and then the error is the attempt's. Where an editor cuts
-   the text off, the producer is stopped, and the text has come to its end;
-2. after a natural end, *the final validation* of the whole text by every requirement.
+1. *The race* of the producer, the editors and the lanes. It ends when all of the text is validated, when a lane
+   fails, or when something raises. A backend's error ends the text where it happened: the text before it is
+   validated and released like any text, and after that the error is raised. If an editor cuts the text off, the
+   producer is stopped, and that is a natural end of the text.
+2. After a natural end, *the final validation* of the whole text by every requirement.
 
-There are two texts, which are one where nothing is edited: what was generated, and what is shown. Chunks,
-verdicts and positions belong to the latter.
+There are two texts: the generated one and the shown one. They are equal where nothing is edited. Chunks, verdicts
+and positions belong to the shown text.
 
-An attempt may begin with text that another one has left: :class:`ResumePoint`. That text goes through the
-chunkings again, and not through validators that have judged it: each goes on with what it knew there.
+An attempt may begin with text that was kept of an earlier one: :class:`ResumePoint`. That text is cut into chunks
+again, but not validated again: each requirement goes on with what it knew at its end.
 """
 
 from __future__ import annotations
@@ -39,12 +39,10 @@ from mellea_sc.core.answer_prefix import AnswerPrefix
 from mellea_sc.core.backend import Backend, Delta
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import BackendTimeout
-from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.model_options import ModelOption, merge_options
 from mellea_sc.core.prompt import answer_prefix_of, request_for
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
-from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.core.usage import estimated_tokens
 from mellea_sc.runtime.checks.checks import Checks
 from mellea_sc.runtime.checks.editors import Editor, TextSink
@@ -70,20 +68,20 @@ from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
 __all__ = ["Attempt", "AttemptEnd"]
 
 AttemptEnd: TypeAlias = Literal["running", "completed", "failed", "stopped", "error", "cancelled"]
-"""How an attempt ended: with its last token, by a failed check, because it was not needed any more, …"""
+"""How an attempt has ended: with its last token, by a failed check, because it was not needed any more, …"""
 
 
 class Attempt:
-    """The tasks of one attempt. Its writes are the pump's.
+    """The tasks of one attempt, and the sink of its pump.
 
     Args:
-        question: What is asked.
-        ctx: The conversation before that.
-        checks: Who checks it.
-        view: Where it is shown.
-        asked: The conversation as validators see it, up to and with what the user asked.
-        kept: What it begins with.
-        remembers: Whether another attempt may go on from inside this one.
+        question: The arguments of the call.
+        ctx: The conversation before the question.
+        checks: The lanes and editors.
+        view: Shows the text.
+        asked: The conversation that validators are given, with the question.
+        kept: The text of an earlier attempt that it begins with.
+        remembers: Whether another attempt may begin with text of this one.
     """
 
     def __init__(
@@ -115,11 +113,12 @@ class Attempt:
         self._checks = checks
         self._view = view
         self._kept = kept
+        # Whether the text is still the kept one, which ends with white space that the model may send once more.
         self._begins = False
         self._errors: list[Exception] = []
         self._race = anyio.CancelScope()
         self.scope: anyio.CancelScope = anyio.CancelScope()
-        """Around the generation alone, which may be stopped before the text that has come is judged."""
+        """The scope of the generation alone. It may be stopped before the text that has come is validated."""
         self.late: BackendTimeout | None = None
         self._now: Callable[[], float] = clock()
         self._lanes = Lanes(
@@ -141,61 +140,46 @@ class Attempt:
 
     @property
     def requirements(self) -> list[Requirement]:
-        """The copies that judge it, in order."""
+        """The copies of the requirements that validate it, in order."""
         return self._checks.requirements
 
     @property
-    def generation(self) -> GenerationInfo:
-        """What is known about the generation so far."""
-        return self.record.info()
-
-    @property
     def generated(self) -> str:
-        """All that was generated, judged or not, after what it began with."""
+        """The generated text so far, validated or not, with the text that it began with."""
         return "".join(self._parts)
 
     @property
     def has_text(self) -> bool:
-        """Whether there is any text, what it began with included."""
+        """Whether there is any text, including the text that it began with."""
         return bool(self._parts)
 
     @property
-    def reasoning(self) -> str:
-        """What the model thinks, as far as it has come."""
-        return self.record.reasoning
-
-    @property
-    def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The calls that the model wants to have made, as far as they have come."""
-        return self.record.tool_calls
-
-    @property
     def edited(self) -> str:
-        """What the editors have made of that so far, judged or not."""
+        """The text as the editors have changed it so far, validated or not."""
         return "".join(self._lanes.parts)
 
     @property
     def text(self) -> str:
-        """The text as far as it may be shown: all of it after a natural end."""
+        """The text as far as it may be shown; all of it after a natural end."""
         text = self.edited
         return text if self.end == "completed" else text[: self.ledger.position]
 
     def source(self, position: int | None = None) -> int:
-        """How much of what was generated the text up to a position was made of; ``None``: the whole text."""
+        """The length of the generated text that the shown text up to a position was made of; ``None``: all of it."""
         if position is None and self.cut_off is None:
             return len(self.generated)
         return self.edits.source(len(self.edited) if position is None else position)
 
     @property
     def failures(self) -> list[tuple[Requirement, PartialValidationResult]]:
-        """The requirements that have stopped it, in order."""
+        """The requirements that have stopped it, in order, with their verdicts."""
         requirements = self.requirements
         return [(requirements[f.lane], f.verdict) for f in self.ledger.failures]
 
     @property
     def noted(self) -> list[tuple[Requirement, PartialValidationResult]]:
-        """The fails that have not stopped it: those that were only recorded, as they came, and what
-        was edited in the text that may be shown, in its order.
+        """The fails that have not stopped it: first those that were only recorded, as they came, then those whose
+        spans were edited, as far as the text may be shown, in its order.
         """
         requirements = self.requirements
         noted: list[Failure | Placed] = [*self.ledger.noted, *self.edited_spans]
@@ -203,29 +187,29 @@ class Attempt:
 
     @property
     def edited_spans(self) -> list[Placed]:
-        """What was edited in the text that may be shown, in its order."""
+        """The edits of the text that may be shown, in its order."""
         return self.edits.before(math.inf if self.end == "completed" else self.ledger.position)
 
     @property
     def cut_off(self) -> tuple[Requirement, PartialValidationResult] | None:
-        """The requirement after whose verdict nothing more could be shown, if that stopped the model."""
+        """The requirement that has cut the text off, if one has, with its verdict."""
         return self._checks.cut_off
 
     @property
     def estimate(self) -> int:
-        """About how many tokens it has received: one a delta, or one for four characters of it."""
+        """An estimate of the received tokens: one for each delta, or one for four characters."""
         kept = 0 if self._kept is None else len(self._kept.chunks) + 1
         return sum(map(estimated_tokens, self._parts[kept:])) + self.record.estimate
 
     @property
     def error(self) -> Exception | None:
-        """What ended it, where that was an error."""
+        """The error that has ended it, if one has; several as a group."""
         if len(self._errors) > 1:
             return ExceptionGroup("a stream failed in more than one way", self._errors)
         return self._errors[0] if self._errors else None
 
     def kept(self, count: int) -> ResumePoint:
-        """Its first chunks, for another attempt to go on from; of an attempt that remembers."""
+        """Its first chunks, for another attempt to begin with; only for an attempt that remembers."""
         text, chunks = self.edited, self._lanes.chunks
         end = chunks[count - 1].end if count else 0
         rest = text[end:]
@@ -242,7 +226,7 @@ class Attempt:
         )
 
     def _delta_ends(self) -> list[int]:
-        """Where each delta ends in the text that is shown."""
+        """The positions in the shown text at which its deltas end."""
         begun = 0 if self._kept is None else len(self._kept.text)
         before = [] if self._kept is None else list(self._kept.deltas)
         ends = [self.edits.place(end) for end in accumulate(map(len, self._parts)) if end > begun]
@@ -251,17 +235,17 @@ class Attempt:
     # --- its life ------------------------------------------------------------------------------
 
     async def run(self, nursery: Nursery, judges: Nursery) -> None:
-        """Generate and judge.
+        """Generate and validate.
 
         Args:
-            nursery: Its backend generates.
-            judges: Its backend serves the validators.
+            nursery: The nursery whose backend generates.
+            judges: The nursery whose backend the validators use.
 
         Raises:
-            Exception: the error that ended it; two at once as an ``ExceptionGroup``.
+            Exception: the error that has ended it; several at once as an ``ExceptionGroup``.
 
-        Cancellation: the connection is closed and every validator cancelled, and they have ended. An
-            error of the backend's that waited for them is raised instead.
+        Cancellation: the connection is closed and every validator is cancelled; all of them have ended. If the
+            backend has failed before, its error is raised instead.
         """
         self._valves = nursery.valves
         self._options = merge_options(nursery.options, self._question.model_options)
@@ -275,37 +259,35 @@ class Attempt:
                 async with opened_scope(judges, started=self.judge_began) as judging:
                     async with task_group() as tasks:
                         self._start(tasks, judging, nursery)
-                    is_whole = not self._errors and not self.ledger.failed
+                    is_whole = not self._errors and not self.ledger.failures
                     if is_whole and not self._begins:
                         self._lanes.finish()
+                    # With ``lookahead``, the last chunks may still be waiting for the reader.
                     await self._lanes.room(self._valves)
                     if is_whole:
                         await self._finish(judging)
         except BaseException as error:  # noqa: ASYNC103 - what failure_of() does not know is raised
-            # errors go before a cancellation, as in a task group; some were waiting for the judges
+            # An error has priority over a cancellation, as in a task group. The backend's error is among
+            # self._errors since it happened, but is raised only after the text before it was validated.
             if (failure := failure_of(error, "an attempt", task)) is not None:
                 self._errors.append(failure)
             elif not self._errors or not isinstance(error, anyio.get_cancelled_exc_class()):
                 raise
         finally:
-            self._lanes.close()
-            for editor in self._checks.editors:
-                editor.lane.close()
+            self._checks.close()
             self.ended_at = now()
             if self.end == "running":
-                self.end = self._how_it_ended()
-        if self.error is not None:
-            raise_unchanged(self.error)
-
-    def _how_it_ended(self) -> AttemptEnd:
-        if self._errors:
-            return "error"
-        if self.ledger.failed:
-            return "failed"
-        return "stopped" if self._race.cancel_called else "cancelled"
+                if self._errors:
+                    self.end = "error"
+                elif self.ledger.failures:
+                    self.end = "failed"
+                else:
+                    self.end = "stopped" if self._race.cancel_called else "cancelled"
+        if (failure := self.error) is not None:
+            raise_unchanged(failure)
 
     def stop(self, reason: str) -> None:
-        """It is not needed any more: close its connection and cancel its validators."""
+        """Close its connection and cancel its validators, because it is not needed any more."""
         if self.end == "running" and not self._race.cancel_called:
             self.stopped_by = reason
             self._end_race(reason)
@@ -318,8 +300,8 @@ class Attempt:
         for number, editor in enumerate(self._checks.editors):
             name = f"editor {number}: {editor.lane.requirement!r}"
             start_soon(tasks, editor.run(calls, self._valves), name=name)
-        # A task of its own: with each delta, all coroutines are resumed that its task is in the middle of,
-        # and in this task these are those of the run, the plan and the attempt.
+        # In a task of its own. Each delta resumes all coroutines that its task is in the middle of. In the attempt's
+        # own task these would be five more: those of the run, the plan and the attempt.
         start_soon(tasks, self._produce(nursery), name="producer")
 
     def _begin(self) -> None:
@@ -328,19 +310,23 @@ class Attempt:
         if kept is None:
             return
         for piece in kept.pieces():
-            if self._checks.editors:  # they have it already
+            if (
+                self._checks.editors
+            ):  # The editors have it already; without them, the lanes add it to the parts.
                 self._parts.append(piece)
             self._lanes.feed(piece)
         self._begins = kept.text[-1:].isspace()
 
     async def _finish(self, judging: Backend) -> None:
-        if self._begins:  # nothing came after the white space at the end of what was kept
+        if (
+            self._begins
+        ):  # no text came after the kept one: white space at its end stands between no chunks
             self._lanes.parts[:] = [self.edited.rstrip()]
             self._parts[:] = [self.generated.rstrip()]
         text, requirements = self.edited, self.requirements
         self._view.generated(text)
         if requirements:
-            answer = ModelOutputThunk.computed(text, generation=self.generation)
+            answer = ModelOutputThunk.computed(text, generation=self.record.info())
             self.validations = await validate_all(
                 requirements,
                 judging,
@@ -353,7 +339,8 @@ class Attempt:
 
     async def _produce(self, nursery: Nursery) -> None:
         question, prefills = self._question, nursery.backend.prefills
-        # asyncio lets a task begin that is cancelled already; and whoever has waited for the connections is first
+        # A task that was cancelled before its first step makes no request. And tasks that have waited for the
+        # connections go first.
         await anyio.lowlevel.checkpoint()
         try:
             with self.scope, stray_cancellation_as("a generation"):
@@ -363,22 +350,22 @@ class Attempt:
                 await pump(nursery, request, self, self._beginning(prefills))
             if self.late is not None and self.scope.cancelled_caught:
                 raise self.late
-        except Exception as error:  # noqa: BLE001 - it ends the text, and is raised after the text
+        except Exception as error:  # noqa: BLE001 - raised by run(), after the text before it was validated
             await reraise_if_cancelled(error)  # noqa: ASYNC120 - that is the point
             self._errors.append(error)
         try:
             self._head.end()
-        except Exception as error:  # noqa: BLE001 - so does a chunking that cannot end
+        except Exception as error:  # noqa: BLE001 - the error of a chunking, raised by run() too
             self._errors.append(error)
 
     def _beginning(self, prefills: bool) -> AnswerPrefix | None:
-        """What the text begins with before the model says anything, or has begun with already."""
+        """The prefix of the answer that the action asks for; or that of the kept text, if the model may repeat it."""
         if self._kept is None:
             return answer_prefix_of(self._question.action, prefills=prefills)
         return None if prefills else AnswerPrefix("", self._kept.text, asked=True)
 
     def _cut_off(self, by: Editor) -> None:
-        """Nothing more can be shown: stop the model, and whoever edits before that."""
+        """Stop the model and the editors before this one: it has cut the text off, so none of their text can be shown."""
         reason = "nothing more can be shown"
         if self.stopped_at is None:
             self.stopped_at = self._now()
@@ -394,29 +381,29 @@ class Attempt:
         self._race.cancel(reason)
 
     def judge_began(self, thunk: ModelOutputThunk) -> None:
-        """Somebody who judges the attempt has asked a model."""
+        """Take notice that a validator has started a generation."""
         self.judges.append((thunk, self._now()))
 
     # --- the pump's sink -------------------------------------------------------------------------
 
     def write(self, text: str) -> bool:
-        """Take a delta; true when a lane or the reader is behind."""
+        """Take new text; true if the pump should wait for a lane or the reader."""
         if self._begins:
-            # the white space between what was kept and what comes is there already
+            # the kept text ends with the white space before its next chunk, which must not be doubled
             text = text.lstrip()
             if not text:
                 return False
             self._begins = False
-        if self._checks.editors:  # else the lanes have it
+        if self._checks.editors:  # without editors, these are the parts of the lanes
             self._parts.append(text)
         return self._head.feed(text)
 
     def write_other(self, delta: Delta) -> None:
-        """Take what a delta has besides its text: nobody judges it."""
+        """Take the other parts of a delta, which no requirement validates."""
         self.record.take(delta)
         if delta.reasoning:
             self._view.reasoned(delta.reasoning)
 
     async def room(self) -> None:
-        """Wait for the first in the chain: an editor, or the lanes and the reader."""
+        """Wait until there is room again: in the first editor, or else in the lanes and at the reader."""
         await self._head.room(self._valves)

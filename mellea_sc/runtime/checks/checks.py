@@ -1,8 +1,9 @@
-"""All who check one attempt: the requirements, in the parts that they have in it."""
+"""The lanes, the editors and the ledger of one attempt."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -21,16 +22,16 @@ __all__ = ["Checks"]
 
 @attrs.frozen(kw_only=True)
 class Checks:
-    """Who checks an attempt, and by what rules.
+    """The parts that check one attempt.
 
     Args:
-        copies: The copies of the requirements that judge it, in order.
+        copies: The copies of the requirements, in order.
         main: The chunking that the reader sees.
-        lanes: For those that judge while it runs.
-        editors: For those that edit it before, one after the other.
-        edits: What these do.
-        ledger: Made for all of them.
-        timeout: Seconds for one final validation, where the requirement does not say.
+        lanes: One for each requirement that validates running text.
+        editors: The chain of editors that the text passes before; several for each requirement that edits.
+        edits: Records the edits.
+        ledger: Has one lane for each requirement, whether or not it validates running text.
+        timeout: Seconds that one final validation may take, unless the requirement has its own timeout.
     """
 
     copies: Sequence[Requirement]
@@ -43,7 +44,7 @@ class Checks:
 
     @property
     def requirements(self) -> list[Requirement]:
-        """The copies that judge it, in order, as far as they have come."""
+        """The copies of the requirements that validate it now, in order."""
         requirements = list(self.copies)
         for lane in self.lanes:
             requirements[lane.index] = lane.requirement
@@ -51,23 +52,33 @@ class Checks:
 
     @property
     def cut_off(self) -> tuple[Requirement, PartialValidationResult] | None:
-        """The requirement after whose verdict nothing more could be shown, if that stopped the model."""
+        """The requirement that has cut the text off, if one has, with its verdict."""
         for editor in self.editors:
             if editor.cut_off is not None:
                 return self.requirements[editor.lane.index], editor.cut_off
         return None
 
     def begin(self) -> None:
-        """Tell the ledger how far each has judged: of what an attempt begins with, or, without a lane, all of it."""
+        """Tell the ledger how far the kept text is validated, and which requirements do not validate running text."""
         judged = {lane.index: lane.memory.judged for lane in self.lanes}
         for index in range(len(self.copies)):
             if index in judged:
                 self.ledger.passed(index, judged[index])
             else:
-                self.ledger.ended(index)
+                self.ledger.passed(index, math.inf)
+
+    def close(self) -> None:
+        """Close the lanes, and those of the editors."""
+        for lane in self.lanes:
+            lane.close()
+        for editor in self.editors:
+            editor.lane.close()
 
     def checkpoints(self) -> list[Callable[[int], LaneCheckpoint]]:
-        """For each requirement, given a position: what it knew about the text up to there; of those that remember."""
+        """For each requirement, a function from a position to what the requirement knew there.
+
+        Only for an attempt that remembers.
+        """
         memories = {lane.index: lane.memory for lane in self.lanes}
         return [
             memories[index].known_at if index in memories else partial(_as_it_is, requirement)
@@ -76,5 +87,5 @@ class Checks:
 
 
 def _as_it_is(requirement: Requirement, _: int) -> LaneCheckpoint:
-    """What a requirement knows that does not look at running text."""
+    """The checkpoint of a requirement that does not validate running text."""
     return LaneCheckpoint(0, copy.copy(requirement))

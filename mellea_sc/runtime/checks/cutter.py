@@ -1,4 +1,4 @@
-"""From the deltas of a text to pieces that know where they stand in it."""
+"""Cuts a text that comes in deltas into chunks that know their positions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["Cutter", "Grouped"]
 
 
 class Cutter:
-    """A chunking strategy that also says where in the text its chunks stand.
+    """A chunking strategy, together with the positions of its chunks.
 
     Args:
-        strategy: One that has seen no text.
-        window: How many characters of the text before it each chunk comes with.
+        strategy: A strategy that has seen no text.
+        window: The number of characters before it that each chunk comes with.
     """
 
     __slots__ = (
@@ -31,12 +31,9 @@ class Cutter:
         "_window",
     )
 
-    # _space: how much white space at the beginning of what is pending is known to belong to no chunk;
-    # negative where more of it will not be known
-
     def __init__(self, strategy: ChunkingStrategy, window: int = 0) -> None:
         self._strategy = strategy
-        # one that cuts by boundaries is asked for these alone: what is known of the text is kept here
+        # A strategy that cuts at boundaries is asked for these only. Otherwise both would keep the text that is not cut yet.
         self._boundaries = (
             strategy
             if isinstance(strategy, BoundaryChunking)
@@ -49,15 +46,17 @@ class Cutter:
         )
         self._window = window
         self._seen = ""
+        # How much of the white space at the beginning of the pending text was returned by space(). Negative: all that can
+        # be known before the next chunk.
         self._space = self._none_yet = 0 if strategy.bare else -1
         self._pending: list[str] = []
         self._start = 0
 
     def feed(self, delta: str) -> Sequence[Chunk]:
-        """The chunks that a delta finishes.
+        """The chunks that a delta completes.
 
         Raises:
-            ChunkingError: one of them does not stand in the text.
+            ChunkingError: one of them is not in the text after the one before.
         """
         self._pending.append(delta)
         if delta and (found := self._find(delta)):
@@ -71,10 +70,10 @@ class Cutter:
         return self._cut([*self._boundaries.find_last(), 0])
 
     def space(self) -> str:
-        """The white space that is known to stand before the next chunk, as far as it is new.
+        """The white space that is known to stand before the next chunk, without the part that was returned before.
 
-        So it can go ahead of that chunk, whose ``before`` has all of it. Empty where a chunk of the
-        strategy may begin with white space itself.
+        So it can be passed on before that chunk, whose ``before`` contains all of it. Empty if chunks of the strategy
+        may begin with white space.
         """
         if self._space < 0:
             return ""
@@ -86,13 +85,17 @@ class Cutter:
         return space
 
     def rest(self) -> Chunk | None:
-        """What no chunk holds at the end of the text, as an empty chunk that stands after it."""
+        """The text after the last chunk at the end of the text, as the ``before`` of an empty chunk."""
         rest = "".join(self._pending)
         end = self._start + len(rest)
         return Chunk("", end, end, rest) if rest else None
 
     def _cut(self, found: Sequence[str | int]) -> list[Chunk]:
-        """The chunks with these texts, or up to boundaries behind which so much of the text is known."""
+        """Make the chunks.
+
+        Args:
+            found: The texts of the chunks; or for boundaries, the number of characters after each.
+        """
         pending = "".join(self._pending)
         chunks: list[Chunk] = []
         size, position = len(pending), 0
@@ -131,11 +134,11 @@ class Cutter:
 
 
 class Grouped(ChunkingStrategy):
-    """So many chunks of another strategy as one, with what stands between them.
+    """Groups of chunks of another strategy, each with the text between its chunks.
 
     Args:
-        strategy: One that has seen no text.
-        size: How many; the last group may have fewer.
+        strategy: A strategy that has seen no text.
+        size: The number of chunks in a group; the last one may have fewer.
     """
 
     def __init__(self, strategy: ChunkingStrategy, size: int) -> None:
@@ -147,12 +150,12 @@ class Grouped(ChunkingStrategy):
         self._group: list[Chunk] = []
 
     def feed(self, delta: str) -> Sequence[str]:
-        """The groups that this delta makes full."""
+        """The groups that this delta completes."""
         self._text.append(delta)
         return self._gather(self._cutter.feed(delta), self._size)
 
     def flush(self) -> Sequence[str]:
-        """The last groups, whole or not."""
+        """The last groups, complete or not."""
         return [*self._gather(self._cutter.flush(), self._size), *self._gather((), 1)]
 
     def _gather(self, chunks: Sequence[Chunk], least: int) -> list[str]:

@@ -1,23 +1,22 @@
-"""Requirements that change the text: a chain of editors, each of which is given what the one before gives away.
+"""Requirements that edit the text: a chain of editors, each of which gets the text that the one before has edited.
 
 ::
 
-    deltas ──> editor 0 ──text──> editor 1 ──text──> … ──text──> Lanes: the text that is shown, and its judges
-                 │ cutter: pieces
-                 │ lane: stream_validate, piece by piece
-                 └ a piece that fails is left out or replaced; all else goes on as it came
+    deltas ──> editor 0 ──text──> editor 1 ──text──> … ──text──> Lanes: the text that is shown
+                 │ cutter: cuts its text into pieces
+                 │ lane: stream_validate, one piece after the other
+                 └ a piece that fails is left out or replaced; the rest of the text is passed on unchanged
 
-So there is one text: what comes out of the chain is cut into chunks, judged by every requirement (the
-editing ones too, which know nothing of what they did before), released, and validated at the end. What
-an edit puts together or puts in is text like any other.
+The text that comes out of the chain is the only one that is shown. It is cut into chunks, validated by every
+requirement (also by those that edit, as copies that do not know what they have edited), released, and validated
+at the end. So text that an edit has inserted or joined is validated like any other text.
 
-What an edit brings about is edited again: each editor stands in the chain once for every pass
-(:data:`PASSES`). What fails after that has not come to rest, and stops the text like any fail.
+Such text may fail once more. So each editor is in the chain once for each of two passes (:data:`PASSES`). A fail
+after that stops the text.
 
-An editor depends on the text that it is given and on nothing else, so what is shown does not depend on
-where the deltas were cut, or on which task had its turn first. Verdicts on pieces that a requirement has
-judged already, in the pass before, are taken over (:class:`~mellea_sc.runtime.checks.memory.Findings`): a second
-pass costs calls only where something was edited.
+The outcome of an editor depends only on its text. So what is shown depends neither on where the deltas were cut
+nor on the order in which tasks run. The second pass takes over the verdicts of the first one
+(:class:`~mellea_sc.runtime.checks.memory.Findings`) until something was edited, so it costs calls only from there on.
 """
 
 from __future__ import annotations
@@ -39,18 +38,18 @@ from mellea_sc.runtime.pacing import Valve, Valves
 __all__ = ["PASSES", "Editor", "TextSink"]
 
 PASSES: Final = 2
-"""How often each requirement that edits is given the text."""
+"""How often each requirement that edits gets the text."""
 
 
 class TextSink(Protocol):
-    """What text is written to: an editor, or the lanes at the end of the chain."""
+    """Receives text: an editor, or the lanes at the end of the chain."""
 
     def feed(self, text: str) -> bool:
-        """Take the text; true when the writer should wait for :meth:`room`."""
+        """Take the text; true if the writer should wait for :meth:`room`."""
         ...
 
     def end(self) -> None:
-        """The text has ended."""
+        """End the text."""
         ...
 
     async def room(self, valves: Valves) -> None:
@@ -59,16 +58,16 @@ class TextSink(Protocol):
 
 
 class Editor:
-    """One requirement in one pass.
+    """One pass of a requirement that edits.
 
     Args:
         number: Its place in the chain.
-        lane: Judges the text that it is given.
+        lane: Validates the text that it gets.
         cutter: Cuts that text for the lane.
-        edits: Where what it does is written down.
-        replaces: Whether a piece that fails is replaced, and not left out.
-        kept: The beginning of the text, where it was shown by an attempt before: it stays, and those
-            who come after the editor have it already.
+        edits: Records its edits.
+        replaces: Whether a piece that fails is replaced; otherwise it is left out.
+        kept: The beginning of the text, if it was kept of an earlier attempt. It was shown, so it is not edited, and
+            it is not passed on, because the rest of the chain has it already.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class Editor:
     ) -> None:
         self.lane: Lane = lane
         self.cut_off: PartialValidationResult | None = None
-        """The verdict after which nothing can be shown any more."""
+        """The verdict by which it has cut the text off; ``None``: it has not."""
         self.scope: anyio.CancelScope = anyio.CancelScope()
         self._number = number
         self._cutter = cutter
@@ -92,22 +91,24 @@ class Editor:
         self._kept = len(kept)
         self._inbox: list[str] = []
         self._valve = Valve(self._is_behind, for_reader=False)
-        self._space = ""  # what is known to stand after the last piece
-        self._space_given = 0  # so much of what stands after the last judged piece is given away
-        self._given = 0
+        self._space = ""  # the white space that is known to stand after the last piece
+        self._space_given = (
+            0  # how much of the white space after the last validated piece was passed on
+        )
+        self._given = 0  # how much text was passed on
         self._ended = self._flushed = False
         self.is_full: bool = False
-        """Whether the next in the chain is."""
+        """Whether the next one in the chain has asked to wait for its :meth:`room`."""
         lane.connect(self, source=self)
         if kept:
             self.feed(kept)
 
     def connect(self, to: TextSink, ended: Callable[[Editor], None]) -> None:
-        """Say where the text goes.
+        """Set the receiver of the edited text.
 
         Args:
-            to: The next in the chain.
-            ended: Called when the editor has cut off the text: nothing before it is needed any more.
+            to: The next one in the chain.
+            ended: Called when the editor has cut the text off.
         """
         self._to = to
         self._on_cut_off = ended
@@ -115,7 +116,7 @@ class Editor:
     # --- the writer's side -----------------------------------------------------------------------
 
     def feed(self, text: str) -> bool:
-        """Take the text, to be cut when the lane is ready for it; true when the writer should wait."""
+        """Take the text, which is cut when the lane is ready for it; true if the writer should wait."""
         if not self._inbox:
             if self.cut_off is not None:
                 return False
@@ -124,7 +125,7 @@ class Editor:
         return self._valve.is_full
 
     def end(self) -> None:
-        """The text has ended: the lane judges the rest of it."""
+        """End the text: the lane validates the rest of it."""
         self._ended = True
         self.lane.end()
 
@@ -141,26 +142,26 @@ class Editor:
         """Edit the text to its end.
 
         Args:
-            calls: How the validator is called.
-            valves: Those of the session that it runs in.
+            calls: What the lane needs to call its validator.
+            valves: The valves of the session that it runs in.
 
         Raises:
-            Exception: as :meth:`~mellea_sc.runtime.checks.lane.Lane.run`.
+            Exception: as of :meth:`~mellea_sc.runtime.checks.lane.Lane.run`.
 
-        Cancellation: the validator is cancelled; what it has not judged goes no further.
+        Cancellation: the validator is cancelled; text that it has not validated is not passed on.
         """
         self._valves = valves
         with self.scope:
             await self.lane.run(calls)
 
     def ended(self, lane: int) -> None:
-        """The text has ended, or was cut off: so has what comes of it."""
-        if self.cut_off is None and (rest := self._cutter.rest()):
+        """Pass on the white space at the end of the text, and end the edited text."""
+        if rest := self._cutter.rest():
             self._write(rest.before[self._space_given :])
         self._to.end()
 
     def take(self) -> Sequence[Chunk]:
-        """The pieces of what came, for the lane."""
+        """The next pieces of the text that has come; at most :data:`LONGEST` characters at once, or one delta."""
         size = taken = 0
         for text in self._inbox:
             taken += 1
@@ -169,13 +170,15 @@ class Editor:
                 break
         text = "".join(self._inbox[:taken])
         del self._inbox[:taken]
-        if self._inbox and not self._ended:  # other tasks have a turn before the rest
+        if (
+            self._inbox and not self._ended
+        ):  # the rest is taken at the next wake-up, after other tasks had their turn
             self.lane.wake()
         self._valve.look()
         return self._unjudged(self._cutter.feed(text))
 
     def rest(self) -> Sequence[Chunk] | None:
-        """More pieces after the end of the text, and at last those that only the end has finished."""
+        """More pieces after the end of the text; the last ones are those that only the end has completed."""
         if self._inbox:
             return self.take()
         if self._flushed:
@@ -184,7 +187,7 @@ class Editor:
         return self._unjudged(self._cutter.flush())
 
     def _unjudged(self, pieces: Sequence[Chunk]) -> Sequence[Chunk]:
-        """The pieces that are to be judged; what is known to be good before them is given away."""
+        """The pieces that have to be validated. Those before them that are known to be good are passed on."""
         self._space = self._cutter.space() if pieces else self._space + self._cutter.space()
         known = self.lane.memory.judged
         good = bisect_right(pieces, known, key=_end_of)
@@ -198,16 +201,17 @@ class Editor:
         return unjudged
 
     def judged(self, lane: int, piece: Chunk, verdict: PartialValidationResult) -> WhatNext:
-        """The lane has judged the next piece."""
-        # white space goes on as soon as it is known to belong to no piece
+        """Pass the next piece on, or what replaces it."""
+        # with the white space after it, as soon as that is known to belong to no piece
         after = self.lane.waiting[0].before if self.lane.waiting else self._space
         if verdict.success != "fail":
             self._give(piece, piece.text, after)
             return "wait" if self.is_full else "go on"
         replacement = verdict.replacement if self._replaces else ""
-        stays = self._kept - piece.start  # so many of its characters were shown before
+        stays = self._kept - piece.start  # how many of its characters were shown already
         if replacement is None or stays >= len(piece.text):
-            # a fail that cannot be edited stops the text when it is judged behind the chain
+            # A fail that cannot be edited is passed on. The requirement's lane behind the chain fails it once more, and
+            # that stops the text.
             self._give(piece, piece.text, after)
             return "wait" if self.is_full else "go on"
         stays = max(0, stays)
@@ -220,21 +224,22 @@ class Editor:
             self._give(piece, piece.text[:stays] + replacement, "")
             self.cut_off = verdict
             self._on_cut_off(self)
+            self._to.end()
             return "stop"
         self._give(piece, piece.text[:stays] + replacement, after)
         return "wait" if self.is_full else "go on"
 
     async def wait(self) -> None:
-        """Wait until the next in the chain has room."""
+        """Wait until the next one in the chain has room."""
         self.is_full = False
         await self._to.room(self._valves)
 
     def caught_up(self) -> None:
-        """The lane is not behind any more."""
+        """Wake the writer: the lane has room again."""
         self._valve.look()
 
     def _give(self, piece: Chunk, text: str, after: str) -> None:
-        """Give a piece away, or what stands in its place, with what stands around it."""
+        """Pass on a piece, or what replaces it, with the text between it and its neighbours."""
         self._write(f"{piece.before[self._space_given :]}{text}{after}")
         self._space_given = len(after)
 

@@ -1,10 +1,10 @@
-"""What was edited on a text's way to its reader: where, by whom, and why. No tasks, no I/O.
+"""Which spans of a text were edited: where, by which requirement, and why. No tasks, no I/O.
 
-Several editors change the text, one after the other; each knows where an edit stands in the text that it
-was given and in the text that it gave away. What is asked here is where that is in the text which is
-shown, and how much of the text as it was generated a part of the shown text was made of::
+Several editors change the text, one after the other. Each records where an edit stands in the text that it got and
+in the text that it passed on. From these, this module computes where an edit stands in the shown text, and how much
+of the generated text a part of the shown text was made of::
 
-    generated ──editor 0──> ──editor 1──> … ──> shown          place():  from an editor's outcome to the shown text
+    generated ──editor 0──> ──editor 1──> … ──> shown          place():  from the text of an editor to the shown text
         <───────────────────────────────────────────           source(): back to the generated text
 """
 
@@ -23,15 +23,15 @@ __all__ = ["Edit", "Edits", "Placed"]
 
 @attrs.frozen
 class Edit:
-    """A span that was replaced or left out, by one editor.
+    """A span that one editor has replaced or left out.
 
     Args:
-        lane: The requirement that failed it, by its number.
+        lane: The number of the requirement that has failed it.
         verdict: Its verdict.
-        start: Where the span began, in the text that the editor was given.
-        end: Where it ended; what came after it is gone as well where the verdict cuts off.
-        at: Where what stands there instead begins, in the text that it gave away.
-        until: Where that ends.
+        start: Where the span begins, in the text that the editor got.
+        end: Where the span ends there; if the verdict cuts the text off, the text after it is gone as well.
+        at: Where the replacement begins, in the text that the editor passed on.
+        until: Where the replacement ends there.
     """
 
     lane: int
@@ -44,7 +44,7 @@ class Edit:
 
 @attrs.frozen
 class Placed:
-    """An edit, and where it is in the text that is shown."""
+    """An edit, and its position in the shown text; infinite if a later editor has cut the text off before it."""
 
     position: float
     lane: int
@@ -55,26 +55,26 @@ class Edits:
     """The edits of one text.
 
     Args:
-        editors: How many change it, one after the other.
-        kept: What was edited in the beginning of the text, by an attempt before this one.
+        editors: The number of editors.
+        kept: The edits of the text that was kept of an earlier attempt.
     """
 
     __slots__ = ("_by_editor", "_kept", "_taken", "waiting")
 
     def __init__(self, editors: int = 0, kept: Sequence[Placed] = ()) -> None:
         self.waiting: int = 0
-        """How many have not been taken yet."""
+        """The number of edits that were not taken yet."""
         self._by_editor: list[list[Edit]] = [[] for _ in range(editors)]
         self._taken = [0] * editors
         self._kept = kept
 
     def add(self, editor: int, edit: Edit) -> None:
-        """An editor has made its next edit."""
+        """Add the next edit of an editor."""
         self._by_editor[editor].append(edit)
         self.waiting += 1
 
     def before(self, position: float) -> list[Placed]:
-        """Those that stand before a position of the shown text, in its order."""
+        """The edits before a position of the shown text, in its order."""
         kept = [one for one in self._kept if one.position < position]
         return kept + self._sorted(
             placed
@@ -84,7 +84,7 @@ class Edits:
         )
 
     def take(self, position: float) -> list[Placed]:
-        """Those before a position of the shown text that have not been taken yet."""
+        """Take the edits before a position of the shown text that were not taken yet, in its order."""
         news: list[Placed] = []
         for editor, edits in enumerate(self._by_editor):
             for placed in self._placed(editor, edits[self._taken[editor] :]):
@@ -96,9 +96,9 @@ class Edits:
         return self._sorted(news)
 
     def place(self, position: int, editor: int = 0) -> float:
-        """Where a position of the text that an editor is given is in the shown text.
+        """The position in the shown text of a position in the text that an editor gets.
 
-        Infinite where the text was cut off before it.
+        Infinite if the text was cut off before it.
         """
         at = position
         for edits in self._by_editor[editor:]:
@@ -112,7 +112,7 @@ class Edits:
         return at
 
     def source(self, position: int) -> int:
-        """How much of the generated text the shown text up to a position was made of."""
+        """The length of the generated text that the shown text up to a position was made of."""
         at = position
         for edits in reversed(self._by_editor):
             number = bisect_left(edits, at, key=_at_of) - 1

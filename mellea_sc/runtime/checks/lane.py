@@ -1,12 +1,10 @@
-"""One requirement's task: it awaits ``stream_validate`` for piece after piece and hands on the verdicts.
+"""The task of one requirement: it awaits ``stream_validate`` for one piece of the text after the other.
 
-A lane works through all that waits for it, and then waits on its memory object stream, which only says that
-there is more. A piece is judged as soon as the lane comes to it; several may wait meanwhile.
+The pieces wait in a deque. A lane validates all of them, then waits on its memory object stream, which wakes it when
+there are more and ends it when the text has ended. The stream carries no pieces: to send and receive each of them
+takes ten times as long as the deque, and would add nearly a tenth to the time of a stream with four requirements.
 
-Before a lane reports a fail it gives the others a turn: those that need not wait for anything come as
-far as they can. So what is shown before a fail does not depend on whose turn was first.
-
-A fail is data: the lane hands it on, and ends if it is told to. An error is raised out of the lane's task, and
+A fail is data: the lane reports it, and ends if it is told to. An error is raised out of the lane's task, and
 cancels the task group.
 """
 
@@ -41,17 +39,17 @@ __all__ = ["Lane", "PieceSource", "ValidatorCalls", "VerdictSink", "WhatNext"]
 log: Final = logging.getLogger("mellea_sc")
 
 WhatNext: TypeAlias = Literal["go on", "wait", "stop"]
-"""What a lane does after a verdict: judge the next piece, at once or when there is room for it; or end."""
+"""What a lane does after a verdict: validate the next piece at once; wait for :meth:`PieceSource.wait` first; end."""
 
 
 @attrs.frozen
 class ValidatorCalls:
-    """How the validators of one attempt are called.
+    """What the lanes of one attempt need to call their validators.
 
     Args:
-        backend: Handed to them.
-        ctx: Handed to them.
-        limit: Bounds a call by so many seconds.
+        backend: The backend that validators are given.
+        ctx: The conversation that validators are given.
+        limit: Makes a timeout of so many seconds.
     """
 
     backend: Backend
@@ -60,63 +58,63 @@ class ValidatorCalls:
 
 
 class VerdictSink(Protocol):
-    """Where a lane's verdicts go."""
+    """Receives the verdicts of a lane."""
 
     def judged(self, lane: int, piece: Chunk, verdict: PartialValidationResult) -> WhatNext:
         """Take the verdict on the lane's next piece."""
         ...
 
     def caught_up(self) -> None:
-        """No more pieces wait for the lane than its buffer holds."""
+        """Take notice that no more pieces wait for the lane than its buffer holds."""
         ...
 
     def ended(self, lane: int) -> None:
-        """The lane judges no more: the text has ended, or it was told to stop."""
+        """Take notice that the lane has validated all of the text."""
         ...
 
 
 class PieceSource(Protocol):
-    """Where the pieces come from that are cut when a lane is ready for them."""
+    """Gives a lane its pieces when the lane is ready for them, instead of :meth:`Lane.offer`."""
 
     def take(self) -> Sequence[Chunk]:
-        """The pieces of the text that has come."""
+        """The next pieces of the text that has come."""
         ...
 
     def rest(self) -> Sequence[Chunk] | None:
-        """More of them after the end of the text; ``None``: there are no more."""
+        """The next pieces after the end of the text; ``None``: there are no more."""
         ...
 
     @property
     def is_full(self) -> bool:
-        """Whether what it has given away itself has to be waited for."""
+        """Whether the lane should :meth:`wait` before it goes on."""
         ...
 
     async def wait(self) -> None:
-        """Wait for that."""
+        """Wait until whoever receives the source's own text has room for more."""
         ...
 
 
 class Lane:
-    """The judging of one requirement. :meth:`connect` it before anything else.
+    """The validation of a running text by one requirement. Call :meth:`connect` before anything else.
 
     Args:
-        index: Its number in the ledger.
-        memory: The requirement, and what it has known.
-        cutter: Its own chunking; ``None``: the main one's chunks.
+        index: The number of the requirement.
+        memory: The requirement, and what it knew after earlier pieces.
+        cutter: Its own chunking; ``None``: it validates the chunks that the reader sees.
         timeout: Seconds that one call may take; may be infinite.
-        buffer: How many pieces may wait for it before the producer does.
+        buffer: The number of pieces that may wait for it before the producer has to wait.
 
     Attributes:
-        waiting: The pieces that it has not judged yet.
+        waiting: The pieces that it has not begun to validate.
     """
 
     __slots__ = (
         "_blocking",
-        "_calls_for_it",
-        "_is_called",
+        "_is_woken",
         "_sink",
         "_source",
-        "_woken",
+        "_wake_ups",
+        "_waker",
         "buffer",
         "cutter",
         "index",
@@ -138,19 +136,20 @@ class Lane:
         self.buffer: int = buffer
         self.waiting: deque[Chunk] = deque()
         self._blocking = memory.requirement.blocking
-        self._calls_for_it: MemoryObjectSendStream[None]
-        self._woken: MemoryObjectReceiveStream[None]
-        self._calls_for_it, self._woken = anyio.create_memory_object_stream[None](1)
-        self._is_called = False
+        self._waker: MemoryObjectSendStream[None]
+        self._wake_ups: MemoryObjectReceiveStream[None]
+        self._waker, self._wake_ups = anyio.create_memory_object_stream[None](1)
+        # Whether a wake-up was sent that the lane has not received. One is enough for all pieces that come until then.
+        self._is_woken = False
 
     def connect(self, sink: VerdictSink, source: PieceSource | None = None) -> None:
-        """Say where its verdicts go, and where its pieces come from, if nobody offers them."""
+        """Set the receiver of its verdicts, and the source of its pieces; ``None``: they come by :meth:`offer`."""
         self._sink = sink
         self._source = source
 
     @property
     def requirement(self) -> Requirement:
-        """The copy that judges, or has judged."""
+        """The copy of the requirement that validates, or has validated."""
         return self.memory.requirement
 
     @property
@@ -159,42 +158,43 @@ class Lane:
         return len(self.waiting) > self.buffer
 
     def offer(self, piece: Chunk) -> bool:
-        """Give the lane a piece; true when the producer should wait."""
+        """Give the lane the next piece; true if the producer should wait."""
         if piece.end <= self.memory.judged:
             return False
         self.waiting.append(piece)
-        if not self._is_called:  # as wake(), without the call
-            self._is_called = True
-            self._calls_for_it.send_nowait(None)
+        if not self._is_woken:  # the same as wake(), without the cost of a call for each piece
+            self._is_woken = True
+            self._waker.send_nowait(None)
         return self._blocking and len(self.waiting) > self.buffer
 
     def wake(self) -> None:
-        """There is something for it, now or when it has judged what it has."""
-        if not self._is_called:
-            self._is_called = True
-            self._calls_for_it.send_nowait(None)
+        """Have the lane ask its source for pieces when it has validated those that it has."""
+        if not self._is_woken:
+            self._is_woken = True
+            self._waker.send_nowait(None)
 
     def end(self) -> None:
-        """No piece comes after those already given."""
-        self._calls_for_it.close()
+        """End the text: no more pieces will come."""
+        self._waker.close()
 
     def close(self) -> None:
-        """Forget what has not been judged."""
-        self._calls_for_it.close()
-        self._woken.close()
+        """Close the memory object stream, which a lane that was cancelled has left open."""
+        self._waker.close()
+        self._wake_ups.close()
 
     # --- its task ----------------------------------------------------------------------------------
 
     async def run(self, calls: ValidatorCalls) -> None:
-        """Judge piece after piece until the text ends or the sink says "stop".
+        """Validate one piece after the other until the text has ended or the receiver of the verdicts says "stop".
 
         Raises:
             ValidatorTimeout: a call took longer than the timeout.
             InvalidVerdict: a call returned something else than a verdict.
             Exception: as the validator raised it.
 
-        Cancellation: the validator is cancelled; what it has not judged stays unjudged.
+        Cancellation: the call of the validator is cancelled; the pieces that wait are not validated.
         """
+        # A timeout has ended the scope of _judge(). If the requirement fails open, it goes on in a new one.
         while late := await self._judge(calls, calls.limit(self.timeout)):
             error = ValidatorTimeout(
                 f"stream_validate of {self.requirement!r} did not return within {self.timeout:g} s"
@@ -205,32 +205,16 @@ class Lane:
             if self.memory.keeps:
                 self.memory.keep(late, UNKNOWN)
             self._sink.judged(self.index, late, UNKNOWN)
-        self._sink.ended(self.index)
 
     async def _judge(self, calls: ValidatorCalls, limit: WaitTimeout) -> Chunk | None:
-        """Judge until the limit is exceeded: then the piece on which there is no verdict."""
+        """Validate until the end; if a call takes too long, return the piece that it was about."""
         memory, judged, waiting, now = self.memory, self._sink.judged, self.waiting, clock()
         requirement, stream_validate = memory.requirement, memory.requirement.stream_validate
         takes_over, windowed, ctx = memory.takes_over, requirement.window > 0, calls.ctx
         piece: Chunk | None = None
         verdict: PartialValidationResult | None
         with limit, stray_cancellation_as(f"stream_validate of {requirement!r}"):
-            while True:
-                if not waiting:
-                    limit.since = math.inf  # the next piece may take any time
-                    try:
-                        await self._woken.receive()
-                    except anyio.EndOfStream:
-                        if not self._take_rest():
-                            memory.end()
-                            return None
-                    else:
-                        self._is_called = False
-                        if self._source is not None:
-                            await self._take(self._source)
-                    if not limit.is_watched:
-                        limit.resume()
-                    continue
+            while waiting or await self._has_more(limit):
                 piece = waiting.popleft()
                 if len(waiting) == self.buffer:
                     self._sink.caught_up()
@@ -247,14 +231,16 @@ class Lane:
                         )
                         if not isinstance(verdict, PartialValidationResult):
                             raise _invalid(verdict, requirement)
-                    except Exception as error:  # noqa: BLE001 - raised again, unless it is to be forgiven
+                    except Exception as error:  # noqa: BLE001 - raised again, unless the requirement fails open
                         verdict = await self._unknown_after(error)
                     if limit.is_exceeded and verdict.success != "fail":
-                        return piece  # late, though the call kept its cancellation to itself
+                        return piece  # the call has swallowed its cancellation, and is late all the same
                     if memory.keeps:
                         memory.keep(piece, verdict)
                 if verdict.success == "fail":
-                    # two turns: who was woken for the same piece may begin with a checkpoint
+                    # Let the other lanes pass what they can pass without waiting, so that what is shown before a fail
+                    # does not depend on which task ran first. It takes two turns: a lane that was woken for
+                    # the same piece begins with the checkpoint of receive().
                     await anyio.lowlevel.cancel_shielded_checkpoint()
                     await anyio.lowlevel.cancel_shielded_checkpoint()
                 if (next_step := judged(self.index, piece, verdict)) == "stop":
@@ -264,21 +250,34 @@ class Lane:
                     limit.pause()
                     await self._source.wait()
                     limit.resume()
-        return piece
+            memory.end()
+            self._sink.ended(self.index)
+            return None
+        return piece  # the block was left by its timeout
 
-    async def _take(self, source: PieceSource) -> None:
-        self.waiting.extend(source.take())
-        if source.is_full:
-            await source.wait()
-
-    def _take_rest(self) -> bool:
-        """Take what only the end of the text has finished; false: there is nothing more."""
-        rest = None if self._source is None else self._source.rest()
-        self.waiting.extend(rest or ())
-        return rest is not None
+    async def _has_more(self, limit: WaitTimeout) -> bool:
+        """Wait until there are pieces; false: the text has ended, and there are none."""
+        waiting, source = self.waiting, self._source
+        while not waiting:
+            limit.since = math.inf  # the next piece may take any time
+            try:
+                await self._wake_ups.receive()
+            except anyio.EndOfStream:
+                if source is None or (rest := source.rest()) is None:
+                    return False
+                waiting.extend(rest)
+            else:
+                self._is_woken = False
+                if source is not None:
+                    waiting.extend(source.take())
+                    if source.is_full:
+                        await source.wait()
+            if not limit.is_watched:
+                limit.resume()
+        return True
 
     async def _unknown_after(self, error: Exception) -> PartialValidationResult:
-        """The verdict where the requirement fails open; otherwise the error is raised."""
+        """The verdict if the requirement fails open; otherwise raise the error."""
         await reraise_if_cancelled(error)
         if not self.requirement.fail_open:
             await checkpoint_before_error()

@@ -1,22 +1,23 @@
-"""The text that is shown, on its way to its lanes and its view.
+"""Cuts the text that is shown, gives the pieces to the lanes, and their verdicts to the ledger.
 
 ::
 
-    feed(delta) ──> Cutter ──chunk──> ledger.cut(), view.cut()           the main chunking
+    feed(delta) ──> Cutter ──chunk──> ledger.cut()                       the main chunking
                       │
                       ├──chunk──> lane 0 ──verdict──┐
                       └──chunk──> lane 1 ──verdict──┤
         own Cutter ────piece──> lane 2 ──verdict──┴──> ledger ──> view.advance(), or cancel()
         (a requirement with its own chunking)
 
-Lanes do not wait for one another: one may be as far ahead of another as its buffer is long. While more
-pieces wait for a lane than its buffer holds, the producer waits in :meth:`Lanes.room`. One delta can
-bring many pieces at once; only they go beyond the buffer, unless the valve was opened. A lane that does not
-block (an advisory one) never makes the producer wait.
+Lanes do not wait for one another: one may be as many pieces ahead of another as its buffer is long. While more
+pieces wait for a lane than its buffer holds, the producer waits in :meth:`Lanes.room`. Only the pieces of one delta
+can exceed the buffer, unless the valve was opened. A lane that does not block (an advisory one) never makes the
+producer wait.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -30,47 +31,43 @@ __all__ = ["Lanes", "View"]
 
 
 class View(Protocol):
-    """What is shown of an attempt while it runs."""
+    """Shows an attempt while it runs."""
 
     @property
     def is_full(self) -> bool:
         """Whether the producer should wait for the reader."""
         ...
 
-    def cut(self, chunk: Chunk) -> None:
-        """The main chunking has cut the next chunk."""
-        ...
-
     def advance(self) -> None:
-        """The ledger lets more be shown."""
+        """Show what may be shown now; called when the ledger has released something."""
         ...
 
     async def room(self, valves: Valves) -> None:
-        """Wait for the reader."""
+        """Wait until the reader has room."""
         ...
 
     def reasoned(self, text: str) -> None:
-        """The model has thought on."""
+        """Take new reasoning of the model."""
         ...
 
     def generated(self, text: str) -> None:
-        """The text has come to its natural end."""
+        """Take the whole text, at its natural end."""
         ...
 
     def validated(self, validations: Sequence[ValidationResult]) -> None:
-        """The whole text has been judged."""
+        """Take the verdicts on the whole text."""
         ...
 
 
 class Lanes:
-    """The end of a text's way: its lanes and its view.
+    """The lanes of one text.
 
     Args:
         main: The chunking that the reader sees.
-        lanes: Those who judge; none is fine.
-        ledger: For as many lanes.
-        view: Where it is shown.
-        cancel: Called when the text is not to go on.
+        lanes: One for each requirement that validates running text.
+        ledger: Decides what may be shown.
+        view: Shows it.
+        cancel: Called when a requirement has failed.
         remembers: Whether its chunks are kept.
     """
 
@@ -85,7 +82,7 @@ class Lanes:
         remembers: bool,
     ) -> None:
         self.parts: list[str] = []
-        """The text, as it came."""
+        """The text, in the pieces in which it came."""
         self.chunks: list[Chunk] = []
         """Its chunks, if they are kept."""
         self._main = main
@@ -96,7 +93,8 @@ class Lanes:
         self._view = view
         self._cancel = cancel
         self._remembers = remembers
-        self._cutting = False
+        # Whether a chunking is at work, or has raised. While it is set, the text is not known to be cut to its end.
+        self._is_cutting = False
         self._valve = Valve(self._is_behind, for_reader=False)
         for lane in lanes:
             lane.connect(self)
@@ -104,38 +102,35 @@ class Lanes:
     # --- the producer's side ------------------------------------------------------------------
 
     def feed(self, text: str) -> bool:
-        """Cut the text and give the pieces to the lanes; true when a lane or the reader is behind."""
+        """Cut the text and give the pieces to the lanes; true if the producer should wait for a lane or the reader."""
         full = False
         self.parts.append(text)
-        self._cutting = True
+        self._is_cutting = True
         for chunk in self._main.feed(text):
             full |= self._take(chunk, self._on_chunk)
         for lane, cutter in self._on_own:
             for piece in cutter.feed(text):
                 full |= lane.offer(piece)
-        self._cutting = False
+        self._is_cutting = False
         return (full and not self._valve.is_open) or self._view.is_full
 
     def end(self) -> None:
-        """The text has ended: give the lanes its trailing fragments.
-
-        After a chunking has raised, none is asked for one.
-        """
+        """End the text: give the lanes its trailing fragments, unless a chunking has raised."""
         try:
-            if not self._cutting:
-                self._cutting = True
+            if not self._is_cutting:
+                self._is_cutting = True
                 for chunk in self._main.flush():
                     self._take(chunk, self._on_chunk)
                 for lane, cutter in self._on_own:
                     for piece in cutter.flush():
                         lane.offer(piece)
-                self._cutting = False
+                self._is_cutting = False
         finally:
             for lane in self._lanes:
                 lane.end()
 
     def finish(self) -> None:
-        """The text is whole and judged: what no chunk holds at its end may be shown as well."""
+        """Add what stands after the last chunk, after all of the text was validated."""
         if rest := self._main.rest():
             self._take(rest, ())
 
@@ -143,8 +138,8 @@ class Lanes:
         full = False
         if self._remembers:
             self.chunks.append(chunk)
-        self._view.cut(chunk)
-        if self._ledger.cut(chunk) == "release":  # the lane that failed has told of a "cancel"
+        # Not for "cancel": the lane that has failed has called cancel() already.
+        if self._ledger.cut(chunk) == "release":
             self._view.advance()
         for lane in lanes:
             full |= lane.offer(chunk)
@@ -158,15 +153,10 @@ class Lanes:
         await self._valve.wait(valves)
         await self._view.room(valves)
 
-    def close(self) -> None:
-        """Forget what has not been judged."""
-        for lane in self._lanes:
-            lane.close()
-
     # --- the lanes' side ------------------------------------------------------------------------
 
     def judged(self, lane: int, piece: Chunk, verdict: PartialValidationResult) -> WhatNext:
-        """A lane has a verdict on its next piece."""
+        """Take a lane's verdict on its next piece."""
         move = self._ledger.judged(lane, piece, verdict)
         if move == "release":
             self._view.advance()
@@ -176,10 +166,10 @@ class Lanes:
         return "go on"
 
     def caught_up(self) -> None:
-        """A lane is not behind any more."""
+        """Wake the producer: a lane has room again."""
         self._valve.look()
 
     def ended(self, lane: int) -> None:
-        """A lane judges no more: it has passed all of the text, if that was cut to its end."""
-        if not self._ledger.failed and not self._cutting and self._ledger.ended(lane) == "release":
+        """Take notice that a lane has validated all of its pieces: of all the text, if that was cut to its end."""
+        if not self._is_cutting and self._ledger.passed(lane, math.inf) == "release":
             self._view.advance()

@@ -1,32 +1,31 @@
-"""What a running text may show: verdicts in, "release", "hold" or "cancel" out. No tasks, no I/O.
+"""What a running text may show: chunks and verdicts in, "release", "hold" or "cancel" out. No tasks, no I/O.
 
-The text is a line of positions, counted in characters. The main chunking cuts it into *chunks*, each
-with a place ``[start, end)``; every lane judges pieces of the same text, cut by the main chunking or by
-its own, in order. A lane that has passed a piece has passed the text up to the end of that piece.
+Positions in the text are counted in characters. The main chunking cuts the text into *chunks*, each from a
+position ``start`` to a position ``end``. Each lane validates *pieces* of the same text, in order; they are the chunks,
+or are cut by a chunking of its own. A lane that has passed a piece has passed the text up to the end of that piece.
 
 The rules:
 
-1. A chunk is releasable when every lane that blocks has passed the text up to the chunk's end, and
-   every chunk before it is releasable. Without such lanes that is at once.
-2. A verdict of ``"pass"`` or ``"unknown"`` passes a piece.
-3. A ``"fail"`` makes the ledger say "cancel", unless the lane's rule says otherwise: nothing becomes
-   releasable any more, whatever arrives later. Later fails are still written down, for they are known.
-4. A ``"fail"`` that by its lane's rule is only recorded passes the piece, and is noted.
-5. A lane whose text has ended has passed all of it.
-6. Each chunk comes with one verdict per lane: that on the piece which covers the chunk's end.
-7. An advisory lane, one that does not block, is late by right: where it has no verdict yet, its
-   verdict is ``"unknown"``.
+1. A chunk is releasable when every lane that blocks has passed the text up to the chunk's end. Without such lanes
+   it is releasable at once. Chunks are released in order.
+2. A verdict ``"pass"`` or ``"unknown"`` passes a piece.
+3. After a ``"fail"`` nothing becomes releasable any more, whatever comes later. Later fails are recorded too.
+4. A ``"fail"`` of a lane whose rule is "record" passes the piece, and is noted.
+5. A lane that has validated all of the text has passed all of it.
+6. Each chunk is shown with one verdict per lane: the one on the piece that covers the chunk's end.
+7. An advisory lane, one that does not block, may be late: as long as it has no verdict on a chunk, its verdict
+   is ``"unknown"``.
 
-The text is the one that is shown. What was edited on its way here is no business of the ledger's: the
-requirements that edit judge the outcome like all others.
+The text is the shown one. Edits are made before, and the requirements that edit validate the outcome like all others.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Final, Literal, TypeAlias
 
 import attrs
@@ -40,20 +39,20 @@ PLAIN: Final = {"unknown": UNKNOWN, "pass": PartialValidationResult("pass")}
 
 
 Move: TypeAlias = Literal["hold", "release", "cancel"]
-"""What to do now."""
+"""What the caller has to do: nothing; show more; cancel the text."""
 
 
 OnPiece: TypeAlias = Literal["cancel", "record"]
-"""What a lane's fail does."""
+"""What a lane's fail does: it cancels the text, or is only recorded."""
 
 
 @attrs.frozen
 class Rule:
-    """What a lane is for.
+    """How the verdicts of a lane are used.
 
     Args:
         on_fail: What its fail does.
-        blocking: Whether text waits for its verdicts.
+        blocking: Whether the text waits for its verdicts.
     """
 
     on_fail: OnPiece = "cancel"
@@ -62,16 +61,16 @@ class Rule:
 
 @attrs.define
 class Chunk:
-    """A piece of the text, and where it stands in it.
+    """A chunk, or another piece of the text, and its position.
 
-    A value, though not frozen, for one may be made for each token.
+    A value; not frozen, only because one may be made for each token.
 
     Args:
         text: The piece.
-        start: Where it begins.
-        end: Where it ends.
-        before: What stands between the piece before and this one: white space, mostly.
-        window: The text before this piece, as much of it as was asked for.
+        start: The position where it begins.
+        end: The position where it ends.
+        before: The text between the piece before and this one, mostly white space.
+        window: The last characters before this piece, if the requirement has a ``window``.
     """
 
     text: str
@@ -83,13 +82,13 @@ class Chunk:
 
 @attrs.frozen
 class Failure:
-    """A lane's fail.
+    """A fail of a lane.
 
     Args:
-        lane: Which lane.
+        lane: The number of the lane.
         verdict: The verdict.
-        chunk_index: The index of the chunk in which the piece begins.
-        end: Where in the text the piece ends.
+        chunk_index: The index of the chunk in which the failed piece begins.
+        end: The position where the piece ends.
     """
 
     lane: int
@@ -99,30 +98,34 @@ class Failure:
 
 
 class Ledger:
-    """The verdicts on one running text.
+    """The chunks of one running text, and the verdicts on them.
 
     Args:
-        lanes: How many lanes judge it; they are numbered from 0.
-        rules: What each of them is for; by default all of them block and cancel.
-        noted: What was noted already of a text that goes on where another one was good.
+        lanes: The number of lanes; they are numbered from 0.
+        rules: The rule of each; by default all of them block and cancel.
+        noted: The fails that were noted in the text that was kept of an earlier attempt.
     """
 
     __slots__ = (
+        "_chunks",
         "_ends",
-        "_failures",
         "_frontier",
         "_passed",
         "_rules",
+        "_shown",
         "_verdicts",
+        "failures",
         "lanes",
         "noted",
         "releasable",
     )
 
     releasable: int
-    """How many chunks, from the first one on, may be shown."""
+    """The number of chunks, from the first one on, that may be shown."""
+    failures: list[Failure]
+    """The fails that stop the text, at most one for each lane, in the order of the lanes."""
     noted: list[Failure]
-    """The fails that did not stop anything, in the order in which they came."""
+    """The fails that do not stop the text, in the order in which they came."""
 
     def __init__(
         self,
@@ -133,75 +136,87 @@ class Ledger:
     ) -> None:
         self.lanes: int = lanes
         self.releasable = 0
+        self.failures = []
         self.noted = list(noted)
         self._rules: Sequence[Rule] = rules if rules is not None else [Rule()] * lanes
+        self._chunks: deque[Chunk] = deque()  # those that were not taken yet
         self._ends: list[int] = []
+        self._shown = 0
         self._passed: list[float] = [0 if rule.blocking else math.inf for rule in self._rules]
+        # up to where every lane that blocks has passed the text
         self._frontier: float = min(self._passed, default=math.inf)
         self._verdicts: list[deque[tuple[int, PartialValidationResult]]] = [
             deque() for _ in range(lanes)
         ]
-        self._failures: dict[int, Failure] = {}
 
-    @property
-    def failed(self) -> bool:
-        """Whether a lane has failed."""
-        return bool(self._failures)
+    def skip(self, shown: int) -> None:
+        """Leave the first chunks out of :meth:`take`: an earlier attempt has shown them."""
+        self._shown = shown
 
     @property
     def position(self) -> int:
-        """Where the last chunk ends that may be shown."""
-        return self._ends[self.releasable - 1] if self.releasable else 0
+        """The position where the last chunk ends that may be shown."""
+        return self.end_of(self.releasable)
 
-    @property
-    def failures(self) -> Sequence[Failure]:
-        """Every fail that is known, in the order of the lanes."""
-        return [self._failures[lane] for lane in sorted(self._failures)]
+    def end_of(self, count: int) -> int:
+        """The position where the first ``count`` chunks end; if there are not so many yet, where those end that there are."""
+        return self._ends[min(count, len(self._ends)) - 1] if count and self._ends else 0
 
     def cut(self, chunk: Chunk) -> Move:
-        """The main chunking has cut the next chunk."""
-        self._ends.append(chunk.end)
-        if self._failures:
+        """Add the next chunk of the main chunking."""
+        ends = self._ends
+        if len(ends) >= self._shown:
+            self._chunks.append(chunk)
+        ends.append(chunk.end)
+        if self.failures:
             return "cancel"
         if chunk.end > self._frontier:
             return "hold"
-        self.releasable += 1  # all before it are: they end where it does, or before
+        self.releasable += 1  # all chunks before it are releasable: none ends after it
         return "release"
 
     def judged(self, lane: int, piece: Chunk, verdict: PartialValidationResult) -> Move:
-        """A lane has a verdict on the next piece of its own."""
-        if verdict.success == "fail" and self._stops(lane, piece, verdict):
-            return "cancel"
+        """Add a lane's verdict on its next piece."""
+        if verdict.success == "fail":
+            failure = Failure(lane, verdict, bisect_right(self._ends, piece.start), piece.end)
+            if self._rules[lane].on_fail == "cancel":
+                if all(known.lane != lane for known in self.failures):
+                    insort(self.failures, failure, key=attrgetter("lane"))
+                return "cancel"
+            self.noted.append(failure)
         if (
             verdict.reason is None
             and verdict.score is None
             and verdict.replacement is None
             and type(verdict) is PartialValidationResult
         ):
-            # one object for all that say nothing more: events keep one verdict per lane and chunk
+            # One object for all plain verdicts: an event keeps one verdict per lane, and there is one for each chunk.
             verdict = PLAIN.get(verdict.success, verdict)
         self._verdicts[lane].append((piece.end, verdict))
-        return self._pass(lane, piece.end)
+        return self.passed(lane, piece.end)
 
-    def _stops(self, lane: int, piece: Chunk, verdict: PartialValidationResult) -> bool:
-        failure = Failure(lane, verdict, bisect_right(self._ends, piece.start), piece.end)
-        if self._rules[lane].on_fail == "record":
-            self.noted.append(failure)
-            return False
-        self._failures.setdefault(lane, failure)
-        return True
+    def passed(self, lane: int, position: float) -> Move:
+        """Note that a lane has passed the text up to a position; ``math.inf``: all of it."""
+        if self.failures:
+            return "cancel"
+        if not self._rules[lane].blocking:
+            return "hold"
+        before, self._passed[lane] = self._passed[lane], position
+        if before > self._frontier or (frontier := min(self._passed)) == before:
+            return "hold"  # another lane has passed less
+        self._frontier = frontier
+        ends, releasable = self._ends, self.releasable
+        while releasable < len(ends) and ends[releasable] <= frontier:
+            releasable += 1
+        if releasable == self.releasable:
+            return "hold"
+        self.releasable = releasable
+        return "release"
 
-    def passed(self, lane: int, position: int) -> Move:
-        """A lane has judged the text up to a position before, when another text began with it."""
-        return self._pass(lane, position)
-
-    def ended(self, lane: int) -> Move:
-        """A lane has judged its last piece."""
-        return self._pass(lane, math.inf)
-
-    def take_verdicts(self, index: int) -> list[PartialValidationResult]:
-        """One verdict per lane on a releasable chunk. Chunks are asked for in order: what is before is forgotten."""
-        end = self._ends[index]
+    def take(self) -> tuple[Chunk, list[PartialValidationResult]]:
+        """Take the next chunk, which must be releasable, and one verdict per lane; the ledger forgets both."""
+        chunk = self._chunks.popleft()
+        end = chunk.end
         taken: list[PartialValidationResult] = []
         for rule, verdicts in zip(self._rules, self._verdicts, strict=True):
             last = UNKNOWN
@@ -214,32 +229,17 @@ class Ledger:
                 if not rule.blocking:
                     last = UNKNOWN
             taken.append(last)
-        return taken
+        return chunk, taken
 
-    def verdicts_on_failure(self) -> list[PartialValidationResult]:
-        """One verdict per lane on the chunk that failed: ``"unknown"`` where a lane has not got that far."""
-        first = min(self._failures.values(), key=lambda failure: failure.chunk_index)
-        end = self._ends[first.chunk_index] if first.chunk_index < len(self._ends) else math.inf
-        return [
-            self._failures[lane].verdict
-            if lane in self._failures
-            else next((v for at, v in verdicts if at >= end), UNKNOWN)
-            for lane, verdicts in enumerate(self._verdicts)
+    def failed_chunk(self) -> tuple[int, list[PartialValidationResult]]:
+        """The index of the first chunk that has failed, and one verdict per lane on it.
+
+        The verdict is ``"unknown"`` for lanes that have not come so far.
+        """
+        first = min(failure.chunk_index for failure in self.failures)
+        end = self._ends[first] if first < len(self._ends) else math.inf
+        failed = {failure.lane: failure.verdict for failure in self.failures}
+        return first, [
+            failed[lane] if lane in failed else next((v for at, v in told if at >= end), UNKNOWN)
+            for lane, told in enumerate(self._verdicts)
         ]
-
-    def _pass(self, lane: int, position: float) -> Move:
-        if self._failures:
-            return "cancel"
-        if not self._rules[lane].blocking:
-            return "hold"
-        before, self._passed[lane] = self._passed[lane], position
-        if before > self._frontier or (frontier := min(self._passed)) == before:
-            return "hold"  # another lane has not come so far
-        self._frontier = frontier
-        ends, releasable = self._ends, self.releasable
-        while releasable < len(ends) and ends[releasable] <= frontier:
-            releasable += 1
-        if releasable == self.releasable:
-            return "hold"
-        self.releasable = releasable
-        return "release"

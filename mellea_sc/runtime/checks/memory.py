@@ -1,8 +1,8 @@
-"""What a requirement knew after each piece of a text, and what it said: for another text, or another pass.
+"""The states of a requirement after each piece of a text, and its verdicts: for another attempt, or another pass.
 
-Another attempt may go on from inside this text (*checkpoints*). And a requirement that edits is given the
-text more than once: as long as nothing was edited, its next pass judges the same pieces, and has the same
-verdicts without a call (*findings*).
+Another attempt may begin with text of this one. Its requirements then go on with the state that they had there
+(*checkpoints*). And a requirement that edits gets the text once for each pass. As long as nothing was edited, a later
+pass gets the same pieces, and takes over the verdicts of the earlier one instead of calling (*findings*).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ __all__ = ["Findings", "LaneCheckpoint", "Memory", "ResumePoint"]
 
 @attrs.frozen
 class LaneCheckpoint:
-    """What a requirement knows about the beginning of a text.
+    """The state of a requirement after the beginning of a text.
 
     Args:
-        judged: Up to where in the text it has judged.
-        requirement: A copy that knows it.
-        past: What it knew before that, likewise, for a text that goes on from further back.
+        judged: The position up to which it has validated the text.
+        requirement: A copy with that state.
+        past: Earlier positions and states, for an attempt that keeps less of the text.
     """
 
     judged: int
@@ -39,13 +39,15 @@ class LaneCheckpoint:
 
 @attrs.define
 class Finding:
-    """A verdict on a piece, and a copy of the requirement from after it. A value, though not frozen.
+    """A verdict on a piece, and the state of the requirement after it.
+
+    A value; not frozen, only because one may be made for each token.
 
     Args:
         text: The piece.
-        window: What the requirement was given of the text before it.
+        window: The text before it that the requirement was given.
         verdict: The verdict.
-        requirement: The copy.
+        requirement: A copy with the state.
     """
 
     text: str
@@ -54,25 +56,25 @@ class Finding:
     requirement: Requirement
 
     def is_on(self, piece: Chunk) -> bool:
-        """Whether the requirement was given the same."""
+        """Whether the requirement would be given the same now."""
         return self.text == piece.text and self.window == piece.window
 
 
 Findings: TypeAlias = deque[Finding]
-"""What one pass of a requirement over the text has found, for its next pass to take over."""
+"""The findings of one pass of a requirement, oldest first; its next pass takes them over."""
 
 
 @attrs.frozen(kw_only=True)
 class ResumePoint:
-    """The good beginning of a text as it is shown, for another attempt to go on from.
+    """The beginning of a shown text, for another attempt to begin with.
 
     Args:
         text: The beginning, with the white space after its last chunk.
         chunks: Its chunks.
-        edits: What was edited in it.
-        noted: The fails in it that stopped nothing.
-        known: For each requirement, given a position: what it knew about the text up to there.
-        deltas: Where in the text each delta ends of which it was made.
+        edits: Its edits.
+        noted: The fails in it that have not stopped it.
+        known: For each requirement, a function from a position to the state of the requirement there.
+        deltas: The positions in the text at which the deltas end that it was made of.
     """
 
     text: str
@@ -83,7 +85,7 @@ class ResumePoint:
     deltas: Sequence[int] = ()
 
     def pieces(self) -> Iterator[str]:
-        """The text in pieces that end where its chunks do."""
+        """The text in pieces that end where its chunks end."""
         at = 0
         for end in [*(chunk.end for chunk in self.chunks), len(self.text)]:
             yield self.text[at:end]
@@ -91,13 +93,13 @@ class ResumePoint:
 
 
 class Memory:
-    """The requirement of one lane, and what it knew before.
+    """The requirement of one lane, and its earlier states.
 
     Args:
-        known: The requirement, and up to where it has judged this text.
-        remembers: Whether another text may go on from here.
-        earlier: What an earlier pass of the requirement has found.
-        later: Where what this pass finds is kept for a later one.
+        known: The requirement, and the position up to which it has validated this text.
+        remembers: Whether another attempt may begin with text of this one.
+        earlier: The findings of the pass before.
+        later: Receives the findings of this pass, for the next one.
     """
 
     __slots__ = (
@@ -121,7 +123,7 @@ class Memory:
     ) -> None:
         self.judged: int = known.judged
         self.requirement: Requirement = known.requirement
-        """The copy that judges, or has judged."""
+        """The copy of the requirement that validates, or has validated."""
         self.remembers: bool = remembers
         self.keeps: bool = remembers or later is not None
         """Whether :meth:`keep` has anything to do."""
@@ -134,17 +136,17 @@ class Memory:
 
     @property
     def takes_over(self) -> bool:
-        """Whether all that this pass was given is what the pass before was given."""
+        """Whether this pass has got the same pieces as the one before, so far."""
         return self._earlier is not None
 
     def known_at(self, position: int) -> LaneCheckpoint:
-        """What the requirement knew about the text up to a position; of one that remembers."""
+        """The state of the requirement at a position; only for an attempt that remembers."""
         past = self._past[: bisect_right(self._past, position, key=_place_of)]
         judged, requirement = past.pop()
         return LaneCheckpoint(judged, copy.copy(requirement), past)
 
     def keep(self, piece: Chunk, verdict: PartialValidationResult) -> None:
-        """Keep what the requirement knows now."""
+        """Keep the state of the requirement after a piece."""
         state = self._state = _snapshot(self.requirement, self._state)
         if self._later is not None:
             self._later.append(Finding(piece.text, piece.window, verdict, state))
@@ -152,10 +154,11 @@ class Memory:
             self._past.append((piece.end, state))
 
     def next_verdict(self, piece: Chunk) -> PartialValidationResult | None:
-        """The verdict of the pass before, if all that this one was given was the same until now."""
+        """Take over the verdict of the pass before; ``None``: this piece is another one, and so may be all after it."""
         assert self._earlier is not None
         found = self._earlier.popleft() if self._earlier else None
         if found is None or not found.is_on(piece):
+            # from now on this copy is called: its state is also in the findings, which must not change
             self.requirement = copy.copy(self.requirement)
             self._earlier = None
             return None
@@ -167,7 +170,7 @@ class Memory:
         return found.verdict
 
     def passed_before(self, pieces: Sequence[Chunk]) -> int:
-        """How many of the next pieces the pass before has passed: they are judged with that."""
+        """Take over the verdicts of the pass before on the next pieces, as far as it has passed them; returns how many."""
         count, earlier = 0, self._earlier
         if not earlier or self._later is None or self.remembers:
             return 0
@@ -181,18 +184,18 @@ class Memory:
         return count
 
     def end(self) -> None:
-        """The text has ended: what the requirement knows is a copy that others may go on from."""
+        """End the text: from now on, no finding refers to the copy of the requirement."""
         if self._earlier is not None:
             self.requirement = copy.copy(self.requirement)
 
 
 def _snapshot(requirement: Requirement, last: Requirement | None) -> Requirement:
-    """A copy of the requirement; the last one, if the requirement has not changed since."""
+    """A copy of the requirement; the last copy, if the requirement has not changed since."""
     if last is not None:
         try:
             if requirement.__getstate__() == last.__getstate__():
                 return last
-        except Exception:  # noqa: BLE001 - what cannot be compared is copied
+        except Exception:  # noqa: BLE001 - states of a user's class that cannot be compared: copy
             pass
     return copy.copy(requirement)
 

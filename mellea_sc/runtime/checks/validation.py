@@ -1,4 +1,4 @@
-"""Judging one finished answer by many requirements, at the same time."""
+"""Validates a finished answer by several requirements at the same time."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ async def validate_all(
     format: Format | None = None,
     model_options: ModelOptions | None = None,
 ) -> list[ValidationResult]:
-    """One verdict per requirement on the last output of the context, in their order.
+    """Validate the last output of a context; returns one verdict per requirement, in their order.
 
     Args:
-        requirements: Several are judged in a task of their own each.
-        backend: For those that ask a model; bound to a scope of the caller's.
-        ctx: Ends with the answer.
-        timeout: Seconds for each, unless the requirement has a timeout of its own.
-        format: Handed to every validator.
-        model_options: Handed to every validator.
+        requirements: The requirements. If there are several, each is validated in its own task.
+        backend: The backend that validators are given, bound to a scope of the caller.
+        ctx: The conversation, which ends with the answer.
+        timeout: Seconds that one may take, unless the requirement has its own timeout.
+        format: Passed to every validator.
+        model_options: Passed to every validator.
 
     Raises:
         ValidatorTimeout: one took too long.
         InvalidVerdict: one returned something else than a ``ValidationResult``.
         Exception: as a validator raised it; several at once as an ``ExceptionGroup``.
 
-    Cancellation: every validator is cancelled; so they are when one raises.
+    Cancellation: every validator is cancelled. If one raises, the others are cancelled too.
     """
 
     async def judge(index: int, requirement: Requirement) -> None:
@@ -80,7 +80,7 @@ async def validate_all(
             verdicts[index] = ValidationResult(True, reason=f"not judged: {error!r}")
 
     verdicts: dict[int, ValidationResult] = {}
-    if len(requirements) == 1:  # there is nothing beside it: no task
+    if len(requirements) == 1:  # needs no task of its own
         await judge(0, requirements[0])
         return [verdicts[0]]
     async with task_group() as tasks:
@@ -97,14 +97,14 @@ async def check_input(
     *,
     timeout: float = math.inf,
 ) -> list[ValidationResult]:
-    """One verdict per precondition on what the model is asked, as it reads it.
+    """Validate the text that the model is asked, as if it were an answer; returns one verdict per precondition.
 
     Args:
-        preconditions: Each judges the action's text as if it were an answer.
-        action: What is asked; thunks in it are waited for.
-        backend: For those that ask a model; bound to a scope of the caller's.
-        ctx: The conversation before it; only its kind matters.
-        timeout: Seconds for each, unless the requirement has a timeout of its own.
+        preconditions: The requirements on it.
+        action: The question; thunks in it are waited for.
+        backend: The backend that validators are given, bound to a scope of the caller.
+        ctx: The conversation before the question. Validators get an empty one of the same class.
+        timeout: Seconds that one may take, unless the requirement has its own timeout.
 
     Raises:
         Exception: as of :func:`validate_all`.

@@ -127,13 +127,13 @@ async def pump(
                         limit.since = now()
         except anyio.get_cancelled_exc_class():
             # instead of a stray_cancellation_as() block, which would cost one more block for each request
-            raise_if_stray(f"{backend.provider} ({backend.model_id})", BackendError)
+            raise_if_stray(f"{record.provider} ({record.model})", BackendError)
             raise
         finally:
             record.total_time = now() - started
             if limit.is_exceeded:
                 # kept for whoever has entered the scope; raised here, it would hide a cancellation from outside
-                sink.late = _late(slot, limit, backend, "next" if seen else "first")
+                sink.late = _late(slot, limit, record, "next" if seen else "first")
     known = record.info()
     check_answered(known, request, has_text=sink.has_text)
     if beginning is not None and (rest := beginning.end()):
@@ -160,10 +160,9 @@ async def _write_in_pieces(sink: Sink, text: str, limit: WaitTimeout) -> None:
     limit.resume()
 
 
-def _late(slot: Slot, limit: WaitTimeout, backend: Backend, which: str) -> BackendTimeout:
-    who = f"{backend.provider} ({backend.model_id})"
+def _late(slot: Slot, limit: WaitTimeout, record: AnswerRecord, which: str) -> BackendTimeout:
     error = BackendTimeout(
-        f"{who} did not send the {which} delta within {limit.seconds:g} s; "
+        f"{record.provider} ({record.model}) did not send the {which} delta within {limit.seconds:g} s; "
         "raise ModelOption.STREAM_TIMEOUT if the model needs longer"
     )
     if slot.failure is not None:

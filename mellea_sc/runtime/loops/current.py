@@ -34,7 +34,6 @@ __all__ = [
     "has_ended",
     "interpreter_is_ending",
     "is_being_cancelled",
-    "is_stray_cancellation",
     "loop_getter",
     "loop_options",
     "may_run",
@@ -204,11 +203,6 @@ def pass_on_interrupt() -> None:
         from mellea_sc.runtime.loops import trio_loop
 
         trio_loop.pass_on_interrupt()
-
-
-def is_stray_cancellation() -> bool:
-    """Whether nobody has requested the cancellation that has just been caught."""
-    return not is_being_cancelled()
 
 
 def is_being_cancelled() -> bool:

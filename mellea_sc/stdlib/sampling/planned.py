@@ -18,7 +18,7 @@ from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.checks.edits import Edits
 from mellea_sc.runtime.checks.lanes import View
-from mellea_sc.runtime.checks.ledger import Chunk, Ledger
+from mellea_sc.runtime.checks.ledger import Ledger
 from mellea_sc.runtime.generation.answers import read_meaning
 from mellea_sc.runtime.generation.bound import BoundBackend
 from mellea_sc.runtime.nursery import Nursery
@@ -150,8 +150,6 @@ class _HiddenStage:
 
     def end_attempt(self, number: int, attempt: Attempt) -> int:
         return 0
-
-    def cut(self, chunk: Chunk) -> None: ...
 
     def advance(self) -> None: ...
 

@@ -1,5 +1,8 @@
 """Keeps what a run has released for its readers: the chunks on one tape, the events on another.
 
+A tape is an unbounded queue with one reader, who may come early, late, or not at all. Writing never waits. Reading
+takes an item without a task switch, and waits only if there is none. Items that were read are dropped.
+
 A chunk is the same entry on both tapes. Its events are made from it only when they are read, because most programs
 read only the chunks.
 """
@@ -8,13 +11,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from typing import Generic, TypeVar
 
+import anyio
 import attrs
 
+from mellea_sc.core.errors import StreamConsumed
 from mellea_sc.core.requirement import PartialValidationResult
+from mellea_sc.runtime.failures import shortened
+from mellea_sc.runtime.loops.current import check_loop, current_loop, loop_getter
 from mellea_sc.runtime.pacing import Valve
-from mellea_sc.runtime.tape import Tape
 from mellea_sc.stdlib.stream.events import (
     ChunkEvent,
     QuickCheckEvent,
@@ -22,7 +29,10 @@ from mellea_sc.stdlib.stream.events import (
     StreamEvent,
 )
 
-__all__ = ["Readers", "ReleasedChunk"]
+__all__ = ["Readers", "ReleasedChunk", "Tape"]
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @attrs.define
@@ -50,6 +60,129 @@ class ReleasedChunk:
         if self.results is not None:
             yield QuickCheckEvent(index, attempt, True, self.results, timestamp=at)
         yield ChunkEvent(self.text, index, attempt, before=self.before, timestamp=at)
+
+
+class Tape(Generic[T]):
+    """An unbounded queue that can be iterated once; until its end only in the event loop that has made it.
+
+    Args:
+        name: The name for the error of a second iteration.
+        on_read: Called after the reader has taken an item.
+        error: Returns the error to raise at the end, instead of ending the iteration, if there is one.
+    """
+
+    __slots__ = (
+        "_ended",
+        "_error",
+        "_items",
+        "_loop",
+        "_name",
+        "_reader",
+        "_running_loop",
+        "_wake",
+        "on_read",
+        "taken",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        on_read: Callable[[], None] | None = None,
+        error: Callable[[], Exception | None] | None = None,
+    ) -> None:
+        self.taken: int = 0
+        """How many items the reader has taken."""
+        self._name = name
+        self._loop = current_loop()
+        self._running_loop = loop_getter()
+        self.on_read: Callable[[], None] | None = on_read
+        self._error = error
+        self._items: deque[T] = deque()
+        self._ended = False
+        self._reader: object | None = None
+        self._wake: anyio.Event | None = None
+
+    def write(self, item: T) -> None:
+        """Add an item."""
+        self._items.append(item)
+        if self._wake is not None:
+            self._wake.set()
+
+    def end(self) -> None:
+        """End the tape: nothing more will be written."""
+        self._ended = True
+        if self._wake is not None:
+            self._wake.set()
+
+    @property
+    def has_reader(self) -> bool:
+        """Whether somebody has begun to iterate it."""
+        return self._reader is not None
+
+    def check_loop(self) -> None:
+        """Raise unless it can be read here.
+
+        Raises:
+            WrongEventLoop: it is being written in another event loop.
+        """
+        if not self._ended:
+            check_loop(self._loop, f"the run behind {self._name}")
+
+    def reader(self, pick: Callable[[T], R]) -> AsyncIterator[R]:
+        """An iterator over the items; the first iterator that takes a step becomes the reader.
+
+        Args:
+            pick: Makes of an item what the reader gets; items for which it returns something empty are skipped.
+        """
+        return _TapeReader(self, pick)
+
+    async def next(self, reader: object, pick: Callable[[T], R]) -> R:
+        """The next item as the reader gets it; see :meth:`reader`."""
+        if self._reader is None:
+            self.check_loop()
+            self._reader = reader
+        # also raised for the same iterator in two tasks at once: the second would take the first one's wake-up
+        if self._reader is not reader or self._wake is not None:
+            raise StreamConsumed(self._name)
+        while True:
+            while not self._items:
+                if self._ended:
+                    if self._error is not None and (error := self._error()) is not None:
+                        # only after all items: text that was released before the error is not lost
+                        with shortened():
+                            raise error
+                    raise StopAsyncIteration
+                # Checked only at the first step and before a wait: for each item it would be half of the work.
+                if self._running_loop() is not self._loop:
+                    self.check_loop()
+                self._wake = anyio.Event()
+                try:
+                    await self._wake.wait()
+                finally:
+                    self._wake = None
+            picked = pick(self._items.popleft())
+            self.taken += 1
+            if self.on_read is not None:
+                self.on_read()
+            if picked:
+                return picked
+
+
+class _TapeReader(Generic[T, R]):
+    """One iteration of a tape. A plain object: leaving its loop early leaves nothing to clean up."""
+
+    __slots__ = ("_pick", "_tape")
+
+    def __init__(self, tape: Tape[T], pick: Callable[[T], R]) -> None:
+        self._tape = tape
+        self._pick = pick
+
+    def __aiter__(self) -> _TapeReader[T, R]:
+        return self
+
+    def __anext__(self) -> Coroutine[object, object, R]:
+        return self._tape.next(self, self._pick)
 
 
 class Readers:
@@ -80,6 +213,8 @@ class Readers:
             "astream() or atext()", on_read=None if lookahead is None else on_read, error=error
         )
         self._events: Tape[StreamEvent | ReleasedChunk] = Tape("events()")
+        self.write: Callable[[StreamEvent], None] = self._events.write
+        """Write another event than those of a released chunk."""
         self.lookahead: int | None = lookahead
         self.have_ended: bool = False
         """Whether nothing will be released any more."""
@@ -99,10 +234,6 @@ class Readers:
         self._events.write(chunk)
         if chunk.text:
             self._released += 1
-
-    def write(self, event: StreamEvent) -> None:
-        """Write another event."""
-        self._events.write(event)
 
     def retract(self, first: int, attempt: int) -> None:
         """Retract the chunks of an attempt from an index on."""
@@ -145,8 +276,10 @@ class Readers:
         Args:
             lookahead: The number of released chunks that may wait unread, unless the run has its own limit.
         """
-        if self.lookahead is None:
+        if self.lookahead is None and lookahead is not None:
             self.lookahead = lookahead
+            # the program may never iterate the events, and read the chunks instead
+            self._chunks.on_read = self._on_read
         return _EventReader(self._events, self._chunk_event_was_read)
 
     def _chunk_event_was_read(self) -> None:

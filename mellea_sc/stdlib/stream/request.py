@@ -95,10 +95,19 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         judging = None
         if self._validation_backend is not None:
             judging = await _nursery_for(self._validation_backend, None)
+        return self._started(place, generating, judging)
+
+    def _started(
+        self,
+        place: SpawnTarget | None,
+        generating: AbstractAsyncContextManager[Nursery],
+        judging: AbstractAsyncContextManager[Nursery] | None,
+    ) -> StreamRun:
+        # Not async: a cancellation between taking the turn, which the run's __init__ does, and the start of its task
+        # would leave the turn taken for ever.
         if place is not None:
             place.check_usable()
-        # No await from here to the start of the task: a cancellation between taking the turn and starting the run
-        # would leave the turn taken for ever.
+        session = None if place is None else place.nursery
         run = self._made(session)
         task = partial(run.run, generating, judging, session)
         if place is not None and session is not None:
@@ -151,7 +160,7 @@ async def _wait_for_observer(run: StreamRun) -> None:
     """
     try:
         await run.ended.wait()
-        if run.error is not None:
+        if run.own_error.error is not None:
             await run.observed.wait()
     finally:
         run.dismiss()

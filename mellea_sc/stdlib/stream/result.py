@@ -84,7 +84,7 @@ class StreamChunkingResult:
     @property
     def error(self) -> Exception | None:
         """The error that ended the run. Reading it does not count as having observed it."""
-        return self._run.error
+        return self._run.own_error.error
 
     @property
     def cancelled(self) -> bool:
@@ -109,10 +109,10 @@ class StreamChunkingResult:
         attempt, attempts = self._run.attempt, self._run.runner.attempts
         if attempt is None:
             return GenerationInfo()
-        known = attempt.generation
+        known = attempt.record.info()
         if self._shown_attempt is None:
             known = attrs.evolve(known, reasoning="", tool_calls=())
-        return known.summed_over([one.generation for one in attempts])
+        return known.summed_over([one.record.info() for one in attempts])
 
     @property
     def finish_reason(self) -> str | None:
@@ -125,13 +125,13 @@ class StreamChunkingResult:
     def reasoning(self) -> str:
         """The reasoning of the attempt that is shown, as far as it has come. No requirement validates it."""
         attempt = self._shown_attempt
-        return "" if attempt is None else attempt.reasoning
+        return "" if attempt is None else attempt.record.reasoning
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The tool calls of the model, as far as they have come."""
         attempt = self._shown_attempt
-        return () if attempt is None else attempt.tool_calls
+        return () if attempt is None else attempt.record.tool_calls
 
     @property
     def trace(self) -> Trace:
@@ -145,8 +145,8 @@ class StreamChunkingResult:
             cause = Cause(kind="precondition", who=named(unmet), reason=verdict.reason)
         if not self.has_ended:
             outcome = "running"
-        elif run.error is not None and not isinstance(run.error, PreconditionFailed):
-            outcome, cause = "failed", cause_of_error(run.error, None)
+        elif self.error is not None and not isinstance(self.error, PreconditionFailed):
+            outcome, cause = "failed", cause_of_error(self.error, None)
         elif run.cancelled:
             outcome, cause = "cancelled", Cause(kind="cancel", reason=run.cancel_reason)
         elif accepted is None:

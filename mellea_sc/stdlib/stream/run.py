@@ -146,9 +146,9 @@ class StreamRun:
             session is not None
             and session.on_error == "cancel"
             and self.own_error.is_pending
-            and self.error is not None
+            and self.own_error.error is not None
         ):
-            raise_unchanged(self.error)
+            raise_unchanged(self.own_error.error)
 
     def on_never_started(self) -> None:
         """Its task was cancelled before its first step."""
@@ -185,6 +185,8 @@ class StreamRun:
             # and result and conversation must have the text that was shown.
             number = view.number
         chosen = self.runner.result(number)
+        # Text that was shown as it came is the answer, whether or not it is good. Text that was held back is shown only
+        # if it is good.
         if chosen.completed and (choice.success or is_live):
             await gate.accept(number, nurseries.generating.valves)
             answer = chosen.thunk()
@@ -200,7 +202,7 @@ class StreamRun:
 
     def _end(self) -> None:
         """Publish the outcome. There is no await in here, so that no other task sees a part of it."""
-        readers, attempt, error = self.gate.readers, self.attempt, self.error
+        readers, attempt, error = self.gate.readers, self.attempt, self.own_error.error
         if error is not None:
             if not self.own_error.is_pending:
                 self.observed.set()
@@ -212,18 +214,13 @@ class StreamRun:
             # Neither an error nor a choice: the run was cancelled before the plan could choose. If a check had
             # failed by then, that has stopped the text all the same.
             self.completed = False
-            self.cancelled = not (attempt is not None and attempt.ledger.failed)
+            self.cancelled = not (attempt is not None and attempt.ledger.failures)
         attempts = max(1, len(self.runner.attempts))
         readers.write(CompletedEvent(self.completed, self.released_text(), attempts))
         self.ended.set()
         readers.end()
 
     # --- its state ---------------------------------------------------------------------------------
-
-    @property
-    def error(self) -> Exception | None:
-        """The error that has ended it."""
-        return self.own_error.error
 
     @property
     def attempt(self) -> Attempt | None:
@@ -266,7 +263,7 @@ class StreamRun:
 
     def error_to_raise(self) -> Exception | None:
         """The error for the caller to raise, if the run has one and it was not raised before."""
-        if self.error is None or self._error_was_raised:
+        if self.own_error.error is None or self._error_was_raised:
             return None
         self._error_was_raised = True
         error = self.own_error.to_raise()
@@ -278,7 +275,7 @@ class StreamRun:
     def dismiss(self) -> None:
         """Say that nobody will ask for its error: one that nobody has observed is logged."""
         self.own_error.dismiss()
-        if self.error is not None:
+        if self.own_error.error is not None:
             call_in(self._loop, self.observed.set)
 
 

@@ -2,10 +2,10 @@
 
 ::
 
-    Attempt ──cut──> AttemptView: waiting chunks ────advance()──> Readers: chunks, events
-                        │  held until the ledger releases them        │
-                        │  held back until the attempt is accepted    │ with ``lookahead``: until
-                        └─ all held back until the input is checked   └─ the reader has room
+    Ledger: its chunks ──AttemptView.advance()──> Readers: chunks, events
+       │  held until every lane has passed them      │
+       │  held back until the attempt is accepted    │ with ``lookahead``: until
+       └─ all held back until the input is checked   └─ the reader has room
 
 Releasing never waits. Everything that may make a release possible (a verdict of a lane, a reader that has read, a
 precondition that is met, the end of an attempt) calls :meth:`AttemptView.advance`.
@@ -16,7 +16,6 @@ A :class:`Gate` chooses which attempt of a run is shown; an :class:`AttemptView`
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
 
 import anyio
@@ -24,7 +23,7 @@ import anyio
 from mellea_sc.core.requirement import ValidationResult
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.checks.edits import Edits
-from mellea_sc.runtime.checks.ledger import Chunk, Ledger
+from mellea_sc.runtime.checks.ledger import Ledger
 from mellea_sc.runtime.pacing import Valves
 from mellea_sc.stdlib.sampling.plan import Ask
 from mellea_sc.stdlib.stream.events import (
@@ -45,7 +44,7 @@ class AttemptView:
 
     Args:
         number: The number of the attempt.
-        ledger: Knows which text its requirements have passed.
+        ledger: Has its chunks, and knows which of them its requirements have passed.
         edits: The edits of its text.
         readers: The readers.
         shown: The number of its first chunks that an earlier attempt has shown already.
@@ -57,16 +56,15 @@ class AttemptView:
         self.number: int = number
         self.released: int = shown
         """The number of released entries: chunks, and perhaps the white space at the end of the text."""
-        self.position: int = 0
-        """The position up to which its text is shown."""
+        self.is_full: bool = False
+        """Whether a chunk that may be shown is waiting for room at the readers, as :meth:`advance` has found it."""
         self._ledger = ledger
+        ledger.skip(shown)
         self._edits = edits
         self._readers = readers
         # The number of passed chunks that are held back. Infinite, so nothing is shown, until show() is called.
         self._held_back: float = math.inf
-        self._waiting: deque[Chunk] = deque()
         self._shown_before = shown
-        self._began_at = 0
         self._ends_in_space = False
         self._thoughts: list[ReasoningEvent] = []
         self._full_text: str | None = None
@@ -78,9 +76,14 @@ class AttemptView:
         return self.released - self._ends_in_space
 
     @property
+    def position(self) -> int:
+        """The position up to which its text is shown."""
+        return self._ledger.end_of(self.released)
+
+    @property
     def characters(self) -> int:
         """The number of characters shown that it has generated itself."""
-        return self._edits.source(self.position) - self._began_at
+        return self._edits.source(self.position) - self._ledger.end_of(self._shown_before)
 
     @property
     def is_shown(self) -> bool:
@@ -88,14 +91,6 @@ class AttemptView:
         return self._held_back < math.inf
 
     # --- called by the attempt -----------------------------------------------------------------------
-
-    def cut(self, chunk: Chunk) -> None:
-        """Add the next chunk of the main chunking."""
-        if self._shown_before:
-            self._shown_before -= 1
-            self.position = self._began_at = chunk.end
-        else:
-            self._waiting.append(chunk)
 
     def advance(self) -> None:
         """Release all chunks that may be shown now.
@@ -109,26 +104,22 @@ class AttemptView:
         if self._thoughts:
             self._write_reasoning()
         allowed = ledger.releasable - self._held_back
-        is_bounded = readers.lookahead is not None
-        while self.released < allowed and not (is_bounded and readers.is_behind):
-            chunk = self._waiting.popleft()
+        while self.released < allowed:
+            if readers.lookahead is not None and readers.is_behind:
+                self.is_full = True
+                return
+            chunk, verdicts = ledger.take()
             if self._edits.waiting:
                 self._write_edits(chunk.end)
-            verdicts = ledger.take_verdicts(self.released) if ledger.lanes else None
+            told = verdicts if ledger.lanes else None
             readers.release(
-                ReleasedChunk(chunk.text, chunk.before, self.released, self.number, verdicts)
+                ReleasedChunk(chunk.text, chunk.before, self.released, self.number, told)
             )
             self.released += 1
-            self.position = chunk.end
             self._ends_in_space = not chunk.text
-        if readers.valve.wake is not None and not self.is_full:
+        self.is_full = False
+        if readers.valve.wake is not None:
             readers.valve.look()
-
-    @property
-    def is_full(self) -> bool:
-        """Whether a chunk that may be shown is waiting for room at the readers."""
-        allowed = self._ledger.releasable - self._held_back
-        return self.released < allowed and self._readers.is_behind
 
     async def room(self, valves: Valves) -> None:
         """Wait until no chunk is waiting for room at the readers."""
@@ -164,6 +155,7 @@ class AttemptView:
     def hold(self) -> None:
         """Stop showing it."""
         self._held_back = math.inf
+        self.is_full = False
 
     def finish(self) -> None:
         """Write the events of its end: it is accepted, and all of it was shown."""
@@ -258,9 +250,8 @@ class Gate:
 
     def end_attempt(self, number: int, attempt: Attempt) -> int:
         """End the view of an attempt; returns the number of its chunks that were shown."""
-        if failures := attempt.ledger.failures:
-            index = min(failure.chunk_index for failure in failures)
-            verdicts = attempt.ledger.verdicts_on_failure()
+        if attempt.ledger.failures:
+            index, verdicts = attempt.ledger.failed_chunk()
             self.readers.write(QuickCheckEvent(index, number, False, verdicts))
         return self._views[number].chunks_released
 

@@ -140,7 +140,9 @@ def test_a_ledger_does_what_the_rules_of_its_lanes_say(
         want = "cancel" if stopped else "release" if shown > before else "hold"
         assert move is want
         for index in range(before, shown):
-            for at, rule, told in zip(passed, lanes, ledger.take_verdicts(index), strict=True):
+            taken, verdicts_on_it = ledger.take()
+            assert taken.end == ends[index]
+            for at, rule, told in zip(passed, lanes, verdicts_on_it, strict=True):
                 if at < ends[index]:  # only who does not block can be behind
                     assert not rule.blocking
                     assert told is UNKNOWN
@@ -199,8 +201,8 @@ def test_a_lane_whose_last_piece_ends_before_the_chunk_has_its_verdict_on_the_ch
     ledger.cut(Chunk("abcd", 0, 4))
     for lane in (0, 1):
         ledger.judged(lane, Chunk("abc", 0, 3), PASS)
-        ledger.ended(lane)
-    assert ledger.take_verdicts(0) == [PASS, UNKNOWN]
+        ledger.passed(lane, math.inf)
+    assert ledger.take()[1] == [PASS, UNKNOWN]
 
 
 def test_an_advisory_lane_is_told_that_another_one_has_failed() -> None:

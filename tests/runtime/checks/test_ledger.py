@@ -30,7 +30,7 @@ def test_without_lanes_a_chunk_is_releasable_at_once() -> None:
     assert ledger.cut(chunk(0, 3)) == "release"
     assert ledger.cut(chunk(4, 7)) == "release"
     assert ledger.releasable == 2
-    assert ledger.take_verdicts(0) == []
+    assert ledger.take()[1] == []
 
 
 def test_a_chunk_waits_for_every_lane() -> None:
@@ -39,7 +39,7 @@ def test_a_chunk_waits_for_every_lane() -> None:
     assert ledger.judged(0, chunk(0, 3), PASS) == "hold"
     assert ledger.judged(1, chunk(0, 3), UNKNOWN) == "release"
     assert ledger.releasable == 1
-    assert ledger.take_verdicts(0) == [PASS, UNKNOWN]
+    assert ledger.take()[1] == [PASS, UNKNOWN]
 
 
 class Explained(PartialValidationResult):
@@ -59,7 +59,7 @@ def test_every_verdict_is_told_as_it_was_given() -> None:
     ledger.cut(chunk(0, 3))
     for lane, verdict in enumerate(given):
         ledger.judged(lane, chunk(0, 3), verdict)
-    told = ledger.take_verdicts(0)
+    told = ledger.take()[1]
     assert told == given
     assert [type(verdict) for verdict in told] == [type(verdict) for verdict in given]
 
@@ -92,23 +92,23 @@ def test_a_lane_that_is_behind_no_other_releases_nothing() -> None:
 def test_a_lane_whose_text_has_ended_has_passed_all_of_it() -> None:
     ledger = Ledger(2)
     ledger.cut(chunk(0, 3))
-    assert ledger.ended(0) == "hold"
-    assert ledger.ended(1) == "release"
+    assert ledger.passed(0, math.inf) == "hold"
+    assert ledger.passed(1, math.inf) == "release"
     assert ledger.cut(chunk(3, 4)) == "release"
-    assert ledger.take_verdicts(1) == [UNKNOWN, UNKNOWN]
+    assert [ledger.take()[1] for _ in range(2)] == [[UNKNOWN, UNKNOWN]] * 2
 
 
 def test_after_a_fail_nothing_becomes_releasable() -> None:
     ledger = Ledger(3)
     ledger.cut(chunk(0, 3))
-    assert not ledger.failed
+    assert not ledger.failures
     assert ledger.judged(0, chunk(0, 3), FAIL) == "cancel"
-    assert ledger.failed
+    assert ledger.failures
     assert ledger.judged(1, chunk(0, 3), PASS) == "cancel"
     assert ledger.judged(2, chunk(0, 3), PASS) == "cancel"
     assert ledger.judged(2, chunk(3, 6), PASS) == "cancel"
     assert ledger.cut(chunk(3, 6)) == "cancel"
-    assert ledger.ended(1) == "cancel"
+    assert ledger.passed(1, math.inf) == "cancel"
     assert ledger.releasable == 0
 
 
@@ -127,7 +127,7 @@ def test_a_fail_belongs_to_the_chunk_in_which_its_piece_begins() -> None:
     for start in (0, 4, 8):
         ledger.cut(chunk(start, start + 3))
     for start, index in ((0, 0), (2, 0), (3, 1), (4, 1), (9, 2), (11, 3), (40, 3)):
-        ledger._failures.clear()
+        ledger.failures.clear()
         ledger.judged(0, chunk(start, start + 5), FAIL)
         assert ledger.failures[0].chunk_index == index
 
@@ -138,18 +138,18 @@ def test_verdicts_on_the_failed_chunk_are_unknown_where_a_lane_has_not_come_so_f
     ledger.cut(chunk(3, 6))
     for lane in range(4):
         ledger.judged(lane, chunk(0, 3), PASS)
-    ledger.take_verdicts(0)
+    ledger.take()
     ledger.judged(0, chunk(3, 6), PASS)
     ledger.judged(1, chunk(3, 5), PASS)  # a piece of its own, that ends before the chunk
     ledger.judged(3, chunk(3, 6), FAIL)
-    assert ledger.verdicts_on_failure() == [PASS, UNKNOWN, UNKNOWN, FAIL]
+    assert ledger.failed_chunk() == (1, [PASS, UNKNOWN, UNKNOWN, FAIL])
 
 
 def test_verdicts_on_a_fail_whose_chunk_is_not_cut_yet() -> None:
     ledger = Ledger(2)
     ledger.judged(0, chunk(0, 9), PASS)
     ledger.judged(1, chunk(0, 2), FAIL)
-    assert ledger.verdicts_on_failure() == [UNKNOWN, FAIL]
+    assert ledger.failed_chunk() == (0, [UNKNOWN, FAIL])
 
 
 def test_each_chunk_has_the_verdict_on_the_piece_that_covers_its_end() -> None:
@@ -159,7 +159,7 @@ def test_each_chunk_has_the_verdict_on_the_piece_that_covers_its_end() -> None:
         ledger.judged(0, chunk(n * 2, n * 2 + 2), verdict)
     for end in (1, 2, 5, 8):
         ledger.cut(chunk(max(0, end - 1), end))
-    assert [ledger.take_verdicts(n)[0].reason for n in range(4)] == ["0", "0", "2", "3"]
+    assert [ledger.take()[1][0].reason for _ in range(4)] == ["0", "0", "2", "3"]
 
 
 def test_the_last_verdict_of_a_lane_that_has_ended_is_on_the_rest_as_well() -> None:
@@ -168,14 +168,28 @@ def test_the_last_verdict_of_a_lane_that_has_ended_is_on_the_rest_as_well() -> N
     said = PartialValidationResult("pass", reason="fine so far")
     ledger.judged(0, chunk(0, 5), said)
     ledger.cut(chunk(6, 9))
-    assert ledger.ended(0) == "release"
-    assert [ledger.take_verdicts(index) for index in (0, 1)] == [[said], [said]]
+    assert ledger.passed(0, math.inf) == "release"
+    assert [ledger.take()[1] for _ in range(2)] == [[said], [said]]
 
 
 @given(st.integers(0, 3))
 def test_a_new_ledger_has_nothing_to_show(lanes: int) -> None:
     ledger = Ledger(lanes)
-    assert (ledger.releasable, ledger.failed, list(ledger.failures)) == (0, False, [])
+    assert (ledger.releasable, ledger.position, ledger.failures) == (0, 0, [])
+
+
+def test_chunks_that_were_shown_before_are_counted_and_not_taken() -> None:
+    ledger = Ledger(1)
+    ledger.skip(2)
+    assert ledger.end_of(2) == 0
+    for start in (0, 4, 8):
+        ledger.cut(chunk(start, start + 3))
+    assert [ledger.end_of(count) for count in range(5)] == [0, 3, 7, 11, 11]
+    said = PartialValidationResult("pass", reason="on the third")
+    ledger.judged(0, chunk(0, 7), PASS)
+    ledger.judged(0, chunk(8, 11), said)
+    assert ledger.releasable == 3
+    assert ledger.take() == (chunk(8, 11), [said])
 
 
 class LedgerAgreement(RuleBasedStateMachine):
@@ -196,7 +210,9 @@ class LedgerAgreement(RuleBasedStateMachine):
         else:
             assert move == ("release" if self.ledger.releasable > self.seen else "hold")
         for index in range(self.seen, self.ledger.releasable):
-            assert len(self.ledger.take_verdicts(index)) == self.lanes
+            taken, told = self.ledger.take()
+            assert taken.end == self.ends[index]
+            assert len(told) == self.lanes
         self.seen = self.ledger.releasable
 
     @rule(gap=st.integers(0, 2), length=st.integers(1, 4))
@@ -229,7 +245,7 @@ class LedgerAgreement(RuleBasedStateMachine):
         lane %= self.lanes
         if lane not in self.failed:
             self.passed[lane] = math.inf
-            self.told(self.ledger.ended(lane))
+            self.told(self.ledger.passed(lane, math.inf))
 
     @invariant()
     def agrees(self) -> None:
@@ -239,12 +255,14 @@ class LedgerAgreement(RuleBasedStateMachine):
             frontier = min(self.passed, default=math.inf)
             self.frozen = sum(end <= frontier for end in self.ends)
         assert self.ledger.releasable == self.frozen
-        assert self.ledger.failed is bool(self.failed)
+        assert bool(self.ledger.failures) is bool(self.failed)
         assert [failure.lane for failure in self.ledger.failures] == sorted(self.failed)
         for failure in self.ledger.failures:
             assert failure.chunk_index >= self.ledger.releasable
         if self.failed:
-            assert len(self.ledger.verdicts_on_failure()) == self.lanes
+            index, verdicts = self.ledger.failed_chunk()
+            assert index == min(failure.chunk_index for failure in self.ledger.failures)
+            assert len(verdicts) == self.lanes
 
 
 TestLedgerAgreement = pytest.mark.filterwarnings("default")(LedgerAgreement.TestCase)

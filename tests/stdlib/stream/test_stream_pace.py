@@ -160,6 +160,15 @@ async def test_4_9_whoever_reads_the_run_is_not_stalled(lookahead: int | None, w
     assert result.released == 20
 
 
+async def test_4_9_events_that_were_asked_for_and_are_not_read_stall_no_reader_of_chunks() -> None:
+    m, _ = session(*(f"w{n} " for n in range(20)))
+    async with m:
+        result = await m.stream("?", requirements=[Check()], chunking="word")
+        events = result.events(lookahead=2)
+        assert len(await read_chunks(result)) == 20
+        assert len([event async for event in events]) == 20 * 2 + 2 + 3
+
+
 async def test_4_9_without_lookahead_a_reader_may_come_at_the_very_end() -> None:
     backend = ScriptedBackend(Script([f"w{n} " for n in range(1000)]))
     async with start_session(backend=backend) as m:

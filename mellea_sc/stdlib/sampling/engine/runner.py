@@ -200,7 +200,7 @@ class AttemptRunner:
     ) -> AttemptResult:
         attempt, ask = self.attempts[number - 1], self.asks[number - 1]
         requirements, failures = self._question.requirements, attempt.ledger.failures
-        generation, text = attempt.generation, attempt.text
+        generation, text = attempt.record.info(), attempt.text
         is_answer = attempt.end == "completed" and (attempt.has_text or not generation.tool_calls)
         if attempt.end in ("failed", "stopped"):
             generation = attrs.evolve(generation, finish_reason="aborted")
