@@ -82,7 +82,7 @@ from mellea_sc.stdlib.sampling import RejectionSamplingStrategy as RejectionSamp
 from mellea_sc.stdlib.sampling import RepairTemplateStrategy as RepairTemplateStrategy
 from mellea_sc.stdlib.session import MelleaSession as MelleaSession
 from mellea_sc.stdlib.session import start_session as start_session
-from mellea_sc.stdlib.stream.events import ChunkEvent as ChunkEvent
-from mellea_sc.stdlib.stream.events import CompletedEvent as CompletedEvent
-from mellea_sc.stdlib.stream.events import RetractEvent as RetractEvent
 from mellea_sc.stdlib.streaming import stream_with_chunking as stream_with_chunking
+from mellea_sc.stdlib.streaming.events import ChunkEvent as ChunkEvent
+from mellea_sc.stdlib.streaming.events import CompletedEvent as CompletedEvent
+from mellea_sc.stdlib.streaming.events import RetractEvent as RetractEvent

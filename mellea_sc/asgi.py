@@ -25,14 +25,14 @@ import anyio
 
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.runtime.failures import task_group
-from mellea_sc.stdlib.stream.events import (
+from mellea_sc.stdlib.streaming.events import (
     ChunkEvent,
     CompletedEvent,
     ErrorEvent,
     RetractEvent,
     StreamEvent,
 )
-from mellea_sc.stdlib.stream.result import StreamChunkingResult
+from mellea_sc.stdlib.streaming.result import StreamChunkingResult
 
 __all__ = ["SSEResponse", "Start", "TextResponse"]
 

@@ -22,7 +22,7 @@ from mellea_sc.core.plain_text import harmless
 from mellea_sc.core.requirement import label_of
 from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.stdlib.stream.events import (
+from mellea_sc.stdlib.streaming.events import (
     ChunkEvent,
     FullValidationEvent,
     QuickCheckEvent,
@@ -31,7 +31,7 @@ from mellea_sc.stdlib.stream.events import (
     RetryEvent,
     StreamEvent,
 )
-from mellea_sc.stdlib.stream.result import StreamChunkingResult
+from mellea_sc.stdlib.streaming.result import StreamChunkingResult
 
 __all__ = ["live"]
 

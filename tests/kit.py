@@ -34,8 +34,8 @@ from mellea_sc.core.requirement import (
 )
 from mellea_sc.stdlib.requirements import check, simple_validate
 from mellea_sc.stdlib.session import MelleaSession, start_session
-from mellea_sc.stdlib.stream.events import StreamEvent
 from mellea_sc.stdlib.streaming import StreamChunkingResult
+from mellea_sc.stdlib.streaming.events import StreamEvent
 from mellea_sc.testing.scripted import Pause, Script, ScriptedBackend, Step
 
 # --- requirements ---------------------------------------------------------------------------------------------

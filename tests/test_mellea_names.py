@@ -60,7 +60,7 @@ PATHS = {
     "mellea_sc.helpers.async_helpers": "wait_for_all_mots",
     "mellea_sc.stdlib": (
         "ChunkEvent ChunkingStrategy CompletedEvent ErrorEvent FullValidationEvent QuickCheckEvent StreamEvent "
-        "StreamingDoneEvent"
+        "Streamer StreamingDoneEvent stream"
     ),
     "mellea_sc.stdlib.components": (
         "CBlock Component Instruction MObject MObjectProtocol Message Query SimpleComponent Transform"
@@ -81,7 +81,7 @@ PATHS = {
     "mellea_sc.stdlib.session": "MelleaSession start_session",
     "mellea_sc.stdlib.streaming": (
         "ChunkEvent CompletedEvent ErrorEvent FullValidationEvent QuickCheckEvent RetryEvent StreamEvent "
-        "StreamingDoneEvent stream_with_chunking"
+        "Streamer StreamingDoneEvent stream stream_with_chunking"
     ),
 }
 """Where Mellea has what is public here under the same name."""

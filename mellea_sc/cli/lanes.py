@@ -15,7 +15,7 @@ from rich.text import Text
 
 from mellea_sc.cli.lines import hanging
 from mellea_sc.core.plain_text import harmless
-from mellea_sc.stdlib.stream.events import (
+from mellea_sc.stdlib.streaming.events import (
     FullValidationEvent,
     QuickCheckEvent,
     RetryEvent,

@@ -8,7 +8,7 @@ import attrs
 
 from mellea_sc.cli.ending import BACKEND, CUT_OFF, INTERRUPTED, INVALID, VALID
 from mellea_sc.core.plain_text import harmless
-from mellea_sc.stdlib.stream.result import StreamChunkingResult
+from mellea_sc.stdlib.streaming.result import StreamChunkingResult
 
 __all__ = ["STOPPED", "Outcome", "details_of", "outcome_of"]
 

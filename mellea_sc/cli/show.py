@@ -31,13 +31,13 @@ from mellea_sc.cli.outcome import details_of, outcome_of
 from mellea_sc.cli.settings import Settings
 from mellea_sc.cli.text_out import TextOut
 from mellea_sc.core.plain_text import harmless
-from mellea_sc.stdlib.stream.events import (
+from mellea_sc.stdlib.streaming.events import (
     CompletedEvent,
     FullValidationEvent,
     QuickCheckEvent,
     StreamEvent,
 )
-from mellea_sc.stdlib.stream.result import StreamChunkingResult
+from mellea_sc.stdlib.streaming.result import StreamChunkingResult
 
 __all__ = ["JsonShow", "Show", "TerminalShow"]
 

@@ -36,7 +36,7 @@ from mellea_sc.stdlib.components import Instruction, Message, Query, Transform
 from mellea_sc.stdlib.sampling.engine.options import STREAM_DEFAULTS
 from mellea_sc.stdlib.session_life import SessionLife
 from mellea_sc.stdlib.session_work import DEFAULT_STRATEGY, judge, last_prompt, question_of, start
-from mellea_sc.stdlib.stream.request import StreamRequest, stream_request
+from mellea_sc.stdlib.streaming.request import StreamRequest, stream_request
 from mellea_sc.stdlib.turns import Turns
 
 __all__ = ["Conversation"]

@@ -24,8 +24,8 @@ from mellea_sc.stdlib.sampling.several import (
     RacingStrategy,
 )
 from mellea_sc.stdlib.session import MelleaSession, start_session
-from mellea_sc.stdlib.stream.result import StreamChunkingResult
 from mellea_sc.stdlib.streaming import StreamRequest, stream_with_chunking
+from mellea_sc.stdlib.streaming.result import StreamChunkingResult
 from mellea_sc.testing._errors.parts import PutInBackend, PutInErrors, PutInRequirement
 from mellea_sc.testing._errors.values import ErrorProgram, Judging, Step, Strategy, Work
 from mellea_sc.testing.clock import Deadlock, LoopName, run_virtual

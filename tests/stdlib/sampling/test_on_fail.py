@@ -15,7 +15,7 @@ from mellea_sc import (
 )
 from mellea_sc.core.requirement import OnFail
 from mellea_sc.stdlib import PlannedStrategy
-from mellea_sc.stdlib.stream.events import EditEvent, QuickCheckEvent
+from mellea_sc.stdlib.streaming.events import EditEvent, QuickCheckEvent
 from mellea_sc.testing import Pause, Script, ScriptedBackend
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]

@@ -13,7 +13,7 @@ from mellea_sc.core.base import Context
 from mellea_sc.core.errors import GenerationCancelled, ModelError
 from mellea_sc.core.requirement import PartialValidationResult, ValidationResult
 from mellea_sc.stdlib.session import start_session
-from mellea_sc.stdlib.stream.events import (
+from mellea_sc.stdlib.streaming.events import (
     ChunkEvent,
     CompletedEvent,
     ErrorEvent,

@@ -23,8 +23,8 @@ from mellea_sc.core.errors import ModelError, ValidatorTimeout
 from mellea_sc.core.model_options import ModelOption
 from mellea_sc.stdlib.chunking import resolve_chunking
 from mellea_sc.stdlib.session import start_session
-from mellea_sc.stdlib.stream.events import ChunkEvent, FullValidationEvent, QuickCheckEvent
 from mellea_sc.stdlib.streaming import StreamChunkingResult
+from mellea_sc.stdlib.streaming.events import ChunkEvent, FullValidationEvent, QuickCheckEvent
 from mellea_sc.testing.clock import LoopName, run_virtual
 from mellea_sc.testing.scripted import Fail, Pause, Script, ScriptedBackend, Step
 from mellea_sc.testing.strategies import Lane, ScheduledError, cuts, lanes, pauses, texts

@@ -22,7 +22,7 @@ from mellea_sc.core.requirement import PartialValidationResult
 from mellea_sc.runtime.failures import shortened
 from mellea_sc.runtime.loops.current import check_loop, current_loop, loop_getter
 from mellea_sc.runtime.pacing import Valve
-from mellea_sc.stdlib.stream.events import (
+from mellea_sc.stdlib.streaming.events import (
     ChunkEvent,
     QuickCheckEvent,
     RetractEvent,

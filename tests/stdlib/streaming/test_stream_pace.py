@@ -19,8 +19,8 @@ from mellea_sc.core.requirement import Requirement
 from mellea_sc.stdlib.chunking import RawChunker
 from mellea_sc.stdlib.context import SimpleContext
 from mellea_sc.stdlib.session import start_session
-from mellea_sc.stdlib.stream.events import ChunkEvent
 from mellea_sc.stdlib.streaming import stream_with_chunking
+from mellea_sc.stdlib.streaming.events import ChunkEvent
 from mellea_sc.testing.leaks import assert_no_leaks
 from mellea_sc.testing.scripted import Fail, Pause, Script, ScriptedBackend, Stall
 

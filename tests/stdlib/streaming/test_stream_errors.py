@@ -26,7 +26,7 @@ from mellea_sc.core.requirement import PartialValidationResult
 from mellea_sc.runtime.failures import leaf_errors
 from mellea_sc.stdlib.chunking import SentenceChunker, WordChunker
 from mellea_sc.stdlib.session import start_session
-from mellea_sc.stdlib.stream.events import ErrorEvent
+from mellea_sc.stdlib.streaming.events import ErrorEvent
 from mellea_sc.testing.leaks import assert_no_leaks
 from mellea_sc.testing.scripted import Fail, Pause, ScriptedBackend, Stall, Step
 

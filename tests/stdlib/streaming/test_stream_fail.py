@@ -23,7 +23,7 @@ from mellea_sc.core.base import Context
 from mellea_sc.core.errors import ValidatorTimeout
 from mellea_sc.core.requirement import PartialValidationResult
 from mellea_sc.stdlib.session import start_session
-from mellea_sc.stdlib.stream.events import CompletedEvent, QuickCheckEvent
+from mellea_sc.stdlib.streaming.events import CompletedEvent, QuickCheckEvent
 from mellea_sc.testing.leaks import assert_no_leaks
 from mellea_sc.testing.scripted import Pause, Script, ScriptedBackend, Stall
 

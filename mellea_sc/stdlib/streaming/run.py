@@ -41,8 +41,8 @@ from mellea_sc.stdlib.preconditions import answer_if_met
 from mellea_sc.stdlib.sampling.engine.options import StreamOptions
 from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner, Nurseries
 from mellea_sc.stdlib.sampling.plan import AttemptResult, Plan, is_rejected
-from mellea_sc.stdlib.stream.events import CompletedEvent, ErrorEvent, InputCheckEvent
-from mellea_sc.stdlib.stream.view import Gate
+from mellea_sc.stdlib.streaming.events import CompletedEvent, ErrorEvent, InputCheckEvent
+from mellea_sc.stdlib.streaming.view import Gate
 from mellea_sc.stdlib.turns import Turn
 
 __all__ = ["StreamRun"]

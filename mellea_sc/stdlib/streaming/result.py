@@ -28,9 +28,9 @@ from mellea_sc.runtime.generation.answers import read_meaning
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.sampling.engine.tracing import cause_of_error, named, trace_of
 from mellea_sc.stdlib.sampling.plan import AttemptResult
-from mellea_sc.stdlib.stream.events import StreamEvent
-from mellea_sc.stdlib.stream.readers import ReleasedChunk
-from mellea_sc.stdlib.stream.run import StreamRun
+from mellea_sc.stdlib.streaming.events import StreamEvent
+from mellea_sc.stdlib.streaming.readers import ReleasedChunk
+from mellea_sc.stdlib.streaming.run import StreamRun
 
 __all__ = ["StreamChunkingResult"]
 

@@ -26,8 +26,8 @@ from mellea_sc.core.requirement import (
     label_of,
 )
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.stdlib.stream.result import StreamChunkingResult
-from mellea_sc.stdlib.streaming import stream_with_chunking
+from mellea_sc.stdlib.streaming.result import StreamChunkingResult
+from mellea_sc.stdlib.streaming.start import stream_with_chunking
 
 __all__ = ["Streamer", "stream"]
 

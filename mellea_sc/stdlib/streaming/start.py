@@ -1,22 +1,9 @@
-"""Text that is checked while it streams: :func:`stream_with_chunking`.
-
-One delta's way, from the socket to the user::
-
-    socket ─> backend.open() ─> pump ─> Attempt.write ─> editors ─> Cutter ─> one lane (a task) per requirement
-                                                                            │ stream_validate()
-      user <── astream() / events() <── View <── release ── Ledger <── verdict
-                                                     └────── cancel ──> the attempt's cancel scope
-                                                                                 │
-                                          the next Attempt <── a strategy's Ask ─┘
-
-``stream/`` has the run and its handle, ``sampling/engine/`` the attempts, and ``runtime/checks/`` the validation. There
-are editors only for requirements that filter or fix.
-"""
+"""Starts a checked stream: :func:`stream_with_chunking`."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import attrs
 
@@ -24,55 +11,10 @@ from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.stdlib.arguments import StreamArguments, keyword_arguments
 from mellea_sc.stdlib.sampling.engine.options import STREAM_DEFAULTS
-from mellea_sc.stdlib.stream.events import (
-    ChunkEvent,
-    CompletedEvent,
-    EditEvent,
-    ErrorEvent,
-    FullValidationEvent,
-    InputCheckEvent,
-    QuickCheckEvent,
-    ReasoningEvent,
-    RetractEvent,
-    RetryEvent,
-    StreamEvent,
-    StreamingDoneEvent,
-)
-from mellea_sc.stdlib.stream.request import StreamRequest, stream_request
-from mellea_sc.stdlib.stream.result import StreamChunkingResult
+from mellea_sc.stdlib.streaming.request import StreamRequest, stream_request
 from mellea_sc.stdlib.turns import Turns
 
-if TYPE_CHECKING:
-    from mellea_sc.stdlib.stream.streamer import Streamer, stream
-else:
-
-    def __getattr__(name):  # imported late, because both modules import this one
-        if name not in ("Streamer", "stream"):
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from mellea_sc.stdlib.stream import streamer
-
-        return getattr(streamer, name)
-
-
-__all__ = [
-    "ChunkEvent",
-    "CompletedEvent",
-    "EditEvent",
-    "ErrorEvent",
-    "FullValidationEvent",
-    "InputCheckEvent",
-    "QuickCheckEvent",
-    "ReasoningEvent",
-    "RetractEvent",
-    "RetryEvent",
-    "StreamChunkingResult",
-    "StreamEvent",
-    "StreamRequest",
-    "Streamer",
-    "StreamingDoneEvent",
-    "stream",
-    "stream_with_chunking",
-]
+__all__ = ["stream_with_chunking"]
 
 
 @keyword_arguments(StreamArguments, **attrs.asdict(STREAM_DEFAULTS))

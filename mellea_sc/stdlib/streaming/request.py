@@ -26,8 +26,8 @@ from mellea_sc.stdlib.arguments import StreamArguments
 from mellea_sc.stdlib.formats import checked
 from mellea_sc.stdlib.sampling.engine.options import STREAM_DEFAULTS, StreamOptions
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy, plan_for
-from mellea_sc.stdlib.stream.result import StreamChunkingResult
-from mellea_sc.stdlib.stream.run import StreamRun
+from mellea_sc.stdlib.streaming.result import StreamChunkingResult
+from mellea_sc.stdlib.streaming.run import StreamRun
 from mellea_sc.stdlib.turns import Turn
 
 __all__ = ["StreamRequest", "stream_request"]

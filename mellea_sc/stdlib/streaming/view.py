@@ -26,7 +26,7 @@ from mellea_sc.runtime.checks.edits import Edits
 from mellea_sc.runtime.checks.ledger import Ledger
 from mellea_sc.runtime.pacing import Valves
 from mellea_sc.stdlib.sampling.plan import Ask
-from mellea_sc.stdlib.stream.events import (
+from mellea_sc.stdlib.streaming.events import (
     EditEvent,
     FullValidationEvent,
     QuickCheckEvent,
@@ -34,7 +34,7 @@ from mellea_sc.stdlib.stream.events import (
     RetryEvent,
     StreamingDoneEvent,
 )
-from mellea_sc.stdlib.stream.readers import Readers, ReleasedChunk
+from mellea_sc.stdlib.streaming.readers import Readers, ReleasedChunk
 
 __all__ = ["AttemptView", "Gate"]
 

@@ -1,0 +1,17 @@
+from mellea_sc.stdlib.streaming.events import ChunkEvent as ChunkEvent
+from mellea_sc.stdlib.streaming.events import CompletedEvent as CompletedEvent
+from mellea_sc.stdlib.streaming.events import EditEvent as EditEvent
+from mellea_sc.stdlib.streaming.events import ErrorEvent as ErrorEvent
+from mellea_sc.stdlib.streaming.events import FullValidationEvent as FullValidationEvent
+from mellea_sc.stdlib.streaming.events import InputCheckEvent as InputCheckEvent
+from mellea_sc.stdlib.streaming.events import QuickCheckEvent as QuickCheckEvent
+from mellea_sc.stdlib.streaming.events import ReasoningEvent as ReasoningEvent
+from mellea_sc.stdlib.streaming.events import RetractEvent as RetractEvent
+from mellea_sc.stdlib.streaming.events import RetryEvent as RetryEvent
+from mellea_sc.stdlib.streaming.events import StreamEvent as StreamEvent
+from mellea_sc.stdlib.streaming.events import StreamingDoneEvent as StreamingDoneEvent
+from mellea_sc.stdlib.streaming.request import StreamRequest as StreamRequest
+from mellea_sc.stdlib.streaming.result import StreamChunkingResult as StreamChunkingResult
+from mellea_sc.stdlib.streaming.start import stream_with_chunking as stream_with_chunking
+from mellea_sc.stdlib.streaming.streamer import Streamer as Streamer
+from mellea_sc.stdlib.streaming.streamer import stream as stream
