@@ -1,6 +1,7 @@
 """The structured-concurrency kernel: who owns tasks, one generation, one text and its checks. No sockets, no prompts.
 
 nursery.py      one session's tasks in one event loop, and what is left of their errors
+connections.py  a backend's connections in one session
 adopted.py      a nursery that the event loop hosts, or another nursery
 generation/     one generation: its request, its deltas, the thunk that people wait for
 checks/         one text judged while it runs: cutting, editing, lanes, the ledger, the final validation

@@ -23,13 +23,13 @@ import anyio
 
 from mellea_sc.core.errors import SessionClosed
 from mellea_sc.runtime.budgets.scope import budget_scope
+from mellea_sc.runtime.connections import CLEANUP_TIMEOUT
 from mellea_sc.runtime.loops.current import (
     interpreter_is_ending,
     loop_options,
     running_loop,
 )
 from mellea_sc.runtime.loops.forks import tell_of_forks
-from mellea_sc.runtime.nursery import CLEANUP_TIMEOUT
 
 if TYPE_CHECKING:
     import asyncio

@@ -36,22 +36,16 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar, TypeVarTuple
 import anyio
 import anyio.abc
 import anyio.lowlevel
-import attrs
 
 from mellea_sc.core.backend import Backend, Format, schema_of
-from mellea_sc.core.errors import (
-    BackendError,
-    BudgetExceeded,
-    GenerationCancelled,
-    SessionClosed,
-)
+from mellea_sc.core.errors import BudgetExceeded, GenerationCancelled, SessionClosed
 from mellea_sc.core.model_options import ModelOptions, merge_options
+from mellea_sc.runtime.connections import Connections
 from mellea_sc.runtime.deadlines import Cancellable, DeadlineTimer, WaitTimeout
 from mellea_sc.runtime.failures import (
     failure_of,
     leaf_errors,
     raise_unchanged,
-    stray_cancellation_as,
 )
 from mellea_sc.runtime.loops.current import (
     check_loop,
@@ -70,14 +64,10 @@ if TYPE_CHECKING:
     from mellea_sc.runtime.adopted import AdoptedNursery
 
 __all__ = [
-    "CLEANUP_TIMEOUT",
     "Nursery",
     "current_nursery",
     "reraise_if_cancelled",
 ]
-
-CLEANUP_TIMEOUT: Final = 5.0
-"""Seconds that closing connections may take when a nursery is left."""
 
 T = TypeVar("T")
 PosArgs = TypeVarTuple("PosArgs")
@@ -96,21 +86,6 @@ def current_nursery() -> Nursery | None:
 def _schema_checked(format: Format | None) -> Format | None:
     schema_of(format)
     return format
-
-
-@attrs.define(eq=False)
-class _Connections:
-    """A backend's connections: being opened, open, or failed.
-
-    The scope is shielded: when the session is cancelled, tasks still close their responses on these connections.
-    :meth:`Nursery._close_connections` ends it, and bounds how long that takes.
-    """
-
-    own_error: OwnError
-    settled: anyio.Event = attrs.field(factory=anyio.Event)
-    close_requested: anyio.Event = attrs.field(factory=anyio.Event)
-    scope: anyio.CancelScope = attrs.field(factory=lambda: anyio.CancelScope(shield=True))
-    backend: Backend | None = None
 
 
 class Nursery:
@@ -155,7 +130,7 @@ class Nursery:
         self.cancel_reason: str | None = None
         self.is_open: bool = False
         self.outer: Nursery | None = None
-        self._connections: _Connections | None = None
+        self._connections: Connections | None = None
         self._guests: set[AdoptedNursery] = set()
         self.unobserved: Unobserved = Unobserved(name, on_error)
         self._cancelled = False
@@ -190,7 +165,9 @@ class Nursery:
             finally:
                 # Inside of the hosts' block: the hosts end by this, and the group waits for them.
                 self.is_open = False
-                self._close_connections()
+                self._timer.close()
+                if self._connections is not None:
+                    self._connections.close()
 
     async def __aenter__(self) -> Self:
         wake_loop_on_interrupts()
@@ -409,53 +386,17 @@ class Nursery:
 
         Cancellation: only the waiting ends; the connections are still opened, for other callers.
         """
-        if (connections := self._connections) is None:
+        connections = self._connections
+        if connections is not None and connections.backend is not None:
+            return connections.backend
+        if connections is None or connections.have_failed:
             # Every request needs the timer. It is started here, and not at the first wait, because asyncio
             # drops a task that is started just before the loop ends, and then no wait would be bounded.
             if not self._timer.is_running:
                 self._start_timer()
-            connections = self._connections = _Connections(OwnError(self.unobserved))
-            host = partial(self._host, connections)
-            self._start_host(host, name=f"connections of {self.name}")
-        if connections.backend is None:
-            await connections.settled.wait()
-        if connections.backend is None:
-            raise connections.own_error.to_raise()
-        return connections.backend
-
-    async def _host(self, connections: _Connections) -> None:
-        backend, task = self.backend, running_task()
-        name = f"{backend.provider} ({backend.model_id})"
-        try:
-            with connections.scope, stray_cancellation_as(name, BackendError):
-                async with backend.connected() as connections.backend:
-                    connections.settled.set()
-                    await connections.close_requested.wait()
-        except BaseException as raised:  # noqa: ASYNC103 - what failure_of() does not know is raised
-            if (error := failure_of(raised, name, task)) is None:
-                raise
-            connections.own_error.fail(error)
-            if connections.backend is None:
-                # Whoever waits for the connections raises the error; the next caller tries again.
-                self._connections = None
-        finally:
-            if connections.backend is None and connections.own_error.error is None:
-                closed = SessionClosed(f"{self.name} has ended: its connections were not opened")
-                connections.own_error.fail(closed)
-                # For those who wait for the connections. If nobody waits, it is no error of the session's.
-                connections.own_error.mark_raised()
-            connections.settled.set()
-
-    def _close_connections(self) -> None:
-        self._timer.close()
-        if (connections := self._connections) is not None:
-            connections.close_requested.set()
-            # Open connections are closed in good order, within a bounded time. An attempt to open some is
-            # of no use any more.
-            if connections.settled.is_set():
-                connections.scope.deadline = anyio.current_time() + CLEANUP_TIMEOUT
-            else:
-                connections.scope.cancel()
+            connections = self._connections = Connections(self.backend, self.unobserved, self.name)
+            self._start_host(connections.run, name=f"connections of {self.name}")
+        return await connections.opened()
 
 
 async def reraise_if_cancelled(error: Exception) -> None:

@@ -22,7 +22,7 @@ from mellea_sc import (
     start_session,
 )
 from mellea_sc.backends import ChatMessage
-from mellea_sc.runtime.nursery import CLEANUP_TIMEOUT
+from mellea_sc.runtime.connections import CLEANUP_TIMEOUT
 from mellea_sc.testing import Pause, ScriptedBackend, Stall, cancel_everywhere
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
