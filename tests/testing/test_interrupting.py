@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 
 import anyio
 import anyio.lowlevel
@@ -114,8 +115,8 @@ def test_a_thread_and_its_tasks_that_are_left_behind_are_found() -> None:
         thread = LoopThread("a blocking program")
         thread.start()
         left.append(thread)
-        thread.submit(Job(forgotten))
-        other = Job(anyio.lowlevel.checkpoint)
+        thread.submit(Job(forgotten, copy_context()))
+        other = Job(anyio.lowlevel.checkpoint, copy_context())
         thread.submit(other)
         thread.wait(other.ended)
 
@@ -127,7 +128,7 @@ def test_a_thread_and_its_tasks_that_are_left_behind_are_found() -> None:
         assert "forgotten" in str(caught.value)
     finally:
         for thread in left:
-            thread.submit(Job(end_the_loop))
+            thread.submit(Job(end_the_loop, copy_context()))
             thread.end()
 
 

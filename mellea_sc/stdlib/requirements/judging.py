@@ -138,7 +138,9 @@ async def judge_by_model(
     """
     description = requirement.format_for_llm()
     if not description:
-        raise InvalidOption(f"{requirement!r} needs a validation_fn, or a description for a judge")
+        raise InvalidOption(
+            f"{requirement!r} has neither a validation_fn nor a description for a judge"
+        )
     passed, thunk, after = await ask_judge(
         _PROMPT.format(requirement=description, output=text),
         backend,
