@@ -86,11 +86,13 @@ def lowest(session: nox.Session) -> None:
 def newest(session: nox.Session) -> None:
     """The test suite on the newest releases of what it stands on, those before a release included.
 
+    Of httpx those before 1.0, which is another library under the same name.
+
     What looks into the private parts of trio, anyio and asyncio (``mellea_sc/testing/_loops``,
     ``mellea_sc/runtime/loops``) is the first to notice.
     """
     session.install("-e", EVERYTHING)
-    session.install("--upgrade", "--pre", "anyio", "trio", "httpx", "attrs", "h11", "outcome")
+    session.install("--upgrade", "--pre", "anyio", "trio", "httpx<1", "attrs", "h11", "outcome")
     session.run("pytest", "-m", "not model", *session.posargs)
 
 
