@@ -108,9 +108,6 @@ def test_a_thread_and_its_tasks_that_are_left_behind_are_found() -> None:
     async def forgotten() -> None:
         await anyio.sleep_forever()
 
-    async def end_the_loop() -> None:
-        raise LookupError
-
     def program() -> None:
         thread = LoopThread("a blocking program")
         thread.start()
@@ -128,8 +125,7 @@ def test_a_thread_and_its_tasks_that_are_left_behind_are_found() -> None:
         assert "forgotten" in str(caught.value)
     finally:
         for thread in left:
-            thread.submit(Job(end_the_loop, copy_context()))
-            thread.end()
+            thread.end(cancel=True)
 
 
 def test_a_socket_that_one_interrupted_run_leaves_is_found_with_its_step() -> None:
