@@ -92,9 +92,8 @@ class AiohttpTransport:
             )
         trace = aiohttp.TraceConfig()
         trace.on_connection_reuseconn.append(_note_kept)
-        trace.on_connection_create_start.append(
-            _note_new
-        )  # perhaps instead of a kept one that was spoilt
+        # perhaps instead of a kept one that was spoilt
+        trace.on_connection_create_start.append(_note_new)
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
