@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -144,7 +145,8 @@ async def test_a_prompt_that_is_too_long_is_refused_and_harms_nobody(backend: Lo
 async def test_a_schema_constrains_the_answer(backend: LocalBackend) -> None:
     schema = {"type": "object", "properties": {"n": {"enum": [7]}}, "required": ["n"]}
     request = GenerationRequest((ChatMessage("user", "Any number?"),), {}, schema)
-    assert text(await answer(backend, request)).replace(" ", "").replace("\n", "") == '{"n":7}'
+    # The model is free to put white space between, and now and then does.
+    assert json.loads(text(await answer(backend, request))) == {"n": 7}
 
 
 async def test_a_file_that_is_no_model_is_an_error_in_the_engines_words(tmp_path: Path) -> None:
