@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from types import TracebackType
-from typing import Final, NoReturn, ParamSpec, TypeVar, cast
+from typing import Final, Literal, NoReturn, ParamSpec, TypeVar, cast
 
 import anyio
 import anyio.abc
@@ -30,11 +30,13 @@ from mellea_sc.runtime.loops.current import (
 )
 
 __all__ = [
+    "add_note",
     "failure_of",
     "leaf_errors",
     "raise_if_stray",
     "raise_unchanged",
     "raises_briefly",
+    "set_unchecked",
     "short_traceback",
     "shortened",
     "sole_error",
@@ -161,9 +163,24 @@ def raise_unchanged(error: BaseException) -> NoReturn:
     try:
         raise error
     finally:
-        error.__context__ = context
+        set_unchecked(error, "__context__", context)
         # the error's traceback refers to this frame: without this, frame and error would be a reference cycle
         del error, context
+
+
+def set_unchecked(
+    error: BaseException, name: Literal["__context__", "__traceback__", "__notes__"], value: object
+) -> None:
+    """Set an attribute of an error, also of one that refuses it, such as a frozen dataclass.
+
+    Python itself sets these attributes in the same way.
+    """
+    object.__setattr__(error, name, value)
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note to an error, also to one that refuses to be changed."""
+    set_unchecked(error, "__notes__", [*getattr(error, "__notes__", ()), note])
 
 
 class stray_cancellation_as:  # noqa: N801
@@ -260,9 +277,9 @@ def without_internals(error: Exception) -> Exception:
         if one is None or id(one) in seen:
             continue
         seen.add(id(one))
-        one.__traceback__ = short_traceback(one.__traceback__)
+        set_unchecked(one, "__traceback__", short_traceback(one.__traceback__))
         while one.__context__ is not None and _is_left_over(one.__context__, one):
-            one.__context__ = one.__context__.__context__
+            set_unchecked(one, "__context__", one.__context__.__context__)
         chain += [one.__cause__, one.__context__]
         if isinstance(one, BaseExceptionGroup):
             chain += cast("BaseExceptionGroup[BaseException]", one).exceptions
@@ -314,7 +331,7 @@ class shortened:  # noqa: N801
         tb: TracebackType | None,
     ) -> None:
         if isinstance(exc, Exception | BaseExceptionGroup):
-            exc.__traceback__ = short_traceback(exc.__traceback__)
+            set_unchecked(exc, "__traceback__", short_traceback(exc.__traceback__))
 
 
 def raises_briefly(

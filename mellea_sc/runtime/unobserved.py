@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Final, Literal, TypeAlias
 
 from mellea_sc.core.errors import BudgetExceeded
-from mellea_sc.runtime.failures import leaf_errors
+from mellea_sc.runtime.failures import leaf_errors, set_unchecked
 
 __all__ = ["OnError", "OwnError", "Unobserved", "log_unobserved"]
 
@@ -115,7 +115,7 @@ class OwnError:
         self.mark_raised()
         # Each raise adds frames to the traceback and may set the context. Without this, the tenth waiter would
         # see the tracebacks of nine others.
-        self.error.__context__ = self._context
+        set_unchecked(self.error, "__context__", self._context)
         return self.error.with_traceback(self._traceback)
 
     def mark_raised(self) -> None:

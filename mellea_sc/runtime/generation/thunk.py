@@ -19,7 +19,7 @@ from mellea_sc.core.generation_info import NOTHING_KNOWN, GenerationInfo
 from mellea_sc.core.picture import text_of_answer
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.core.tool_calls import ToolCall
-from mellea_sc.runtime.failures import short_traceback, shortened
+from mellea_sc.runtime.failures import set_unchecked, short_traceback, shortened
 from mellea_sc.runtime.generation.generation import Generation
 from mellea_sc.runtime.loops.notebook import is_interrupt
 
@@ -363,7 +363,7 @@ class _Deltas:
             try:
                 text = await self._thunk.astream()
             except Exception as error:  # what shortened() does, without its cost for each delta
-                error.__traceback__ = short_traceback(error.__traceback__)
+                set_unchecked(error, "__traceback__", short_traceback(error.__traceback__))
                 raise
             self._done = self._thunk.is_computed()
             if text:
