@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Coroutine
 from functools import wraps
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Final, Literal, NoReturn, ParamSpec, TypeVar, cast
 
 import anyio
@@ -30,9 +30,11 @@ from mellea_sc.runtime.loops.current import (
 )
 
 __all__ = [
+    "LOOPS",
     "add_note",
     "failure_of",
     "leaf_errors",
+    "package_of",
     "raise_if_stray",
     "raise_unchanged",
     "raises_briefly",
@@ -49,7 +51,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _OURS: Final = "mellea_sc"
-_LOOPS: Final = ("anyio", "asyncio", "concurrent", "contextlib", "outcome", "trio", "uvloop")
+LOOPS: Final = ("anyio", "asyncio", "concurrent", "contextlib", "outcome", "trio", "uvloop")
+"""Packages between a task's coroutine and the event loop."""
 _CLIENTS: Final = (
     "aiohappyeyeballs",
     "aiohttp",
@@ -60,7 +63,7 @@ _CLIENTS: Final = (
     "httpx2",
     "ssl",
 )
-_BETWEEN: Final = frozenset([*_LOOPS, *_CLIENTS])
+_BETWEEN: Final = frozenset([*LOOPS, *_CLIENTS])
 """Packages whose frames stand between two frames of the library, or below them."""
 
 
@@ -294,6 +297,11 @@ def _is_left_over(context: BaseException, error: BaseException) -> bool:
     return not leaves or any(leaf is error for leaf in leaves)
 
 
+def package_of(frame: FrameType) -> str:
+    """The top package of the code that a frame runs."""
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
 def short_traceback(traceback: TracebackType | None) -> TracebackType | None:
     """The traceback without the library's frames and those between them; the innermost frame always stays."""
     if traceback is None or os.environ.get("MELLEA_SC_TRACEBACKS") == "full":
@@ -303,7 +311,7 @@ def short_traceback(traceback: TracebackType | None) -> TracebackType | None:
     # validator wants to see those frames.
     called_by_us = True
     while traceback.tb_next is not None:
-        package = str(traceback.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+        package = package_of(traceback.tb_frame)
         if package == _OURS:
             called_by_us = True
         elif package not in _BETWEEN or not called_by_us:

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Final, Literal, TypeAlias
 
 from mellea_sc.core.errors import BudgetExceeded
-from mellea_sc.runtime.failures import leaf_errors, set_unchecked
+from mellea_sc.runtime.failures import LOOPS, leaf_errors, package_of, set_unchecked
 
 __all__ = ["OnError", "OwnError", "Unobserved", "log_unobserved"]
 
@@ -71,26 +71,26 @@ class OwnError:
 
     Args:
         unobserved: Where it is remembered until somebody observes it.
-        starts_here: Whether the calling line of the program starts the work, so that the log can name that line.
+        work: What the calling line of the program starts, so that the log can say which work has failed.
     """
 
     __slots__ = (
         "__weakref__",
         "_context",
         "_is_dismissed",
-        "_started_at",
+        "_started",
         "_traceback",
         "_unobserved",
         "error",
         "is_pending",
     )
 
-    def __init__(self, unobserved: Unobserved, *, starts_here: bool = False) -> None:
+    def __init__(self, unobserved: Unobserved, *, work: str | None = None) -> None:
         self.error: Exception | None = None
         self.is_pending: bool = False
         """Whether it has failed and nobody has observed that yet."""
         self._unobserved = unobserved
-        self._started_at = _line_that_calls() if starts_here and not unobserved.keeps else ""
+        self._started = "" if work is None or unobserved.keeps else _started(work)
         self._is_dismissed = False
         self._traceback: TracebackType | None = None
         self._context: BaseException | None = None
@@ -133,8 +133,7 @@ class OwnError:
 
     def _log(self) -> None:
         assert self.error is not None
-        started = f" (started at {self._started_at})" if self._started_at else ""
-        log_unobserved(f"{self._unobserved.name}{started}", [self.error])
+        log_unobserved(f"{self._unobserved.name}{self._started}", [self.error])
 
     def __del__(self) -> None:
         # Nobody holds the thunk or run any more, so nobody can observe its error.
@@ -148,10 +147,13 @@ def log_unobserved(name: str, errors: Iterable[BaseException]) -> None:
         log.error("an error in %s that nobody observed", name, exc_info=error)
 
 
-def _line_that_calls() -> str:
+def _started(work: str) -> str:
     frame = inspect.currentframe()
     assert frame is not None
-    while frame.f_globals.get("__name__", "").partition(".")[0] == "mellea_sc" and frame.f_back:
+    while (package := package_of(frame)) == "mellea_sc" and frame.f_back:
         frame = frame.f_back
+    if package in LOOPS:
+        # asyncio.gather(m.ainstruct("…"), …): the line has made a coroutine, and a task has started the work
+        return f" ({work!r}, started in a task of its own)"
     code = frame.f_code
-    return f"{code.co_filename}:{frame.f_lineno} in {code.co_qualname}"
+    return f" ({work!r}, started at {code.co_filename}:{frame.f_lineno} in {code.co_qualname})"

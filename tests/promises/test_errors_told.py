@@ -258,6 +258,18 @@ async def test_1_4_a_logging_session_raises_nothing_when_it_is_left(
         await thunk
 
 
+async def test_1_4_what_a_task_of_its_own_has_started_is_named_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with (
+        start_session(backend=ScriptedBackend(breaks), on_error="log") as m,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(m.ainstruct, "Name a river.")
+    [record] = caplog.records
+    assert "('Name a river.', started in a task of its own)" in record.getMessage()
+
+
 async def test_1_4_a_logging_session_keeps_no_error_of_what_was_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -97,7 +97,7 @@ class Generation:
         self.parts: list[str] = []
         self.record: AnswerRecord = AnswerRecord()
         self.late: BackendTimeout | None = None
-        self.own_error: OwnError = OwnError(nursery.unobserved, starts_here=True)
+        self.own_error: OwnError = OwnError(nursery.unobserved, work=name)
         self.is_held: bool = False
         """Whether text is withheld from the reader, because preconditions are still being checked."""
         self.ended_callbacks: list[Callable[[Generation], None]] | None = None
