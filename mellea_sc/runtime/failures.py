@@ -21,7 +21,7 @@ from typing import Final, Literal, NoReturn, ParamSpec, TypeVar, cast
 import anyio
 import anyio.abc
 
-from mellea_sc.core.errors import MelleaError, RunError
+from mellea_sc.core.errors import DependencyFailed, MelleaError, RunError
 from mellea_sc.runtime.loops.current import (
     checkpoint_before_error,
     errors_collected_by,
@@ -283,6 +283,8 @@ def without_internals(error: Exception) -> Exception:
         set_unchecked(one, "__traceback__", short_traceback(one.__traceback__))
         while one.__context__ is not None and _is_left_over(one.__context__, one):
             set_unchecked(one, "__context__", one.__context__.__context__)
+        if isinstance(one, DependencyFailed) and one is not error:
+            continue  # it, and its cause, are errors of other thunks, which have come this way themselves
         chain += [one.__cause__, one.__context__]
         if isinstance(one, BaseExceptionGroup):
             chain += cast("BaseExceptionGroup[BaseException]", one).exceptions
