@@ -32,7 +32,7 @@ from mellea_sc import (
 from mellea_sc.core.base import Span, text_of
 from mellea_sc.core.prompt import messages_for
 from mellea_sc.stdlib.components import Instruction
-from mellea_sc.testing import ScriptedBackend, Stall
+from mellea_sc.testing import Pause, ScriptedBackend, Stall
 
 SAID: Sequence[dict[str, str]] = [
     {"role": "system", "content": "Be kind."},
@@ -153,6 +153,23 @@ def test_what_is_shown_is_a_whole_number_of_newest_turns(
         assert isinstance(left_out[-1], ModelOutputThunk)  # the end of a turn
     if turns is not None:
         assert sum(isinstance(item, ModelOutputThunk) for item in view) <= turns
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("limits", [{"max_tokens": 40}, {"max_turns": 1}])
+async def test_2_9_a_shortened_conversation_waits_for_thunks_inside_of_its_items(
+    limits: dict[str, int],
+) -> None:
+    backend = ScriptedBackend(lambda _: [Pause(1), "answer " * 40])
+    async with start_session(backend=backend) as m:
+        thunk = await m.ainstruct("?")
+        about = Instruction("about", grounding_context={"text": thunk})
+        ctx = ChatContext(**limits).add("first").add(ModelOutputThunk.computed("said"))
+        async with start_session(backend=backend, ctx=ctx.add(about)) as other:
+            assert await (await other.ainstruct("now")) == "answer " * 40
+    shown = [one.content for one in backend.calls[-1].request.messages]
+    assert len(shown) == 2
+    assert "answer answer" in shown[0]
 
 
 # --- copies -------------------------------------------------------------------------------------
