@@ -24,8 +24,8 @@ import anyio.abc
 from mellea_sc.core.errors import MelleaError, RunError
 from mellea_sc.runtime.loops.current import (
     checkpoint_before_error,
-    errors_collected_by,
     is_being_cancelled,
+    loop_services,
     running_task,
 )
 
@@ -36,7 +36,6 @@ __all__ = [
     "raise_unchanged",
     "raises_briefly",
     "short_traceback",
-    "shortened",
     "sole_error",
     "stray_cancellation_as",
     "task_group",
@@ -136,7 +135,7 @@ class task_group:  # noqa: N801
         tb: TracebackType | None,
     ) -> bool:
         # taken before: if a cancellation comes out of __aexit__, this list is the only trace of the errors
-        errors = errors_collected_by(self._tasks)
+        errors = loop_services().errors_collected_by(self._tasks)
         try:
             return bool(await self._tasks.__aexit__(exc_type, exc, tb))  # noqa: ASYNC102 - it joins
         except BaseExceptionGroup as group:
@@ -299,32 +298,17 @@ def short_traceback(traceback: TracebackType | None) -> TracebackType | None:
     return short
 
 
-class shortened:  # noqa: N801
-    """A block inside of a public function: an error leaves it with a short traceback."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if isinstance(exc, Exception | BaseExceptionGroup):
-            exc.__traceback__ = short_traceback(exc.__traceback__)
-
-
 def raises_briefly(
     function: Callable[P, Coroutine[object, object, T]],
 ) -> Callable[P, Coroutine[object, object, T]]:
-    """A decorator for public async functions: the whole body is :func:`shortened`."""
+    """A decorator for public async functions: their errors leave them with a :func:`short_traceback`."""
 
     @wraps(function)
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        with shortened():
+        try:
             return await function(*args, **kwargs)
+        except (Exception, BaseExceptionGroup) as error:
+            error.__traceback__ = short_traceback(error.__traceback__)
+            raise
 
     return call

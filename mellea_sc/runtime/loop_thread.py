@@ -294,7 +294,7 @@ class LoopThread:
         from mellea_sc.runtime.loops import asyncio_loop
 
         self._call_soon_in = asyncio_loop.call_soon_in
-        self._start_task = asyncio_loop.start_task
+        self._start_task = asyncio_loop.start_task_of_loop
         self.loop = running_loop()
         self._over = anyio.Event()
         self._started.set()

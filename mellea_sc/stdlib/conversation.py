@@ -134,7 +134,6 @@ class Conversation:
         return_sampling_results: bool,
         **given: Unpack[ActArguments],
     ) -> ModelOutputThunk | SamplingResult: ...
-    @raises_briefly
     @keyword_arguments(ActArguments, strategy=DEFAULT_STRATEGY, await_result=False)
     async def aact(
         self,
@@ -187,7 +186,6 @@ class Conversation:
         return_sampling_results: bool,
         **given: Unpack[InstructArguments],
     ) -> ModelOutputThunk | SamplingResult: ...
-    @raises_briefly
     @keyword_arguments(InstructArguments, strategy=DEFAULT_STRATEGY, await_result=False)
     async def ainstruct(
         self,
@@ -249,7 +247,6 @@ class Conversation:
             return await self._attempts(instruction, given)
         return await self._ask(instruction, given)
 
-    @raises_briefly
     @keyword_arguments(ConditionArguments)
     async def achat(
         self,
@@ -282,7 +279,6 @@ class Conversation:
             tool_calls=thunk.tool_calls,
         )
 
-    @raises_briefly
     @keyword_arguments(QueryArguments, await_result=False)
     async def aquery(
         self, obj: object, query: str, **given: Unpack[QueryArguments]
@@ -305,7 +301,6 @@ class Conversation:
         """
         return await self._ask(Query(obj, query), {**_ASKED_ONCE, **given})
 
-    @raises_briefly
     @keyword_arguments(QueryArguments, await_result=False)
     async def atransform(
         self, obj: object, transformation: str, **given: Unpack[QueryArguments]

@@ -30,7 +30,6 @@ from mellea_sc.runtime.loops.forks import tell_of_forks
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.portal import SyncPortal, refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError
-from mellea_sc.stdlib.formats import checked
 
 __all__ = ["SessionLife"]
 
@@ -127,7 +126,7 @@ class SessionLife:
         Raises:
             SessionClosed: the session has ended.
         """
-        loop = current_loop()
+        loop = running_loop()
         if self._block is not None and self._block.loop is loop:
             if self._block.is_cancelled:
                 # who is cancelled with its session is cancelled, and sees no error
@@ -153,7 +152,6 @@ class SessionLife:
             options=self.options,
             on_error=self.on_error,
             max_concurrency=self._max_concurrency,
-            check_format=checked,
             name="the session",
         )
 

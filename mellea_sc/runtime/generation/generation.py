@@ -34,10 +34,9 @@ from mellea_sc.core.backend import Delta
 from mellea_sc.core.errors import BackendTimeout, BudgetExceeded, GenerationCancelled
 from mellea_sc.runtime.budgets.budget import open_budgets
 from mellea_sc.runtime.budgets.scope import budget_scope
-from mellea_sc.runtime.deadlines import Cancellable
 from mellea_sc.runtime.failures import failure_of, leaf_errors, raise_unchanged
 from mellea_sc.runtime.generation.record import AnswerRecord
-from mellea_sc.runtime.loops.current import after_first_steps, check_loop, running_task
+from mellea_sc.runtime.loops.current import check_loop
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.pacing import Valve
 from mellea_sc.runtime.unobserved import OwnError
@@ -70,7 +69,6 @@ class Generation:
         "_ended",
         "_is_cancelled",
         "_nursery",
-        "_on_never_started",
         "_reader",
         "_reason",
         "_taken",
@@ -108,7 +106,6 @@ class Generation:
         self._is_cancelled = False
         self._reason: str | None = None
         self._ended: anyio.Event | None = None
-        self._on_never_started: Callable[[], None] | None = None
         self._valve = Valve(self._is_full, for_reader=True) if streamed else None
         self._reader: Literal["none", "reading", "done"] = "none"
         self._taken = 0  # how many of the parts the reader has taken
@@ -134,21 +131,18 @@ class Generation:
             tasks: A task group inside the nursery, or the nursery's own.
             on_never_started: Called if the task was dropped before its first step.
         """
-        # Cleared by the task's first step. asyncio drops a task that is cancelled before that, without running its
-        # "finally": then nobody would end the generation, and whoever awaits it would wait for ever.
-        self._on_never_started = on_never_started
-        self._tasks = tasks
-        self._task = tasks.start_soon(self._run, thunk, work, name=self.name)
-        after_first_steps(self._check_started)
 
-    def _check_started(self) -> None:
-        if self._on_never_started is not None:
+        def dropped() -> None:
             self._end("cancelled")
-            self._on_never_started()
+            on_never_started()
+
+        self._tasks = tasks
+        self._task = self._nursery.loop_services.start_task(
+            tasks, self._run(thunk, work), name=self.name, on_never_started=dropped
+        )
 
     async def _run(self, thunk: ModelOutputThunk, work: Work) -> None:
-        self._on_never_started = None
-        task = running_task()
+        task = self._nursery.loop_services.running_task()
         state: GenerationState = "cancelled"
         try:
             working = work(thunk, self)
@@ -341,11 +335,6 @@ class Generation:
             self.check_loop()
             self._reason = reason
             self.cancel()
-
-    @property
-    def scope(self) -> Cancellable:
-        """What the timeout of a delta cancels."""
-        return self
 
     @property
     def cancel_called(self) -> bool:

@@ -46,13 +46,8 @@ class Sink(Protocol):
     """Receives the text and the other parts of an answer."""
 
     late: BackendTimeout | None
-    """The timeout error, if a late delta has cancelled the scope. It is raised by the code around the pump, where it is
-    known whether somebody else has cancelled the task too."""
-
-    @property
-    def scope(self) -> Cancellable:
-        """What is around the pump, and is cancelled if a delta does not come in time."""
-        ...
+    """The timeout error, if a late delta has cancelled the scope around the pump. It is raised by the code there, which
+    knows whether somebody else has cancelled the task too."""
 
     @property
     def record(self) -> AnswerRecord:
@@ -78,11 +73,20 @@ class Sink(Protocol):
 
 
 async def pump(
-    nursery: Nursery, request: GenerationRequest, sink: Sink, beginning: AnswerPrefix | None = None
+    nursery: Nursery,
+    request: GenerationRequest,
+    sink: Sink,
+    scope: Cancellable,
+    beginning: AnswerPrefix | None,
 ) -> GenerationInfo:
-    """Make one request and write its deltas to the sink, after the prefix of the answer, if it has one.
+    """Make one request and write its deltas to the sink.
 
-    If a delta, also the first one, takes longer than ``STREAM_TIMEOUT``, the sink's scope is cancelled.
+    Args:
+        nursery: Its backend generates.
+        request: The request.
+        sink: Gets the deltas.
+        scope: What is around this call; cancelled if a delta, also the first one, takes longer than ``STREAM_TIMEOUT``.
+        beginning: The prefix of the answer, if it has one.
 
     Returns:
         What is known about the generation at its end.
@@ -96,35 +100,33 @@ async def pump(
     Cancellation: the connection is closed at once, which stops the model.
     """
     backend = await connected_backend(nursery, request)
-    limit = nursery.limit(stream_timeout(request.options), sink.scope)
     record, now, seen = sink.record, nursery.now, 0
     record.model, record.provider = backend.model_id, backend.provider
-    async with nursery.slot(limit) as slot:
-        started = now()
+    async with nursery.slot(stream_timeout(request.options), scope) as slot:
+        started, limit = now(), slot.limit
         try:
-            with slot:
-                async with backend.open(request) as deltas:
-                    async for delta in deltas:
-                        text = delta.text if beginning is None else beginning.feed(delta.text)
-                        if delta.reasoning or delta.tool_calls:
-                            sink.write_other(delta)
-                        if len(text) > LONGEST:
-                            await _write_in_pieces(sink, text, limit)
-                        elif text and sink.write(text):
-                            # the time that a reader or a validator takes is not the server's
-                            limit.pause()
-                            await sink.room()
-                            limit.resume()
-                        if record.time_to_first_token is None and (
-                            text or delta.reasoning or delta.tool_calls
-                        ):
-                            record.time_to_first_token = now() - started
-                        if delta.usage is not None or delta.finish_reason is not None:
-                            record.note(delta)
-                        seen += 1
-                        if not seen % TURN:
-                            await anyio.lowlevel.checkpoint()
-                        limit.since = now()
+            async with backend.open(request) as deltas:
+                async for delta in deltas:
+                    text = delta.text if beginning is None else beginning.feed(delta.text)
+                    if delta.reasoning or delta.tool_calls:
+                        sink.write_other(delta)
+                    if len(text) > LONGEST:
+                        await _write_in_pieces(sink, text, limit)
+                    elif text and sink.write(text):
+                        # the time that a reader or a validator takes is not the server's
+                        limit.pause()
+                        await sink.room()
+                        limit.resume()
+                    if record.time_to_first_token is None and (
+                        text or delta.reasoning or delta.tool_calls
+                    ):
+                        record.time_to_first_token = now() - started
+                    if delta.usage is not None or delta.finish_reason is not None:
+                        record.note(delta)
+                    seen += 1
+                    if not seen % TURN:
+                        await anyio.lowlevel.checkpoint()
+                    limit.since = now()
         except anyio.get_cancelled_exc_class():
             # instead of a stray_cancellation_as() block, which would cost one more block for each request
             raise_if_stray(f"{record.provider} ({record.model})", BackendError)
@@ -133,9 +135,10 @@ async def pump(
             record.total_time = now() - started
             if limit.is_exceeded:
                 # kept for whoever has entered the scope; raised here, it would hide a cancellation from outside
-                sink.late = _late(slot, limit, record, "next" if seen else "first")
+                sink.late = _late(slot, record, "next" if seen else "first")
     known = record.info()
-    check_answered(known, request, has_text=sink.has_text)
+    if known.tool_calls or not sink.has_text:
+        check_answered(known, request, has_text=sink.has_text)
     if beginning is not None and (rest := beginning.end()):
         sink.write(rest)
     return known
@@ -160,9 +163,9 @@ async def _write_in_pieces(sink: Sink, text: str, limit: WaitTimeout) -> None:
     limit.resume()
 
 
-def _late(slot: Slot, limit: WaitTimeout, record: AnswerRecord, which: str) -> BackendTimeout:
+def _late(slot: Slot, record: AnswerRecord, which: str) -> BackendTimeout:
     error = BackendTimeout(
-        f"{record.provider} ({record.model}) did not send the {which} delta within {limit.seconds:g} s; "
+        f"{record.provider} ({record.model}) did not send the {which} delta within {slot.limit.seconds:g} s; "
         "raise ModelOption.STREAM_TIMEOUT if the model needs longer"
     )
     if slot.failure is not None:
