@@ -160,6 +160,11 @@ class Delta:
     reasoning: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()
 
+    def other_characters(self) -> int:
+        """The number of characters of its reasoning and its tool calls."""
+        calls = sum(len(piece.name) + len(piece.arguments) for piece in self.tool_calls)
+        return len(self.reasoning) + calls
+
 
 class Backend(abc.ABC):
     """How to talk to a model.

@@ -17,7 +17,6 @@ from mellea_sc.core.base import (
     Component,
     Context,
     Span,
-    Thunk,
     pending_thunks,
     role_of,
     text_of,
@@ -117,9 +116,8 @@ def messages_for(
             known = _Read(tuple(shown), (*known.messages, *more))
         ctx.reading = known
         messages.extend(known.messages)
-    messages.append(
-        ChatMessage("user" if isinstance(action, Thunk) else role_of(action), text_of(action))
-    )
+    role = action.role if isinstance(action, Component) else "user"
+    messages.append(ChatMessage(role, text_of(action)))
     if isinstance(action, Component) and (beginning := action.assistant_prefix()):
         # Tokenizers join a space to the word after it: a prefix that ends with one makes models answer worse.
         messages.append(ChatMessage("assistant", beginning.rstrip()))

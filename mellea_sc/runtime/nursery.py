@@ -271,7 +271,7 @@ class Nursery:
         own_error = OwnError(self.unobserved)
 
         async def run() -> None:
-            task = self.loop_services.running_task()
+            task = self.loop_services.current_task()
             try:
                 with scope:
                     outcome.append(await function())
@@ -309,7 +309,8 @@ class Nursery:
     def check_usable(self) -> None:
         """Raise unless a task could be started here now."""
         check_loop(self.loop, self.name)
-        if not self.is_open or self.is_cancelled or self.loop_services.has_ended(self.tasks):
+        tasks_end = not self.is_open or self.tasks.cancel_scope.cancel_called
+        if tasks_end or self.loop_services.has_ended(self.tasks):
             why = f" ({self.cancel_reason})" if self.cancel_reason else ""
             raise SessionClosed(f"{self.name} has ended{why}: nothing can be started in it")
 

@@ -22,7 +22,6 @@ from mellea_sc.runtime.budgets.budget import (
     Budget,
 )
 from mellea_sc.runtime.budgets.scope import note_request
-from mellea_sc.runtime.generation.record import other_characters
 
 __all__ = ["Account", "Metered"]
 
@@ -90,7 +89,7 @@ class Account:
         if characters:
             self._parts.append(delta.text)
         if delta.reasoning or delta.tool_calls:
-            characters += other_characters(delta)
+            characters += delta.other_characters()
         if characters:
             self._deltas_since += 1
             self._characters_since += characters

@@ -59,8 +59,7 @@ from mellea_sc.runtime.failures import (
     task_group,
 )
 from mellea_sc.runtime.generation.bound import opened_scope
-from mellea_sc.runtime.generation.pump import pump
-from mellea_sc.runtime.generation.record import AnswerRecord
+from mellea_sc.runtime.generation.pump import AnswerRecord, pump
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.loops.current import clock, running_task
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled

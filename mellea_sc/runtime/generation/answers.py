@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from mellea_sc.core.backend import CheckedSchema, Format, GenerationRequest
 from mellea_sc.core.base import Component, Span
 from mellea_sc.core.errors import EmptyAnswer, UnexpectedToolCalls
 from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.tool_calls import asks_for_calls
-from mellea_sc.runtime.generation.thunk import ModelOutputThunk
+
+if TYPE_CHECKING:
+    from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 
 __all__ = ["check_answered", "misfit_of", "read_meaning", "warn_of_misfit"]
 

@@ -35,7 +35,7 @@ from mellea_sc.core.errors import BackendTimeout, BudgetExceeded, GenerationCanc
 from mellea_sc.runtime.budgets.budget import open_budgets
 from mellea_sc.runtime.budgets.scope import budget_scope
 from mellea_sc.runtime.failures import failure_of, leaf_errors, raise_unchanged
-from mellea_sc.runtime.generation.record import AnswerRecord
+from mellea_sc.runtime.generation.pump import AnswerRecord
 from mellea_sc.runtime.loops.current import check_loop
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.pacing import Valve
@@ -69,6 +69,7 @@ class Generation:
         "_ended",
         "_is_cancelled",
         "_nursery",
+        "_own_error",
         "_reader",
         "_reason",
         "_taken",
@@ -81,7 +82,6 @@ class Generation:
         "is_held",
         "late",
         "name",
-        "own_error",
         "parts",
         "record",
         "state",
@@ -95,12 +95,16 @@ class Generation:
         self.parts: list[str] = []
         self.record: AnswerRecord = AnswerRecord()
         self.late: BackendTimeout | None = None
-        self.own_error: OwnError = OwnError(nursery.unobserved, starts_here=True)
         self.is_held: bool = False
         """Whether text is withheld from the reader, because preconditions are still being checked."""
         self.ended_callbacks: list[Callable[[Generation], None]] | None = None
         """See :meth:`add_ended_callback`; ``None``, and no empty list: there may be thousands of thunks."""
         self._nursery = nursery
+        self._own_error: OwnError | None = (
+            None  # made when it is needed: most generations do not fail
+        )
+        if not nursery.unobserved.keeps:
+            self._own_error = OwnError(nursery.unobserved, starts_here=True)
         self._tasks: anyio.abc.TaskGroup | None = None
         self._task: anyio.TaskHandle[None] | None = None
         self._is_cancelled = False
@@ -142,7 +146,7 @@ class Generation:
         )
 
     async def _run(self, thunk: ModelOutputThunk, work: Work) -> None:
-        task = self._nursery.loop_services.running_task()
+        task = self._nursery.loop_services.current_task()
         state: GenerationState = "cancelled"
         try:
             working = work(thunk, self)
@@ -350,9 +354,21 @@ class Generation:
             # Every task of a task group has a cancel scope. One more would be a tenth of what a thunk weighs.
             self._task.cancel()
 
+    @property
+    def own_error(self) -> OwnError:
+        """Its error, if it fails, and whether somebody has observed that."""
+        if self._own_error is None:
+            self._own_error = OwnError(self._nursery.unobserved)
+        return self._own_error
+
+    @property
+    def error(self) -> Exception | None:
+        """The error that it has failed with."""
+        return None if self._own_error is None else self._own_error.error
+
     def to_raise(self) -> Exception:
         """The error to raise in place of the value; the same failure each time."""
-        if self.own_error.error is not None:
+        if self.error is not None:
             return self.own_error.to_raise()
         reason = self._reason if self._reason is not None else self._nursery.cancel_reason
         return GenerationCancelled(reason, partial_text=self.text, usage=self.record.usage)

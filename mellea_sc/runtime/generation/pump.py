@@ -1,4 +1,4 @@
-"""The loop that moves deltas from the backend to their sink: a thunk or a checked stream.
+"""The loop that moves deltas from the backend to their sink, a thunk or a checked stream, and records what came.
 
 ::
 
@@ -18,21 +18,22 @@ import anyio
 import anyio.lowlevel
 
 from mellea_sc.core.answer_prefix import AnswerPrefix
-from mellea_sc.core.backend import Backend, Delta, GenerationRequest
+from mellea_sc.core.backend import Backend, Delta, GenerationRequest, Usage
 from mellea_sc.core.errors import BackendError, BackendTimeout
 from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.model_options import ModelOption, stream_timeout
+from mellea_sc.core.tool_calls import ToolCall, ToolCallParts
+from mellea_sc.core.usage import CHARACTERS
 from mellea_sc.runtime.budgets.budget import open_budgets
 from mellea_sc.runtime.budgets.metering import Metered
 from mellea_sc.runtime.deadlines import Cancellable, WaitTimeout
 from mellea_sc.runtime.failures import raise_if_stray
 from mellea_sc.runtime.generation.answers import check_answered
-from mellea_sc.runtime.generation.record import AnswerRecord
 from mellea_sc.runtime.generation.think_tags import without_think_tags
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.pacing import Slot
 
-__all__ = ["LONGEST", "Sink", "connected_backend", "pump"]
+__all__ = ["LONGEST", "AnswerRecord", "Sink", "connected_backend", "pump"]
 
 LONGEST: Final = 4096
 """Characters that are written at once. A longer delta is written in pieces, with checkpoints between them, because
@@ -40,6 +41,81 @@ checking a megabyte in one step would block the event loop."""
 
 TURN: Final = 128
 """Deltas between two checkpoints. A backend that always has data never waits, and would starve other tasks."""
+
+
+class AnswerRecord:
+    """What is known of an answer besides its text, while it is generated. The fields are those of :class:`~mellea_sc.core.GenerationInfo`."""
+
+    __slots__ = (
+        "_calls",
+        "_reasoning",
+        "estimate",
+        "finish_reason",
+        "model",
+        "provider",
+        "reasoning_estimate",
+        "time_to_first_token",
+        "total_time",
+        "usage",
+    )
+
+    def __init__(self) -> None:
+        self.model: str = ""
+        self.provider: str = ""
+        self.finish_reason: str | None = None
+        self.usage: Usage | None = None
+        self.time_to_first_token: float | None = None
+        self.total_time: float | None = None
+        self.estimate: int = 0
+        """An estimate of the tokens of reasoning and tool calls: at least one for each delta."""
+        self.reasoning_estimate: int = 0
+        """The part of the estimate that is reasoning."""
+        self._reasoning: list[str] | None = None
+        self._calls: ToolCallParts | None = None
+
+    def take(self, delta: Delta) -> None:
+        """Add the reasoning and the tool calls of a delta."""
+        tokens = max(1, delta.other_characters() // CHARACTERS)
+        self.estimate += tokens
+        if delta.reasoning:
+            if self._reasoning is None:
+                self._reasoning = []
+            self._reasoning.append(delta.reasoning)
+            self.reasoning_estimate += tokens
+        for piece in delta.tool_calls:
+            if self._calls is None:
+                self._calls = ToolCallParts()
+            self._calls.take(piece)
+
+    def note(self, delta: Delta) -> None:
+        """Take the usage and the finish reason of a delta, if it has them."""
+        self.usage = delta.usage or self.usage
+        self.finish_reason = delta.finish_reason or self.finish_reason
+
+    @property
+    def reasoning(self) -> str:
+        """The reasoning so far."""
+        return "".join(self._reasoning) if self._reasoning else ""
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The tool calls so far."""
+        return self._calls.calls if self._calls is not None else ()
+
+    def info(self) -> GenerationInfo:
+        """What is known now, as a value; reasoning and tool calls are in it only after the answer has ended."""
+        # joining the reasoning for every look at a running generation would make the work quadratic
+        has_ended = self.total_time is not None
+        return GenerationInfo(
+            model=self.model,
+            provider=self.provider,
+            finish_reason=self.finish_reason,
+            usage=self.usage,
+            time_to_first_token=self.time_to_first_token,
+            total_time=self.total_time,
+            reasoning=self.reasoning if has_ended and self._reasoning else "",
+            tool_calls=self.tool_calls if has_ended and self._calls else (),
+        )
 
 
 class Sink(Protocol):

@@ -182,7 +182,7 @@ class ModelOutputThunk(Thunk):
     @property
     def error(self) -> Exception | None:
         """The failure, or the limit that has stopped it. Reading this does not count as observing the error."""
-        return None if self.producer is None else self.producer.own_error.error
+        return None if self.producer is None else self.producer.error
 
     @property
     def cancelled(self) -> bool:

@@ -23,19 +23,21 @@ import anyio.abc
 __all__ = [
     "call_soon_in",
     "clock",
+    "current_task",
     "errors_collected_by",
     "has_ended",
     "may_run",
     "pass_on_interrupt",
     "raises_exits",
     "running_loop",
-    "running_task",
     "spawn_root",
     "start_task",
     "start_task_of_loop",
     "wake_on_signals",
     "was_cancelled_natively",
 ]
+
+current_task: Final[Callable[[], object]] = asyncio.current_task
 
 raises_exits: Final = True
 """asyncio raises an exit in a task at once, out of ``asyncio.run``."""
@@ -66,14 +68,6 @@ def was_cancelled_natively() -> bool:
 def may_run(loop: object) -> bool:
     """Whether an asyncio loop is running, in whichever thread; true for other loops, which cannot be asked."""
     return not isinstance(loop, asyncio.AbstractEventLoop) or loop.is_running()
-
-
-def running_task() -> object | None:
-    """The running task; ``None`` outside of one, for example while a garbage-collected task is closed."""
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None
 
 
 def start_task(

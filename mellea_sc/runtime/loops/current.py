@@ -50,8 +50,8 @@ class LoopServices(Protocol):
         """The clock of the running loop (seconds) as a plain function: cheaper than ``anyio.current_time``."""
         ...
 
-    def running_task(self) -> object | None:
-        """The running task, to be compared by identity; ``None`` outside of one."""
+    def current_task(self) -> object:
+        """The running task, to be compared by identity; a ``RuntimeError`` outside of one."""
         ...
 
     def spawn_root(
@@ -166,8 +166,11 @@ def clock() -> Callable[[], float]:
 
 
 def running_task() -> object | None:
-    """The running task; see :meth:`LoopServices.running_task`."""
-    return loop_services().running_task()
+    """The running task; ``None`` outside of one, for example while a garbage-collected task is closed."""
+    try:
+        return loop_services().current_task()
+    except RuntimeError:
+        return None
 
 
 def loop_options() -> dict[str, bool]:

@@ -20,16 +20,18 @@ import trio
 __all__ = [
     "call_soon_in",
     "clock",
+    "current_task",
     "errors_collected_by",
     "has_ended",
     "pass_on_interrupt",
     "raises_exits",
     "running_loop",
-    "running_task",
     "spawn_root",
     "start_task",
     "was_cancelled_natively",
 ]
+
+current_task: Final[Callable[[], object]] = trio.lowlevel.current_task
 
 raises_exits: Final = False
 """To trio an exit in a task of the run's own is an internal error."""
@@ -45,11 +47,6 @@ def running_loop() -> object | None:
 def clock() -> Callable[[], float]:
     """The run's clock."""
     return trio.current_time
-
-
-def running_task() -> object | None:
-    """The running task; ``None`` outside of one, for example while a garbage-collected task is closed."""
-    return trio.lowlevel.current_task() if trio.lowlevel.in_trio_task() else None
 
 
 def has_ended(tasks: object, /) -> bool:
