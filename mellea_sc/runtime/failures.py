@@ -13,7 +13,8 @@ a :class:`RunError` instead.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
 from functools import wraps
 from types import TracebackType
 from typing import Final, NoReturn, ParamSpec, TypeVar, cast
@@ -87,25 +88,17 @@ def _without_cancellations(error: BaseException) -> Exception | None:
     return error if isinstance(error, Exception) else None
 
 
-class sole_error:  # noqa: N801 - a block is named like a function, as in contextlib; so are those below
+@contextmanager
+def sole_error() -> Generator[None]:
     """A block around a task group: a single error is raised without the group, several are raised as the group.
 
     A group that a task itself has raised stays a group.
     """
-
-    __slots__ = ()
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if isinstance(exc, BaseExceptionGroup):
-            _raise_if_sole(cast("BaseExceptionGroup[BaseException]", exc))
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        _raise_if_sole(group)
+        raise
 
 
 def _raise_if_sole(group: BaseExceptionGroup[BaseException]) -> None:
@@ -114,7 +107,7 @@ def _raise_if_sole(group: BaseExceptionGroup[BaseException]) -> None:
         raise_unchanged(errors[0])
 
 
-class task_group:  # noqa: N801
+class task_group:  # noqa: N801 - a block is named like a function, as in contextlib
     """A task group that raises a single error without a group around it, and several as a group.
 
     A group that a task itself has raised stays a group.
@@ -165,7 +158,8 @@ def raise_unchanged(error: BaseException) -> NoReturn:
         del error, context
 
 
-class stray_cancellation_as:  # noqa: N801
+@contextmanager
+def stray_cancellation_as(what: str, kind: type[MelleaError] = RunError) -> Generator[None]:
     """A block around user code: a *stray* cancellation, which nobody has requested, is raised as an error.
 
     Under asyncio, code that awaits a cancelled future raises one; under trio, code that raises a ``Cancelled`` again
@@ -176,24 +170,11 @@ class stray_cancellation_as:  # noqa: N801
         what: Whose code it is, for the error.
         kind: The class of the error.
     """
-
-    __slots__ = ("_kind", "_what")
-
-    def __init__(self, what: str, kind: type[MelleaError] = RunError) -> None:
-        self._what = what
-        self._kind = kind
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if exc is not None and isinstance(exc, anyio.get_cancelled_exc_class()):
-            raise_if_stray(self._what, self._kind)
+    try:
+        yield
+    except anyio.get_cancelled_exc_class():
+        raise_if_stray(what, kind)
+        raise
 
 
 def raise_if_stray(what: str, kind: type[MelleaError]) -> None:

@@ -19,7 +19,7 @@ from mellea_sc.core.requirement import (
     as_requirement,
     check_judges,
 )
-from mellea_sc.core.retries import RetriesOfCall
+from mellea_sc.core.retries import retries_of_call
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.trace import TokenCount, Trace
 from mellea_sc.runtime.budgets.limits import LimitedBlock
@@ -141,7 +141,7 @@ async def _work(
             await settle(action, ctx)
             with (
                 nullcontext() if question.limits is None else LimitedBlock(question.limits),
-                nullcontext() if question.retries is None else RetriesOfCall(question.retries),
+                retries_of_call(question.retries),
             ):
                 if question.preconditions:
                     sink.hold_output()

@@ -161,7 +161,7 @@ def _raise_exceeded(budget: Budget, left: Exception | None) -> None:
 
     An error whose cause or context already is this excess is not joined with it: ``left`` is then raised as it is.
     """
-    exceeded = budget.error_of_block()
+    exceeded = budget.error(budget.latest, raised_elsewhere=False)
     if isinstance(left, ExceptionGroup):
         left = cast("ExceptionGroup[Exception]", left).split(_is_raised_elsewhere)[1]
     if left is None or isinstance(left, BudgetExceeded):

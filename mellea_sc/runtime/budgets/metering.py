@@ -18,9 +18,7 @@ import anyio.lowlevel
 from mellea_sc.core.backend import Backend, BackendWrapper, Delta, GenerationRequest, Usage
 from mellea_sc.core.spending import Prices
 from mellea_sc.core.usage import CHARACTERS, estimated_tokens
-from mellea_sc.runtime.budgets.budget import (
-    Budget,
-)
+from mellea_sc.runtime.budgets.budget import Budget
 from mellea_sc.runtime.budgets.scope import note_request
 
 __all__ = ["Account", "Metered"]
@@ -80,7 +78,7 @@ class Account:
         # raises the cancellation.
         if self.over is not None:
             await anyio.lowlevel.checkpoint_if_cancelled()
-            raise self.over.error(self)
+            raise self.over.error(self, raised_elsewhere=self.over.is_raised_by_block)
 
     def take(self, delta: Delta) -> None:
         """Debit a delta."""

@@ -6,12 +6,15 @@ from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import anyio
 
-from mellea_sc.runtime.budgets.budget import Budget, Request, open_budgets
+from mellea_sc.runtime.budgets.budget import Budget, open_budgets
 from mellea_sc.runtime.loops.current import call_soon_in, current_loop, running_loop
+
+if TYPE_CHECKING:
+    from mellea_sc.runtime.budgets.metering import Account
 
 __all__ = ["BudgetScope", "budget_scope", "note_request"]
 
@@ -26,7 +29,7 @@ class BudgetScope:
     """
 
     def __init__(self, budgets: tuple[Budget, ...]) -> None:
-        self.latest: Request | None = None
+        self.latest: Account | None = None
         """The latest request that was made in this scope, or in tasks that it has started."""
         self._budgets = budgets
         self.around: BudgetScope | None = _innermost.get()
@@ -82,24 +85,21 @@ class BudgetScope:
             [budget, *_] = [one for one in self._budgets if one.is_exceeded]
             around = self.around
             raised_around = around is not None and around.cancels_for(budget)
-            raise budget.error(self.latest, raised_elsewhere=raised_around)
+            raise budget.error(
+                self.latest, raised_elsewhere=raised_around or budget.is_raised_by_block
+            )
 
     def cancels_for(self, budget: Budget) -> bool:
         """Whether it is open, and cancelled when a budget is exceeded."""
         return self._is_open and budget in self._budgets
 
-    def note(self, request: Request) -> None:
-        """Note a request that is sent in this scope, here and in the enclosing scopes."""
-        scope: BudgetScope | None = self
-        while scope is not None:
-            scope.latest = request
-            scope = scope.around
 
-
-def note_request(request: Request) -> None:
+def note_request(request: Account) -> None:
     """Note a request of the running task: if a budget is exceeded, the error reports the latest request."""
-    if (scope := _innermost.get()) is not None:
-        scope.note(request)
+    scope = _innermost.get()
+    while scope is not None:
+        scope.latest = request
+        scope = scope.around
 
 
 def budget_scope() -> AbstractContextManager[None]:
