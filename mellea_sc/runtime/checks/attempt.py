@@ -310,17 +310,15 @@ class Attempt:
         if kept is None:
             return
         for piece in kept.pieces():
-            if (
-                self._checks.editors
-            ):  # The editors have it already; without them, the lanes add it to the parts.
+            if self._checks.editors:
+                # The editors have it already; without them, the lanes add it to the parts.
                 self._parts.append(piece)
             self._lanes.feed(piece)
         self._begins = kept.text[-1:].isspace()
 
     async def _finish(self, judging: Backend) -> None:
-        if (
-            self._begins
-        ):  # no text came after the kept one: white space at its end stands between no chunks
+        if self._begins:
+            # no text came after the kept one: white space at its end stands between no chunks
             self._lanes.parts[:] = [self.edited.rstrip()]
             self._parts[:] = [self.generated.rstrip()]
         text, requirements = self.edited, self.requirements
