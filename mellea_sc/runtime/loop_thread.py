@@ -22,7 +22,7 @@ from weakref import WeakSet
 import anyio
 
 from mellea_sc.core.errors import SessionClosed
-from mellea_sc.runtime.budgets.scope import budget_scope
+from mellea_sc.runtime.budgets.limits import budget_scope
 from mellea_sc.runtime.connections import CLEANUP_TIMEOUT
 from mellea_sc.runtime.loops.current import (
     interpreter_is_ending,

@@ -31,8 +31,8 @@ from mellea_sc.core.spending import LimitName, Limits, Spent
 from mellea_sc.runtime.loops.current import clock, running_loop
 
 if TYPE_CHECKING:
+    from mellea_sc.runtime.budgets.limits import BudgetScope
     from mellea_sc.runtime.budgets.metering import Account
-    from mellea_sc.runtime.budgets.scope import BudgetScope
 
 __all__ = ["Budget", "open_budgets"]
 

@@ -19,7 +19,7 @@ from mellea_sc.core.backend import Backend, BackendWrapper, Delta, GenerationReq
 from mellea_sc.core.spending import Prices
 from mellea_sc.core.usage import CHARACTERS, estimated_tokens
 from mellea_sc.runtime.budgets.budget import Budget
-from mellea_sc.runtime.budgets.scope import note_request
+from mellea_sc.runtime.budgets.limits import note_request
 
 __all__ = ["Account", "Metered"]
 

@@ -31,7 +31,7 @@ from mellea_sc.core.errors import SessionClosed
 from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
 from mellea_sc.core.prompt import describe, request_for
 from mellea_sc.core.retries import in_flight
-from mellea_sc.runtime.budgets.scope import budget_scope
+from mellea_sc.runtime.budgets.limits import budget_scope
 from mellea_sc.runtime.failures import stray_cancellation_as, task_group
 from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.generation import Generation

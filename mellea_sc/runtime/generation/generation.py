@@ -33,7 +33,7 @@ import anyio.lowlevel
 from mellea_sc.core.backend import Delta
 from mellea_sc.core.errors import BackendTimeout, BudgetExceeded, GenerationCancelled
 from mellea_sc.runtime.budgets.budget import open_budgets
-from mellea_sc.runtime.budgets.scope import budget_scope
+from mellea_sc.runtime.budgets.limits import budget_scope
 from mellea_sc.runtime.failures import failure_of, leaf_errors, raise_unchanged
 from mellea_sc.runtime.generation.pump import AnswerRecord
 from mellea_sc.runtime.loops.current import check_loop

@@ -28,8 +28,7 @@ from mellea_sc.core.prompt import describe
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.core.retries import retries_of_call
-from mellea_sc.runtime.budgets.limits import LimitedBlock
-from mellea_sc.runtime.budgets.scope import budget_scope
+from mellea_sc.runtime.budgets.limits import LimitedBlock, budget_scope
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.failures import failure_of, raise_unchanged
 from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
