@@ -144,7 +144,7 @@ async def _work(
                 retries_of_call(question.retries),
             ):
                 if question.preconditions:
-                    sink.hold_output()
+                    sink.is_held = True
                     answer = partial(_answer, question, options, nursery, ctx, thunk, sink)
                     await answer_if_met(question, ctx, nursery, answer, met=sink.release_output)
                 else:

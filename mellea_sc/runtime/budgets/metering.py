@@ -11,7 +11,7 @@ A request is debited before it is sent. If that exceeds a budget, it is not sent
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import anyio.lowlevel
 
@@ -133,15 +133,12 @@ class Metered(BackendWrapper):
         super().__init__(backend)
         self._budgets = budgets
 
-    def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
+    @asynccontextmanager
+    async def open(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
         """Open a generation.
 
         Cancellation: as the backend's own; an exceeded budget cancels the task that has made the request.
         """
-        return self._opened(request)
-
-    @asynccontextmanager
-    async def _opened(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
         account = Account(self._budgets, self.model_id, request)
         await account.check()
         try:

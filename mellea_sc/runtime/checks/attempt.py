@@ -61,7 +61,7 @@ from mellea_sc.runtime.failures import (
 from mellea_sc.runtime.generation.bound import opened_scope
 from mellea_sc.runtime.generation.pump import AnswerRecord, pump
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.runtime.loops.current import clock, running_task
+from mellea_sc.runtime.loops.current import clock
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
 
 __all__ = ["Attempt", "AttemptEnd"]
@@ -250,7 +250,7 @@ class Attempt:
         self._options = merge_options(nursery.options, self._question.model_options)
         limit = self._options.get(ModelOption.MAX_NEW_TOKENS)
         self.token_limit = limit if isinstance(limit, int) else None
-        now, task = self._now, running_task()
+        now, task = self._now, nursery.loop_services.current_task()
         self.started_at = now()
         try:
             self._begin()

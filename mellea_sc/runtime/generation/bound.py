@@ -106,12 +106,9 @@ class BoundBackend(BackendWrapper):
         """Where tasks are started now."""
         return await self._place()
 
-    def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
-        """Open a generation over the nursery's connections, within the limits and ``max_concurrency``."""
-        return self._opened(request)
-
     @asynccontextmanager
-    async def _opened(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
+    async def open(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
+        """Open a generation over the nursery's connections, within the limits and ``max_concurrency``."""
         nursery = (await self._place()).nursery
         backend = await connected_backend(nursery, request)
         with budget_scope():

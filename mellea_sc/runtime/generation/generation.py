@@ -96,7 +96,8 @@ class Generation:
         self.record: AnswerRecord = AnswerRecord()
         self.late: BackendTimeout | None = None
         self.is_held: bool = False
-        """Whether text is withheld from the reader, because preconditions are still being checked."""
+        """Whether text is withheld from the reader, because preconditions are still being checked; see also
+        :meth:`release_output`."""
         self.ended_callbacks: list[Callable[[Generation], None]] | None = None
         """See :meth:`add_ended_callback`; ``None``, and no empty list: there may be thousands of thunks."""
         self._nursery = nursery
@@ -219,10 +220,6 @@ class Generation:
     def text(self) -> str:
         """The text generated so far; also after a failure or a cancellation."""
         return "".join(self.parts)
-
-    def hold_output(self) -> None:
-        """Hand no text out before :meth:`release_output`."""
-        self.is_held = True
 
     def release_output(self) -> None:
         """Hand out the text that was held, and from now on all text."""
