@@ -14,7 +14,6 @@ from mellea_sc.backends.http.address import Address, parse_address
 from mellea_sc.backends.http.backend import HttpBackend, messages_in
 from mellea_sc.backends.http.dialect import Dialect, describe, has_schema
 from mellea_sc.backends.http.environment import CONNECT_TIMEOUT, ClientSettings, Verify
-from mellea_sc.backends.http.events import EventSplitter
 from mellea_sc.backends.http.failures import Advice, Secret
 from mellea_sc.backends.http.json_values import (
     calls_in,
@@ -25,7 +24,7 @@ from mellea_sc.backends.http.json_values import (
     text_in,
     usage_in,
 )
-from mellea_sc.backends.http.lines import Splitter
+from mellea_sc.backends.http.splitting import EventSplitter, Splitter
 from mellea_sc.backends.model_ids import ModelIdentifier, name_of
 from mellea_sc.backends.model_options import (
     ModelOption,

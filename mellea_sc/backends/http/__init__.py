@@ -11,8 +11,7 @@ httpx_client.py   a client of the caller's, or one behind a proxy
 exchange.py       one request, and the bytes of the response to it
 codings.py        bodies that are compressed all the same
 answer.py         from these bytes to deltas
-lines.py          from bytes to lines
-events.py         from bytes to the data of server-sent events
+splitting.py      from bytes to lines, or to the data of server-sent events
 json_values.py    JSON that came from outside
 surrogates.py     halves of characters
 ending.py         when an answer is whole

@@ -18,7 +18,7 @@ from mellea_sc.backends.http.address import Address
 from mellea_sc.backends.http.environment import ClientSettings, proxy_for
 from mellea_sc.backends.http.failures import Advice, Failures
 from mellea_sc.backends.http.json_values import Json, parse_object
-from mellea_sc.backends.http.lines import Splitter
+from mellea_sc.backends.http.splitting import Splitter
 from mellea_sc.core.answer_prefix import EchoFilter
 from mellea_sc.core.backend import Backend, Delta, GenerationRequest
 from mellea_sc.core.errors import BackendRejected, InvalidOption
