@@ -22,7 +22,7 @@ import h11
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-from mellea_sc.backends.http.link import MAX_HEAD, STANDING_HEADERS, Link, Reply
+from mellea_sc.backends.http.client import MAX_HEAD, STANDING_HEADERS, Link, Reply
 from mellea_sc.backends.http.translation import (
     ConnectError,
     LocalProtocolError,
@@ -59,7 +59,7 @@ class DirectTransport:
         self._is_closed = False
 
     async def ask(self, link: Link, content: bytes | None) -> Reply:
-        """Send a request and wait for the head of the response; see :meth:`.link.Transport.ask`."""
+        """Send a request and wait for the head of the response; see :meth:`.client.Transport.ask`."""
         kept = await self._next_kept()
         while True:
             connection = kept or await connect(
