@@ -11,10 +11,8 @@ answer.py         one request, and its answer: from the bytes of the response to
 codings.py        bodies that are compressed all the same
 splitting.py      from bytes to lines, or to the data of server-sent events
 json_values.py    JSON that came from outside
-dialect.py        what a server knows of OpenAI's protocol
 translation.py    what transports raise, as the library's errors
 failures.py       what can go wrong, as the library's errors
-error_objects.py  what a server says of an error
-refusals.py       what a refused request is about
+refusals.py       what a server says of an error, and what that is about
 delays.py         whether and when a refused request may be made again
 """

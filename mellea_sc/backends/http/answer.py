@@ -223,8 +223,8 @@ class Response:
                     break
         if not ending.is_whole or (self._lost is not None and ending.grace is None):
             raise self._unfinished(splitter.unread or words)
-        if rest := self._rest():
-            yield rest
+        if echo is not None or self._half or self._half_of_reasoning:
+            yield self._rest()
         while ending.grace == LINGER and await self.read(deadline):
             pass
 
@@ -236,12 +236,12 @@ class Response:
         if self._echo is not None:
             delta.text = self._echo.feed(delta.text)
 
-    def _rest(self) -> Delta | None:
-        """What was held back, if anything was; the answer has ended."""
+    def _rest(self) -> Delta:
+        """What was held back; the answer has ended."""
         rest = Delta("\ufffd" * len(self._half), reasoning="\ufffd" * len(self._half_of_reasoning))
         if self._echo is not None:
             rest.text = self._echo.feed(rest.text) + self._echo.end()
-        return rest if rest.text or rest.reasoning else None
+        return rest
 
     async def _refusal(self, text: str, error: BackendProtocolError) -> BackendProtocolError:
         """The error for a text that is not part of an answer."""

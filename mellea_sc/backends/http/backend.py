@@ -28,12 +28,7 @@ if TYPE_CHECKING:
 
     from mellea_sc.backends.http.client import AnyClient, Link
 
-__all__ = ["HttpBackend", "messages_in"]
-
-
-def messages_in(request: GenerationRequest) -> list[dict[str, object]]:
-    """The messages of a request in the form of both protocols; a new list, which the caller may change."""
-    return [{"role": message.role, "content": message.content} for message in request.messages]
+__all__ = ["HttpBackend"]
 
 
 @attrs.define(eq=False)

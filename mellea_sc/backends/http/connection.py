@@ -10,7 +10,6 @@ A connection is used for the next request only if nothing of the previous answer
 from __future__ import annotations
 
 import select
-import socket
 import ssl
 from collections import deque
 from functools import partial
@@ -60,7 +59,16 @@ class DirectTransport:
 
     async def ask(self, link: Link, content: bytes | None) -> Reply:
         """Send a request and wait for the head of the response; see :meth:`.client.Transport.ask`."""
-        kept = await self._next_kept()
+        now = anyio.current_time()  # those that expire first are on the left
+        while self._kept and self._kept[0][0] <= now:
+            await self._kept.popleft()[1].aclose()
+        kept = None
+        while kept is None and self._kept:
+            _, connection = self._kept.pop()
+            if connection.is_silent():
+                kept = connection
+            else:
+                await connection.aclose()
         while True:
             connection = kept or await connect(
                 link.parts, self._tls, self._uds, link.connect_timeout
@@ -78,17 +86,6 @@ class DirectTransport:
             else:
                 release = partial(self._release, connection)
                 return Reply(head.status_code, head.headers.raw_items(), connection.read, release)
-
-    async def _next_kept(self) -> Connection | None:
-        now = anyio.current_time()
-        while self._kept and self._kept[0][0] <= now:
-            await self._kept.popleft()[1].aclose()
-        while self._kept:
-            _, connection = self._kept.pop()
-            if connection.is_silent():
-                return connection
-            await connection.aclose()
-        return None
 
     async def _release(self, connection: Connection) -> None:
         """Keep a connection for the next request if nothing of this response can be left on it, else close it."""
@@ -272,9 +269,16 @@ class Connection:
                 return False
             else:
                 return False
-        return not _is_read_ahead(self._stream) and not _is_readable(
-            self._stream.extra(SocketAttribute.raw_socket)
-        )
+        # Under asyncio, anyio receives data before anybody has called receive(). There is no public way to find out.
+        transport: object = getattr(self._stream, "transport_stream", self._stream)
+        if getattr(getattr(transport, "_protocol", None), "read_queue", ()):
+            return False
+        sock = self._stream.extra(SocketAttribute.raw_socket)
+        if not hasattr(select, "poll"):  # Windows, where any descriptor will do for select
+            return not select.select([sock], [], [], 0)[0]
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        return not poll.poll(0)
 
     async def aclose(self) -> None:
         """Close it at once, without a closing handshake.
@@ -282,21 +286,3 @@ class Connection:
         Cancellation: it is closed all the same.
         """
         await anyio.aclose_forcefully(self._stream)
-
-
-def _is_read_ahead(stream: ByteStream) -> bool:
-    """Whether anyio has received data before anybody called ``receive``, as it does under asyncio.
-
-    There is no public way to find out.
-    """
-    socket_stream: object = getattr(stream, "transport_stream", stream)
-    protocol: object = getattr(socket_stream, "_protocol", None)
-    return bool(getattr(protocol, "read_queue", ()))
-
-
-def _is_readable(sock: socket.socket) -> bool:
-    if not hasattr(select, "poll"):  # Windows, where any descriptor will do for select
-        return bool(select.select([sock], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
