@@ -180,19 +180,19 @@ class Response:
         parse, splitter = backend.parse, backend.splitter()
         self._echo = echo
         refused: BackendProtocolError | None = None
-        words, deadline, ended = "", math.inf, False
-        while not ended:
+        words, deadline = "", math.inf
+        data: bytes | None = None
+        while data != b"" and ending.grace != LINGER:
             try:
                 # read() would cost one more frame and one more cancel scope for each delta
                 data = await (self._receive() if deadline == math.inf else self.read(deadline))
             except client_errors() as error:
                 data = self._lose(error)
-            ended = not data
             for text in splitter.feed(data) if data else splitter.close():
                 try:
                     delta = parse(text)
                 except BackendProtocolError as error:
-                    if not ended and ending.grace is None:
+                    if data and ending.grace is None:
                         raise await self._refusal(text, error) from None
                     refused, words = error, text  # cut off in the middle, or not part of the answer
                     continue
@@ -203,12 +203,7 @@ class Response:
                 if delta is not None:
                     if refused is not None and (delta.text or delta.tool_calls):
                         raise refused  # it was a part of the answer
-                    if (
-                        echo is not None
-                        or self._half
-                        or delta.reasoning
-                        or not delta.text.isascii()
-                    ):
+                    if echo or self._half or delta.reasoning or not delta.text.isascii():
                         self._mend(delta)
                     yield delta
                     if delta.finish_reason is not None and backend.ends_with_finish_reason:
@@ -219,12 +214,11 @@ class Response:
                 grace = min(ending.grace, timeout / 2)
                 deadline = min(deadline, anyio.current_time() + grace)
                 if ending.grace == LINGER:
-                    ended = True
                     break
         if not ending.is_whole or (self._lost is not None and ending.grace is None):
             raise self._unfinished(splitter.unread or words)
-        if echo is not None or self._half or self._half_of_reasoning:
-            yield self._rest()
+        if (echo or self._half or self._half_of_reasoning) and (rest := self._rest()):
+            yield rest
         while ending.grace == LINGER and await self.read(deadline):
             pass
 
@@ -236,12 +230,12 @@ class Response:
         if self._echo is not None:
             delta.text = self._echo.feed(delta.text)
 
-    def _rest(self) -> Delta:
-        """What was held back; the answer has ended."""
+    def _rest(self) -> Delta | None:
+        """What was held back, if anything was; the answer has ended."""
         rest = Delta("\ufffd" * len(self._half), reasoning="\ufffd" * len(self._half_of_reasoning))
         if self._echo is not None:
             rest.text = self._echo.feed(rest.text) + self._echo.end()
-        return rest
+        return rest if rest.text or rest.reasoning else None
 
     async def _refusal(self, text: str, error: BackendProtocolError) -> BackendProtocolError:
         """The error for a text that is not part of an answer."""
