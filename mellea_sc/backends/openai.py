@@ -196,10 +196,11 @@ class OpenAIBackend(HttpBackend):
                 raise self.failures.model(f"finish_reason {reason!r}")
             if not reason or not isinstance(reason, str):
                 reason = None
-        found = choice.get("delta")
-        words: Mapping[str, object] = (
-            found if isinstance(found, dict) and found else fields_of(choice.get("message"))
-        )
+        words = choice.get("delta")
+        if not words or not isinstance(words, dict):
+            words = choice.get("message")
+        if not isinstance(words, dict):
+            words = {}
         said = words.get("content")
         if isinstance(said, str) and said:
             content: str | None = said
