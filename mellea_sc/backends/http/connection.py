@@ -154,11 +154,12 @@ class Connection:
         stream: The socket, or the TLS stream over it; the connection closes it.
     """
 
-    __slots__ = ("_is_full", "_parser", "_stream", "has_answered")
+    __slots__ = ("_head", "_is_full", "_parser", "_stream", "has_answered")
 
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
         self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+        self._head: h11.Response | None = None
         self._is_full = False
         self.has_answered: bool = False
         """Whether any byte of the current answer has been received."""
@@ -171,6 +172,7 @@ class Connection:
             TransportError: the connection broke, or the answer is not HTTP.
         """
         self.has_answered = False
+        self._head = None
         try:
             parts = link.parts
             length = {} if content is None else {"content-length": str(len(content))}
@@ -201,50 +203,47 @@ class Connection:
             await self._stream.send(b"".join(piece for piece in pieces if piece))
         except (OSError, anyio.BrokenResourceError) as error:
             lost = error  # the server may have sent a refusal before it had read the whole request
-        while True:
-            try:
-                event = await self._next_event()
-            except TransportError:
-                if lost is not None and not self.has_answered:
-                    raise WriteError(str(lost)) from lost
-                raise
-            if isinstance(event, h11.Response):
-                return event
-            if not isinstance(event, h11.InformationalResponse):
-                raise RemoteProtocolError("something else came than the head of an answer")
+        try:
+            await self.read()
+        except TransportError:
+            if lost is not None and not self.has_answered:
+                raise WriteError(str(lost)) from lost
+            raise
+        if self._head is None:
+            raise RemoteProtocolError("something else came than the head of an answer")
+        return self._head
 
     async def read(self) -> bytes:
-        """Wait for the next bytes of the answer's body; empty at its end.
+        """Wait for the next bytes of the answer's body; empty at its end, and also when its head has come.
 
         Raises:
             TransportError: the connection broke, or the answer is not HTTP.
         """
-        event = await self._next_event()
-        while isinstance(event, h11.Data):
-            if event.data:
-                return bytes(event.data)
-            event = await self._next_event()
-        return b""
-
-    async def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         parser = self._parser
         try:
-            while (event := parser.next_event()) is h11.NEED_DATA:
-                try:
-                    data = await self._stream.receive(READ_SIZE)
-                except anyio.EndOfStream:
-                    data = b""
-                if data:
-                    self.has_answered = True
-                    self._is_full = len(data) >= READ_SIZE
-                elif parser.their_state is h11.SEND_RESPONSE:
-                    raise RemoteProtocolError("the server disconnected without an answer")
-                parser.receive_data(data)
+            while True:
+                event = parser.next_event()
+                if isinstance(event, h11.Data):
+                    if event.data:
+                        return bytes(event.data)
+                elif event is h11.NEED_DATA:
+                    try:
+                        data = await self._stream.receive(READ_SIZE)
+                    except anyio.EndOfStream:
+                        data = b""
+                    if data:
+                        self.has_answered = True
+                        self._is_full = len(data) >= READ_SIZE
+                    elif parser.their_state is h11.SEND_RESPONSE:
+                        raise RemoteProtocolError("the server disconnected without an answer")
+                    parser.receive_data(data)
+                elif not isinstance(event, h11.InformationalResponse):
+                    self._head = event if isinstance(event, h11.Response) else None
+                    return b""
         except h11.RemoteProtocolError as error:
             raise RemoteProtocolError(str(error)) from error
         except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             raise ReadError(str(error)) from error
-        return event
 
     def start_anew(self) -> bool:
         """Prepare for the next request; false: the connection must be closed instead."""
