@@ -13,7 +13,8 @@ a :class:`RunError` instead.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
 from functools import wraps
 from types import FrameType, TracebackType
 from typing import Final, Literal, NoReturn, ParamSpec, TypeVar, cast
@@ -24,8 +25,8 @@ import anyio.abc
 from mellea_sc.core.errors import DependencyFailed, MelleaError, RunError
 from mellea_sc.runtime.loops.current import (
     checkpoint_before_error,
-    errors_collected_by,
     is_being_cancelled,
+    loop_services,
     running_task,
 )
 
@@ -40,7 +41,7 @@ __all__ = [
     "raises_briefly",
     "set_unchecked",
     "short_traceback",
-    "shortened",
+    "shorten",
     "sole_error",
     "stray_cancellation_as",
     "task_group",
@@ -93,25 +94,17 @@ def _without_cancellations(error: BaseException) -> Exception | None:
     return error if isinstance(error, Exception) else None
 
 
-class sole_error:  # noqa: N801 - a block is named like a function, as in contextlib; so are those below
+@contextmanager
+def sole_error() -> Generator[None]:
     """A block around a task group: a single error is raised without the group, several are raised as the group.
 
     A group that a task itself has raised stays a group.
     """
-
-    __slots__ = ()
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if isinstance(exc, BaseExceptionGroup):
-            _raise_if_sole(cast("BaseExceptionGroup[BaseException]", exc))
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        _raise_if_sole(group)
+        raise
 
 
 def _raise_if_sole(group: BaseExceptionGroup[BaseException]) -> None:
@@ -120,7 +113,7 @@ def _raise_if_sole(group: BaseExceptionGroup[BaseException]) -> None:
         raise_unchanged(errors[0])
 
 
-class task_group:  # noqa: N801
+class task_group:  # noqa: N801 - a block is named like a function, as in contextlib
     """A task group that raises a single error without a group around it, and several as a group.
 
     A group that a task itself has raised stays a group.
@@ -141,7 +134,7 @@ class task_group:  # noqa: N801
         tb: TracebackType | None,
     ) -> bool:
         # taken before: if a cancellation comes out of __aexit__, this list is the only trace of the errors
-        errors = errors_collected_by(self._tasks)
+        errors = loop_services().errors_collected_by(self._tasks)
         try:
             return bool(await self._tasks.__aexit__(exc_type, exc, tb))  # noqa: ASYNC102 - it joins
         except BaseExceptionGroup as group:
@@ -186,7 +179,8 @@ def add_note(error: BaseException, note: str) -> None:
     set_unchecked(error, "__notes__", [*getattr(error, "__notes__", ()), note])
 
 
-class stray_cancellation_as:  # noqa: N801
+@contextmanager
+def stray_cancellation_as(what: str, kind: type[MelleaError] = RunError) -> Generator[None]:
     """A block around user code: a *stray* cancellation, which nobody has requested, is raised as an error.
 
     Under asyncio, code that awaits a cancelled future raises one; under trio, code that raises a ``Cancelled`` again
@@ -197,24 +191,11 @@ class stray_cancellation_as:  # noqa: N801
         what: Whose code it is, for the error.
         kind: The class of the error.
     """
-
-    __slots__ = ("_kind", "_what")
-
-    def __init__(self, what: str, kind: type[MelleaError] = RunError) -> None:
-        self._what = what
-        self._kind = kind
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if exc is not None and isinstance(exc, anyio.get_cancelled_exc_class()):
-            raise_if_stray(self._what, self._kind)
+    try:
+        yield
+    except anyio.get_cancelled_exc_class():
+        raise_if_stray(what, kind)
+        raise
 
 
 def raise_if_stray(what: str, kind: type[MelleaError]) -> None:
@@ -280,7 +261,7 @@ def without_internals(error: Exception) -> Exception:
         if one is None or id(one) in seen:
             continue
         seen.add(id(one))
-        set_unchecked(one, "__traceback__", short_traceback(one.__traceback__))
+        shorten(one)
         while one.__context__ is not None and _is_left_over(one.__context__, one):
             set_unchecked(one, "__context__", one.__context__.__context__)
         if isinstance(one, DependencyFailed) and one is not error:
@@ -326,32 +307,22 @@ def short_traceback(traceback: TracebackType | None) -> TracebackType | None:
     return short
 
 
-class shortened:  # noqa: N801
-    """A block inside of a public function: an error leaves it with a short traceback."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if isinstance(exc, Exception | BaseExceptionGroup):
-            set_unchecked(exc, "__traceback__", short_traceback(exc.__traceback__))
+def shorten(error: BaseException) -> None:
+    """Give an error the :func:`short_traceback` of its traceback."""
+    set_unchecked(error, "__traceback__", short_traceback(error.__traceback__))
 
 
 def raises_briefly(
     function: Callable[P, Coroutine[object, object, T]],
 ) -> Callable[P, Coroutine[object, object, T]]:
-    """A decorator for public async functions: the whole body is :func:`shortened`."""
+    """A decorator for public async functions: their errors leave them with a short traceback."""
 
     @wraps(function)
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        with shortened():
+        try:
             return await function(*args, **kwargs)
+        except (Exception, BaseExceptionGroup) as error:
+            shorten(error)
+            raise
 
     return call
