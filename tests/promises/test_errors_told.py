@@ -595,8 +595,10 @@ async def test_1_9_an_error_that_refuses_to_be_changed_is_raised_as_itself_and_e
             for _ in range(2):
                 with pytest.raises(Frozen):
                     await bad
+            other = await m.ainstruct("1")
+            await other.wait_finished()
             with pytest.raises(Frozen) as first:
-                await wait_for_all_mots([bad, await m.ainstruct("1")])
+                await wait_for_all_mots([bad, other])
             assert await good == "good"
             await (await m.ainstruct("2")).wait_finished()
             raise left
