@@ -123,7 +123,7 @@ class OllamaBackend(HttpBackend):
         if chunk is None:
             raise self.failures.malformed(text)
         if chunk.get("error"):
-            raise self.failures.model(chunk["error"])
+            raise self.failures.model(chunk["error"], chunk)
         message = fields_of(chunk.get("message"))
         said = message.get("content")
         content = said if isinstance(said, str) and said else text_in(said or chunk.get("response"))

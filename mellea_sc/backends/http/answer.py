@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from mellea_sc.backends.http.ending import LINGER, Ending
+from mellea_sc.backends.http.json_values import parse_object
 from mellea_sc.backends.http.surrogates import joined
 from mellea_sc.backends.http.translation import client_errors
 from mellea_sc.core.answer_prefix import EchoFilter
@@ -50,7 +51,7 @@ class Answer:
         parse, splitter = self._backend.parse, self._backend.splitter()
         half, half_of_thoughts = "", ""
         refused: BackendProtocolError | None = None
-        words, ended = "", False
+        text, words, first, ended = "", "", "", False
         while not ended:
             try:
                 straight = response.straight
@@ -74,6 +75,10 @@ class Answer:
                     if refused is not None and (delta.text or delta.tool_calls):
                         raise refused  # it was a part of the answer
                     if delta.finish_reason is not None or not ending.is_amid:
+                        if delta.text or delta.tool_calls:
+                            if first and self._backend.repeats(first, text):
+                                delta = Delta("", delta.finish_reason, delta.usage)
+                            first = first or text
                         ending.take(delta)
                     if half or not delta.text.isascii():
                         delta.text, half = joined(half + delta.text)
@@ -92,7 +97,7 @@ class Answer:
                     ended = True
                     break
         if not ending.is_whole or (response.lost is not None and ending.grace is None):
-            raise self._unfinished(splitter.unread or words)
+            raise self._unfinished(splitter.unread or words, text)
         rest = "\ufffd" if half else ""
         if echo is not None:
             rest = echo.feed(rest) + echo.end()
@@ -121,8 +126,13 @@ class Answer:
         wanted = self._backend.media_types[0]
         return self._backend.failures.not_a_stream(self._response.media_type, wanted, body)
 
-    def _unfinished(self, words: str) -> MelleaError:
-        """The error for a response that ended before its answer was complete, perhaps with an error text in it."""
+    def _unfinished(self, words: str, last: str) -> MelleaError:
+        """The error for a response that ended before its answer was complete.
+
+        Args:
+            words: An error text in it, if there is one.
+            last: Its last text.
+        """
         failures, lost = self._backend.failures, self._response.lost
         if words.lstrip().startswith(("{", "[", "data:")):
             words = ""  # half a delta
@@ -132,5 +142,8 @@ class Answer:
             return self._not_a_stream(words)
         if lost is not None:
             return lost
+        if not words and not self._ending.has_begun:
+            event = parse_object(last) or {}
+            words = "" if event.get("choices") else last  # an error in the server's own form
         more = f", and with {words!r}" if words else ""
         return failures.interrupted(f"it ended before its last delta{more}")

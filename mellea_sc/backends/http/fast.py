@@ -10,7 +10,7 @@ import io
 import ssl
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aiohttp
 import anyio.lowlevel
@@ -32,7 +32,7 @@ __all__ = ["AiohttpTransport"]
 
 LARGE: Final = 1024 * 1024
 """The size of a request from which on aiohttp warns, unless it is given as a file."""
-LIMITS: Final[dict[str, int]] = {
+LIMITS: Final[dict[str, Any]] = {
     name: limit
     for name, limit in (
         ("max_line_size", MAX_HEAD),
@@ -173,7 +173,7 @@ class _Handler(ResponseHandler):
         """Take received data, for aiohttp."""
         if not self.has_answered:
             self.has_answered = True
-            # If junk follows the answer in the same read, aiohttp drops the whole read. Once it has the head, it has
+            # If junk follows an answer in the same read, aiohttp drops the whole read. Once it has the head, it has
             # handed out the answer by then.
             head, end, data = data.partition(b"\r\n\r\n")
             super().data_received(head + end)
@@ -183,7 +183,8 @@ class _Handler(ResponseHandler):
     def set_exception(self, exc: BaseException, *args: Any, **kwargs: Any) -> None:
         """Fail whoever waits for the answer, for aiohttp."""
         if self.has_answered and isinstance(exc, aiohttp.ClientConnectionError):
-            exc = ReadError("the server disconnected")  # aiohttp's own does not tell that it had answered
+            # aiohttp's own error does not tell whether it had answered.
+            exc = ReadError("the server disconnected")
         super().set_exception(exc, *args, **kwargs)
         # If the body is not HTTP, aiohttp closes the connection, and leaves the reader of the body waiting.
         body = self._payload
@@ -196,7 +197,7 @@ class _UnspoiltConnections(aiohttp.BaseConnector):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._factory = partial(_Handler, loop=self._loop)
+        self._factory = cast("partial[ResponseHandler]", partial(_Handler, loop=self._loop))
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout

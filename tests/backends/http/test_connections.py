@@ -480,7 +480,7 @@ async def test_an_answer_that_is_no_http_shows_no_key_in_what_caused_the_error(o
 
 
 async def test_a_name_that_nobody_knows_is_said_in_words(own: str) -> None:
-    with pytest.raises(BackendUnreachable, match="(?i)name|address|host|node"):
+    with pytest.raises(BackendUnreachable, match=r"(?i)name|address|host|node"):
         await ask(OpenAIBackend("m", base_url="http://nobody.invalid"))
 
 

@@ -79,7 +79,7 @@ async def test_what_comes_with_a_response_is_not_the_answer_to_the_next_request(
         before, answer = await ask_twice(connect, server)
     assert answer == "Hello"
     name = request.node.name
-    if "fast" in name and "100 before" in name or "103 before" in name:
+    if "fast" in name and ("100 before" in name or "103 before" in name):
         # aiohttp may refuse all that came in one read with more than one head
         assert before == "Hello" or isinstance(before, BackendProtocolError)
     else:
