@@ -184,7 +184,8 @@ _WISH: Final = re.compile(
 def _seconds(text: str, now: float) -> float | None:
     """The seconds from now in any of the usual forms; negative if the time has passed."""
     text = text.strip()
-    if (number := _number(text)) is not None:
+    # A gateway and the server behind it may both say it: then the header is a list.
+    if (number := _number(text.rpartition(",")[2])) is not None:
         if number >= _EPOCH * 1000:
             return number / 1000 - now
         return number - now if number >= _EPOCH else number

@@ -22,8 +22,10 @@ from aiohttp.tracing import Trace
 
 from mellea_sc.backends.http.link import MAX_HEAD, STANDING_HEADERS, Link, Reply
 from mellea_sc.backends.http.translation import (
+    ConnectError,
     ReadError,
     RemoteProtocolError,
+    TransportError,
     WriteError,
     reason_of,
 )
@@ -80,7 +82,9 @@ class AiohttpTransport:
                     trace_request_ctx=note,
                 )
             except aiohttp.ClientResponseError as error:
-                invalid = error.message
+                failure: TransportError = RemoteProtocolError(error.message)
+            except aiohttp.ConnectionTimeoutError:
+                failure = ConnectError("it took too long")
             except (aiohttp.ClientError, OSError) as error:
                 if session is not self._session or not (note.is_kept and _is_unanswered(error)):
                     if upload is not None and upload.is_cut_off and _is_unanswered(error):
@@ -92,8 +96,8 @@ class AiohttpTransport:
                 continue
             else:
                 return _reply(response)
-            # Not raised from aiohttp's error, which shows the headers of the request, and its URL: both hold keys.
-            raise RemoteProtocolError(invalid)
+            # Not raised from aiohttp's error, which shows the request's URL, and its headers: both may hold keys.
+            raise failure
 
     def _new_session(self, *, keeps: bool) -> aiohttp.ClientSession:
         connector: aiohttp.BaseConnector
@@ -185,6 +189,7 @@ class _Handler(ResponseHandler):
         if self.has_answered and isinstance(exc, aiohttp.ClientConnectionError):
             # aiohttp's own error does not tell whether it had answered.
             exc = ReadError("the server disconnected")
+            exc.__cause__ = next((cause for cause in args if isinstance(cause, Exception)), None)
         super().set_exception(exc, *args, **kwargs)
         # If the body is not HTTP, aiohttp closes the connection, and leaves the reader of the body waiting.
         body = self._payload

@@ -137,20 +137,25 @@ def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
             error, ssl.SSLEOFError | ssl.SSLZeroReturnError
         ):
             said = error
-        error = error.__cause__ or error.__context__
+        error = _reason_before(error)
     return said
+
+
+def _reason_before(error: BaseException) -> BaseException | None:
+    """What has caused an error; ``raise … from None`` says that nothing has."""
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def _os_reason(error: BaseException | None) -> str | None:
     """The operating system's message, if the chain of errors began with an error of the system."""
     while error is not None:
         if isinstance(error, OSError) and error.errno:
-            # Errors of TLS and of name resolution have numbers of their own.
+            # Errors of TLS and of name resolution, also aiohttp's, have numbers of their own.
             if is_one_of(error, "SSLError", "gaierror", "ClientConnectorDNSError"):
                 return error.strerror
             return os.strerror(error.errno)
         if isinstance(error, BaseExceptionGroup):  # one error per address that was tried
             error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
         else:
-            error = error.__cause__ or error.__context__
+            error = _reason_before(error)
     return None

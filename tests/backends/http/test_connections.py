@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 import subprocess
 import sys
 from contextlib import AsyncExitStack
@@ -477,6 +478,29 @@ async def test_an_answer_that_is_no_http_shows_no_key_in_what_caused_the_error(o
         assert "secret" not in repr(error) + str(error)
         assert error.__context__ is error.__cause__
         error = error.__cause__
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_server_that_does_not_connect_in_time_is_said_so(own: str, scheme: str) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        address = silent.getsockname()
+        with socket.create_connection(address):  # full: the system accepts no more
+            url = f"{scheme}://127.0.0.1:{address[1]}/v1?key=a-secret"
+            backend = OpenAIBackend("m", base_url=url, timeout=0.2)
+            with pytest.raises(BackendUnreachable, match="it took too long") as caught:
+                await ask(backend)
+    assert caught.value.fault == "server"
+    assert "secret" not in repr(caught.value.__cause__)
+
+
+async def test_a_handshake_that_takes_too_long_is_no_matter_of_certificates(own: str) -> None:
+    async with raw_server(GOOD) as server:  # it waits for a request
+        backend = OpenAIBackend("m", base_url=server.url.replace("http", "https"), timeout=0.2)
+        with pytest.raises(BackendUnreachable, match="it took too long") as caught:
+            await ask(backend)
+    assert caught.value.fault == "server"
 
 
 async def test_a_name_that_nobody_knows_is_said_in_words(own: str) -> None:

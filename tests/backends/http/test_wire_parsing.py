@@ -216,6 +216,12 @@ def test_the_status_of_an_error_is_found_beside_it(
     assert caught.value.retryable
 
 
+def test_ollamas_reason_is_an_end_by_itself() -> None:
+    assert OLLAMA.parse('{"message": {"content": ""}, "done_reason": "stop"}') == Delta("", "stop")
+    with pytest.raises(BackendProtocolError):
+        OLLAMA.parse('{"message": {"content": ""}, "done_reason": ""}')
+
+
 @pytest.mark.parametrize("reason", ["load", "unload"])
 def test_ollamas_end_of_loading_is_no_answer(reason: str) -> None:
     with pytest.raises(ModelError, match=reason):
