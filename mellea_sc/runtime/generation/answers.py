@@ -19,10 +19,10 @@ __all__ = ["check_answered", "misfit_of", "read_meaning", "warn_of_misfit"]
 log: Final = logging.getLogger("mellea_sc")
 
 NOTHING_TO_SAY: Final = frozenset(
-    {None, "stop", "eos", "eos_token", "end", "end_turn", "stop_sequence", "completed", "complete"}
+    {"stop", "eos", "eos_token", "end", "end_turn", "stop_sequence", "completed", "complete"}
 )
-"""The finish reasons of a model that has ended by itself; ``None`` is a server that gives no reason. With one of
-them an empty text is a valid answer: the model had nothing to say."""
+"""The finish reasons of a model that has ended by itself. With one of them, and with a server that gives no reason, an
+empty text is a valid answer: the model had nothing to say."""
 
 
 def check_answered(known: GenerationInfo, request: GenerationRequest, *, has_text: bool) -> None:
@@ -52,7 +52,7 @@ def check_answered(known: GenerationInfo, request: GenerationRequest, *, has_tex
     if has_text or known.tool_calls:
         return
     if not known.reasoning and not _reasoning_tokens(known):
-        if known.finish_reason in NOTHING_TO_SAY:
+        if known.finish_reason is None or known.finish_reason.lower() in NOTHING_TO_SAY:
             return
         went = "gave no text"
     else:
@@ -77,7 +77,7 @@ def _completion_tokens(known: GenerationInfo) -> int:
 
 
 def _advice(known: GenerationInfo) -> str:
-    if known.is_broken_off and known.finish_reason != "content_filter":
+    if known.is_at_limit:
         return (
             ". It ran into its limit: raise ModelOption.MAX_NEW_TOKENS (or the context window), or have it "
             "think less"
