@@ -132,24 +132,23 @@ def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
     """The TLS error in the chain of errors: the one that was raised first, before clients wrapped it."""
     said: ssl.SSLError | None = None
     while error is not None:
-        # These two only mean that the connection has ended.
+        # The first two only mean that the connection has ended.
         if isinstance(error, ssl.SSLError) and not isinstance(
-            error, ssl.SSLEOFError | ssl.SSLZeroReturnError
+            error, (ssl.SSLEOFError, ssl.SSLZeroReturnError, *_WAITED)
         ):
             said = error
-        error = _reason_before(error)
+        error = error.__cause__ or error.__context__
     return said
 
 
-def _reason_before(error: BaseException) -> BaseException | None:
-    """What has caused an error; ``raise … from None`` says that nothing has."""
-    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+_WAITED: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+"""No errors: with them TLS has waited for the other side, for too long perhaps."""
 
 
 def _os_reason(error: BaseException | None) -> str | None:
     """The operating system's message, if the chain of errors began with an error of the system."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno:
+        if isinstance(error, OSError) and error.errno and not isinstance(error, _WAITED):
             # Errors of TLS and of name resolution, also aiohttp's, have numbers of their own.
             if is_one_of(error, "SSLError", "gaierror", "ClientConnectorDNSError"):
                 return error.strerror
@@ -157,5 +156,5 @@ def _os_reason(error: BaseException | None) -> str | None:
         if isinstance(error, BaseExceptionGroup):  # one error per address that was tried
             error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
         else:
-            error = _reason_before(error)
+            error = error.__cause__ or error.__context__
     return None
