@@ -201,11 +201,8 @@ class OpenAIBackend(HttpBackend):
                 reason = None
             elif reason.lower() in _FAILED:
                 raise self.failures.model({"message": f"finish_reason {reason!r}", "code": reason})
-        found = choice.get("delta") or choice.get("message")
-        words: Mapping[str, object] = {}
-        if isinstance(found, dict):
-            words = found
-        elif found:
+        words = choice.get("delta") or choice.get("message") or {}
+        if not isinstance(words, dict):
             raise self.failures.malformed(text)
         said = words.get("content")
         if isinstance(said, str) and said:
@@ -222,6 +219,13 @@ class OpenAIBackend(HttpBackend):
             delta.reasoning = reasoning_in(words)
             delta.tool_calls = calls_in(words)
         return delta
+
+
+def _has_message(text: str) -> bool:
+    """Whether an event has a message where others have a delta."""
+    for choice in map(fields_of, list_of((parse_object(text) or {}).get("choices"))[:1]):
+        return bool(choice.get("message")) and not choice.get("delta")
+    return False
 
 
 @attrs.define(eq=False)
@@ -281,13 +285,6 @@ def _describe(schema: JsonSchema, messages: list[dict[str, object]]) -> None:
         messages[0]["content"] = f"{messages[0]['content']}\n\n{said}"
     else:
         messages.insert(0, {"role": "system", "content": said})
-
-
-def _has_message(text: str) -> bool:
-    """Whether an event has a message where others have a delta."""
-    for choice in map(fields_of, list_of((parse_object(text) or {}).get("choices"))[:1]):
-        return bool(choice.get("message")) and not choice.get("delta")
-    return False
 
 
 def _usage(chunk: Mapping[str, object]) -> Usage | None:
