@@ -15,7 +15,14 @@ from contextlib import asynccontextmanager
 
 import anyio.lowlevel
 
-from mellea_sc.core.backend import Backend, BackendWrapper, Delta, GenerationRequest, Usage
+from mellea_sc.core.backend import (
+    Backend,
+    BackendWrapper,
+    Delta,
+    GenerationRequest,
+    Usage,
+    other_characters,
+)
 from mellea_sc.core.spending import Prices
 from mellea_sc.core.usage import CHARACTERS, estimated_tokens
 from mellea_sc.runtime.budgets.budget import Budget
@@ -87,7 +94,7 @@ class Account:
         if characters:
             self._parts.append(delta.text)
         if delta.reasoning or delta.tool_calls:
-            characters += delta.other_characters()
+            characters += other_characters(delta)
         if characters:
             self._deltas_since += 1
             self._characters_since += characters

@@ -18,7 +18,7 @@ import anyio
 import anyio.lowlevel
 
 from mellea_sc.core.answer_prefix import AnswerPrefix
-from mellea_sc.core.backend import Backend, Delta, GenerationRequest, Usage
+from mellea_sc.core.backend import Backend, Delta, GenerationRequest, Usage, other_characters
 from mellea_sc.core.errors import BackendError, BackendTimeout
 from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.model_options import ModelOption, stream_timeout
@@ -75,7 +75,7 @@ class AnswerRecord:
 
     def take(self, delta: Delta) -> None:
         """Add the reasoning and the tool calls of a delta."""
-        tokens = max(1, delta.other_characters() // CHARACTERS)
+        tokens = max(1, other_characters(delta) // CHARACTERS)
         self.estimate += tokens
         if delta.reasoning:
             if self._reasoning is None:
