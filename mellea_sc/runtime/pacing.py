@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from types import TracebackType
 from typing import Self
 
 import anyio
@@ -183,12 +182,7 @@ class Slot:
         self.limit.resume()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.limit.end()
         if in_flight.get() is self:
             in_flight.set(self.around)
