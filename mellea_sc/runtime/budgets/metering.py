@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio.lowlevel
+import attrs
 
 from mellea_sc.core.backend import (
     Backend,
@@ -155,14 +156,12 @@ class Metered(BackendWrapper):
             account.close()
 
 
+@attrs.frozen(eq=False, repr=False)
 class _Deltas:
     """The deltas of a request; each is debited, and none is given after the one that exceeds a budget."""
 
-    __slots__ = ("_account", "_deltas")
-
-    def __init__(self, deltas: AsyncIterator[Delta], account: Account) -> None:
-        self._deltas = deltas
-        self._account = account
+    _deltas: AsyncIterator[Delta]
+    _account: Account
 
     def __aiter__(self) -> _Deltas:
         return self
