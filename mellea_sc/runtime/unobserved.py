@@ -78,7 +78,7 @@ class OwnError:
     """
 
     _unobserved: Unobserved
-    _starts_here: bool = attrs.field(default=False, kw_only=True)
+    _starts_here: bool = attrs.field(default=False, kw_only=True, alias="starts_here")
     error: Exception | None = attrs.field(default=None, init=False)
     is_pending: bool = attrs.field(default=False, init=False)
     """Whether it has failed and nobody has observed that yet."""
