@@ -16,9 +16,10 @@ from typing import Final, Protocol
 
 import anyio
 import anyio.lowlevel
+import attrs
 
 from mellea_sc.core.answer_prefix import AnswerPrefix
-from mellea_sc.core.backend import Backend, Delta, GenerationRequest, Usage
+from mellea_sc.core.backend import Backend, Delta, GenerationRequest, Usage, other_characters
 from mellea_sc.core.errors import BackendError, BackendTimeout
 from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.model_options import ModelOption, stream_timeout
@@ -43,39 +44,26 @@ TURN: Final = 128
 """Deltas between two checkpoints. A backend that always has data never waits, and would starve other tasks."""
 
 
+@attrs.define(eq=False, repr=False)
 class AnswerRecord:
     """What is known of an answer besides its text, while it is generated. The fields are those of :class:`~mellea_sc.core.GenerationInfo`."""
 
-    __slots__ = (
-        "_calls",
-        "_reasoning",
-        "estimate",
-        "finish_reason",
-        "model",
-        "provider",
-        "reasoning_estimate",
-        "time_to_first_token",
-        "total_time",
-        "usage",
-    )
-
-    def __init__(self) -> None:
-        self.model: str = ""
-        self.provider: str = ""
-        self.finish_reason: str | None = None
-        self.usage: Usage | None = None
-        self.time_to_first_token: float | None = None
-        self.total_time: float | None = None
-        self.estimate: int = 0
-        """An estimate of the tokens of reasoning and tool calls: at least one for each delta."""
-        self.reasoning_estimate: int = 0
-        """The part of the estimate that is reasoning."""
-        self._reasoning: list[str] | None = None
-        self._calls: ToolCallParts | None = None
+    model: str = ""
+    provider: str = ""
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    time_to_first_token: float | None = None
+    total_time: float | None = None
+    estimate: int = 0
+    """An estimate of the tokens of reasoning and tool calls: at least one for each delta."""
+    reasoning_estimate: int = 0
+    """The part of the estimate that is reasoning."""
+    _reasoning: list[str] | None = None
+    _calls: ToolCallParts | None = None
 
     def take(self, delta: Delta) -> None:
         """Add the reasoning and the tool calls of a delta."""
-        tokens = max(1, delta.other_characters() // CHARACTERS)
+        tokens = max(1, other_characters(delta) // CHARACTERS)
         self.estimate += tokens
         if delta.reasoning:
             if self._reasoning is None:
