@@ -13,12 +13,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import attrs
 
 from mellea_sc.core.requirement import PartialValidationResult
 
-__all__ = ["Edit", "Edits", "Placed"]
+__all__ = ["NO_EDITS", "Edit", "Edits", "Placed"]
 
 
 @attrs.frozen
@@ -128,6 +129,10 @@ class Edits:
     @staticmethod
     def _sorted(placed: Iterator[Placed] | list[Placed]) -> list[Placed]:
         return sorted(placed, key=_position_of)
+
+
+NO_EDITS: Final = Edits()
+"""Those of all texts that are not edited."""
 
 
 def _start_of(edit: Edit) -> int:

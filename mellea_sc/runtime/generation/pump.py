@@ -45,6 +45,8 @@ TURN: Final = 128
 class Sink(Protocol):
     """Receives the text and the other parts of an answer."""
 
+    parts: list[str]
+    """The text that has been written."""
     late: BackendTimeout | None
     """The timeout error, if a late delta has cancelled the scope. It is raised by the code around the pump, where it is
     known whether somebody else has cancelled the task too."""
@@ -57,11 +59,6 @@ class Sink(Protocol):
     @property
     def record(self) -> AnswerRecord:
         """What is known of the answer besides its text."""
-        ...
-
-    @property
-    def has_text(self) -> bool:
-        """Whether any text has been written."""
         ...
 
     def write(self, text: str) -> bool:
@@ -135,7 +132,7 @@ async def pump(
                 # kept for whoever has entered the scope; raised here, it would hide a cancellation from outside
                 sink.late = _late(slot, limit, record, "next" if seen else "first")
     known = record.info()
-    check_answered(known, request, has_text=sink.has_text)
+    check_answered(known, request, has_text=bool(sink.parts))
     if beginning is not None and (rest := beginning.end()):
         sink.write(rest)
     return known

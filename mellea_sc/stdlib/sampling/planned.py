@@ -13,22 +13,17 @@ from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import BackendNotBound
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.question import Question, several
-from mellea_sc.core.requirement import OnFail, Requirement, ValidationResult, as_requirement
+from mellea_sc.core.requirement import OnFail, Requirement, as_requirement
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
-from mellea_sc.runtime.checks.attempt import Attempt
-from mellea_sc.runtime.checks.edits import Edits
-from mellea_sc.runtime.checks.lanes import View
-from mellea_sc.runtime.checks.ledger import Ledger
 from mellea_sc.runtime.generation.answers import read_meaning
 from mellea_sc.runtime.generation.bound import BoundBackend
 from mellea_sc.runtime.nursery import Nursery
-from mellea_sc.runtime.pacing import Valves
 from mellea_sc.stdlib.formats import checked
 from mellea_sc.stdlib.sampling.by_requirement import ByRequirement
 from mellea_sc.stdlib.sampling.engine.options import StreamOptions
 from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner, Nurseries
 from mellea_sc.stdlib.sampling.engine.tracing import trace_of
-from mellea_sc.stdlib.sampling.plan import Ask, Once, Plan
+from mellea_sc.stdlib.sampling.plan import Once, Plan
 
 __all__ = ["PlannedStrategy", "plan_for", "sampled"]
 
@@ -100,7 +95,7 @@ async def sampled(
         required = [*strategy.requirements, *question.requirements]
         question = attrs.evolve(question, requirements=required)
     plan = plan_for(strategy, question.requirements)
-    runner = AttemptRunner(plan, question, _WITHOUT_READER, _HiddenStage())
+    runner = AttemptRunner(plan, question, _WITHOUT_READER)
     choice = await runner.run(context, Nurseries(nursery, nursery))
     tried = sorted(runner.results, key=attrgetter("number"))
     answers = [one.thunk() for one in tried]
@@ -138,25 +133,3 @@ def plan_for(strategy: Plan | None, requirements: Sequence[Requirement]) -> Plan
     if said.isdisjoint(("stop", "retry", "backtrack")):
         return plan
     return ByRequirement(plan, said)
-
-
-class _HiddenStage:
-    """A stage and view that shows nothing: for attempts without readers."""
-
-    is_full = False
-
-    def begin_attempt(self, number: int, ask: Ask, ledger: Ledger, edits: Edits) -> View:
-        return self
-
-    def end_attempt(self, number: int, attempt: Attempt) -> int:
-        return 0
-
-    def advance(self) -> None: ...
-
-    async def room(self, valves: Valves) -> None: ...
-
-    def reasoned(self, text: str) -> None: ...
-
-    def generated(self, text: str) -> None: ...
-
-    def validated(self, validations: Sequence[ValidationResult]) -> None: ...

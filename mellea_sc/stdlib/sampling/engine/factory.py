@@ -7,6 +7,8 @@ A requirement that validates running text has a lane. A blocking requirement tha
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import attrs
@@ -15,12 +17,11 @@ from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_option
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.checks.attempt import Attempt
-from mellea_sc.runtime.checks.checks import Checks
 from mellea_sc.runtime.checks.cutter import Cutter, Grouped
 from mellea_sc.runtime.checks.editors import PASSES, Editor
-from mellea_sc.runtime.checks.edits import Edits
-from mellea_sc.runtime.checks.lane import Lane
-from mellea_sc.runtime.checks.lanes import View
+from mellea_sc.runtime.checks.edits import NO_EDITS, Edits
+from mellea_sc.runtime.checks.interfaces import View
+from mellea_sc.runtime.checks.lanes import Lane, Lanes
 from mellea_sc.runtime.checks.ledger import Ledger, Rule
 from mellea_sc.runtime.checks.memory import Findings, LaneCheckpoint, Memory, ResumePoint
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
@@ -52,6 +53,7 @@ class AttemptFactory:
     Args:
         question: The arguments of the call.
         options: The options for checking attempts.
+        stage: Shows the attempts; ``None``: nobody does.
         remembers: Whether an attempt may continue from a chunk of an earlier one.
 
     Raises:
@@ -59,20 +61,22 @@ class AttemptFactory:
         Exception: as a requirement's ``__copy__`` raises it.
     """
 
-    def __init__(self, question: Question, options: StreamOptions, *, remembers: bool) -> None:
+    def __init__(
+        self, question: Question, options: StreamOptions, stage: Stage | None, *, remembers: bool
+    ) -> None:
         self._question = question
         self._options = options
+        self._stage = stage
         self._remembers = remembers
         self._roles = list(map(_role_of, question.requirements))
+        self._editing = [index for index, role in enumerate(self._roles) if role.edits]
         resolve_chunking(options.chunking)
         for index, requirement in enumerate(question.requirements):
             self._own_cutter(index, requirement)
         # Copied here, and not with the first attempt: a __copy__ that raises must raise before anything is started.
         self._copies: list[Requirement] | None = list(map(copy.copy, question.requirements))
 
-    def begin(
-        self, number: int, ask: Ask, kept: ResumePoint | None, nursery: Nursery, stage: Stage
-    ) -> Attempt:
+    def begin(self, number: int, ask: Ask, kept: ResumePoint | None, nursery: Nursery) -> Attempt:
         """Make an attempt, which is not running yet.
 
         Args:
@@ -80,60 +84,54 @@ class AttemptFactory:
             ask: The plan's request.
             kept: The text that it begins with, if it continues an earlier attempt.
             nursery: The nursery whose backend generates.
-            stage: Shows the attempt.
         """
-        checks = self._checks(kept)
-        view = stage.begin_attempt(number, ask, checks.ledger, checks.edits)
-        action, context = ask.action, ask.context
-        if kept is not None:
+        question, action, context = self._question, ask.action, ask.context
+        options = question.model_options
+        if kept is None:
+            copies, self._copies = self._copies, None
+            copies = copies or list(map(copy.copy, question.requirements))
+            known = [LaneCheckpoint(0, requirement) for requirement in copies]
+            noted = []
+        else:
+            known = self._known(kept)
+            noted = [fail for fail in kept.noted if fail.end <= known[fail.lane].judged]
             begun = ModelOutputThunk.computed(kept.text)
             action, context = continuation_of(
                 action, context, begun, prefills=nursery.backend.prefills
             )
-        options = self._question.model_options
         if number > 1 or kept is not None:
             options = self._model_options(number, nursery.options, kept)
+        found: dict[int, Findings] = {}
+        edits, editors = self._editors(known, found, kept) if self._editing else (NO_EDITS, ())
+        ledger = Ledger(len(known), [role.rule for role in self._roles], noted=noted)
+        lanes: list[Lane] = []
+        for index, one in enumerate(known):
+            if self._roles[index].judges:
+                lanes.append(self._lane(index, one, found, remembers=self._remembers))
+            ledger.passed(index, one.judged if self._roles[index].judges else math.inf)
+        stage, main = self._stage, Cutter(resolve_chunking(self._options.chunking))
+        view = None if stage is None else stage.begin_attempt(number, ask, ledger, edits)
         return Attempt(
-            attrs.evolve(self._question, action=action, model_options=options),
+            attrs.evolve(question, action=action, model_options=options),
             context,
-            checks,
+            Lanes(main, lanes, ledger, view, remembers=self._remembers),
             view,
             asked=ask.context.add(ask.action),
-            kept=kept,
-            remembers=self._remembers,
-        )
-
-    def _checks(self, kept: ResumePoint | None) -> Checks:
-        """The lanes and editors of the next attempt."""
-        if kept is None:
-            copies, self._copies = self._copies, None
-            copies = copies or list(map(copy.copy, self._question.requirements))
-            known = [LaneCheckpoint(0, requirement) for requirement in copies]
-        else:
-            known = self._known(kept)
-        requirements = [one.requirement for one in known]
-        found: dict[int, Findings] = {}
-        editing = [index for index, role in enumerate(self._roles) if role.edits]
-        edits = Edits(PASSES * len(editing), () if kept is None else kept.edits)
-        editors = [
-            self._editor(number, index, known[index], found, edits, kept)
-            for number, index in enumerate(editing * PASSES)
-        ]
-        lanes = [
-            self._lane(index, one, found, remembers=self._remembers)
-            for index, one in enumerate(known)
-            if self._roles[index].judges
-        ]
-        noted = () if kept is None else [f for f in kept.noted if f.end <= known[f.lane].judged]
-        return Checks(
-            copies=requirements,
-            main=Cutter(resolve_chunking(self._options.chunking)),
-            lanes=lanes,
+            copies=[one.requirement for one in known],
             editors=editors,
             edits=edits,
-            ledger=Ledger(len(requirements), [role.rule for role in self._roles], noted=noted),
             timeout=self._options.validator_timeout,
+            kept=kept,
         )
+
+    def _editors(
+        self, known: Sequence[LaneCheckpoint], found: dict[int, Findings], kept: ResumePoint | None
+    ) -> tuple[Edits, list[Editor]]:
+        edits = Edits(PASSES * len(self._editing), () if kept is None else kept.edits)
+        return edits, [
+            self._editor(number, index, known[index], found, edits, kept)
+            for number, index in enumerate(self._editing * PASSES)
+        ]
 
     def _model_options(
         self, number: int, defaults: ModelOptions, kept: ResumePoint | None
@@ -201,14 +199,20 @@ class AttemptFactory:
         # The pieces of a scanner carry their verdicts: there is no expensive validator call to save.
         if later and not isinstance(requirement.chunking, Scanner):
             found[index] = Findings()
+        given_on = found.get(index)
+        memory = None
+        if remembers or earlier is not None or given_on is not None:
+            memory = Memory(known, remembers=remembers, earlier=earlier, later=given_on)
         return Lane(
             index,
-            Memory(known, remembers=remembers, earlier=earlier, later=found.get(index)),
+            requirement,
             self._own_cutter(index, requirement),
             timeout=options.validator_timeout
             if requirement.timeout is None
             else requirement.timeout,
             buffer=options.lane_buffer,
+            judged=known.judged,
+            memory=memory,
         )
 
     def _own_cutter(self, index: int, requirement: Requirement) -> Cutter | None:

@@ -66,7 +66,7 @@ class AttemptRunner:
         plan: Decides what to ask.
         question: The arguments of the call.
         options: The options for checking attempts.
-        stage: Shows attempts to the readers.
+        stage: Shows attempts to the readers; ``None``: there are none.
 
     Raises:
         InvalidOption: a chunking is not known.
@@ -74,7 +74,7 @@ class AttemptRunner:
     """
 
     def __init__(
-        self, plan: Plan, question: Question, options: StreamOptions, stage: Stage
+        self, plan: Plan, question: Question, options: StreamOptions, stage: Stage | None = None
     ) -> None:
         self.results: list[AttemptResult] = []
         """The results that the plan has seen or will see, in the order in which the attempts ended."""
@@ -84,7 +84,7 @@ class AttemptRunner:
         """The request for each attempt, in the same order."""
         self._plan = plan
         self._question = question
-        self._factory = AttemptFactory(question, options, remembers=plan.goes_on)
+        self._factory = AttemptFactory(question, options, stage, remembers=plan.goes_on)
         self._stage = stage
         self._next: list[Ask] = []
         self._starting = 0
@@ -146,7 +146,7 @@ class AttemptRunner:
     async def _run_attempt(self, ask: Ask, nurseries: Nurseries) -> None:
         kept = self.attempts[ask.of - 1].kept(ask.keep) if ask.keep else None
         number = len(self.attempts) + 1
-        attempt = self._factory.begin(number, ask, kept, nurseries.generating, self._stage)
+        attempt = self._factory.begin(number, ask, kept, nurseries.generating)
         self.attempts.append(attempt)
         self.asks.append(ask)
         self._running[number] = attempt
@@ -162,7 +162,7 @@ class AttemptRunner:
             self._errors.append(error)
         finally:
             del self._running[number]
-            released = self._stage.end_attempt(number, attempt)
+            released = 0 if self._stage is None else self._stage.end_attempt(number, attempt)
             result = self._result(number, score=score, released=released)
             self.results.append(result)
         if self._choice is None:
@@ -201,7 +201,7 @@ class AttemptRunner:
         attempt, ask = self.attempts[number - 1], self.asks[number - 1]
         requirements, failures = self._question.requirements, attempt.ledger.failures
         generation, text = attempt.record.info(), attempt.text
-        is_answer = attempt.end == "completed" and (attempt.has_text or not generation.tool_calls)
+        is_answer = attempt.end == "completed" and (attempt.parts or not generation.tool_calls)
         if attempt.end in ("failed", "stopped"):
             generation = attrs.evolve(generation, finish_reason="aborted")
         return AttemptResult(
