@@ -114,6 +114,8 @@ class Attempt:
         self.stopped_at: float | None = None
         self.token_limit: int | None = None
         self.judges: list[tuple[ModelOutputThunk, float]] = []
+        self.cut_off: tuple[Requirement, PartialValidationResult] | None = None
+        """The requirement that has cut the text off, if one has, with its verdict."""
         self.kept_length: int = 0 if kept is None else len(kept.text)
         self.started_at: float = 0.0
         self.ended_at: float = 0.0
@@ -167,12 +169,6 @@ class Attempt:
         text = self.edited
         return text if self.end == "completed" else text[: self.ledger.position]
 
-    def source(self, position: int | None = None) -> int:
-        """The length of the generated text that the shown text up to a position was made of; ``None``: all of it."""
-        if position is None and self.cut_off is None:
-            return len(self.generated)
-        return self.edits.source(len(self.edited) if position is None else position)
-
     @property
     def failures(self) -> list[tuple[Requirement, PartialValidationResult]]:
         """The requirements that have stopped it, in order, with their verdicts."""
@@ -192,14 +188,6 @@ class Attempt:
     def edited_spans(self) -> list[Placed]:
         """The edits of the text that may be shown, in its order."""
         return self.edits.before(math.inf if self.end == "completed" else self.ledger.position)
-
-    @property
-    def cut_off(self) -> tuple[Requirement, PartialValidationResult] | None:
-        """The requirement that has cut the text off, if one has, with its verdict."""
-        for editor in self._editors:
-            if editor.cut_off is not None:
-                return self.requirements[editor.lane.index], editor.cut_off
-        return None
 
     @property
     def estimate(self) -> int:
@@ -376,6 +364,8 @@ class Attempt:
 
     def _cut_off(self, by: Editor) -> None:
         """Stop the model and the editors before this one: it has cut the text off, so none of their text can be shown."""
+        if self.cut_off is None and by.cut_off is not None:
+            self.cut_off = (by.lane.requirement, by.cut_off)
         reason = "nothing more can be shown"
         if self.stopped_at is None:
             self.stopped_at = self._now()

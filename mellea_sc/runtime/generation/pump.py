@@ -61,7 +61,7 @@ class Sink(Protocol):
         """What is known of the answer besides its text."""
         ...
 
-    def write(self, text: str) -> bool:
+    def write(self, text: str, /) -> bool:
         """Take the text; true if the producer should then wait for :meth:`room`."""
         ...
 

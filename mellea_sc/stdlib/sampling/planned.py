@@ -21,7 +21,7 @@ from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.formats import checked
 from mellea_sc.stdlib.sampling.by_requirement import ByRequirement
 from mellea_sc.stdlib.sampling.engine.options import StreamOptions
-from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner, Nurseries
+from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner
 from mellea_sc.stdlib.sampling.engine.tracing import trace_of
 from mellea_sc.stdlib.sampling.plan import Once, Plan
 
@@ -96,7 +96,7 @@ async def sampled(
         question = attrs.evolve(question, requirements=required)
     plan = plan_for(strategy, question.requirements)
     runner = AttemptRunner(plan, question, _WITHOUT_READER)
-    choice = await runner.run(context, Nurseries(nursery, nursery))
+    choice = await runner.run(context, nursery, nursery)
     tried = sorted(runner.results, key=attrgetter("number"))
     answers = [one.thunk() for one in tried]
     for one, answer in zip(tried, answers, strict=True):

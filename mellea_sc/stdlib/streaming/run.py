@@ -39,7 +39,7 @@ from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.unobserved import OwnError
 from mellea_sc.stdlib.preconditions import answer_if_met
 from mellea_sc.stdlib.sampling.engine.options import StreamOptions
-from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner, Nurseries
+from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner
 from mellea_sc.stdlib.sampling.plan import AttemptResult, Plan, is_rejected
 from mellea_sc.stdlib.streaming.events import CompletedEvent, ErrorEvent, InputCheckEvent
 from mellea_sc.stdlib.streaming.view import Gate
@@ -131,10 +131,10 @@ class StreamRun:
                 answer = self._checked_answer if question.preconditions else self._answer
                 async with generating as nursery, self._turn as ctx:
                     if judging is None:
-                        await answer(Nurseries(nursery, nursery), ctx)
+                        await answer(nursery, nursery, ctx)
                     else:
                         async with judging as judges:
-                            await answer(Nurseries(nursery, judges), ctx)
+                            await answer(nursery, judges, ctx)
         except BaseException as error:  # noqa: ASYNC103 - what failure_of() does not know is raised
             failure = failure_of(error, "a stream", task)
             if failure is None:
@@ -155,12 +155,12 @@ class StreamRun:
         self._turn.give_up()
         self._end()
 
-    async def _checked_answer(self, nurseries: Nurseries, ctx: Context) -> None:
+    async def _checked_answer(self, nursery: Nursery, judges: Nursery, ctx: Context) -> None:
         await answer_if_met(
             self.question,
             ctx,
-            nurseries.judging,
-            partial(self._answer, nurseries, ctx),
+            judges,
+            partial(self._answer, nursery, judges, ctx),
             judged=self._input_judged,
             met=self.gate.unlock,
             timeout=self._timeout,
@@ -175,8 +175,8 @@ class StreamRun:
         ]
         self.gate.readers.write(InputCheckEvent(not self.unmet, verdicts))
 
-    async def _answer(self, nurseries: Nurseries, ctx: Context) -> None:
-        choice = await self.runner.run(ctx, nurseries)
+    async def _answer(self, nursery: Nursery, judges: Nursery, ctx: Context) -> None:
+        choice = await self.runner.run(ctx, nursery, judges)
         gate, action = self.gate, self.question.action
         number, view = choice.number, gate.view
         is_live = view is not None and not gate.hold_back
@@ -188,7 +188,7 @@ class StreamRun:
         # Text that was shown as it came is the answer, whether or not it is good. Text that was held back is shown only
         # if it is good.
         if chosen.completed and (choice.success or is_live):
-            await gate.accept(number, nurseries.generating.valves)
+            await gate.accept(number, nursery.valves)
             answer = chosen.thunk()
             answer.name = describe(action)
             read_meaning(answer, answer.value, action, self.question.format)

@@ -68,10 +68,19 @@ class AttemptFactory:
         self._options = options
         self._stage = stage
         self._remembers = remembers
-        self._roles = list(map(_role_of, question.requirements))
-        self._editing = [index for index, role in enumerate(self._roles) if role.edits]
+        self._rules: list[Rule] = []
+        self._judging: set[int] = set()  # the requirements that look at running text at all
+        self._editing: list[int] = []  # and those that change it before it is shown
         resolve_chunking(options.chunking)
         for index, requirement in enumerate(question.requirements):
+            wants_edits, blocking = requirement.on_fail in ("filter", "fix"), requirement.blocking
+            # an advisory requirement's text may have been shown before its verdict: too late to edit
+            records = requirement.on_fail == "noop" or (wants_edits and not blocking)
+            self._rules.append(Rule("record" if records else "cancel", blocking))
+            if type(requirement).stream_validate is not Requirement.stream_validate:
+                self._judging.add(index)
+                if wants_edits and blocking:
+                    self._editing.append(index)
             self._own_cutter(index, requirement)
         # Copied here, and not with the first attempt: a __copy__ that raises must raise before anything is started.
         self._copies: list[Requirement] | None = list(map(copy.copy, question.requirements))
@@ -103,12 +112,12 @@ class AttemptFactory:
             options = self._model_options(number, nursery.options, kept)
         found: dict[int, Findings] = {}
         edits, editors = self._editors(known, found, kept) if self._editing else (NO_EDITS, ())
-        ledger = Ledger(len(known), [role.rule for role in self._roles], noted=noted)
+        ledger = Ledger(len(known), self._rules, noted=noted)
         lanes: list[Lane] = []
         for index, one in enumerate(known):
-            if self._roles[index].judges:
+            if index in self._judging:
                 lanes.append(self._lane(index, one, found, remembers=self._remembers))
-            ledger.passed(index, one.judged if self._roles[index].judges else math.inf)
+            ledger.passed(index, one.judged if index in self._judging else math.inf)
         stage, main = self._stage, Cutter(resolve_chunking(self._options.chunking))
         view = None if stage is None else stage.begin_attempt(number, ask, ledger, edits)
         return Attempt(
@@ -217,7 +226,7 @@ class AttemptFactory:
 
     def _own_cutter(self, index: int, requirement: Requirement) -> Cutter | None:
         main, chunking = self._options.chunking, requirement.chunking
-        if chunking is None and main is None and self._roles[index].edits:
+        if chunking is None and main is None and index in self._editing:
             # With raw deltas the edits would depend on where the model cuts the text, which they must not.
             chunking = "sentence"
         if chunking is None and requirement.every == 1 and not requirement.window:
@@ -226,30 +235,3 @@ class AttemptFactory:
         if requirement.every > 1:
             strategy = Grouped(strategy, requirement.every)
         return Cutter(strategy, requirement.window)
-
-
-@attrs.frozen
-class _Role:
-    """What a requirement does to a text while it runs.
-
-    Args:
-        judges: Whether it looks at it at all.
-        edits: Whether it changes it before it is shown.
-        rule: What a fail leads to.
-    """
-
-    judges: bool
-    edits: bool
-    rule: Rule
-
-
-def _role_of(requirement: Requirement) -> _Role:
-    judges = type(requirement).stream_validate is not Requirement.stream_validate
-    wants_edits = requirement.on_fail in ("filter", "fix")
-    # an advisory requirement's text may have been shown before its verdict: too late to edit
-    records = requirement.on_fail == "noop" or (wants_edits and not requirement.blocking)
-    return _Role(
-        judges,
-        judges and wants_edits and requirement.blocking,
-        Rule("record" if records else "cancel", requirement.blocking),
-    )

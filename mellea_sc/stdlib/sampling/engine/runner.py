@@ -16,8 +16,6 @@ chosen, the error is raised.
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
 from typing import Final, NoReturn
 
 import anyio
@@ -41,22 +39,9 @@ from mellea_sc.stdlib.sampling.engine.factory import AttemptFactory, Stage
 from mellea_sc.stdlib.sampling.engine.options import StreamOptions
 from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, Plan
 
-__all__ = ["AttemptRunner", "Nurseries"]
+__all__ = ["AttemptRunner"]
 
 log: Final = logging.getLogger("mellea_sc")
-
-
-@attrs.frozen
-class Nurseries:
-    """The nurseries for the requests of a call.
-
-    Args:
-        generating: The nursery whose backend generates.
-        judging: The nursery whose backend the validators use; the same one, unless they have another backend.
-    """
-
-    generating: Nursery
-    judging: Nursery
 
 
 class AttemptRunner:
@@ -94,12 +79,13 @@ class AttemptRunner:
         self._choice: Choice | None = None
         self._plan_failed = False
 
-    async def run(self, ctx: Context, nurseries: Nurseries) -> Choice:
+    async def run(self, ctx: Context, generating: Nursery, judging: Nursery) -> Choice:
         """Run attempts until the plan has made its choice.
 
         Args:
             ctx: The conversation before the question.
-            nurseries: The nurseries for the requests.
+            generating: The nursery whose backend generates.
+            judging: The nursery whose backend the validators use; the same one, unless they have another backend.
 
         Raises:
             Exception: the error that ended an attempt; several at once as an ``ExceptionGroup``.
@@ -112,11 +98,11 @@ class AttemptRunner:
             raise InvalidOption(f"{plan!r} asks nothing to begin with")
         if not plan.concurrent:
             while self._choice is None:
-                await self._run_attempt(self._next.pop(), nurseries)
+                await self._run_attempt(self._next.pop(), generating, judging)
             return self._choice
         try:
             async with task_group() as tasks:
-                self._start_all(tasks, nurseries)
+                self._start_all(tasks, generating, judging)
         finally:
             for error in self._errors:
                 log.warning(
@@ -129,32 +115,32 @@ class AttemptRunner:
         """The result of an attempt that has ended."""
         return next(result for result in self.results if result.number == number)
 
-    def _start_all(self, tasks: anyio.abc.TaskGroup, nurseries: Nurseries) -> None:
+    def _start_all(self, tasks: anyio.abc.TaskGroup, generating: Nursery, judging: Nursery) -> None:
         async def run(ask: Ask) -> None:
             self._starting -= 1
             if self._choice is not None:
                 return
             with stray_cancellation_as("an attempt"):
-                await self._run_attempt(ask, nurseries)
-                self._start_all(tasks, nurseries)
+                await self._run_attempt(ask, generating, judging)
+                self._start_all(tasks, generating, judging)
 
         asks, self._next = self._next, []
         self._starting += len(asks)
         for ask in asks:
             tasks.start_soon(run, ask, name=f"an attempt of {ask.chain}")
 
-    async def _run_attempt(self, ask: Ask, nurseries: Nurseries) -> None:
+    async def _run_attempt(self, ask: Ask, generating: Nursery, judging: Nursery) -> None:
         kept = self.attempts[ask.of - 1].kept(ask.keep) if ask.keep else None
         number = len(self.attempts) + 1
-        attempt = self._factory.begin(number, ask, kept, nurseries.generating)
+        attempt = self._factory.begin(number, ask, kept, generating)
         self.attempts.append(attempt)
         self.asks.append(ask)
         self._running[number] = attempt
         score: float | None = None
         try:
-            await attempt.run(nurseries.generating, nurseries.judging)
+            await attempt.run(generating, judging)
             if attempt.end == "completed" and self._plan.weighs:
-                score = await self._weigh(attempt, number, nurseries.judging)
+                score = await self._weigh(attempt, number, judging)
         except BackendError as error:
             if not self._plan.concurrent:
                 raise
@@ -174,26 +160,25 @@ class AttemptRunner:
             self._weighing.add(scope)
             try:
                 async with opened_scope(nursery, started=attempt.judge_began) as backend:
-                    with self._asking_the_plan():
-                        return await self._plan.weigh(self._result(number), backend)
+                    return await self._plan.weigh(self._result(number), backend)
+            except Exception as error:
+                if self._ends_call(error):
+                    raise
             finally:
                 self._weighing.discard(scope)
         return None
 
-    @contextmanager
-    def _asking_the_plan(self) -> Generator[None]:
-        """A block around the plan's own code: its first error ends the call, and later ones are suppressed.
+    def _ends_call(self, error: Exception) -> bool:
+        """Whether an error of the plan's own code is to be raised: only the first one is.
 
         Otherwise attempts that end at the same moment would each raise the same error.
         """
-        try:
-            yield
-        except BackendError:
-            raise  # from a judge that the plan has asked: it counts as an error of the attempt
-        except Exception:
-            if not self._plan_failed:
-                self._plan_failed = True
-                raise
+        if isinstance(error, BackendError):
+            return (
+                True  # from a judge that the plan has asked: it counts as an error of the attempt
+            )
+        is_first, self._plan_failed = not self._plan_failed, True
+        return is_first
 
     def _result(
         self, number: int, *, score: float | None = None, released: int = 0
@@ -224,29 +209,26 @@ class AttemptRunner:
     def _decide(self, result: AttemptResult) -> None:
         """Ask the plan what to do after the end of an attempt."""
         # Plans decide by answers, and an attempt that ended by an error has none. While others are running, one of
-        # them may still be good, so the plan is not asked. After the last one it must be decided all the same.
+        # them may still be good, so the plan is not asked. After the last one it must be decided all the same, and
+        # only an earlier attempt that is good can make up for the errors.
         past = [one for one in self.results if one.end != "error"]
         running = len(self._running) + self._starting
-        if result.end == "error":
-            if not running:
-                self._choose_despite_errors(past)
+        is_error = result.end == "error"
+        if is_error and running:
             return
-        with self._asking_the_plan():
-            step = self._plan.after(past, running)
+        try:
+            step = self._plan.after(past, running) if past or not is_error else ()
+            if is_error and not (isinstance(step, Choice) and step.success):
+                self._raise_errors()
             if isinstance(step, Choice):
                 self._choose(step)
             elif step or running:
                 self._next.extend(step)
             else:
                 raise InvalidOption(f"{self._plan!r} asks nothing more and chooses nothing")
-
-    def _choose_despite_errors(self, past: Sequence[AttemptResult]) -> None:
-        """Choose an earlier attempt if the plan finds one good, else raise the errors; the last attempt has failed."""
-        step = self._plan.after(past, 0) if past else None
-        if isinstance(step, Choice) and step.success:
-            self._choose(step)
-        else:
-            self._raise_errors()
+        except Exception as error:
+            if self._ends_call(error):
+                raise
 
     def _choose(self, step: Choice) -> None:
         if all(one.number != step.number or one.end == "error" for one in self.results):
