@@ -45,11 +45,11 @@ from mellea_sc.core.prompt import answer_prefix_of, request_for
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.core.usage import estimated_tokens
+from mellea_sc.runtime.checks.chunks import Failure, Ledger
 from mellea_sc.runtime.checks.editors import Editor
 from mellea_sc.runtime.checks.edits import Edits, Placed
 from mellea_sc.runtime.checks.interfaces import TextSink, View
 from mellea_sc.runtime.checks.lanes import Lanes, ValidatorCalls
-from mellea_sc.runtime.checks.ledger import Failure, Ledger
 from mellea_sc.runtime.checks.memory import LaneCheckpoint, ResumePoint
 from mellea_sc.runtime.checks.validation import validate_all
 from mellea_sc.runtime.failures import (

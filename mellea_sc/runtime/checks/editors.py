@@ -28,11 +28,10 @@ from typing import Final
 import anyio
 
 from mellea_sc.core.requirement import PartialValidationResult
-from mellea_sc.runtime.checks.cutter import Cutter
+from mellea_sc.runtime.checks.chunks import Chunk, Cutter
 from mellea_sc.runtime.checks.edits import Edit, Edits
 from mellea_sc.runtime.checks.interfaces import TextSink, WhatNext
 from mellea_sc.runtime.checks.lanes import Lane, ValidatorCalls
-from mellea_sc.runtime.checks.ledger import Chunk
 from mellea_sc.runtime.generation.pump import LONGEST
 from mellea_sc.runtime.pacing import Valve, Valves
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Literal, Protocol, TypeAlias
 
 from mellea_sc.core.requirement import PartialValidationResult, ValidationResult
-from mellea_sc.runtime.checks.ledger import Chunk
+from mellea_sc.runtime.checks.chunks import Chunk
 from mellea_sc.runtime.pacing import Valves
 
 __all__ = ["PieceSource", "TextSink", "VerdictSink", "View", "WhatNext"]

@@ -41,9 +41,8 @@ from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import InvalidVerdict, ValidatorTimeout
 from mellea_sc.core.requirement import PartialValidationResult, Requirement
-from mellea_sc.runtime.checks.cutter import Cutter
+from mellea_sc.runtime.checks.chunks import UNKNOWN, Chunk, Cutter, Ledger
 from mellea_sc.runtime.checks.interfaces import PieceSource, VerdictSink, View, WhatNext
-from mellea_sc.runtime.checks.ledger import UNKNOWN, Chunk, Ledger
 from mellea_sc.runtime.checks.memory import Memory
 from mellea_sc.runtime.deadlines import WaitTimeout
 from mellea_sc.runtime.failures import stray_cancellation_as, without_internals

@@ -16,8 +16,8 @@ from typing import TypeAlias
 import attrs
 
 from mellea_sc.core.requirement import PartialValidationResult, Requirement
+from mellea_sc.runtime.checks.chunks import Chunk, Failure
 from mellea_sc.runtime.checks.edits import Placed
-from mellea_sc.runtime.checks.ledger import Chunk, Failure
 
 __all__ = ["Finding", "Findings", "LaneCheckpoint", "Memory", "ResumePoint"]
 

@@ -31,8 +31,8 @@ from mellea_sc.core.retries import RetriesOfCall
 from mellea_sc.runtime.budgets.limits import LimitedBlock
 from mellea_sc.runtime.budgets.scope import budget_scope
 from mellea_sc.runtime.checks.attempt import Attempt
+from mellea_sc.runtime.checks.chunks import Ledger
 from mellea_sc.runtime.checks.edits import Edits
-from mellea_sc.runtime.checks.ledger import Ledger
 from mellea_sc.runtime.failures import failure_of, raise_unchanged
 from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk

@@ -17,12 +17,11 @@ from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_option
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.checks.attempt import Attempt
-from mellea_sc.runtime.checks.cutter import Cutter, Grouped
+from mellea_sc.runtime.checks.chunks import Cutter, Grouped, Ledger, Rule
 from mellea_sc.runtime.checks.editors import PASSES, Editor
 from mellea_sc.runtime.checks.edits import NO_EDITS, Edits
 from mellea_sc.runtime.checks.interfaces import View
 from mellea_sc.runtime.checks.lanes import Lane, Lanes
-from mellea_sc.runtime.checks.ledger import Ledger, Rule
 from mellea_sc.runtime.checks.memory import Findings, LaneCheckpoint, Memory, ResumePoint
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
