@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Final
 
 import anyio
@@ -171,7 +172,7 @@ class Editor:
     def _unjudged(self, pieces: Sequence[Chunk]) -> Sequence[Chunk]:
         """The pieces that have to be validated. Those before them that are known to be good are passed on."""
         self._space = self._cutter.space() if pieces else self._space + self._cutter.space()
-        good = bisect_right(pieces, self.lane.judged, key=_end_of)
+        good = bisect_right(pieces, self.lane.judged, key=attrgetter("end"))
         memory = self.lane.memory
         if memory is not None and (taken := memory.passed_before(pieces[good:])):
             self.lane.requirement = taken[-1].requirement
@@ -234,7 +235,3 @@ class Editor:
             text = text[self._kept - begun :]
         if text and self._to.feed(text):
             self.is_full = True
-
-
-def _end_of(piece: Chunk) -> int:
-    return piece.end

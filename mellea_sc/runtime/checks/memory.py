@@ -11,6 +11,7 @@ import copy
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import TypeAlias
 
 import attrs
@@ -133,7 +134,7 @@ class Memory:
 
     def known_at(self, position: int) -> LaneCheckpoint:
         """The state of the requirement at a position; only for an attempt that remembers."""
-        past = self._past[: bisect_right(self._past, position, key=_place_of)]
+        past = self._past[: bisect_right(self._past, position, key=itemgetter(0))]
         judged, requirement = past.pop()
         return LaneCheckpoint(judged, copy.copy(requirement), past)
 
@@ -183,7 +184,3 @@ def _snapshot(requirement: Requirement, last: Requirement | None) -> Requirement
         except Exception:  # noqa: BLE001 - states of a user's class that cannot be compared: copy
             pass
     return copy.copy(requirement)
-
-
-def _place_of(state: tuple[int, Requirement]) -> int:
-    return state[0]

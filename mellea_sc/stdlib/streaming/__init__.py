@@ -1,7 +1,6 @@
 """Text that is checked while it streams: one run, started by ``stream_with_chunking`` and ``m.stream``.
 
-start.py     starts a run: ``stream_with_chunking``
-request.py   a run that is not started yet; chooses where to start it
+request.py   starts a run (``stream_with_chunking``), and chooses where
 run.py       the task of a run, its state, and which attempt is shown
 result.py    the user's handle
 view.py      decides how much of an attempt is shown, and keeps that for the readers
