@@ -109,7 +109,7 @@ class AttemptResult:
     @property
     def valid(self) -> bool:
         """Whether it was completed and meets every requirement; those with ``on_fail="noop"`` do not count."""
-        return self.end == "completed" and not self.rejected
+        return self.end == "completed" and not any(is_rejected(*one) for one in self.verdicts)
 
     @property
     def reasons(self) -> list[str]:

@@ -203,7 +203,7 @@ class StreamRun:
         chosen = self.runner.result(number)
         # Text that was shown as it came is the answer, whether or not it is good. Text that was held back is shown only
         # if it is good.
-        if chosen.completed and (choice.success or is_live):
+        if chosen.end == "completed" and (choice.success or is_live):
             await self._accept(self._views[number], nursery.valves)
             answer = chosen.thunk()
             answer.name = describe(action)
