@@ -207,13 +207,10 @@ async def _sample(
     kept = result.result
     if isinstance(kept, ModelOutputThunk):
         thunk.parsed_repr, thunk.format_error = kept.parsed_repr, kept.format_error
-        thunk.generation = kept.generation.summed_over(
-            [
-                one.generation
-                for one in result.sample_generations
-                if isinstance(one, ModelOutputThunk)
-            ]
-        )
+        tried = [one for one in result.sample_generations if isinstance(one, ModelOutputThunk)]
+        thunk.generation = kept.generation
+        if len(tried) > 1:
+            thunk.generation = kept.generation.summed_over([one.generation for one in tried])
     thunk.sampling = result
     warn_of_misfit(thunk)
     sink.write(kept.value)

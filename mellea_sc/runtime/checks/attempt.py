@@ -44,7 +44,7 @@ from mellea_sc.core.model_options import ModelOption, merge_options
 from mellea_sc.core.prompt import answer_prefix_of, request_for
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
-from mellea_sc.core.usage import estimated_tokens
+from mellea_sc.core.usage import CHARACTERS
 from mellea_sc.runtime.checks.chunks import Failure, Ledger
 from mellea_sc.runtime.checks.editors import Editor
 from mellea_sc.runtime.checks.edits import Edits, Placed
@@ -166,7 +166,7 @@ class Attempt:
     @property
     def text(self) -> str:
         """The text as far as it may be shown; all of it after a natural end."""
-        text = self.edited
+        text = "".join(self._lanes.parts)
         return text if self.end == "completed" else text[: self.ledger.position]
 
     @property
@@ -193,7 +193,8 @@ class Attempt:
     def estimate(self) -> int:
         """An estimate of the received tokens: one for each delta, or one for four characters."""
         kept = 0 if self._kept is None else len(self._kept.chunks) + 1
-        return sum(map(estimated_tokens, self.parts[kept:])) + self.record.estimate
+        tokens = sum(max(1, len(delta) // CHARACTERS) for delta in self.parts[kept:])
+        return tokens + self.record.estimate
 
     @property
     def error(self) -> Exception | None:
@@ -321,7 +322,7 @@ class Attempt:
             # no text came after the kept one: white space at its end stands between no chunks
             self._lanes.parts[:] = [self.edited.rstrip()]
             self.parts[:] = [self.generated.rstrip()]
-        text, requirements = self.edited, self.requirements
+        text, requirements = "".join(self._lanes.parts), self.requirements
         if self._view is not None:
             self._view.generated(text)
         if requirements:

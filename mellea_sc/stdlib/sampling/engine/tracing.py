@@ -57,13 +57,21 @@ def trace_of(
         )
         for number, attempt in enumerate(attempts, 1)
     ]
+    counts = [child.tokens for child in children[len(judges) :]]
     return Trace(
         what=describe(action),
         outcome=outcome,
         began=0.0,
         ended=now - began,
         cause=cause,
-        tokens=sum((child.tokens for child in children[len(judges) :]), TokenCount()),
+        tokens=TokenCount(
+            generated=sum(one.generated for one in counts),
+            reasoning=sum(one.reasoning for one in counts),
+            released=sum(one.released for one in counts),
+            wasted=sum(one.wasted for one in counts),
+            saved=sum(one.saved for one in counts),
+            estimated=any(one.estimated for one in counts),
+        ),
         children=children,
     )
 
