@@ -204,7 +204,7 @@ async def _sample(
                 format=question.format,
                 model_options=question.model_options,
             )
-    kept = result.result
+    kept = result.sample_generations[result.result_index]
     if isinstance(kept, ModelOutputThunk):
         thunk.parsed_repr, thunk.format_error = kept.parsed_repr, kept.format_error
         tried = [one for one in result.sample_generations if isinstance(one, ModelOutputThunk)]

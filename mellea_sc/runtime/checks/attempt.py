@@ -62,7 +62,7 @@ from mellea_sc.runtime.generation.bound import opened_scope
 from mellea_sc.runtime.generation.pump import pump
 from mellea_sc.runtime.generation.record import AnswerRecord
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.runtime.loops.current import clock, running_task, start_soon
+from mellea_sc.runtime.loops.current import running_task, start_soon
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
 
 __all__ = ["Attempt", "AttemptEnd"]
@@ -132,7 +132,6 @@ class Attempt:
         self.scope: anyio.CancelScope = anyio.CancelScope()
         """The scope of the generation alone. It may be stopped before the text that has come is validated."""
         self.late: BackendTimeout | None = None
-        self._now: Callable[[], float] = clock()
         self.parts: list[str] = [] if editors else lanes.parts
         """The generated text so far, validated or not, in pieces, with the text that it began with."""
         self._head: TextSink = lanes
@@ -224,9 +223,8 @@ class Attempt:
         """For each requirement, a function from a position to what the requirement knew there."""
         memories = {lane.index: lane.memory for lane in self._lanes.lanes}
         return [
-            partial(_as_it_is, requirement) if memory is None else memory.known_at
+            memory.known_at if (memory := memories.get(index)) else partial(_as_it_is, requirement)
             for index, requirement in enumerate(self.requirements)
-            for memory in [memories.get(index)]
         ]
 
     def _delta_ends(self) -> list[int]:
@@ -255,8 +253,8 @@ class Attempt:
         self._options = merge_options(nursery.options, self._question.model_options)
         limit = self._options.get(ModelOption.MAX_NEW_TOKENS)
         self.token_limit = limit if isinstance(limit, int) else None
-        now, task = self._now, running_task()
-        self.started_at = now()
+        self._now, task = nursery.now, running_task()
+        self.started_at = self._now()
         try:
             if self._kept is not None:
                 self._begin(self._kept)
@@ -282,7 +280,7 @@ class Attempt:
         finally:
             for lane in (*self._lanes.lanes, *(editor.lane for editor in self._editors)):
                 lane.close()
-            self.ended_at = now()
+            self.ended_at = self._now()
             if self.end == "running":
                 if self._errors:
                     self.end = "error"
@@ -300,7 +298,7 @@ class Attempt:
             self._end_race(reason)
 
     def _start(self, tasks: anyio.abc.TaskGroup, judging: Backend, nursery: Nursery) -> None:
-        calls = ValidatorCalls(judging, self._asked, nursery.limit)
+        calls = ValidatorCalls(judging, self._asked, nursery)
         self._lanes.start(tasks, calls, partial(self._end_race, "a check failed"))
         for number, editor in enumerate(self._editors):
             name = f"editor {number}: {editor.lane.requirement!r}"

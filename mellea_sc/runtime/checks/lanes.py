@@ -47,8 +47,8 @@ from mellea_sc.runtime.checks.memory import Memory
 from mellea_sc.runtime.deadlines import WaitTimeout
 from mellea_sc.runtime.failures import stray_cancellation_as, without_internals
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.runtime.loops.current import checkpoint_before_error, clock, start_soon
-from mellea_sc.runtime.nursery import reraise_if_cancelled
+from mellea_sc.runtime.loops.current import checkpoint_before_error, start_soon
+from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
 from mellea_sc.runtime.pacing import Valve, Valves
 
 __all__ = ["Lane", "Lanes", "ValidatorCalls"]
@@ -63,12 +63,12 @@ class ValidatorCalls:
     Args:
         backend: The backend that validators are given.
         ctx: The conversation that validators are given.
-        limit: Makes a timeout of so many seconds.
+        nursery: Has the timer of their timeouts.
     """
 
     backend: Backend
     ctx: Context
-    limit: Callable[[float], WaitTimeout]
+    nursery: Nursery
 
 
 class Lane:
@@ -180,7 +180,7 @@ class Lane:
         """
         self._sink, self._source = sink, source
         # A timeout has ended the scope of _judge(). If the requirement fails open, it goes on in a new one.
-        while late := await self._judge(calls, calls.limit(self.timeout)):
+        while late := await self._judge(calls, calls.nursery.limit(self.timeout)):
             error = ValidatorTimeout(
                 f"stream_validate of {self.requirement!r} did not return within {self.timeout:g} s"
             )
@@ -193,7 +193,12 @@ class Lane:
 
     async def _judge(self, calls: ValidatorCalls, limit: WaitTimeout) -> Chunk | None:
         """Validate until the end; if a call takes too long, return the piece that it was about."""
-        memory, judged, waiting, now = self.memory, self._sink.judged, self.waiting, clock()
+        memory, judged, waiting, now = (
+            self.memory,
+            self._sink.judged,
+            self.waiting,
+            calls.nursery.now,
+        )
         requirement, stream_validate = self.requirement, self.requirement.stream_validate
         takes_over = memory is not None and memory.takes_over
         windowed, ctx = requirement.window > 0, calls.ctx

@@ -387,6 +387,7 @@ class AttemptRunner:
         attempt, ask = self.attempts[number - 1], self.asks[number - 1]
         requirements, failures = self._question.requirements, attempt.ledger.failures
         generation, text = attempt.record.info(), attempt.text
+        format = self._question.format
         is_answer = attempt.end == "completed" and (attempt.parts or not generation.tool_calls)
         if attempt.end in ("failed", "stopped"):
             generation = attrs.evolve(generation, finish_reason="aborted")
@@ -401,7 +402,7 @@ class AttemptRunner:
             failed_at=min((one.chunk_index for one in failures), default=0),
             released=released,
             generation=generation,
-            misfit=misfit_of(text, self._question.format) if is_answer else None,
+            misfit=misfit_of(text, format) if is_answer and format is not None else None,
             score=score,
         )
 
