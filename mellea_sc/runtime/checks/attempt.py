@@ -41,7 +41,7 @@ from mellea_sc.core.backend import Backend, Delta
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import BackendTimeout
 from mellea_sc.core.model_options import ModelOption, merge_options
-from mellea_sc.core.prompt import answer_prefix_of, request_for
+from mellea_sc.core.prompt import request_for
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.core.usage import CHARACTERS
@@ -59,10 +59,8 @@ from mellea_sc.runtime.failures import (
     task_group,
 )
 from mellea_sc.runtime.generation.bound import opened_scope
-from mellea_sc.runtime.generation.pump import pump
-from mellea_sc.runtime.generation.record import AnswerRecord
+from mellea_sc.runtime.generation.pump import AnswerRecord, pump
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.runtime.loops.current import running_task, start_soon
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
 
 __all__ = ["Attempt", "AttemptEnd"]
@@ -253,7 +251,7 @@ class Attempt:
         self._options = merge_options(nursery.options, self._question.model_options)
         limit = self._options.get(ModelOption.MAX_NEW_TOKENS)
         self.token_limit = limit if isinstance(limit, int) else None
-        self._now, task = nursery.now, running_task()
+        self._now, task = nursery.now, nursery.loop_services.current_task()
         self.started_at = self._now()
         try:
             if self._kept is not None:
@@ -299,13 +297,14 @@ class Attempt:
 
     def _start(self, tasks: anyio.abc.TaskGroup, judging: Backend, nursery: Nursery) -> None:
         calls = ValidatorCalls(judging, self._asked, nursery)
+        start_task = nursery.loop_services.start_task
         self._lanes.start(tasks, calls, partial(self._end_race, "a check failed"))
         for number, editor in enumerate(self._editors):
             name = f"editor {number}: {editor.lane.requirement!r}"
-            start_soon(tasks, editor.run(calls, self._valves), name=name)
+            start_task(tasks, editor.run(calls, self._valves), name=name)
         # In a task of its own. Each delta resumes all coroutines that its task is in the middle of. In the attempt's
         # own task these would be five more: those of the run, the plan and the attempt.
-        start_soon(tasks, self._produce(nursery), name="producer")
+        start_task(tasks, self._produce(nursery), name="producer")
 
     def _begin(self, kept: ResumePoint) -> None:
         for piece in kept.pieces():
@@ -338,19 +337,17 @@ class Attempt:
 
     async def _produce(self, nursery: Nursery) -> None:
         question, prefills = self._question, nursery.backend.prefills
-        if self._kept is None:
-            beginning = answer_prefix_of(question.action, prefills=prefills)
-        else:  # the model may repeat the kept text
-            beginning = None if prefills else AnswerPrefix("", self._kept.text, asked=True)
         # A task that was cancelled before its first step makes no request. And tasks that have waited for the
         # connections go first.
         await anyio.lowlevel.checkpoint()
         try:
             with self.scope, stray_cancellation_as("a generation"):
-                request = await request_for(
+                request, prefix = await request_for(
                     question.action, self._ctx, self._options, question.format, prefills=prefills
                 )
-                await pump(nursery, request, self, beginning)
+                if self._kept is not None:  # which the model may repeat
+                    prefix = None if prefills else AnswerPrefix("", self._kept.text, asked=True)
+                await pump(nursery, request, self, self.scope, prefix)
             if self.late is not None and self.scope.cancelled_caught:
                 raise self.late
         except Exception as error:  # noqa: BLE001 - raised by run(), after the text before it was validated

@@ -47,7 +47,7 @@ from mellea_sc.runtime.checks.memory import Memory
 from mellea_sc.runtime.deadlines import WaitTimeout
 from mellea_sc.runtime.failures import stray_cancellation_as, without_internals
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.runtime.loops.current import checkpoint_before_error, start_soon
+from mellea_sc.runtime.loops.current import checkpoint_before_error
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
 from mellea_sc.runtime.pacing import Valve, Valves
 
@@ -348,7 +348,7 @@ class Lanes:
         self._cancel = cancel
         for lane in self.lanes:
             name = f"lane {lane.index}: {lane.requirement!r}"
-            start_soon(tasks, lane.run(calls, self), name=name)
+            calls.nursery.loop_services.start_task(tasks, lane.run(calls, self), name=name)
 
     # --- the producer's side ------------------------------------------------------------------
 
