@@ -141,7 +141,7 @@ async def _work(
             await settle(action, ctx)
             with (
                 nullcontext() if question.limits is None else LimitedBlock(question.limits),
-                retries_of_call(question.retries),
+                nullcontext() if question.retries is None else retries_of_call(question.retries),
             ):
                 if question.preconditions:
                     sink.is_held = True

@@ -141,7 +141,7 @@ class StreamRun:
                 self._scope,
                 budget_scope(),
                 nullcontext() if question.limits is None else LimitedBlock(question.limits),
-                retries_of_call(question.retries),
+                nullcontext() if question.retries is None else retries_of_call(question.retries),
             ):
                 answer = self._checked_answer if question.preconditions else self._answer
                 async with generating as nursery, self._turn as ctx:

@@ -220,13 +220,12 @@ class AttemptFactory:
         memory = None
         if remembers or earlier is not None or given_on is not None:
             memory = Memory(known, remembers=remembers, earlier=earlier, later=given_on)
+        timeout = requirement.timeout
         return Lane(
             index,
             requirement,
             self._own_cutter(index, requirement),
-            timeout=options.validator_timeout
-            if requirement.timeout is None
-            else requirement.timeout,
+            timeout=options.validator_timeout if timeout is None else timeout,
             buffer=options.lane_buffer,
             judged=known.judged,
             memory=memory,
