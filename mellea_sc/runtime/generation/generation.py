@@ -195,11 +195,6 @@ class Generation:
         return len(self.parts) - self._taken >= MAX_UNREAD
 
     @property
-    def has_text(self) -> bool:
-        """Whether any text has been generated."""
-        return bool(self.parts)
-
-    @property
     def text(self) -> str:
         """The text generated so far; also after a failure or a cancellation."""
         return "".join(self.parts)

@@ -109,6 +109,8 @@ class AnswerRecord:
 class Sink(Protocol):
     """Receives the text and the other parts of an answer."""
 
+    parts: list[str]
+    """The text that has been written."""
     late: BackendTimeout | None
     """The timeout error, if a late delta has cancelled the scope around the pump. It is raised by the code there, which
     knows whether somebody else has cancelled the task too."""
@@ -118,12 +120,7 @@ class Sink(Protocol):
         """What is known of the answer besides its text."""
         ...
 
-    @property
-    def has_text(self) -> bool:
-        """Whether any text has been written."""
-        ...
-
-    def write(self, text: str) -> bool:
+    def write(self, text: str, /) -> bool:
         """Take the text; true if the producer should then wait for :meth:`room`."""
         ...
 
@@ -201,8 +198,8 @@ async def pump(
                 # kept for whoever has entered the scope; raised here, it would hide a cancellation from outside
                 sink.late = _late(slot, record, "next" if seen else "first")
     known = record.info()
-    if known.tool_calls or not sink.has_text:
-        check_answered(known, request, has_text=sink.has_text)
+    if known.tool_calls or not sink.parts:
+        check_answered(known, request, has_text=bool(sink.parts))
     if beginning is not None and (rest := beginning.end()):
         sink.write(rest)
     return known
