@@ -18,6 +18,8 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Final, Literal, TypeAlias
 
+import attrs
+
 from mellea_sc.core.errors import BudgetExceeded
 from mellea_sc.runtime.failures import LOOPS, leaf_errors, package_of, set_unchecked
 
@@ -66,6 +68,7 @@ class Unobserved:
         return [one.to_raise() for one in pending]
 
 
+@attrs.define(eq=False, repr=False)
 class OwnError:
     """The error of one generation or run, if it fails, and whether somebody has observed it.
 
@@ -74,26 +77,19 @@ class OwnError:
         work: What the calling line of the program starts, so that the log can say which work has failed.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_context",
-        "_is_dismissed",
-        "_started",
-        "_traceback",
-        "_unobserved",
-        "error",
-        "is_pending",
-    )
+    _unobserved: Unobserved
+    _work: str | None = attrs.field(default=None, kw_only=True, alias="work")
+    error: Exception | None = attrs.field(default=None, init=False)
+    is_pending: bool = attrs.field(default=False, init=False)
+    """Whether it has failed and nobody has observed that yet."""
+    _started: str = attrs.field(default="", init=False)
+    _is_dismissed: bool = attrs.field(default=False, init=False)
+    _traceback: TracebackType | None = attrs.field(default=None, init=False)
+    _context: BaseException | None = attrs.field(default=None, init=False)
 
-    def __init__(self, unobserved: Unobserved, *, work: str | None = None) -> None:
-        self.error: Exception | None = None
-        self.is_pending: bool = False
-        """Whether it has failed and nobody has observed that yet."""
-        self._unobserved = unobserved
-        self._started = "" if work is None or unobserved.keeps else _started(work)
-        self._is_dismissed = False
-        self._traceback: TracebackType | None = None
-        self._context: BaseException | None = None
+    def __attrs_post_init__(self) -> None:
+        if self._work is not None and not self._unobserved.keeps:
+            self._started = _started(self._work)
 
     def fail(self, error: Exception) -> None:
         """Record the failure. It counts as observed if an enclosing block with limits raises an error for it."""
