@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from types import TracebackType
-from typing import Final, NoReturn, ParamSpec, TypeVar, cast
+from typing import Final, NoReturn, TypeVar, cast
 
 import anyio
 import anyio.abc
@@ -43,8 +43,7 @@ __all__ = [
     "without_internals",
 ]
 
-P = ParamSpec("P")
-T = TypeVar("T")
+AsyncFunction = TypeVar("AsyncFunction", bound=Callable[..., Coroutine[object, object, object]])
 
 _OURS: Final = "mellea_sc"
 _LOOPS: Final = ("anyio", "asyncio", "concurrent", "contextlib", "outcome", "trio", "uvloop")
@@ -317,14 +316,16 @@ class shortened:  # noqa: N801
             exc.__traceback__ = short_traceback(exc.__traceback__)
 
 
-def raises_briefly(
-    function: Callable[P, Coroutine[object, object, T]],
-) -> Callable[P, Coroutine[object, object, T]]:
-    """A decorator for public async functions: the whole body is :func:`shortened`."""
+def raises_briefly(function: AsyncFunction) -> AsyncFunction:
+    """A decorator for public async functions: the whole body is :func:`shortened`.
+
+    Its type is that of the function: pyright tells a coroutine of an ``async def`` from another one, and takes an
+    ``__aexit__`` that returns another one for none of a context manager.
+    """
 
     @wraps(function)
-    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+    async def call(*args: object, **kwargs: object) -> object:
         with shortened():
             return await function(*args, **kwargs)
 
-    return call
+    return cast("AsyncFunction", call)
