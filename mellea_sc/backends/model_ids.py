@@ -87,7 +87,7 @@ def name_of(model_id: str | ModelIdentifier, provider: Literal["local", "ollama"
     """
     if isinstance(model_id, str):
         return model_id
-    if not isinstance(model_id, ModelIdentifier):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(model_id, ModelIdentifier):
         raise InvalidOption(f"model_id must be a str or one of model_ids, not {model_id!r}")
     name = {
         "local": None,  # it wants a file

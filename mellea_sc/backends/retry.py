@@ -103,7 +103,7 @@ class _Opening:
         while True:
             self._made += 1
             opened = self._owner.inner.open(self._request)
-            if not isinstance(opened, AbstractAsyncContextManager):  # pyright: ignore[reportUnnecessaryIsInstance]
+            if not isinstance(opened, AbstractAsyncContextManager):
                 raise self._misdefined(f"open() returned {opened!r}")
             try:
                 deltas = aiter(await opened.__aenter__())
@@ -112,7 +112,7 @@ class _Opening:
                     # No function of its own, whose frame would wait for the model with thousands of requests.
                     usage: Usage | None = None
                     async for delta in deltas:
-                        if not isinstance(delta, Delta):  # pyright: ignore[reportUnnecessaryIsInstance]
+                        if not isinstance(delta, Delta):
                             raise self._misdefined(f"open() yielded a stream with {delta!r}")
                         usage = delta.usage or usage
                         if (

@@ -122,7 +122,7 @@ def parse_address(
         InvalidOption: it is not such a URL, or a key or header that cannot be sent.
     """
     for name, given in ((what, url), ("api_key", api_key), ("uds", uds)):
-        if given is not None and not isinstance(given, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if given is not None and not isinstance(given, str):
             raise InvalidOption(f"{name} must be a str, not {type(given).__name__}")
     try:
         parts = urlsplit(url.strip())
