@@ -8,11 +8,12 @@ generation that needs them, and then :func:`text_of` returns the text.
 from __future__ import annotations
 
 import abc
-from collections.abc import Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, SupportsIndex, TypeAlias, TypeVar
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, SupportsIndex, TypeAlias, TypeVar
 
 import attrs
 
+from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.generation_info import NOTHING_KNOWN, GenerationInfo
 from mellea_sc.core.tool_calls import ToolCall
 
@@ -32,6 +33,7 @@ else:
 
 
 __all__ = [
+    "SPANS",
     "CBlock",
     "Component",
     "Context",
@@ -40,6 +42,8 @@ __all__ = [
     "Role",
     "Span",
     "Thunk",
+    "checked_texts",
+    "no_span",
     "pending_thunks",
     "role_of",
     "text_of",
@@ -156,13 +160,42 @@ class Component(abc.ABC):
 Span: TypeAlias = str | CBlock | Component | Thunk
 """Everything that can be used as text in a prompt."""
 
+SPANS: Final = (str, CBlock, Component, Thunk)
+"""The classes of a :data:`Span`, for ``isinstance``."""
+
+
+def no_span(what: str, given: object) -> InvalidOption:
+    """The error for an argument that cannot be used as text.
+
+    Args:
+        what: The argument, for people.
+        given: Its value.
+    """
+    return InvalidOption(f"{what} must be a str, a CBlock, a Component or a thunk, not {given!r}")
+
+
+def checked_texts(what: str, given: Mapping[str, Span]) -> dict[str, Span]:
+    """An argument with named texts.
+
+    Raises:
+        InvalidOption: it is no mapping from names to texts.
+    """
+    if not isinstance(given, Mapping):
+        raise InvalidOption(f"{what} must be a mapping from names to texts, not {given!r}")
+    for name, text in given.items():
+        if not isinstance(name, str):
+            raise InvalidOption(f"{what} must be a mapping from names to texts, not {given!r}")
+        if not isinstance(text, SPANS):
+            raise no_span(f"{what}[{name!r}]", text)
+    return dict(given)
+
 
 def text_of(span: Span) -> str:
     """The text of a span in a prompt.
 
     Raises:
         ThunkNotComputed: a thunk inside is not computed.
-        TypeError: it is no span.
+        TypeError: it is no span, or a component that does not return a ``str``.
     """
     match span:
         case str():
@@ -170,7 +203,12 @@ def text_of(span: Span) -> str:
         case CBlock():
             return span.value
         case Component():
-            return span.format_for_llm()
+            text: object = span.format_for_llm()
+            if not isinstance(text, str):
+                raise TypeError(
+                    f"format_for_llm() of {type(span).__name__} must return a str, not {text!r}"
+                )
+            return text
         case Thunk():
             return span.value
         case _:
@@ -246,7 +284,13 @@ class Context(abc.ABC):
         return type(self)()
 
     def add(self, item: Span) -> Self:
-        """The context with one more item at its end; this one is unchanged."""
+        """The context with one more item at its end; this one is unchanged.
+
+        Raises:
+            InvalidOption: the item cannot be used as text.
+        """
+        if not isinstance(item, SPANS):
+            raise no_span("an item of a context", item)
         node, newest = self, [item]
         if self.remembers is not None:
             node, newest = self.without_items(), [*self.as_list(self.remembers - 1), item]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from functools import wraps
 from types import FrameType, TracebackType
-from typing import Final, Literal, NoReturn, ParamSpec, TypeVar, cast
+from typing import Final, Literal, NoReturn, TypeVar, cast
 
 import anyio
 import anyio.abc
@@ -48,8 +48,7 @@ __all__ = [
     "without_internals",
 ]
 
-P = ParamSpec("P")
-T = TypeVar("T")
+AsyncFunction = TypeVar("AsyncFunction", bound=Callable[..., Coroutine[object, object, object]])
 
 _OURS: Final = "mellea_sc"
 LOOPS: Final = ("anyio", "asyncio", "concurrent", "contextlib", "outcome", "trio", "uvloop")
@@ -312,17 +311,19 @@ def shorten(error: BaseException) -> None:
     set_unchecked(error, "__traceback__", short_traceback(error.__traceback__))
 
 
-def raises_briefly(
-    function: Callable[P, Coroutine[object, object, T]],
-) -> Callable[P, Coroutine[object, object, T]]:
-    """A decorator for public async functions: their errors leave them with a short traceback."""
+def raises_briefly(function: AsyncFunction) -> AsyncFunction:
+    """A decorator for public async functions: their errors leave them with a :func:`short_traceback`.
+
+    Its type is that of the function: pyright tells a coroutine of an ``async def`` from another one, and takes an
+    ``__aexit__`` that returns another one for none of a context manager.
+    """
 
     @wraps(function)
-    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+    async def call(*args: object, **kwargs: object) -> object:
         try:
             return await function(*args, **kwargs)
         except (Exception, BaseExceptionGroup) as error:
             shorten(error)
             raise
 
-    return call
+    return cast("AsyncFunction", call)

@@ -116,8 +116,9 @@ class ChatContext(Context):
 
 
 def _limit(name: str, value: int | None) -> int | None:
-    if value is not None and value < 1:
-        raise InvalidOption(f"{name} must be at least 1 or None, not {value!r}")
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if value is not None and not (is_number and value >= 1):
+        raise InvalidOption(f"{name} must be an integer of at least 1 or None, not {value!r}")
     return value
 
 

@@ -147,9 +147,16 @@ class Cutter:
 
         Args:
             found: The texts of the chunks; or for boundaries, the number of characters after each.
+
+        Raises:
+            ChunkingError: it is no list, or a text in it is not in the pending text.
         """
         pending = "".join(self._pending)
         chunks: list[Chunk] = []
+        if isinstance(found, str | None):  # a str is a sequence of its letters
+            raise ChunkingError(
+                f"feed() and flush() of {type(self._strategy).__name__} must return a list of chunks, not {found!r}"
+            )
         size, position = len(pending), 0
         for one in found:
             if isinstance(one, str):

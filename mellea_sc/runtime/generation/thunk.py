@@ -321,10 +321,24 @@ class ModelOutputThunk(Thunk):
     ) -> None:
         """Cancel the generation if it is still running, and wait for its cleanup."""
         if self.producer is not None and (self.state == "generating" or exc is not None):
-            self.cancel("its block was left")
-            # shielded, so that no task of the block outlives it; the cleanup itself is bounded in time
-            with anyio.CancelScope(shield=True):
-                await self.producer.wait_finished()
+            await self._stop(self.producer, "its block was left")  # noqa: ASYNC102 - it shields itself
+
+    async def aclose(self) -> None:
+        """Cancel the generation if it is still running, and wait for its cleanup, as leaving the block does.
+
+        Raises:
+            WrongEventLoop: it is being generated in another event loop.
+
+        Cancellation: the cleanup is waited for all the same; its time is bounded.
+        """
+        if self.producer is not None and self.state == "generating":
+            await self._stop(self.producer, "it was closed")
+
+    async def _stop(self, producer: Generation, reason: str) -> None:
+        self.cancel(reason)
+        # shielded, so that no task of the block outlives it; the cleanup itself is bounded in time
+        with anyio.CancelScope(shield=True):
+            await producer.wait_finished()
 
     # --- for the producer -----------------------------------------------------------------------
 

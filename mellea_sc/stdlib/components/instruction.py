@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mellea_sc.core.base import CBlock, Component, Span, text_of
+from mellea_sc.core.base import CBlock, Component, Span, checked_texts, text_of
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.question import several
 from mellea_sc.core.requirement import Requirement, as_requirement
@@ -53,9 +53,15 @@ class Instruction(Component):
             map(as_requirement, several("requirements", requirements))
         )
         self.icl_examples: Sequence[str | CBlock] = tuple(several("icl_examples", icl_examples))
-        self.grounding_context: dict[str, Span] = dict(grounding_context or {})
+        named = [("prefix", prefix), ("output_prefix", output_prefix)]
+        for name, text in [*named, *(("an example", one) for one in self.icl_examples)]:
+            if text is not None and not isinstance(text, str | CBlock):
+                raise InvalidOption(f"{name} must be a str or a CBlock, not {text!r}")
+        self.grounding_context: dict[str, Span] = (
+            {} if not grounding_context else checked_texts("grounding_context", grounding_context)
+        )
         self.user_variables: dict[str, Span] | None = (
-            None if user_variables is None else dict(user_variables)
+            None if user_variables is None else checked_texts("user_variables", user_variables)
         )
         self.prefix = prefix
         self.output_prefix = output_prefix

@@ -6,7 +6,7 @@ import gc
 import traceback
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import anyio
 import anyio.lowlevel
@@ -649,3 +649,18 @@ async def test_a_block_that_is_left_early_says_so_and_a_failed_thunk_shows_it() 
         with pytest.raises(BackendError):
             await failed
         assert repr(failed).startswith("<ModelOutputThunk failed: ")
+
+
+async def test_closing_a_thunk_stops_its_generation_and_waits_for_its_end(no_leaks: None) -> None:
+    async with start_session(backend=ScriptedBackend(["half ", Stall()], "whole")) as m:
+        stalled = await m.ainstruct("?", model_options={ModelOption.STREAM: True})
+        async with aclosing(stalled):
+            assert await stalled.astream() == "half "
+        assert stalled.cancelled
+        with pytest.raises(GenerationCancelled, match="it was closed") as raised:
+            await stalled
+        assert raised.value.partial_text == "half "
+        whole = await m.ainstruct("?")
+        assert await whole == "whole"
+        await whole.aclose()
+        assert whole.value == "whole"

@@ -341,3 +341,20 @@ def test_signals_at_random_moments_hang_nothing() -> None:
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+# --- closed standard streams ----------------------------------------------------------------------------
+
+
+def test_a_process_with_closed_standard_streams_asks_and_ends_as_any_other() -> None:
+    # as a daemon has them; uvloop, which is used where it is installed, aborts such a process
+    ended = program("""
+        for descriptor in range(2):
+            os.close(descriptor)
+        m = session()
+        said = m.instruct("a").value
+        m.close()
+        print(said, file=sys.stderr, flush=True)
+        os._exit(0)
+    """)
+    assert (ended.returncode, ended.stderr) == (0, "hello\n")
