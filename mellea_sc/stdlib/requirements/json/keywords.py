@@ -76,7 +76,7 @@ class _Work:
     """
 
     allowance: Allowance
-    referred: dict[tuple[int, int], Invalid | None] = attrs.field(factory=dict)
+    referred: dict[tuple[int, int], Invalid | None]
 
 
 _work: Final[ContextVar[_Work]] = ContextVar("_work")
@@ -85,7 +85,7 @@ _work: Final[ContextVar[_Work]] = ContextVar("_work")
 @contextmanager
 def bounded_work(length: int) -> Generator[None]:
     """A block for the validation of one text of ``length`` characters; the keywords work only in it."""
-    token = _work.set(_Work(Allowance.of(length)))
+    token = _work.set(_Work(Allowance.of(length), {}))
     try:
         yield
     finally:
@@ -118,7 +118,7 @@ def _ref(
     value: object,
     schema: Mapping[str, object],
 ) -> Iterable[Invalid]:
-    if not isinstance(value, list | dict):
+    if not _has_parts(value):
         return package(validator, ref, value, schema)
     referred, key = _work.get().referred, (id(schema), id(value))
     if key in referred:
@@ -137,6 +137,10 @@ def _ref(
     # No generator around the package's: with one more frame for each level, Python's limit on recursion would be
     # exceeded by values that are less deep.
     return chain(map(note, package(validator, ref, value, schema)), end())
+
+
+def _has_parts(value: object) -> bool:
+    return isinstance(value, list | dict)
 
 
 def _again(error: Invalid) -> Invalid:
