@@ -78,6 +78,7 @@ class AttemptResult:
         generation: Model, usage, times.
         misfit: Why it does not fit the requested format, if it was completed and does not fit.
         score: The score that the strategy gave it.
+        begun: The number of attempts that had begun when it ended, those that have failed by an error included.
     """
 
     number: int
@@ -92,6 +93,7 @@ class AttemptResult:
     generation: GenerationInfo = attrs.field(factory=GenerationInfo)
     misfit: str | None = None
     score: float | None = None
+    begun: int = 1
 
     @property
     def completed(self) -> bool:

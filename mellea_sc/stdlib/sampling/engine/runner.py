@@ -217,6 +217,7 @@ class AttemptRunner:
             generation=generation,
             misfit=misfit_of(text, self._question.format) if is_answer else None,
             score=score,
+            begun=len(self.attempts) + self._starting,
         )
 
     # --- the next decision -------------------------------------------------------------------------
