@@ -14,7 +14,7 @@ import attrs
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOption, ModelOptions
 
-__all__ = ["ModelOption", "WireNames", "checked_extra_body", "wire_parameters"]
+__all__ = ["ModelOption", "WireNames", "checked_extra_body", "wire_body"]
 
 
 @attrs.frozen
@@ -30,13 +30,22 @@ class WireNames:
     reserved: Mapping[str, str]
 
 
-def wire_parameters(options: ModelOptions, wire: WireNames) -> dict[str, object]:
-    """The options as parameters of a protocol; keys that are not of :class:`ModelOption` stay unchanged.
+def wire_body(
+    options: ModelOptions, extra_body: Mapping[str, object], wire: WireNames
+) -> tuple[dict[str, object], dict[str, object]]:
+    """The additional fields for the body of a request, and the options as parameters of the protocol.
+
+    Args:
+        options: The request's options. Keys that are not of :class:`ModelOption` stay unchanged; ``extra_body`` is
+            no parameter but holds more fields.
+        extra_body: The backend's additional fields.
+        wire: The protocol's names.
 
     Raises:
         InvalidOption: a value is not usable, or a key is reserved for the backend.
     """
     parameters: dict[str, object] = {}
+    fields = dict(extra_body)
     for key, value in options.items():
         if value is None or key in _NOT_FOR_THE_WIRE:
             continue
@@ -49,9 +58,11 @@ def wire_parameters(options: ModelOptions, wire: WireNames) -> dict[str, object]
             raise InvalidOption(f"{key!r} is not one of the options in ModelOption")
         elif key in wire.reserved:
             raise InvalidOption(f"the option {key!r} cannot be set here: {wire.reserved[key]}")
+        elif key == "extra_body":
+            fields |= checked_extra_body(value, wire)
         else:
             parameters[key] = value
-    return parameters
+    return fields, parameters
 
 
 def checked_extra_body(extra: object, wire: WireNames) -> dict[str, object]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from mellea_sc.backends.http.address import parse_address
-from mellea_sc.backends.http.backend import HttpBackend, messages_in
+from mellea_sc.backends.http.backend import HttpBackend
 from mellea_sc.backends.http.environment import CONNECT_TIMEOUT, ClientSettings, Verify
 from mellea_sc.backends.http.failures import Advice
 from mellea_sc.backends.http.json_values import (
@@ -20,13 +20,13 @@ from mellea_sc.backends.http.json_values import (
     text_in,
     usage_in,
 )
-from mellea_sc.backends.http.lines import LineSplitter, Splitter
+from mellea_sc.backends.http.splitting import LineSplitter, Splitter
 from mellea_sc.backends.model_ids import ModelIdentifier, name_of
 from mellea_sc.backends.model_options import (
     ModelOption,
     WireNames,
     checked_extra_body,
-    wire_parameters,
+    wire_body,
 )
 from mellea_sc.core.backend import Delta, GenerationRequest
 from mellea_sc.core.model_options import ModelOptions
@@ -102,14 +102,12 @@ class OllamaBackend(HttpBackend):
 
     def payload(self, request: GenerationRequest) -> dict[str, object]:
         """The body of the request."""
-        parameters = wire_parameters(request.options, _WIRE)
-        extra = parameters.pop("extra_body", None)
-        payload = dict(self._extra_body)
-        if extra is not None:
-            payload |= checked_extra_body(extra, _WIRE)
+        payload, parameters = wire_body(request.options, self._extra_body, _WIRE)
         payload |= {name: parameters.pop(name) for name in _BESIDE_OPTIONS if name in parameters}
         payload["model"] = self.model_id
-        payload["messages"] = messages_in(request)
+        payload["messages"] = [
+            {"role": message.role, "content": message.content} for message in request.messages
+        ]
         payload["stream"] = True
         if parameters:
             payload["options"] = parameters

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 from urllib.parse import urlsplit
@@ -11,10 +13,8 @@ from urllib.parse import urlsplit
 import attrs
 
 from mellea_sc.backends.http.address import Address, parse_address
-from mellea_sc.backends.http.backend import HttpBackend, messages_in
-from mellea_sc.backends.http.dialect import Dialect, describe, has_schema
+from mellea_sc.backends.http.backend import HttpBackend
 from mellea_sc.backends.http.environment import CONNECT_TIMEOUT, ClientSettings, Verify
-from mellea_sc.backends.http.events import EventSplitter
 from mellea_sc.backends.http.failures import Advice, Secret
 from mellea_sc.backends.http.json_values import (
     calls_in,
@@ -25,13 +25,13 @@ from mellea_sc.backends.http.json_values import (
     text_in,
     usage_in,
 )
-from mellea_sc.backends.http.lines import Splitter
+from mellea_sc.backends.http.splitting import EventSplitter, Splitter
 from mellea_sc.backends.model_ids import ModelIdentifier, name_of
 from mellea_sc.backends.model_options import (
     ModelOption,
     WireNames,
     checked_extra_body,
-    wire_parameters,
+    wire_body,
 )
 from mellea_sc.core.backend import Delta, GenerationRequest, JsonSchema, Usage
 from mellea_sc.core.errors import BackendRejected, InvalidOption
@@ -119,7 +119,7 @@ class OpenAIBackend(HttpBackend):
         self._strict = strict
         # Every compatible server knows max_tokens, and few know its successor; but OpenAI's own server refuses
         # max_tokens for its newer models.
-        self._dialect = Dialect(
+        self._dialect = _Dialect(
             "max_completion_tokens" if _is_openai(address) else "max_tokens",
             stream_options=stream_options is not None,
             marks_prefix=prefills == "prefix",
@@ -129,16 +129,12 @@ class OpenAIBackend(HttpBackend):
         """The body of the request."""
         dialect = self._dialect
         wire = WireNames({**_NAMES, ModelOption.MAX_NEW_TOKENS: dialect.max_tokens}, _RESERVED)
-        parameters = wire_parameters(request.options, wire)
-        extra = parameters.pop("extra_body", None)
-        payload = dict(self._extra_body)
-        if extra is not None:
-            payload |= checked_extra_body(extra, wire)
+        payload, parameters = wire_body(request.options, self._extra_body, wire)
+        messages: list[dict[str, object]] = [
+            {"role": message.role, "content": message.content} for message in request.messages
+        ]
         payload |= parameters
-        payload["model"] = self.model_id
-        messages = messages_in(request)
-        payload["messages"] = messages
-        payload["stream"] = True
+        payload |= {"model": self.model_id, "messages": messages, "stream": True}
         if dialect.stream_options and request.options.get("stream_options", True) is not None:
             payload["stream_options"] = self._stream_options
         schema = request.json_schema
@@ -147,7 +143,7 @@ class OpenAIBackend(HttpBackend):
                 payload["response_format"] = self._response_format(schema)
             else:
                 payload["response_format"] = {"type": "json_object"}
-                describe(schema, messages)
+                _describe(schema, messages)
         if self.prefills and messages and messages[-1]["role"] == "assistant":
             if dialect.marks_prefix:
                 messages[-1]["prefix"] = True
@@ -164,7 +160,7 @@ class OpenAIBackend(HttpBackend):
     def adapts_to(self, payload: Mapping[str, object], error: BackendRejected) -> bool:
         """Learn from a refusal that names a feature which the server does not know."""
         learned = self._dialect.learn(payload, error)
-        if learned and has_schema(payload) and not self._dialect.json_schema:
+        if learned and _has_schema(payload) and not self._dialect.json_schema:
             log.warning(
                 "%s cannot hold an answer to a JSON schema; from now on it is asked for JSON, with the schema in "
                 "the prompt",
@@ -200,10 +196,11 @@ class OpenAIBackend(HttpBackend):
                 raise self.failures.model(f"finish_reason {reason!r}")
             if not reason or not isinstance(reason, str):
                 reason = None
-        found = choice.get("delta")
-        words: Mapping[str, object] = (
-            found if isinstance(found, dict) and found else fields_of(choice.get("message"))
-        )
+        words = choice.get("delta")
+        if not words or not isinstance(words, dict):
+            words = choice.get("message")
+        if not isinstance(words, dict):
+            words = {}
         said = words.get("content")
         if isinstance(said, str) and said:
             content: str | None = said
@@ -219,6 +216,65 @@ class OpenAIBackend(HttpBackend):
             delta.reasoning = reasoning_in(words)
             delta.tool_calls = calls_in(words)
         return delta
+
+
+@attrs.define(eq=False)
+class _Dialect:
+    """The features of OpenAI's protocol that a server supports, learned from its refusals.
+
+    A backend shares it with its connected copies.
+
+    Args:
+        max_tokens: The name of the parameter for the maximum length of an answer.
+        stream_options: Whether it accepts ``stream_options``.
+        json_schema: Whether it can constrain an answer to a schema.
+        marks_prefix: Whether a message to continue must be marked as a prefix.
+    """
+
+    max_tokens: Literal["max_tokens", "max_completion_tokens"]
+    stream_options: bool = True
+    json_schema: bool = True
+    marks_prefix: bool = False
+
+    def learn(self, payload: Mapping[str, object], error: BackendRejected) -> bool:
+        """Learn from the refusal of a request; true if something was learned."""
+        if error.status not in (400, 422):
+            return False
+        words = error.body
+        if "stream_options" in payload and "stream_options" in words:
+            self.stream_options = False
+        elif "max_tokens" in payload and "max_completion_tokens" in words:
+            self.max_tokens = "max_completion_tokens"
+        elif "continue_final_message" in payload and _GO_ON.search(words):
+            self.marks_prefix = True
+        elif _has_schema(payload) and _refuses_schemas(words.lower()):
+            self.json_schema = False
+        else:
+            return False
+        return True
+
+
+def _has_schema(payload: Mapping[str, object]) -> bool:
+    """Whether a request constrains the answer to a schema."""
+    return fields_of(payload.get("response_format")).get("type") == "json_schema"
+
+
+def _refuses_schemas(words: str) -> bool:
+    """Whether the server refuses all schemas, and not just this one for its content."""
+    if "invalid schema" in words or "invalid_json_schema" in words:
+        return False
+    return "response_format" in words or "json_schema" in words or "response format" in words
+
+
+def _describe(schema: JsonSchema, messages: list[dict[str, object]]) -> None:
+    """Put a schema into the system message, for servers that cannot constrain an answer to it."""
+    said = (
+        f"Answer with nothing but a JSON object that fits this JSON schema:\n{json.dumps(schema)}"
+    )
+    if messages and messages[0]["role"] == "system":
+        messages[0]["content"] = f"{messages[0]['content']}\n\n{said}"
+    else:
+        messages.insert(0, {"role": "system", "content": said})
 
 
 def _usage(chunk: Mapping[str, object]) -> Usage | None:
@@ -248,6 +304,8 @@ def _usage(chunk: Mapping[str, object]) -> Usage | None:
 _FAILED: Final = ("error", "abort", "network_error")
 """Finish reasons that stand for an error."""
 
+
+_GO_ON: Final = re.compile("continue_final_message|add_generation_prompt")
 
 _NAMES: Final = {
     ModelOption.TEMPERATURE: "temperature",

@@ -1,18 +1,14 @@
 """The command ``mellea-sc``: validated text from a model, on the terminal.
 
 commands.py      the commands and their options; imports only click, so that --help is quick
-settings.py      the values of the options that run and chat have in common
-ending.py        the event loop, errors as one line, the exit status
-run.py           `mellea-sc run`: one answer
+settings.py      the values of the options that run and chat have in common; reads the file of --headers-from
+ending.py        the event loop, errors as one line, the outcome of an answer, the exit status
+asking.py        an answer: a session, a stream, its checks; `mellea-sc run`: one of them
 chat.py          `mellea-sc chat`: a conversation
 prompt.py        reads the next line, from a person or a pipe
-headers.py       reads the file of --headers-from
-asking.py        an answer: a session, a stream, its checks
 interruption.py  Ctrl-C during an answer
 show.py          shows text and events: on a terminal, in a pipe, as JSON lines
-text_out.py      writes the released text to standard output
 lanes.py         the verdicts, as lines for people
-outcome.py       the outcome of an answer, in words and as a status
 lines.py         lines that fit on a terminal
 doctor.py        `mellea-sc doctor`: which backends can be used, and what to do about the others
 """

@@ -1,4 +1,4 @@
-"""Makes backend, requirements and strategy from the settings, and shows the stream of an answer.
+"""An answer: backend, requirements and strategy as the settings say, and its stream, shown. And ``mellea-sc run``.
 
 Imports the library.
 """
@@ -13,17 +13,16 @@ from typing import Final, Literal, TypeAlias
 from mellea_sc.backends._weights import SMOLLM2
 from mellea_sc.backends.local import LocalBackend, Progress
 from mellea_sc.backends.select import make_backend
-from mellea_sc.cli.headers import headers_from
+from mellea_sc.cli.ending import STOPPED, Outcome, outcome_of
 from mellea_sc.cli.interruption import Interruption
-from mellea_sc.cli.outcome import STOPPED, Outcome, outcome_of
-from mellea_sc.cli.settings import Settings
+from mellea_sc.cli.settings import Settings, headers_from
 from mellea_sc.cli.show import JsonShow, Show, TerminalShow
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import CBlock
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOption, ModelOptions
 from mellea_sc.core.requirement import Requirement, label_of
-from mellea_sc.runtime.failures import task_group
+from mellea_sc.runtime.failures import sole_error, task_group
 from mellea_sc.stdlib.components import Instruction
 from mellea_sc.stdlib.context import ChatContext
 from mellea_sc.stdlib.requirements import MaxSentences, MaxWords, MustNotMatch
@@ -36,7 +35,7 @@ from mellea_sc.stdlib.sampling import (
 )
 from mellea_sc.stdlib.session import MelleaSession, start_session
 
-__all__ = ["Asking"]
+__all__ = ["Asking", "run"]
 
 
 class Asking:
@@ -123,6 +122,28 @@ class Asking:
         if self._settings["as_json"]:
             return JsonShow(labels, self._settings)
         return TerminalShow(labels, self._settings, brief=self._in_chat)
+
+
+async def run(prompt: str, trace: str | None, settings: Settings) -> int:
+    """Stream an answer and show it; returns the exit status.
+
+    SIGINT and SIGTERM cancel the stream. The text released by then is still shown, and the status is 128 plus the
+    number of the signal. A second signal ends the process at once.
+
+    Args:
+        prompt: The prompt.
+        trace: A file for the HTML page with the trace.
+        settings: The settings of the command line.
+
+    Raises:
+        MelleaError: a setting is not usable, or the run ended with an error.
+    """
+    asking = Asking(settings)
+    interruption = Interruption(once=True)
+    with sole_error():
+        async with interruption.watched(), asking.session() as m:
+            outcome = await asking.answer(m, prompt, interruption, trace)
+    return outcome.status if interruption.signal is None else 128 + interruption.signal
 
 
 def _write(file: str, page: str) -> None:

@@ -173,8 +173,8 @@ def run(
     The text goes to standard output, everything else to standard error. The API key is read from OPENAI_API_KEY;
     there is no option for it, because other users can read a command line.
     """
+    from mellea_sc.cli.asking import run as answer_once
     from mellea_sc.cli.ending import end_with
-    from mellea_sc.cli.run import run as answer_once
 
     end_with(answer_once, prompt, trace, settings, loop=loop, debug=debug)
 

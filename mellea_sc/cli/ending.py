@@ -1,4 +1,4 @@
-"""Runs a command in an event loop, and turns its errors into one line each and an exit status."""
+"""How a command ends: its event loop, its errors as one line each, the outcome of an answer, and the exit status."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from importlib.util import find_spec
-from typing import Final, Literal, NoReturn, TypeVarTuple, Unpack, cast
+from typing import TYPE_CHECKING, Final, Literal, NoReturn, TypeVarTuple, Unpack, cast
 
 import anyio
+import attrs
 
 from mellea_sc.core.errors import MelleaError, MissingExtra, UsageError
 from mellea_sc.core.plain_text import harmless
 from mellea_sc.runtime.loops.current import loop_options
 
+if TYPE_CHECKING:
+    from mellea_sc.stdlib.streaming.result import StreamChunkingResult
+
 __all__ = [
     "BACKEND",
-    "CUT_OFF",
-    "INTERRUPTED",
-    "INVALID",
-    "USAGE",
+    "STOPPED",
     "VALID",
+    "Outcome",
+    "details_of",
     "end_with",
     "message_of",
+    "outcome_of",
     "tell",
 ]
 
@@ -117,3 +121,61 @@ def _give_up_stdout() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+
+
+@attrs.frozen
+class Outcome:
+    """The outcome of an answer.
+
+    Args:
+        words: The outcome in words.
+        style: The style of the words on a terminal.
+        status: The exit status.
+    """
+
+    words: str
+    style: str
+    status: int
+
+
+STOPPED: Final = Outcome("interrupted", "bold yellow", INTERRUPTED)
+"""The outcome of an answer that was interrupted."""
+
+
+def outcome_of(result: StreamChunkingResult, max_tokens: int | None) -> Outcome:
+    """The outcome of a run; ``max_tokens`` is its limit, if it has one."""
+    if result.error is not None:
+        return Outcome("ended by an error", "bold red", BACKEND)
+    if result.cancelled:
+        return STOPPED
+    if not result.completed:
+        return Outcome("stopped by a failed check", "bold red", INVALID)
+    if not all(result.final_validations):
+        return Outcome("failed at the end", "bold red", INVALID)
+    if result.generation.is_broken_off:
+        words = _cut_off_by(result.finish_reason, max_tokens)
+        return Outcome(words, "bold yellow", CUT_OFF)
+    return Outcome("valid" if result.final_validations else "complete", "bold green", VALID)
+
+
+def _cut_off_by(reason: str | None, max_tokens: int | None) -> str:
+    if reason == "content_filter":
+        return "cut off by the server's content filter"
+    if max_tokens is None:
+        return "cut off by a limit of the model or its server"
+    return f"cut off by --max-tokens {max_tokens}"
+
+
+def details_of(result: StreamChunkingResult) -> list[str]:
+    """Tokens, times and other details, as far as they are known. The total time includes that of judges."""
+    generation, said = result.generation, list[str]()
+    if (usage := generation.usage) is not None:
+        said.append(f"{usage.prompt_tokens} prompt + {usage.completion_tokens} answer tokens")
+    if generation.time_to_first_token is not None:
+        said.append(f"first after {generation.time_to_first_token:.2f} s")
+    said.append(f"{result.trace.ended:.2f} s in all")
+    if generation.finish_reason is not None:
+        said.append(f"finish reason {harmless(generation.finish_reason)}")
+    if generation.model:
+        said.append(f"{harmless(generation.model)} ({generation.provider})")
+    return said

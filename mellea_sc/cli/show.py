@@ -13,7 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Final, cast
+from typing import Final, TextIO, cast
 
 import anyio
 import attrs
@@ -24,12 +24,10 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from mellea_sc.backends.local import Progress
-from mellea_sc.cli.ending import VALID
+from mellea_sc.cli.ending import VALID, details_of, outcome_of
 from mellea_sc.cli.lanes import LaneView
-from mellea_sc.cli.lines import console_on, hanging, story
-from mellea_sc.cli.outcome import details_of, outcome_of
+from mellea_sc.cli.lines import WordWrap, console_on, hanging, story, width_of
 from mellea_sc.cli.settings import Settings
-from mellea_sc.cli.text_out import TextOut
 from mellea_sc.core.plain_text import harmless
 from mellea_sc.stdlib.streaming.events import (
     CompletedEvent,
@@ -105,7 +103,7 @@ class TerminalShow(Show):
         self._brief = brief
         self._lanes = LaneView(labels)
         self._console = console_on(sys.stderr)
-        self._out = TextOut()
+        self._out = _TextOut()
         self._live: Live | None = None
         self._text = ""
         self._result: StreamChunkingResult | None = None
@@ -208,6 +206,40 @@ class TerminalShow(Show):
             lines.insert(0, Text())
         for line in lines:
             self._console.print(line, soft_wrap=True, highlight=False)
+
+
+class _TextOut:
+    """Standard output: as the model wrote it, or on a terminal without what a terminal would obey, broken
+    between words.
+    """
+
+    def __init__(self) -> None:
+        self._file: TextIO = sys.stdout
+        self.is_terminal: bool = self._file.isatty()
+        self._wrap = WordWrap(width_of(self._file) or 80)
+        self._shown = 0
+        self._last = ""
+        if callable(reconfigure := getattr(self._file, "reconfigure", None)):
+            reconfigure(errors="replace")  # a model can say what the file's encoding cannot
+
+    def show(self, text: str) -> None:
+        """Write what is new in a text that grows."""
+        if new := text[self._shown :]:
+            self._shown = len(text)
+            self._last = new[-1]
+            self._write(self._wrap.feed(harmless(new)) if self.is_terminal else new)
+
+    def end(self) -> None:
+        """End the last line, where there is text."""
+        if self.is_terminal:
+            self._write(self._wrap.end())
+        if self._last not in ("", "\n"):
+            self._write("\n")
+
+    def _write(self, text: str) -> None:
+        if text:
+            self._file.write(text)
+            self._file.flush()
 
 
 class JsonShow(Show):

@@ -11,6 +11,7 @@ import abc
 import copy
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
@@ -38,6 +39,7 @@ __all__ = [
     "ToolCall",
     "ToolCallDelta",
     "Usage",
+    "checked_format",
     "schema_of",
 ]
 
@@ -95,6 +97,24 @@ def schema_of(format: Format | None) -> JsonSchema | None:
     raise InvalidOption(f"format must be a pydantic model class or a JSON schema, not {format!r}")
 
 
+def checked_format(format: Format) -> Format:
+    """The same format, but a plain JSON schema as a :class:`CheckedSchema`.
+
+    Raises:
+        InvalidOption: it is neither a pydantic model class nor a JSON schema; or the schema is of an unknown draft,
+            or has a reference that leads nowhere or in a circle.
+        MissingExtra: for a schema, if a package of the extra ``json`` is not installed.
+    """
+    schema = schema_of(format)
+    if schema is None or isinstance(format, type | CheckedSchema):
+        return format
+    # Imported here, because the validation is in the stdlib, which the core must not import, and because that takes as
+    # long as everything else that a session does.
+    validation = import_module("mellea_sc.stdlib.requirements.json.schema")
+    misfits_with: Callable[[JsonSchema], Callable[[str], str | None]] = validation.misfits_with
+    return CheckedSchema(schema, misfits_with(schema))
+
+
 @attrs.frozen
 class ChatMessage:
     """One message of the conversation that the model reads."""
@@ -139,6 +159,11 @@ class Delta:
     usage: Usage | None = None
     reasoning: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()
+
+    def other_characters(self) -> int:
+        """The number of characters of its reasoning and its tool calls."""
+        calls = sum(len(piece.name) + len(piece.arguments) for piece in self.tool_calls)
+        return len(self.reasoning) + calls
 
 
 class Backend(abc.ABC):

@@ -17,7 +17,6 @@ from mellea_sc.core.base import (
     Component,
     Context,
     Span,
-    Thunk,
     pending_thunks,
     role_of,
     text_of,
@@ -27,10 +26,8 @@ from mellea_sc.core.model_options import ModelOption, ModelOptions
 
 __all__ = [
     "GO_ON",
-    "answer_prefix_of",
     "describe",
     "messages_for",
-    "not_yet_read",
     "request_for",
     "settle",
 ]
@@ -55,8 +52,8 @@ def describe(action: Component | Span) -> str:
     return f"{said[:57]}…" if len(said) > 58 else said
 
 
-async def settle(*spans: Span) -> None:
-    """Wait for the thunks inside the spans.
+async def settle(action: Span, ctx: Context | None = None) -> None:
+    """Wait for the thunks that a prompt needs: those of an action, and those that a conversation shows before it.
 
     Raises:
         DependencyFailed: one of them failed or was cancelled; the message names it.
@@ -64,6 +61,10 @@ async def settle(*spans: Span) -> None:
 
     Cancellation: only the waiting ends.
     """
+    spans = [action]
+    if ctx is not None and (shown := ctx.view_for_generation()):
+        # those before have been in a request already
+        spans += shown[len(_known_of(ctx, shown).items) :]
     for thunk in pending_thunks(*spans):
         try:
             await thunk.avalue()
@@ -77,8 +78,8 @@ async def settle(*spans: Span) -> None:
 
 async def request_for(
     action: Span, ctx: Context, options: ModelOptions, format: Format | None, *, prefills: bool
-) -> GenerationRequest:
-    """Wait for the thunks that a prompt needs, and make the request.
+) -> tuple[GenerationRequest, AnswerPrefix | None]:
+    """Wait for the thunks that a prompt needs, and make the request; the prefix of its answer, if it has one.
 
     Raises:
         DependencyFailed: one of them failed.
@@ -86,9 +87,13 @@ async def request_for(
 
     Cancellation: only the waiting ends.
     """
-    await settle(action, *not_yet_read(ctx))
+    await settle(action, ctx)
     messages = messages_for(action, ctx, options, prefills=prefills)
-    return GenerationRequest(messages, options, schema_of(format))
+    schema = None if format is None else schema_of(format)
+    prefix = None
+    if isinstance(action, Component) and (beginning := action.assistant_prefix()):
+        prefix = AnswerPrefix(beginning, beginning, asked=not prefills)
+    return GenerationRequest(messages, options, schema), prefix
 
 
 def messages_for(
@@ -111,28 +116,14 @@ def messages_for(
             known = _Read(tuple(shown), (*known.messages, *more))
         ctx.reading = known
         messages.extend(known.messages)
-    messages.append(
-        ChatMessage("user" if isinstance(action, Thunk) else role_of(action), text_of(action))
-    )
+    role = action.role if isinstance(action, Component) else "user"
+    messages.append(ChatMessage(role, text_of(action)))
     if isinstance(action, Component) and (beginning := action.assistant_prefix()):
         # Tokenizers join a space to the word after it: a prefix that ends with one makes models answer worse.
         messages.append(ChatMessage("assistant", beginning.rstrip()))
         if not prefills:
             messages.append(ChatMessage("user", GO_ON))
     return tuple(messages)
-
-
-def answer_prefix_of(action: Span, *, prefills: bool) -> AnswerPrefix | None:
-    """The prefix of the answer to an action, if it has one."""
-    if isinstance(action, Component) and (beginning := action.assistant_prefix()):
-        return AnswerPrefix(beginning, beginning, asked=not prefills)
-    return None
-
-
-def not_yet_read(ctx: Context) -> list[Span]:
-    """The items of a context that no request has contained yet; thunks among them may not be computed."""
-    shown = ctx.view_for_generation()
-    return shown[len(_known_of(ctx, shown).items) :] if shown else shown
 
 
 @attrs.frozen

@@ -8,7 +8,7 @@ from typing import TypedDict, TypeVar
 
 import attrs
 
-from mellea_sc.core.backend import Format
+from mellea_sc.core.backend import Format, checked_format
 from mellea_sc.core.base import Component, Span
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options
@@ -83,7 +83,6 @@ class Question:
         *,
         requirements: Sequence[Requirement],
         strategy: SamplingStrategy | None,
-        format: Format | None,
     ) -> Question:
         """Make the question from a user's arguments.
 
@@ -92,13 +91,13 @@ class Question:
             given: The arguments of the call.
             requirements: What must hold of the answer.
             strategy: What follows a rejected answer.
-            format: The ``format`` that was given, as one that answers are held against.
 
         Raises:
             InvalidOption: one of them is not usable.
+            MissingExtra: the format needs a package of the extra ``json``.
             Exception: as a precondition's ``__copy__`` raises it.
         """
-        options = given.get("model_options")
+        options, format = given.get("model_options"), given.get("format")
         merge_options(options)
         limits, retries = given.get("limits"), given.get("retries")
         if limits is not None:
@@ -109,7 +108,7 @@ class Question:
             requirements=requirements,
             preconditions=tuple(map(copy.copy, map(as_requirement, conditions))),
             strategy=strategy,
-            format=format,
+            format=None if format is None else checked_format(format),
             model_options=options,
             limits=limits,
             retries=None if retries is None else retries_of(retries),

@@ -7,9 +7,9 @@ sessions, slots and timeouts, and they do not know it. They communicate only by 
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
-from contextvars import ContextVar, Token
-from types import TracebackType
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Final, Protocol
 
 import attrs
@@ -19,10 +19,10 @@ from mellea_sc.core.errors import BackendError, InvalidOption
 __all__ = [
     "InFlight",
     "Retries",
-    "RetriesOfCall",
     "in_flight",
     "of_call",
     "retries_of",
+    "retries_of_call",
     "untimed",
 ]
 
@@ -69,27 +69,14 @@ of_call: Final[ContextVar[Retries | None]] = ContextVar("mellea_sc_retries", def
 """The ``retries=`` of the call that the running task is a part of."""
 
 
-@attrs.define(eq=False)
-class RetriesOfCall:
-    """A block with a setting for its requests, and for those of tasks that are started in it.
-
-    Args:
-        retries: The setting.
-    """
-
-    _retries: Retries
-    _token: Token[Retries | None] = attrs.field(init=False)
-
-    def __enter__(self) -> None:
-        self._token = of_call.set(self._retries)
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        of_call.reset(self._token)
+@contextmanager
+def retries_of_call(retries: Retries | None) -> Generator[None]:
+    """A block with a setting for its requests, and for those of tasks that are started in it; ``None``: unchanged."""
+    token = of_call.set(retries or of_call.get())
+    try:
+        yield
+    finally:
+        of_call.reset(token)
 
 
 # --- the slot and the timeout of a request -------------------------------------------------------

@@ -8,12 +8,6 @@ from __future__ import annotations
 import anyio
 
 from mellea_sc.runtime.failures import leaf_errors, raise_unchanged
-from mellea_sc.runtime.loops.current import (
-    leaves_loop,
-    pass_on_interrupt,
-    spawn_root,
-    tell_if_never_started,
-)
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.unobserved import OwnError, log_unobserved
 
@@ -43,7 +37,7 @@ class AdoptedNursery:
         if host is not None:
             host.admit(self)
         else:
-            spawn_root(tell_if_never_started(self.run, self.has_left), self.name)
+            nursery.loop_services.spawn_root(self.run, self.name, self.has_left)
 
     @property
     def has_ended(self) -> bool:
@@ -58,6 +52,7 @@ class AdoptedNursery:
 
     async def run(self) -> None:
         """The body of the host's task: enter the nursery, and leave it when asked to."""
+        loop = self.nursery.loop_services
         try:
             async with self.nursery:
                 self._entered.set()
@@ -80,10 +75,11 @@ class AdoptedNursery:
                 if not self._leave.is_set():
                     # The loop has ended it, and nothing may be raised here: an exception in a task of the
                     # loop's own would end the whole trio run. aclose() can still raise them if it is waiting.
-                    untold = [error for error in failures if not leaves_loop(error)]
+                    exits = SystemExit | KeyboardInterrupt if loop.raises_exits else ()
+                    untold = [error for error in failures if not isinstance(error, exits)]
                     log_unobserved(self.nursery.name, untold)
             if len(failures) < len(errors):  # Ctrl-C has hit this task instead of the main one
-                pass_on_interrupt()
+                loop.pass_on_interrupt()
         finally:
             self.has_left()
 

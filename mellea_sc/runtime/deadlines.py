@@ -44,7 +44,10 @@ class DeadlineTimer:
         self.now: Callable[[], float] = clock()
         self.is_running: bool = False
         """Whether a task for :meth:`run` has been started."""
-        self._limits: set[WaitTimeout] = set()
+        self.wakes_at: float = math.inf
+        """When its task looks at the timeouts again."""
+        self.limits: set[WaitTimeout] = set()
+        """The timeouts whose waits have begun."""
         self._context = copy_context()
         self._sleep_scope = anyio.CancelScope()
         self._run_scope = anyio.CancelScope()
@@ -54,37 +57,28 @@ class DeadlineTimer:
         with self._run_scope:
             while True:
                 soon = self.now() + RESOLUTION
-                for limit in [*self._limits]:
+                for limit in [*self.limits]:
                     if limit.since == math.inf:
                         # Paused: dropped until it is resumed. So a wait that is restarted by an assignment is always
                         # one that was considered for this sleep, and is due only after it. And a short timeout that
                         # is paused for long wakes this task only once.
-                        self.remove(limit)
+                        limit.end()
                     elif limit.since + limit.seconds <= soon:
                         limit.exceed()
-                with anyio.CancelScope(deadline=self._first_due()) as self._sleep_scope:
+                dues = (limit.since + limit.seconds for limit in self.limits)
+                self.wakes_at = min(dues, default=math.inf)
+                with anyio.CancelScope(deadline=self.wakes_at) as self._sleep_scope:
                     await anyio.sleep_forever()
 
     def close(self) -> None:
         """End the task: no wait is bounded any more."""
         self._run_scope.cancel()
 
-    def add(self, limit: WaitTimeout) -> None:
-        """Register a timeout whose wait has begun."""
-        limit.is_watched = True
-        self._limits.add(limit)
-        due = limit.since + limit.seconds
-        if due < self._sleep_scope.deadline:
-            # asyncio's timer handle keeps alive the context in which it is set: that must not be the caller's
-            self._context.run(setattr, self._sleep_scope, "deadline", due)
-
-    def remove(self, limit: WaitTimeout) -> None:
-        """Unregister a timeout."""
-        limit.is_watched = False
-        self._limits.discard(limit)
-
-    def _first_due(self) -> float:
-        return min((limit.since + limit.seconds for limit in self._limits), default=math.inf)
+    def wake_at(self, due: float) -> None:
+        """Look at the timeouts earlier than planned."""
+        self.wakes_at = due
+        # asyncio's timer handle keeps alive the context in which it is set: that must not be the caller's
+        self._context.run(setattr, self._sleep_scope, "deadline", due)
 
 
 class WaitTimeout:
@@ -136,7 +130,7 @@ class WaitTimeout:
         tb: TracebackType | None,
     ) -> bool:
         assert isinstance(self._scope, anyio.CancelScope)
-        self._timer.remove(self)
+        self.end()
         return self._scope.__exit__(exc_type, exc, tb)
 
     def pause(self) -> None:
@@ -145,17 +139,22 @@ class WaitTimeout:
 
     def resume(self) -> None:
         """Start the clock for the next wait."""
-        self.since = self._timer.now()
+        timer = self._timer
+        self.since = timer.now()
         if not self.is_watched:
-            self._timer.add(self)
+            self.is_watched = True
+            timer.limits.add(self)
+            if self.since + self.seconds < timer.wakes_at:
+                timer.wake_at(self.since + self.seconds)
 
     def end(self) -> None:
         """End the block: unregister the timeout."""
-        self._timer.remove(self)
+        self.is_watched = False
+        self._timer.limits.discard(self)
 
     def exceed(self) -> None:
         """Cancel the wait: it has taken too long."""
-        self._timer.remove(self)
+        self.end()
         # A block that is being cancelled for another reason may take long for its cleanup: that is not late.
         self.is_exceeded = not self._scope.cancel_called
         self._scope.cancel("it took too long")

@@ -13,7 +13,8 @@ a :class:`RunError` instead.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
 from functools import wraps
 from types import TracebackType
 from typing import Final, NoReturn, ParamSpec, TypeVar, cast
@@ -24,8 +25,8 @@ import anyio.abc
 from mellea_sc.core.errors import MelleaError, RunError
 from mellea_sc.runtime.loops.current import (
     checkpoint_before_error,
-    errors_collected_by,
     is_being_cancelled,
+    loop_services,
     running_task,
 )
 
@@ -36,7 +37,6 @@ __all__ = [
     "raise_unchanged",
     "raises_briefly",
     "short_traceback",
-    "shortened",
     "sole_error",
     "stray_cancellation_as",
     "task_group",
@@ -88,25 +88,17 @@ def _without_cancellations(error: BaseException) -> Exception | None:
     return error if isinstance(error, Exception) else None
 
 
-class sole_error:  # noqa: N801 - a block is named like a function, as in contextlib; so are those below
+@contextmanager
+def sole_error() -> Generator[None]:
     """A block around a task group: a single error is raised without the group, several are raised as the group.
 
     A group that a task itself has raised stays a group.
     """
-
-    __slots__ = ()
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if isinstance(exc, BaseExceptionGroup):
-            _raise_if_sole(cast("BaseExceptionGroup[BaseException]", exc))
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        _raise_if_sole(group)
+        raise
 
 
 def _raise_if_sole(group: BaseExceptionGroup[BaseException]) -> None:
@@ -115,7 +107,7 @@ def _raise_if_sole(group: BaseExceptionGroup[BaseException]) -> None:
         raise_unchanged(errors[0])
 
 
-class task_group:  # noqa: N801
+class task_group:  # noqa: N801 - a block is named like a function, as in contextlib
     """A task group that raises a single error without a group around it, and several as a group.
 
     A group that a task itself has raised stays a group.
@@ -136,7 +128,7 @@ class task_group:  # noqa: N801
         tb: TracebackType | None,
     ) -> bool:
         # taken before: if a cancellation comes out of __aexit__, this list is the only trace of the errors
-        errors = errors_collected_by(self._tasks)
+        errors = loop_services().errors_collected_by(self._tasks)
         try:
             return bool(await self._tasks.__aexit__(exc_type, exc, tb))  # noqa: ASYNC102 - it joins
         except BaseExceptionGroup as group:
@@ -166,7 +158,8 @@ def raise_unchanged(error: BaseException) -> NoReturn:
         del error, context
 
 
-class stray_cancellation_as:  # noqa: N801
+@contextmanager
+def stray_cancellation_as(what: str, kind: type[MelleaError] = RunError) -> Generator[None]:
     """A block around user code: a *stray* cancellation, which nobody has requested, is raised as an error.
 
     Under asyncio, code that awaits a cancelled future raises one; under trio, code that raises a ``Cancelled`` again
@@ -177,24 +170,11 @@ class stray_cancellation_as:  # noqa: N801
         what: Whose code it is, for the error.
         kind: The class of the error.
     """
-
-    __slots__ = ("_kind", "_what")
-
-    def __init__(self, what: str, kind: type[MelleaError] = RunError) -> None:
-        self._what = what
-        self._kind = kind
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if exc is not None and isinstance(exc, anyio.get_cancelled_exc_class()):
-            raise_if_stray(self._what, self._kind)
+    try:
+        yield
+    except anyio.get_cancelled_exc_class():
+        raise_if_stray(what, kind)
+        raise
 
 
 def raise_if_stray(what: str, kind: type[MelleaError]) -> None:
@@ -299,32 +279,17 @@ def short_traceback(traceback: TracebackType | None) -> TracebackType | None:
     return short
 
 
-class shortened:  # noqa: N801
-    """A block inside of a public function: an error leaves it with a short traceback."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if isinstance(exc, Exception | BaseExceptionGroup):
-            exc.__traceback__ = short_traceback(exc.__traceback__)
-
-
 def raises_briefly(
     function: Callable[P, Coroutine[object, object, T]],
 ) -> Callable[P, Coroutine[object, object, T]]:
-    """A decorator for public async functions: the whole body is :func:`shortened`."""
+    """A decorator for public async functions: their errors leave them with a :func:`short_traceback`."""
 
     @wraps(function)
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        with shortened():
+        try:
             return await function(*args, **kwargs)
+        except (Exception, BaseExceptionGroup) as error:
+            error.__traceback__ = short_traceback(error.__traceback__)
+            raise
 
     return call

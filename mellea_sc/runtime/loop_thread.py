@@ -22,7 +22,7 @@ from weakref import WeakSet
 import anyio
 
 from mellea_sc.core.errors import SessionClosed
-from mellea_sc.runtime.budgets.scope import budget_scope
+from mellea_sc.runtime.budgets.limits import budget_scope
 from mellea_sc.runtime.connections import CLEANUP_TIMEOUT
 from mellea_sc.runtime.loops.current import (
     interpreter_is_ending,
@@ -294,7 +294,7 @@ class LoopThread:
         from mellea_sc.runtime.loops import asyncio_loop
 
         self._call_soon_in = asyncio_loop.call_soon_in
-        self._start_task = asyncio_loop.start_task
+        self._start_task = asyncio_loop.start_task_of_loop
         self.loop = running_loop()
         self._over = anyio.Event()
         self._started.set()

@@ -21,23 +21,18 @@ collected here, and raised in one group when the nursery is left.
 
 from __future__ import annotations
 
-from collections.abc import (
-    AsyncGenerator,
-    Awaitable,
-    Callable,
-    Coroutine,
-)
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import Context, ContextVar, Token, copy_context
-from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
 
-from mellea_sc.core.backend import Backend, Format, schema_of
+from mellea_sc.core.backend import Backend
 from mellea_sc.core.errors import BudgetExceeded, GenerationCancelled, SessionClosed
 from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.runtime.connections import Connections
@@ -48,13 +43,12 @@ from mellea_sc.runtime.failures import (
     raise_unchanged,
 )
 from mellea_sc.runtime.loops.current import (
+    LoopServices,
     check_loop,
     checkpoint_before_error,
     current_loop,
-    has_ended,
+    loop_services,
     running_loop,
-    running_task,
-    tell_if_never_started,
 )
 from mellea_sc.runtime.loops.notebook import wake_loop_on_interrupts
 from mellea_sc.runtime.pacing import Slot, Slots, Valves
@@ -70,7 +64,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-PosArgs = TypeVarTuple("PosArgs")
 
 _current: Final[ContextVar[Nursery | None]] = ContextVar("mellea_sc_current_nursery", default=None)
 
@@ -83,11 +76,6 @@ def current_nursery() -> Nursery | None:
     return nursery
 
 
-def _schema_checked(format: Format | None) -> Format | None:
-    schema_of(format)
-    return format
-
-
 class Nursery:
     """One session's tasks in one event loop; an async context manager, entered once.
 
@@ -97,7 +85,6 @@ class Nursery:
         on_error: ``"hold"``: a failure belongs to its thunk; ``"cancel"``: the first one cancels all;
             ``"log"``: as ``"hold"``, and what nobody observed is logged instead of kept and raised.
         max_concurrency: At most so many requests are in flight at the same time.
-        check_format: Turns a ``format=`` into one that answers are validated against, or raises.
         inside: The nursery in one of whose tasks this one is entered, if any. Both share their valves, so that
             leaving the outer one also stops the back-pressure by readers in this one.
         name: For people.
@@ -116,17 +103,16 @@ class Nursery:
         options: ModelOptions | None = None,
         on_error: OnError = "hold",
         max_concurrency: int | None = None,
-        check_format: Callable[[Format | None], Format | None] = _schema_checked,
         inside: Nursery | None = None,
         name: str = "a session",
     ) -> None:
         self.backend = backend
-        self.check_format: Callable[[Format | None], Format | None] = check_format
         self.own_options: ModelOptions = options or {}
         self.options: ModelOptions = merge_options(backend.model_options, options)
         self.on_error: OnError = on_error
         self.name = name
         self.loop: object = current_loop()
+        self.loop_services: LoopServices = loop_services()
         self.cancel_reason: str | None = None
         self.is_open: bool = False
         self.outer: Nursery | None = None
@@ -246,8 +232,8 @@ class Nursery:
 
     def start(
         self,
-        function: Callable[[*tuple[*PosArgs]], Coroutine[object, object, None]],
-        *args: *PosArgs,
+        function: Callable[[], Coroutine[object, object, None]],
+        *,
         name: str,
         on_never_started: Callable[[], None],
         tasks: anyio.abc.TaskGroup | None = None,
@@ -256,7 +242,6 @@ class Nursery:
 
         Args:
             function: What the task runs.
-            args: Its arguments.
             name: For people.
             on_never_started: Called if the task was dropped before its first step.
             tasks: A task group inside this nursery, to start the task in instead.
@@ -266,16 +251,11 @@ class Nursery:
             WrongEventLoop: it belongs to another event loop.
         """
         self.check_usable()
-        (tasks or self.tasks).start_soon(
-            tell_if_never_started(partial(function, *args), on_never_started), name=name
+        self.loop_services.start_task(
+            tasks or self.tasks, function(), name=name, on_never_started=on_never_started
         )
 
-    async def call(
-        self,
-        function: Callable[[*tuple[*PosArgs]], Awaitable[T]],
-        *args: *PosArgs,
-        name: str,
-    ) -> T:
+    async def call(self, function: Callable[[], Awaitable[T]], *, name: str) -> T:
         """Run a function in a task of this nursery, and return what it returns.
 
         Raises:
@@ -291,10 +271,10 @@ class Nursery:
         own_error = OwnError(self.unobserved)
 
         async def run() -> None:
-            task = running_task()
+            task = self.loop_services.current_task()
             try:
                 with scope:
-                    outcome.append(await function(*args))
+                    outcome.append(await function())
             except BaseException as error:  # noqa: ASYNC103 - what failure_of() does not know is raised
                 if (failure := failure_of(error, name, task)) is None:
                     raise
@@ -329,7 +309,8 @@ class Nursery:
     def check_usable(self) -> None:
         """Raise unless a task could be started here now."""
         check_loop(self.loop, self.name)
-        if not self.is_open or self.is_cancelled or has_ended(self.tasks):
+        tasks_end = not self.is_open or self.tasks.cancel_scope.cancel_called
+        if tasks_end or self.loop_services.has_ended(self.tasks):
             why = f" ({self.cancel_reason})" if self.cancel_reason else ""
             raise SessionClosed(f"{self.name} has ended{why}: nothing can be started in it")
 
@@ -352,9 +333,15 @@ class Nursery:
 
     # --- what generations need --------------------------------------------------------------
 
-    def slot(self, limit: WaitTimeout | None = None) -> Slot:
-        """A place among the ``max_concurrency`` requests in flight, to be entered; see :class:`Slot`."""
-        return Slot(self._slots, limit)
+    def slot(self, seconds: float = math.inf, scope: Cancellable | None = None) -> Slot:
+        """A place among the ``max_concurrency`` requests in flight, to be entered; see :class:`Slot`.
+
+        Args:
+            seconds: How long the wait for each delta may take.
+            scope: What is cancelled when one takes longer.
+        """
+        # connection() has started the timer
+        return Slot(self._slots, WaitTimeout(self._timer, seconds, scope))
 
     def limit(self, seconds: float, scope: Cancellable | None = None) -> WaitTimeout:
         """A bound on each of the waits within a block; see :class:`WaitTimeout`."""
@@ -371,12 +358,17 @@ class Nursery:
         function: Callable[[], Coroutine[object, object, None]],
         *,
         name: str,
-        on_never_started: Callable[[], None] = lambda: None,
+        on_never_started: Callable[[], None] | None = None,
     ) -> None:
         # In the nursery's own context. A task keeps the context that it is started in alive, and that of the
         # first caller may hold large values, budgets and other sessions.
-        begin = tell_if_never_started(function, on_never_started)
-        self._context.run(partial(self._hosts.start_soon, begin, name=name))
+        self.loop_services.start_task(
+            self._hosts,
+            function(),
+            name=name,
+            on_never_started=on_never_started,
+            context=self._context,
+        )
 
     async def connection(self) -> Backend:
         """The backend with its connections open; the first caller has them opened.

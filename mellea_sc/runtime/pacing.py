@@ -150,32 +150,37 @@ class Slots:
 
 
 class Slot:
-    """The slot of one request: held for the ``async with`` block, while the request is made inside of a ``with`` block.
+    """The slot of one request, and the timeout of its deltas: both for its ``async with`` block.
 
     A request that waits for its next retry gives the slot to others meanwhile. A slot is an
     :class:`~mellea_sc.core.retries.InFlight`.
 
     Args:
         slots: The slots of the session; ``None``: any number of requests may be in flight.
-        limit: The timeout of each of the request's deltas, if there is one.
+        limit: The timeout.
     """
 
-    __slots__ = ("_around", "_is_taken", "_limit", "_slots", "failure")
+    __slots__ = ("_is_taken", "_slots", "around", "failure", "limit")
 
     failure: BackendError | None
     """The error of the previous attempt, if this one is a retry."""
-    _around: InFlight | None
+    around: InFlight | None
+    """The request that the task was making already, when this one began."""
 
-    def __init__(self, slots: Slots | None, limit: WaitTimeout | None) -> None:
+    def __init__(self, slots: Slots | None, limit: WaitTimeout) -> None:
         self.failure = None
+        self.limit: WaitTimeout = limit
         self._slots = slots
-        self._limit = limit
         self._is_taken = False
 
     async def __aenter__(self) -> Self:
         if self._slots is not None:
             await self._slots.take()
             self._is_taken = True
+        # instead of the token, which would keep the old context for as long as the request takes
+        self.around = in_flight.get()
+        in_flight.set(self)
+        self.limit.resume()
         return self
 
     async def __aexit__(
@@ -184,26 +189,12 @@ class Slot:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
+        self.limit.end()
+        if in_flight.get() is self:
+            in_flight.set(self.around)
         # not taken if a cancellation came while wait() was waiting for it
         if self._slots is not None and self._is_taken:
             self._slots.give_back()
-
-    def __enter__(self) -> None:
-        # instead of the token, which would keep the old context for as long as the request takes
-        self._around = in_flight.get()
-        in_flight.set(self)
-        if self._limit is not None:
-            self._limit.resume()
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if self._limit is not None:
-            self._limit.end()
-        in_flight.set(self._around)
 
     async def wait(self, seconds: float, failure: BackendError) -> None:
         """Give the slot back, sleep, and wait for a slot again; the timeout of deltas does not run meanwhile."""
@@ -220,16 +211,12 @@ class Slot:
     @contextmanager
     def untimed(self) -> Generator[None]:
         """A block whose waits the timeout of deltas does not bound."""
-        if self._limit is None:
-            yield
-            return
-        self._limit.pause()
+        self.limit.pause()
         try:
             yield
         finally:
-            self._limit.resume()
+            self.limit.resume()
 
     def progressed(self) -> None:
         """Restart the wait for a delta."""
-        if self._limit is not None:
-            self._limit.since = clock()()
+        self.limit.since = clock()()

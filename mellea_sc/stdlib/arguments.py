@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import CBlock, Span
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.question import QuestionArguments, RequestArguments
 from mellea_sc.core.sampling import SamplingStrategy
-from mellea_sc.runtime.failures import shortened
+from mellea_sc.runtime.failures import short_traceback
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 
 __all__ = [
@@ -70,9 +70,9 @@ class StreamArguments(QuestionArguments, total=False):
 def keyword_arguments(
     arguments: type[object], **defaults: object
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """For a function that ends in ``**given: Unpack[arguments]``: have it refuse others, and show them all.
+    """For a public function that ends in ``**given: Unpack[arguments]``: have it refuse others, and show them all.
 
-    Type checkers and editors read the ``TypedDict``. ``help()`` and ``inspect.signature`` show ``**given`` as the
+    Its errors, also where it is async, leave it with a short traceback. Type checkers and editors read the ``TypedDict``. ``help()`` and ``inspect.signature`` show ``**given`` as the
     keyword arguments it stands for, in the order of the docstring.
 
     Args:
@@ -87,17 +87,36 @@ def keyword_arguments(
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
             if not accepted.issuperset(kwargs):
-                unknown = next(name for name in kwargs if name not in accepted)
-                raise TypeError(
-                    f"{function.__qualname__}() got an unexpected keyword argument {unknown!r}"
-                )
-            with shortened():
+                raise _unexpected(function, kwargs, accepted)
+            try:
                 return function(*args, **kwargs)
+            except (Exception, BaseExceptionGroup) as error:
+                error.__traceback__ = short_traceback(error.__traceback__)
+                raise
 
-        vars(call)["__signature__"] = signature
-        return call
+        @wraps(function)
+        async def acall(*args: P.args, **kwargs: P.kwargs) -> object:
+            if not accepted.issuperset(kwargs):
+                raise _unexpected(function, kwargs, accepted)
+            try:
+                return await cast("Awaitable[object]", function(*args, **kwargs))
+            except (Exception, BaseExceptionGroup) as error:
+                error.__traceback__ = short_traceback(error.__traceback__)
+                raise
+
+        is_async = inspect.iscoroutinefunction(function)
+        decorated = cast("Callable[P, T]", acall) if is_async else call
+        vars(decorated)["__signature__"] = signature
+        return decorated
 
     return decorate
+
+
+def _unexpected(
+    function: Callable[..., object], given: Iterable[str], accepted: frozenset[str]
+) -> TypeError:
+    unknown = next(name for name in given if name not in accepted)
+    return TypeError(f"{function.__qualname__}() got an unexpected keyword argument {unknown!r}")
 
 
 def _signature_of(

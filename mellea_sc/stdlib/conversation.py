@@ -7,7 +7,6 @@ blocking half runs the a-method to its end in the session's own thread.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Final, Literal, TypeVar, Unpack, overload
 
@@ -19,7 +18,7 @@ from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.question import ConditionArguments, several
 from mellea_sc.core.requirement import Requirement, ValidationResult, as_requirement
-from mellea_sc.core.retries import Retries, RetriesOfCall, retries_of
+from mellea_sc.core.retries import Retries, retries_of, retries_of_call
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.bound import BoundBackend
@@ -134,7 +133,6 @@ class Conversation:
         return_sampling_results: bool,
         **given: Unpack[ActArguments],
     ) -> ModelOutputThunk | SamplingResult: ...
-    @raises_briefly
     @keyword_arguments(ActArguments, strategy=DEFAULT_STRATEGY, await_result=False)
     async def aact(
         self,
@@ -187,7 +185,6 @@ class Conversation:
         return_sampling_results: bool,
         **given: Unpack[InstructArguments],
     ) -> ModelOutputThunk | SamplingResult: ...
-    @raises_briefly
     @keyword_arguments(InstructArguments, strategy=DEFAULT_STRATEGY, await_result=False)
     async def ainstruct(
         self,
@@ -249,7 +246,6 @@ class Conversation:
             return await self._attempts(instruction, given)
         return await self._ask(instruction, given)
 
-    @raises_briefly
     @keyword_arguments(ConditionArguments)
     async def achat(
         self,
@@ -282,7 +278,6 @@ class Conversation:
             tool_calls=thunk.tool_calls,
         )
 
-    @raises_briefly
     @keyword_arguments(QueryArguments, await_result=False)
     async def aquery(
         self, obj: object, query: str, **given: Unpack[QueryArguments]
@@ -305,7 +300,6 @@ class Conversation:
         """
         return await self._ask(Query(obj, query), {**_ASKED_ONCE, **given})
 
-    @raises_briefly
     @keyword_arguments(QueryArguments, await_result=False)
     async def atransform(
         self, obj: object, transformation: str, **given: Unpack[QueryArguments]
@@ -362,7 +356,7 @@ class Conversation:
         nursery = await self._life.nursery()
         ctx = await self._turns.settled() if output is None else self.ctx
         judging = partial(judge, nursery, ctx, required, output, input, format, model_options)
-        with nullcontext() if retries is None else RetriesOfCall(retries_of(retries)):
+        with retries_of_call(None if retries is None else retries_of(retries)):
             return await nursery.call(judging, name="validate")
 
     def run_blocking(self, function: Callable[[], Awaitable[T]]) -> T:

@@ -17,9 +17,6 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TypeVar, get_args
 
-import anyio
-import anyio.lowlevel
-
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.errors import InvalidOption, SessionClosed, WrongEventLoop
 from mellea_sc.core.model_options import ModelOptions, merge_options
@@ -27,10 +24,9 @@ from mellea_sc.runtime.adopted import AdoptedNursery
 from mellea_sc.runtime.generation.bound import SpawnTarget
 from mellea_sc.runtime.loops.current import current_loop, may_run, running_loop
 from mellea_sc.runtime.loops.forks import tell_of_forks
-from mellea_sc.runtime.nursery import Nursery
+from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
 from mellea_sc.runtime.portal import SyncPortal, refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError
-from mellea_sc.stdlib.formats import checked
 
 __all__ = ["SessionLife"]
 
@@ -127,12 +123,13 @@ class SessionLife:
         Raises:
             SessionClosed: the session has ended.
         """
-        loop = current_loop()
+        loop = running_loop()
         if self._block is not None and self._block.loop is loop:
-            if self._block.is_cancelled:
-                # who is cancelled with its session is cancelled, and sees no error
-                await anyio.lowlevel.checkpoint_if_cancelled()
-            self._block.check_usable()
+            try:
+                self._block.check_usable()
+            except SessionClosed as error:
+                await reraise_if_cancelled(error)
+                raise
             return self._block
         self.check_open()
         if (adopted := self._adopted.get(loop)) is not None and adopted.nursery.is_open:
@@ -153,7 +150,6 @@ class SessionLife:
             options=self.options,
             on_error=self.on_error,
             max_concurrency=self._max_concurrency,
-            check_format=checked,
             name="the session",
         )
 

@@ -11,14 +11,7 @@ from mellea_sc.core.backend import Backend, ChatMessage, CheckedSchema, Format
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
-from mellea_sc.core.prompt import (
-    answer_prefix_of,
-    describe,
-    messages_for,
-    not_yet_read,
-    request_for,
-    settle,
-)
+from mellea_sc.core.prompt import describe, messages_for, request_for, settle
 from mellea_sc.core.question import Question, several
 from mellea_sc.core.requirement import (
     Requirement,
@@ -26,7 +19,7 @@ from mellea_sc.core.requirement import (
     as_requirement,
     check_judges,
 )
-from mellea_sc.core.retries import RetriesOfCall
+from mellea_sc.core.retries import retries_of_call
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.trace import TokenCount, Trace
 from mellea_sc.runtime.budgets.limits import LimitedBlock
@@ -39,7 +32,6 @@ from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.arguments import ActArguments
 from mellea_sc.stdlib.components import Instruction, Query, Transform
-from mellea_sc.stdlib.formats import checked
 from mellea_sc.stdlib.preconditions import answer_if_met
 from mellea_sc.stdlib.sampling.plan import does_not_fit
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy, sampled
@@ -72,22 +64,19 @@ def question_of(action: Component | Span, given: ActArguments, options: ModelOpt
     required = [as_requirement(one) for one in several("requirements", given.get("requirements"))]
     if isinstance(action, Instruction):
         required = [*action.requirements, *required]
-    format = checked(given.get("format"))
     strategy: object = given.get("strategy", DEFAULT_STRATEGY)
     if strategy is not None and not isinstance(strategy, SamplingStrategy):
         raise InvalidOption(f"strategy must be a SamplingStrategy or None, not {strategy!r}")
     if strategy is not None and not strategy.is_needed(required):
         # An answer can still fail its format.
-        if format is None or not isinstance(strategy, PlannedStrategy):
+        if given.get("format") is None or not isinstance(strategy, PlannedStrategy):
             strategy = None
         elif strategy is DEFAULT_STRATEGY:
             # For that alone, a strategy that nobody has asked for does not hold back a text that somebody has asked
             # to see live.
             merged = merge_options(options, given.get("model_options"))
             strategy = None if merged.get(ModelOption.STREAM) else strategy
-    return Question.of(
-        action, given, requirements=tuple(required), strategy=strategy, format=format
-    )
+    return Question.of(action, given, requirements=tuple(required), strategy=strategy)
 
 
 def start(question: Question, nursery: Nursery, turns: Turns) -> ModelOutputThunk:
@@ -143,19 +132,19 @@ async def _work(
         ):
             # What answer_once() does, without its frame: thousands of thunks may be waiting here.
             prefills = nursery.backend.prefills
-            request = await request_for(action, ctx, options, format, prefills=prefills)
-            beginning = answer_prefix_of(action, prefills=prefills)
-            thunk.generation = await pump(nursery, request, sink, beginning)
+            request, prefix = await request_for(action, ctx, options, format, prefills=prefills)
+            thunk.generation = await pump(nursery, request, sink, sink, prefix)
             read_meaning(thunk, sink.text, action, format)
-            warn_of_misfit(thunk)
+            if thunk.format_error is not None:
+                warn_of_misfit(thunk)
         else:
-            await settle(action, *not_yet_read(ctx))
+            await settle(action, ctx)
             with (
                 nullcontext() if question.limits is None else LimitedBlock(question.limits),
-                nullcontext() if question.retries is None else RetriesOfCall(question.retries),
+                retries_of_call(question.retries),
             ):
                 if question.preconditions:
-                    sink.hold_output()
+                    sink.is_held = True
                     answer = partial(_answer, question, options, nursery, ctx, thunk, sink)
                     await answer_if_met(question, ctx, nursery, answer, met=sink.release_output)
                 else:

@@ -163,7 +163,7 @@ async def test_more_than_the_budget_is_not_waited_for(make: Make) -> None:
 async def test_a_refusal_that_does_not_end_is_not_lost_in_a_time_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mellea_sc.backends.http.exchange.BODY_TIMEOUT", 0.5)
+    monkeypatch.setattr("mellea_sc.backends.http.answer.BODY_TIMEOUT", 0.5)
     refusal = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 500\r\n\r\nslow down"
     async with raw_server(sends(refusal)) as server:
         backend = OpenAIBackend("m", base_url=server.url)

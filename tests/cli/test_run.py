@@ -373,7 +373,7 @@ def test_several_errors_are_a_line_each(invoke: Invoke, monkeypatch: pytest.Monk
     async def two(*_: object) -> int:
         raise ExceptionGroup("both", [BackendError("one"), BackendError("two")])
 
-    monkeypatch.setattr("mellea_sc.cli.run.run", two)
+    monkeypatch.setattr("mellea_sc.cli.asking.run", two)
     done = invoke("run", "x")
     assert (done.exit_code, done.stderr) == (3, "mellea-sc: one\nmellea-sc: two\n")
 

@@ -43,7 +43,7 @@ def test_the_files_that_it_names_are_there() -> None:
 
 
 def test_the_functions_that_it_names_are_there() -> None:
-    named = set(re.findall(r"\b(_?[A-Z]\w+)\.([a-z_]\w*)", TEXT))
+    named = set(re.findall(r"\b(_?[A-Z]\w+)\.(?!md\b)([a-z_]\w*)", TEXT))
     assert len(named) > 15
     for name, member in named:
         assert member in classes()[name], f"{name}.{member}"

@@ -3,23 +3,16 @@
 backend.py        a backend over HTTP; a protocol is a subclass
 address.py        where a server is, and what must never be shown of it
 environment.py    what lies between: proxies and certificates
-client.py         which transport requests go out on
-link.py           what a transport is
+client.py         what a transport is, and which one requests go out on
 connection.py     one of our own: HTTP/1.1, connections kept, used again, renewed
 fast.py           the same by aiohttp, under asyncio where it is installed
 httpx_client.py   a client of the caller's, or one behind a proxy
-exchange.py       one request, and the bytes of the response to it
+answer.py         one request, and its answer: from the bytes of the response to deltas
 codings.py        bodies that are compressed all the same
-answer.py         from these bytes to deltas
-lines.py          from bytes to lines
-events.py         from bytes to the data of server-sent events
+splitting.py      from bytes to lines, or to the data of server-sent events
 json_values.py    JSON that came from outside
-surrogates.py     halves of characters
-ending.py         when an answer is whole
-dialect.py        what a server knows of OpenAI's protocol
 translation.py    what transports raise, as the library's errors
 failures.py       what can go wrong, as the library's errors
-error_objects.py  what a server says of an error
-refusals.py       what a refused request is about
+refusals.py       what a server says of an error, and what that is about
 delays.py         whether and when a refused request may be made again
 """

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import abc
 import copy
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, ClassVar
@@ -18,7 +17,7 @@ from mellea_sc.backends.http.address import Address
 from mellea_sc.backends.http.environment import ClientSettings, proxy_for
 from mellea_sc.backends.http.failures import Advice, Failures
 from mellea_sc.backends.http.json_values import Json, parse_object
-from mellea_sc.backends.http.lines import Splitter
+from mellea_sc.backends.http.splitting import Splitter
 from mellea_sc.core.answer_prefix import EchoFilter
 from mellea_sc.core.backend import Backend, Delta, GenerationRequest
 from mellea_sc.core.errors import BackendRejected, InvalidOption
@@ -27,16 +26,9 @@ from mellea_sc.core.model_options import ModelOptions, merge_options, stream_tim
 if TYPE_CHECKING:
     from typing import Self
 
-    from mellea_sc.backends.http.client import AnyClient
-    from mellea_sc.backends.http.exchange import Response
-    from mellea_sc.backends.http.link import Link
+    from mellea_sc.backends.http.client import AnyClient, Link
 
-__all__ = ["HttpBackend", "messages_in"]
-
-
-def messages_in(request: GenerationRequest) -> list[dict[str, object]]:
-    """The messages of a request in the form of both protocols; a new list, which the caller may change."""
-    return [{"role": message.role, "content": message.content} for message in request.messages]
+__all__ = ["HttpBackend"]
 
 
 @attrs.define(eq=False)
@@ -123,8 +115,7 @@ class HttpBackend(Backend):
     @asynccontextmanager
     async def connected(self) -> AsyncGenerator[Self]:
         """A block within which requests share the connections."""
-        from mellea_sc.backends.http.client import new_transport
-        from mellea_sc.backends.http.link import Link
+        from mellea_sc.backends.http.client import Link, new_transport
 
         try:
             url = self.address.at(self.path)
@@ -156,13 +147,26 @@ class HttpBackend(Backend):
             async with self.connected() as connected, connected.open(request) as deltas:
                 yield deltas
             return
-        from mellea_sc.backends.http.answer import Answer
+        from mellea_sc.backends.http.answer import ask
 
         echo = self._echo(request) if self.prefills else None
-        async with aclosing(await self._respond(self.link, request)) as response:
-            answer = Answer(self, response, echo, stream_timeout(request.options))
-            async with aclosing(answer.deltas()) as deltas:
-                yield deltas
+        payload = self.payload(request)
+        while True:
+            try:
+                response = await ask(self.link, self, payload)
+            except BackendRejected as error:
+                changed = self.adapts_to(payload, error) and self.payload(request)
+                # If the payload stays the same, the refused field comes from the caller, who has to change it.
+                if not changed or changed == payload:
+                    raise
+                payload = changed
+            else:
+                break
+        async with (
+            aclosing(response),
+            aclosing(response.deltas(echo, stream_timeout(request.options))) as deltas,
+        ):
+            yield deltas
         if echo is not None and echo.found is not None:
             self._traits.repeats = self._traits.repeats or echo.found
 
@@ -179,38 +183,19 @@ class HttpBackend(Backend):
             EchoFilter(last.content) if last.role == "assistant" and last.content.strip() else None
         )
 
-    async def _respond(self, link: Link, request: GenerationRequest) -> Response:
-        """Send the request, again if needed without features that the server does not know, and return the response."""
-        from mellea_sc.backends.http.exchange import ask
-
-        while True:
-            payload = self.payload(request)
-            try:
-                content = json.dumps(payload, allow_nan=False).encode()
-            except (TypeError, ValueError, RecursionError) as error:
-                raise InvalidOption(
-                    f"a model option or the schema cannot be sent as JSON: {error}"
-                ) from None
-            try:
-                return await ask(link, self.failures, content)
-            except BackendRejected as error:
-                # If the payload stays the same, the refused field comes from the caller, who has to change it.
-                if not self.adapts_to(payload, error) or self.payload(request) == payload:
-                    raise
-
     async def get(self, path: str) -> dict[str, Json]:
         """The JSON object at another path of the server.
 
         Raises:
             BackendError: there is none.
         """
-        from mellea_sc.backends.http.exchange import ask
+        from mellea_sc.backends.http.answer import ask
 
         if self.link is None:
             async with self.connected() as connected:
                 return await connected.get(path)
         link = attrs.evolve(self.link, url=self.address.at(path))
-        async with aclosing(await ask(link, self.failures, None)) as response:
+        async with aclosing(await ask(link, self, None)) as response:
             text = await response.whole()
         answer = parse_object(text)
         if answer is None:

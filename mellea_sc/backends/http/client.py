@@ -1,25 +1,41 @@
-"""Selects the transport for a backend's requests."""
+"""The transports that make connections and send requests: their interface, and which of them is used.
+
+There are three: :mod:`.connection` (HTTP/1.1 over anyio), :mod:`.fast` (aiohttp) and :mod:`.httpx_client` (the
+caller's client, or one that uses a proxy).
+"""
 
 from __future__ import annotations
 
 import ssl
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from urllib.parse import SplitResult, urlsplit
+
+import attrs
 
 from mellea_sc.backends.http.address import Address
 from mellea_sc.backends.http.environment import ClientSettings, Proxy, new_tls_context, proxy_for
-from mellea_sc.backends.http.link import Transport
 from mellea_sc.core.errors import InvalidOption, MissingExtra
 
 if TYPE_CHECKING:
     import httpx
     import httpx2
 
-__all__ = ["AnyClient", "has_aiohttp", "new_transport"]
+__all__ = [
+    "CLOSE_TIMEOUT",
+    "MAX_HEAD",
+    "STANDING_HEADERS",
+    "AnyClient",
+    "Link",
+    "Reply",
+    "Transport",
+    "has_aiohttp",
+    "new_transport",
+]
 
 AnyClient: TypeAlias = "httpx.AsyncClient | httpx2.AsyncClient"
 """The clients that a caller may give."""
@@ -27,6 +43,79 @@ AnyClient: TypeAlias = "httpx.AsyncClient | httpx2.AsyncClient"
 KEEP_FOR: Final = 2.0
 """Seconds for which an idle connection is kept. Most servers close it after 5 s. A request that is sent while the
 server closes the connection has to be sent again."""
+CLOSE_TIMEOUT: Final = 5.0
+"""Seconds that closing a response may take."""
+MAX_HEAD: Final = 100 * 1024
+"""The maximum size of a response's head in bytes."""
+STANDING_HEADERS: Final = {"user-agent": "mellea_sc", "connection": "keep-alive"}
+"""Headers that the library's own transports add to every request, unless the request has them."""
+
+
+def _parts_of(link: Link) -> SplitResult:
+    return urlsplit(link.url)
+
+
+@attrs.frozen
+class Link:
+    """The settings for requests to one server. Its ``repr`` shows nothing that may contain a key.
+
+    Args:
+        transport: Makes the connections.
+        url: The URL of requests, with the query; ASCII.
+        headers: The headers, by names in lower case; the transport adds those that HTTP needs.
+        connect_timeout: Seconds that connecting may take; ``None``: no timeout.
+    """
+
+    transport: Transport
+    url: str = attrs.field(repr=False)
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    connect_timeout: float | None
+    parts: SplitResult = attrs.field(
+        init=False, repr=False, default=attrs.Factory(_parts_of, takes_self=True)
+    )
+    """The URL in its parts."""
+
+
+@attrs.frozen
+class Reply:
+    """The response to a request, as a transport returns it: the head was received, the body was not read.
+
+    Args:
+        status: The status code.
+        headers: The headers as received.
+        read: Waits for the next bytes of the body; returns empty bytes at its end.
+        aclose: Keeps the connection for the next request if the body was read to its end, else closes it.
+    """
+
+    status: int
+    headers: Iterable[tuple[bytes, bytes]]
+    read: Callable[[], Awaitable[bytes]]
+    aclose: Callable[[], Awaitable[None]]
+
+
+class Transport(Protocol):
+    """Makes connections to one server, and reuses them."""
+
+    async def ask(self, link: Link, content: bytes | None) -> Reply:
+        """Send a request and wait for the head of the response.
+
+        A server may close an idle connection at any time. If a kept connection breaks before the first byte of a
+        response, the server has not answered: the request is sent again, on a new connection.
+
+        Args:
+            link: The settings of the request.
+            content: The JSON to post; ``None``: send a GET request.
+
+        Raises:
+            Exception: one of :func:`~mellea_sc.backends.http.translation.client_errors`.
+
+        Cancellation: the connection is closed.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close the idle connections; those in use are closed by their users."""
+        ...
 
 
 @asynccontextmanager
@@ -104,7 +193,8 @@ def has_aiohttp() -> bool:
     """Whether aiohttp is installed, in a version that is new enough."""
     try:
         first, second, *_ = version("aiohttp").split(".")
-        return (int(first), int(second)) >= (3, 12)
+        # before 3.14, a request that is given up while it is sent leaves an error for the loop's exception handler
+        return (int(first), int(second)) >= (3, 14)
     except (PackageNotFoundError, ValueError):
         return False
 

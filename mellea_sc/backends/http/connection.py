@@ -10,7 +10,6 @@ A connection is used for the next request only if nothing of the previous answer
 from __future__ import annotations
 
 import select
-import socket
 import ssl
 from collections import deque
 from functools import partial
@@ -22,7 +21,7 @@ import h11
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-from mellea_sc.backends.http.link import MAX_HEAD, STANDING_HEADERS, Link, Reply
+from mellea_sc.backends.http.client import MAX_HEAD, STANDING_HEADERS, Link, Reply
 from mellea_sc.backends.http.translation import (
     ConnectError,
     LocalProtocolError,
@@ -59,8 +58,17 @@ class DirectTransport:
         self._is_closed = False
 
     async def ask(self, link: Link, content: bytes | None) -> Reply:
-        """Send a request and wait for the head of the response; see :meth:`.link.Transport.ask`."""
-        kept = await self._next_kept()
+        """Send a request and wait for the head of the response; see :meth:`.client.Transport.ask`."""
+        now = anyio.current_time()  # those that expire first are on the left
+        while self._kept and self._kept[0][0] <= now:
+            await self._kept.popleft()[1].aclose()
+        kept = None
+        while kept is None and self._kept:
+            _, connection = self._kept.pop()
+            if connection.is_silent():
+                kept = connection
+            else:
+                await connection.aclose()
         while True:
             connection = kept or await connect(
                 link.parts, self._tls, self._uds, link.connect_timeout
@@ -78,17 +86,6 @@ class DirectTransport:
             else:
                 release = partial(self._release, connection)
                 return Reply(head.status_code, head.headers.raw_items(), connection.read, release)
-
-    async def _next_kept(self) -> Connection | None:
-        now = anyio.current_time()
-        while self._kept and self._kept[0][0] <= now:
-            await self._kept.popleft()[1].aclose()
-        while self._kept:
-            _, connection = self._kept.pop()
-            if connection.is_silent():
-                return connection
-            await connection.aclose()
-        return None
 
     async def _release(self, connection: Connection) -> None:
         """Keep a connection for the next request if nothing of this response can be left on it, else close it."""
@@ -157,11 +154,12 @@ class Connection:
         stream: The socket, or the TLS stream over it; the connection closes it.
     """
 
-    __slots__ = ("_is_full", "_parser", "_stream", "has_answered")
+    __slots__ = ("_head", "_is_full", "_parser", "_stream", "has_answered")
 
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
         self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+        self._head: h11.Response | None = None
         self._is_full = False
         self.has_answered: bool = False
         """Whether any byte of the current answer has been received."""
@@ -174,6 +172,7 @@ class Connection:
             TransportError: the connection broke, or the answer is not HTTP.
         """
         self.has_answered = False
+        self._head = None
         try:
             parts = link.parts
             length = {} if content is None else {"content-length": str(len(content))}
@@ -204,50 +203,47 @@ class Connection:
             await self._stream.send(b"".join(piece for piece in pieces if piece))
         except (OSError, anyio.BrokenResourceError) as error:
             lost = error  # the server may have sent a refusal before it had read the whole request
-        while True:
-            try:
-                event = await self._next_event()
-            except TransportError:
-                if lost is not None and not self.has_answered:
-                    raise WriteError(str(lost)) from lost
-                raise
-            if isinstance(event, h11.Response):
-                return event
-            if not isinstance(event, h11.InformationalResponse):
-                raise RemoteProtocolError("something else came than the head of an answer")
+        try:
+            await self.read()
+        except TransportError:
+            if lost is not None and not self.has_answered:
+                raise WriteError(str(lost)) from lost
+            raise
+        if self._head is None:
+            raise RemoteProtocolError("something else came than the head of an answer")
+        return self._head
 
     async def read(self) -> bytes:
-        """Wait for the next bytes of the answer's body; empty at its end.
+        """Wait for the next bytes of the answer's body; empty at its end, and also when its head has come.
 
         Raises:
             TransportError: the connection broke, or the answer is not HTTP.
         """
-        event = await self._next_event()
-        while isinstance(event, h11.Data):
-            if event.data:
-                return bytes(event.data)
-            event = await self._next_event()
-        return b""
-
-    async def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         parser = self._parser
         try:
-            while (event := parser.next_event()) is h11.NEED_DATA:
-                try:
-                    data = await self._stream.receive(READ_SIZE)
-                except anyio.EndOfStream:
-                    data = b""
-                if data:
-                    self.has_answered = True
-                    self._is_full = len(data) >= READ_SIZE
-                elif parser.their_state is h11.SEND_RESPONSE:
-                    raise RemoteProtocolError("the server disconnected without an answer")
-                parser.receive_data(data)
+            while True:
+                event = parser.next_event()
+                if isinstance(event, h11.Data):
+                    if event.data:
+                        return bytes(event.data)
+                elif event is h11.NEED_DATA:
+                    try:
+                        data = await self._stream.receive(READ_SIZE)
+                    except anyio.EndOfStream:
+                        data = b""
+                    if data:
+                        self.has_answered = True
+                        self._is_full = len(data) >= READ_SIZE
+                    elif parser.their_state is h11.SEND_RESPONSE:
+                        raise RemoteProtocolError("the server disconnected without an answer")
+                    parser.receive_data(data)
+                elif not isinstance(event, h11.InformationalResponse):
+                    self._head = event if isinstance(event, h11.Response) else None
+                    return b""
         except h11.RemoteProtocolError as error:
             raise RemoteProtocolError(str(error)) from error
         except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             raise ReadError(str(error)) from error
-        return event
 
     def start_anew(self) -> bool:
         """Prepare for the next request; false: the connection must be closed instead."""
@@ -272,9 +268,16 @@ class Connection:
                 return False
             else:
                 return False
-        return not _is_read_ahead(self._stream) and not _is_readable(
-            self._stream.extra(SocketAttribute.raw_socket)
-        )
+        # Under asyncio, anyio receives data before anybody has called receive(). There is no public way to find out.
+        transport: object = getattr(self._stream, "transport_stream", self._stream)
+        if getattr(getattr(transport, "_protocol", None), "read_queue", ()):
+            return False
+        sock = self._stream.extra(SocketAttribute.raw_socket)
+        if not hasattr(select, "poll"):  # Windows, where any descriptor will do for select
+            return not select.select([sock], [], [], 0)[0]
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        return not poll.poll(0)
 
     async def aclose(self) -> None:
         """Close it at once, without a closing handshake.
@@ -282,21 +285,3 @@ class Connection:
         Cancellation: it is closed all the same.
         """
         await anyio.aclose_forcefully(self._stream)
-
-
-def _is_read_ahead(stream: ByteStream) -> bool:
-    """Whether anyio has received data before anybody called ``receive``, as it does under asyncio.
-
-    There is no public way to find out.
-    """
-    socket_stream: object = getattr(stream, "transport_stream", stream)
-    protocol: object = getattr(socket_stream, "_protocol", None)
-    return bool(getattr(protocol, "read_queue", ()))
-
-
-def _is_readable(sock: socket.socket) -> bool:
-    if not hasattr(select, "poll"):  # Windows, where any descriptor will do for select
-        return bool(select.select([sock], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))

@@ -15,8 +15,8 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
 
-from mellea_sc.backends.http.error_objects import objects_in, strings_in
 from mellea_sc.backends.http.json_values import fields_of, list_of
+from mellea_sc.backends.http.refusals import objects_in, strings_in
 
 __all__ = ["BUSY", "delay_in", "is_temporary", "status_in"]
 

@@ -15,9 +15,8 @@ from urllib.parse import quote
 import attrs
 
 from mellea_sc.backends.http.delays import BUSY, delay_in, is_temporary, status_in
-from mellea_sc.backends.http.error_objects import words_of
 from mellea_sc.backends.http.json_values import value_or_text
-from mellea_sc.backends.http.refusals import subject_of
+from mellea_sc.backends.http.refusals import subject_of, words_of
 from mellea_sc.core.errors import (
     BackendBusy,
     BackendError,

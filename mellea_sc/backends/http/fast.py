@@ -19,7 +19,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
-from mellea_sc.backends.http.link import MAX_HEAD, STANDING_HEADERS, Link, Reply
+from mellea_sc.backends.http.client import MAX_HEAD, STANDING_HEADERS, Link, Reply
 from mellea_sc.backends.http.translation import WriteError, reason_of
 
 __all__ = ["AiohttpTransport"]
@@ -48,7 +48,7 @@ class AiohttpTransport:
         self._renewing: aiohttp.ClientSession | None = None
 
     async def ask(self, link: Link, content: bytes | None) -> Reply:
-        """Send a request and wait for the head of the response; see :meth:`.link.Transport.ask`."""
+        """Send a request and wait for the head of the response; see :meth:`.client.Transport.ask`."""
         note = SimpleNamespace(is_kept=False)
         session = self._session
         while True:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import anyio
 import anyio.lowlevel
 
-from mellea_sc.backends.http.link import CLOSE_TIMEOUT, Link, Reply
+from mellea_sc.backends.http.client import CLOSE_TIMEOUT, Link, Reply
 from mellea_sc.backends.http.translation import WriteError, client_errors, is_one_of, reason_of
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class HttpxTransport:
         self._client = cast("httpx.AsyncClient", client)  # httpx2 has the same methods
 
     async def ask(self, link: Link, content: bytes | None) -> Reply:
-        """Send a request and wait for the head of the response; see :meth:`.link.Transport.ask`."""
+        """Send a request and wait for the head of the response; see :meth:`.client.Transport.ask`."""
         request = self._client.build_request(
             "GET" if content is None else "POST",
             link.url,

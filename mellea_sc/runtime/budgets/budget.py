@@ -24,17 +24,17 @@ import threading
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from mellea_sc.core.errors import BudgetExceeded
 from mellea_sc.core.spending import LimitName, Limits, Spent
-from mellea_sc.core.usage import Usage
 from mellea_sc.runtime.loops.current import clock, running_loop
 
 if TYPE_CHECKING:
-    from mellea_sc.runtime.budgets.scope import BudgetScope
+    from mellea_sc.runtime.budgets.limits import BudgetScope
+    from mellea_sc.runtime.budgets.metering import Account
 
-__all__ = ["Budget", "Request", "open_budgets"]
+__all__ = ["Budget", "open_budgets"]
 
 MILLION: Final = 1_000_000
 ROUNDING: Final = 1 + 1e-9
@@ -42,20 +42,6 @@ ROUNDING: Final = 1 + 1e-9
 
 open_budgets: Final[ContextVar[tuple[Budget, ...]]] = ContextVar("mellea_sc_budgets", default=())
 """The budgets that the running task is under, the outermost first."""
-
-
-class Request(Protocol):
-    """A running request to a model."""
-
-    @property
-    def text(self) -> str:
-        """The text so far."""
-        ...
-
-    @property
-    def usage(self) -> Usage | None:
-        """The tokens that the server has reported so far."""
-        ...
 
 
 class Budget:
@@ -67,6 +53,10 @@ class Budget:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self.latest: Account | None = None
+        """The latest request; the one that has exceeded the budget, if one has."""
+        self.is_raised_by_block: bool = False
+        """Whether it was exceeded while its block was open, which raises that when it is left."""
         self._lock = threading.Lock()
         self._prompt = 0
         self._completion = 0
@@ -75,8 +65,7 @@ class Budget:
         self._estimates = 0
         self._running = 0
         self._scopes: set[BudgetScope] = set()
-        self._latest: Request | None = None
-        self._exceeded: _Excess | None = None
+        self._exceeded: LimitName | None = None
         self._is_open = True
         self._time = _Stopwatch()
 
@@ -142,12 +131,14 @@ class Budget:
             self._estimates -= 1
             self._running -= 1
 
-    def began(self, request: Request) -> None:
+    def began(self, request: Account) -> None:
         """Note a request that every budget has admitted."""
-        self._latest = request
+        with self._lock:
+            if self._exceeded is None:
+                self.latest = request
 
     def debit(
-        self, request: Request, prompt: int, completion: int, cost: float, estimates: int
+        self, request: Account, prompt: int, completion: int, cost: float, estimates: int
     ) -> bool:
         """Debit what a running request has used since the last call; true if the budget is exceeded."""
         with self._lock:
@@ -201,7 +192,7 @@ class Budget:
         with self._lock:
             self._scopes.discard(scope)
 
-    def exceed(self, limit: LimitName, cut: Request | None = None) -> None:
+    def exceed(self, limit: LimitName, cut: Account | None = None) -> None:
         """Note that a limit is exceeded and cancel all scopes; without effect if one was exceeded before.
 
         Args:
@@ -211,34 +202,25 @@ class Budget:
         with self._lock:
             if self._exceeded is not None:
                 return
-            self._exceeded = _Excess(limit, cut or self._latest, was_open=self._is_open)
+            self._exceeded, self.is_raised_by_block = limit, self._is_open
+            self.latest = cut or self.latest
             scopes = list(self._scopes)
         for scope in scopes:
             scope.cancel()
 
-    def error_of_block(self) -> BudgetExceeded:
-        """The error for the block to raise."""
-        assert self._exceeded is not None
-        return self._error(self._exceeded, self._exceeded.cut, raised_elsewhere=False)
-
-    def error(self, cut: Request | None, *, raised_elsewhere: bool = False) -> BudgetExceeded:
-        """The error for a thunk, a run or a request that was cancelled by the excess.
+    def error(self, cut: Account | None, *, raised_elsewhere: bool) -> BudgetExceeded:
+        """The error of a budget that is exceeded.
 
         Args:
             cut: The request that was cut off.
-            raised_elsewhere: Whether enclosing work raises the excess too. The block does as long as it is open.
+            raised_elsewhere: Whether the block or enclosing work raises an error for the same excess.
         """
-        excess = self._exceeded
-        assert excess is not None
-        return self._error(excess, cut, raised_elsewhere=raised_elsewhere or excess.was_open)
-
-    def _error(
-        self, excess: _Excess, cut: Request | None, *, raised_elsewhere: bool
-    ) -> BudgetExceeded:
-        allowed = getattr(self.limits, excess.limit)
+        limit = self._exceeded
+        assert limit is not None
+        allowed = getattr(self.limits, limit)
         return BudgetExceeded(
-            f"more than {_REASONS[excess.limit].format(allowed)}",
-            limit=excess.limit,
+            f"more than {_REASONS[limit].format(allowed)}",
+            limit=limit,
             allowed=allowed,
             spent=self.spent,
             partial_text="" if cut is None else cut.text,
@@ -253,17 +235,6 @@ _REASONS: Final[Mapping[LimitName, str]] = {
     "seconds": "{:g} s",
     "cost": "a cost of {:g}",
 }
-
-
-class _Excess:
-    """How a budget was exceeded: the limit, the request, and whether the block was still open."""
-
-    __slots__ = ("cut", "limit", "was_open")
-
-    def __init__(self, limit: LimitName, cut: Request | None, *, was_open: bool) -> None:
-        self.limit: LimitName = limit
-        self.cut = cut
-        self.was_open = was_open
 
 
 class _Stopwatch:

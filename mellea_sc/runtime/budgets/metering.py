@@ -11,18 +11,15 @@ A request is debited before it is sent. If that exceeds a budget, it is not sent
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import anyio.lowlevel
 
 from mellea_sc.core.backend import Backend, BackendWrapper, Delta, GenerationRequest, Usage
 from mellea_sc.core.spending import Prices
 from mellea_sc.core.usage import CHARACTERS, estimated_tokens
-from mellea_sc.runtime.budgets.budget import (
-    Budget,
-)
-from mellea_sc.runtime.budgets.scope import note_request
-from mellea_sc.runtime.generation.record import other_characters
+from mellea_sc.runtime.budgets.budget import Budget
+from mellea_sc.runtime.budgets.limits import note_request
 
 __all__ = ["Account", "Metered"]
 
@@ -81,7 +78,7 @@ class Account:
         # raises the cancellation.
         if self.over is not None:
             await anyio.lowlevel.checkpoint_if_cancelled()
-            raise self.over.error(self)
+            raise self.over.error(self, raised_elsewhere=self.over.is_raised_by_block)
 
     def take(self, delta: Delta) -> None:
         """Debit a delta."""
@@ -90,7 +87,7 @@ class Account:
         if characters:
             self._parts.append(delta.text)
         if delta.reasoning or delta.tool_calls:
-            characters += other_characters(delta)
+            characters += delta.other_characters()
         if characters:
             self._deltas_since += 1
             self._characters_since += characters
@@ -136,15 +133,12 @@ class Metered(BackendWrapper):
         super().__init__(backend)
         self._budgets = budgets
 
-    def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
+    @asynccontextmanager
+    async def open(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
         """Open a generation.
 
         Cancellation: as the backend's own; an exceeded budget cancels the task that has made the request.
         """
-        return self._opened(request)
-
-    @asynccontextmanager
-    async def _opened(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
         account = Account(self._budgets, self.model_id, request)
         await account.check()
         try:

@@ -40,7 +40,7 @@ from mellea_sc.core.backend import Backend, Delta
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import BackendTimeout
 from mellea_sc.core.model_options import ModelOption, merge_options
-from mellea_sc.core.prompt import answer_prefix_of, request_for
+from mellea_sc.core.prompt import request_for
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.core.usage import estimated_tokens
@@ -59,10 +59,9 @@ from mellea_sc.runtime.failures import (
     task_group,
 )
 from mellea_sc.runtime.generation.bound import opened_scope
-from mellea_sc.runtime.generation.pump import pump
-from mellea_sc.runtime.generation.record import AnswerRecord
+from mellea_sc.runtime.generation.pump import AnswerRecord, pump
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.runtime.loops.current import clock, running_task, start_soon
+from mellea_sc.runtime.loops.current import clock
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
 
 __all__ = ["Attempt", "AttemptEnd"]
@@ -251,7 +250,7 @@ class Attempt:
         self._options = merge_options(nursery.options, self._question.model_options)
         limit = self._options.get(ModelOption.MAX_NEW_TOKENS)
         self.token_limit = limit if isinstance(limit, int) else None
-        now, task = self._now, running_task()
+        now, task = self._now, nursery.loop_services.current_task()
         self.started_at = now()
         try:
             self._begin()
@@ -294,15 +293,16 @@ class Attempt:
 
     def _start(self, tasks: anyio.abc.TaskGroup, judging: Backend, nursery: Nursery) -> None:
         calls = ValidatorCalls(judging, self._asked, nursery.limit)
+        start_task = nursery.loop_services.start_task
         for lane in self._checks.lanes:
             name = f"lane {lane.index}: {lane.requirement!r}"
-            start_soon(tasks, lane.run(calls), name=name)
+            start_task(tasks, lane.run(calls), name=name)
         for number, editor in enumerate(self._checks.editors):
             name = f"editor {number}: {editor.lane.requirement!r}"
-            start_soon(tasks, editor.run(calls, self._valves), name=name)
+            start_task(tasks, editor.run(calls, self._valves), name=name)
         # In a task of its own. Each delta resumes all coroutines that its task is in the middle of. In the attempt's
         # own task these would be five more: those of the run, the plan and the attempt.
-        start_soon(tasks, self._produce(nursery), name="producer")
+        start_task(tasks, self._produce(nursery), name="producer")
 
     def _begin(self) -> None:
         kept = self._kept
@@ -310,17 +310,15 @@ class Attempt:
         if kept is None:
             return
         for piece in kept.pieces():
-            if (
-                self._checks.editors
-            ):  # The editors have it already; without them, the lanes add it to the parts.
+            if self._checks.editors:
+                # The editors have it already; without them, the lanes add it to the parts.
                 self._parts.append(piece)
             self._lanes.feed(piece)
         self._begins = kept.text[-1:].isspace()
 
     async def _finish(self, judging: Backend) -> None:
-        if (
-            self._begins
-        ):  # no text came after the kept one: white space at its end stands between no chunks
+        if self._begins:
+            # no text came after the kept one: white space at its end stands between no chunks
             self._lanes.parts[:] = [self.edited.rstrip()]
             self._parts[:] = [self.generated.rstrip()]
         text, requirements = self.edited, self.requirements
@@ -344,10 +342,12 @@ class Attempt:
         await anyio.lowlevel.checkpoint()
         try:
             with self.scope, stray_cancellation_as("a generation"):
-                request = await request_for(
+                request, prefix = await request_for(
                     question.action, self._ctx, self._options, question.format, prefills=prefills
                 )
-                await pump(nursery, request, self, self._beginning(prefills))
+                if self._kept is not None:  # which the model may repeat
+                    prefix = None if prefills else AnswerPrefix("", self._kept.text, asked=True)
+                await pump(nursery, request, self, self.scope, prefix)
             if self.late is not None and self.scope.cancelled_caught:
                 raise self.late
         except Exception as error:  # noqa: BLE001 - raised by run(), after the text before it was validated
@@ -357,12 +357,6 @@ class Attempt:
             self._head.end()
         except Exception as error:  # noqa: BLE001 - the error of a chunking, raised by run() too
             self._errors.append(error)
-
-    def _beginning(self, prefills: bool) -> AnswerPrefix | None:
-        """The prefix of the answer that the action asks for; or that of the kept text, if the model may repeat it."""
-        if self._kept is None:
-            return answer_prefix_of(self._question.action, prefills=prefills)
-        return None if prefills else AnswerPrefix("", self._kept.text, asked=True)
 
     def _cut_off(self, by: Editor) -> None:
         """Stop the model and the editors before this one: it has cut the text off, so none of their text can be shown."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from mellea_sc.core.chunking import BoundaryChunking, ChunkingStrategy
 from mellea_sc.core.errors import ChunkingError
 from mellea_sc.runtime.checks.ledger import Chunk
 
-__all__ = ["Cutter", "Grouped"]
+__all__ = ["Cutter", "Grouped", "Resumed"]
 
 
 class Cutter:
@@ -131,6 +132,30 @@ class Cutter:
         if missing <= 0:
             return pending[position - self._window : position]
         return self._seen[-missing:] + pending[:position]
+
+
+class Resumed(ChunkingStrategy):
+    """The chunks of a kept beginning, and then those of the text after it as if that began the text.
+
+    For chunks that were shown: no text can be added to the last of them, also where its end was not certain.
+
+    Args:
+        strategy: A strategy that has seen no text.
+        kept: The chunks of the beginning. Each of the first deltas ends where one of them ends.
+    """
+
+    def __init__(self, strategy: ChunkingStrategy, kept: Sequence[Chunk]) -> None:
+        self.bare: bool = strategy.bare
+        self._strategy = strategy
+        self._kept = deque(kept)
+
+    def feed(self, delta: str) -> Sequence[str]:
+        """The next chunk of the beginning, or the chunks that this delta finishes."""
+        return (self._kept.popleft().text,) if self._kept else self._strategy.feed(delta)
+
+    def flush(self) -> Sequence[str]:
+        """The trailing fragment."""
+        return self._strategy.flush()
 
 
 class Grouped(ChunkingStrategy):

@@ -170,9 +170,8 @@ class Editor:
                 break
         text = "".join(self._inbox[:taken])
         del self._inbox[:taken]
-        if (
-            self._inbox and not self._ended
-        ):  # the rest is taken at the next wake-up, after other tasks had their turn
+        if self._inbox and not self._ended:
+            # the rest is taken at the next wake-up, after other tasks had their turn
             self.lane.wake()
         self._valve.look()
         return self._unjudged(self._cutter.feed(text))

@@ -112,12 +112,12 @@ class Ledger:
         "_frontier",
         "_passed",
         "_rules",
-        "_shown",
         "_verdicts",
         "failures",
         "lanes",
         "noted",
         "releasable",
+        "shown",
     )
 
     releasable: int
@@ -141,7 +141,8 @@ class Ledger:
         self._rules: Sequence[Rule] = rules if rules is not None else [Rule()] * lanes
         self._chunks: deque[Chunk] = deque()  # those that were not taken yet
         self._ends: list[int] = []
-        self._shown = 0
+        self.shown: int = 0
+        """The number of its first chunks that an earlier attempt has shown."""
         self._passed: list[float] = [0 if rule.blocking else math.inf for rule in self._rules]
         # up to where every lane that blocks has passed the text
         self._frontier: float = min(self._passed, default=math.inf)
@@ -151,7 +152,7 @@ class Ledger:
 
     def skip(self, shown: int) -> None:
         """Leave the first chunks out of :meth:`take`: an earlier attempt has shown them."""
-        self._shown = shown
+        self.shown = shown
 
     @property
     def position(self) -> int:
@@ -165,7 +166,7 @@ class Ledger:
     def cut(self, chunk: Chunk) -> Move:
         """Add the next chunk of the main chunking."""
         ends = self._ends
-        if len(ends) >= self._shown:
+        if len(ends) >= self.shown:
             self._chunks.append(chunk)
         ends.append(chunk.end)
         if self.failures:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from mellea_sc.core.backend import CheckedSchema, Format, GenerationRequest
 from mellea_sc.core.base import Component, Span
 from mellea_sc.core.errors import EmptyAnswer, UnexpectedToolCalls
 from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.tool_calls import asks_for_calls
-from mellea_sc.runtime.generation.thunk import ModelOutputThunk
+from mellea_sc.core.usage import Usage
+
+if TYPE_CHECKING:
+    from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 
 __all__ = ["check_answered", "misfit_of", "read_meaning", "warn_of_misfit"]
 
@@ -51,12 +54,13 @@ def check_answered(known: GenerationInfo, request: GenerationRequest, *, has_tex
         )
     if has_text or known.tool_calls:
         return
-    if not known.reasoning and not _reasoning_tokens(known):
+    usage = known.usage or Usage()
+    if not known.reasoning and not usage.reasoning_tokens:
         if known.finish_reason in NOTHING_TO_SAY:
             return
         went = "gave no text"
     else:
-        tokens = _reasoning_tokens(known) or _completion_tokens(known)
+        tokens = usage.reasoning_tokens or usage.completion_tokens
         went = "gave no text: all that it generated is reasoning" + (
             f", {tokens} tokens of it" if tokens else ""
         )
@@ -66,14 +70,6 @@ def check_answered(known: GenerationInfo, request: GenerationRequest, *, has_tex
         reasoning=known.reasoning,
         usage=known.usage,
     )
-
-
-def _reasoning_tokens(known: GenerationInfo) -> int:
-    return known.usage.reasoning_tokens if known.usage else 0
-
-
-def _completion_tokens(known: GenerationInfo) -> int:
-    return known.usage.completion_tokens if known.usage else 0
 
 
 def _advice(known: GenerationInfo) -> str:

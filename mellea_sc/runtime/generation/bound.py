@@ -8,12 +8,7 @@ was started in it when the scope ends.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    asynccontextmanager,
-    nullcontext,
-)
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from typing import Final, Self
@@ -29,12 +24,14 @@ from mellea_sc.core.backend import (
     Delta,
     Format,
     GenerationRequest,
+    checked_format,
 )
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import SessionClosed
 from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
-from mellea_sc.core.prompt import answer_prefix_of, describe, request_for
-from mellea_sc.runtime.budgets.scope import budget_scope
+from mellea_sc.core.prompt import describe, request_for
+from mellea_sc.core.retries import in_flight
+from mellea_sc.runtime.budgets.limits import budget_scope
 from mellea_sc.runtime.failures import stray_cancellation_as, task_group
 from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.generation import Generation
@@ -109,20 +106,16 @@ class BoundBackend(BackendWrapper):
         """Where tasks are started now."""
         return await self._place()
 
-    def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
-        """Open a generation over the nursery's connections, within the limits and ``max_concurrency``."""
-        return self._opened(request)
-
     @asynccontextmanager
-    async def _opened(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
+    async def open(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
+        """Open a generation over the nursery's connections, within the limits and ``max_concurrency``."""
         nursery = (await self._place()).nursery
         backend = await connected_backend(nursery, request)
         with budget_scope():
-            async with nursery.slot() as slot, AsyncExitStack() as stack:
-                # The slot is held for the whole block; the retry logic needs to know of it only while the
-                # request is made. The caller's own code must not run with the context variable set.
-                with slot:
-                    deltas = await stack.enter_async_context(backend.open(request))
+            async with nursery.slot() as slot, backend.open(request) as deltas:
+                # The slot is held for the whole block, but the caller's own code must not run as if it were a
+                # part of this request.
+                in_flight.set(slot.around)
                 yield deltas
 
     async def generate_from_context(
@@ -160,7 +153,8 @@ def start_generation(
     """Start one generation in a task of the place."""
     place.check_usable()
     nursery = place.nursery
-    format = nursery.check_format(format)
+    if format is not None:
+        format = checked_format(format)
     options = merge_options(nursery.options, model_options)
     streamed = bool(options.get(ModelOption.STREAM))
     thunk = ModelOutputThunk(name=describe(action))
@@ -196,11 +190,11 @@ async def answer_once(
     Cancellation: the connection is closed at once, which stops the model.
     """
     prefills = nursery.backend.prefills
-    request = await request_for(action, ctx, options, format, prefills=prefills)
-    beginning = answer_prefix_of(action, prefills=prefills)
-    thunk.generation = await pump(nursery, request, sink, beginning)
+    request, prefix = await request_for(action, ctx, options, format, prefills=prefills)
+    thunk.generation = await pump(nursery, request, sink, sink, prefix)
     read_meaning(thunk, sink.text, action, format)
-    warn_of_misfit(thunk)
+    if thunk.format_error is not None:
+        warn_of_misfit(thunk)
 
 
 @asynccontextmanager

@@ -33,11 +33,10 @@ import anyio.lowlevel
 from mellea_sc.core.backend import Delta
 from mellea_sc.core.errors import BackendTimeout, BudgetExceeded, GenerationCancelled
 from mellea_sc.runtime.budgets.budget import open_budgets
-from mellea_sc.runtime.budgets.scope import budget_scope
-from mellea_sc.runtime.deadlines import Cancellable
+from mellea_sc.runtime.budgets.limits import budget_scope
 from mellea_sc.runtime.failures import failure_of, leaf_errors, raise_unchanged
-from mellea_sc.runtime.generation.record import AnswerRecord
-from mellea_sc.runtime.loops.current import after_first_steps, check_loop, running_task
+from mellea_sc.runtime.generation.pump import AnswerRecord
+from mellea_sc.runtime.loops.current import check_loop
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.pacing import Valve
 from mellea_sc.runtime.unobserved import OwnError
@@ -70,7 +69,7 @@ class Generation:
         "_ended",
         "_is_cancelled",
         "_nursery",
-        "_on_never_started",
+        "_own_error",
         "_reader",
         "_reason",
         "_taken",
@@ -83,7 +82,6 @@ class Generation:
         "is_held",
         "late",
         "name",
-        "own_error",
         "parts",
         "record",
         "state",
@@ -97,18 +95,22 @@ class Generation:
         self.parts: list[str] = []
         self.record: AnswerRecord = AnswerRecord()
         self.late: BackendTimeout | None = None
-        self.own_error: OwnError = OwnError(nursery.unobserved, starts_here=True)
         self.is_held: bool = False
-        """Whether text is withheld from the reader, because preconditions are still being checked."""
+        """Whether text is withheld from the reader, because preconditions are still being checked; see also
+        :meth:`release_output`."""
         self.ended_callbacks: list[Callable[[Generation], None]] | None = None
         """See :meth:`add_ended_callback`; ``None``, and no empty list: there may be thousands of thunks."""
         self._nursery = nursery
+        self._own_error: OwnError | None = (
+            None  # made when it is needed: most generations do not fail
+        )
+        if not nursery.unobserved.keeps:
+            self._own_error = OwnError(nursery.unobserved, starts_here=True)
         self._tasks: anyio.abc.TaskGroup | None = None
         self._task: anyio.TaskHandle[None] | None = None
         self._is_cancelled = False
         self._reason: str | None = None
         self._ended: anyio.Event | None = None
-        self._on_never_started: Callable[[], None] | None = None
         self._valve = Valve(self._is_full, for_reader=True) if streamed else None
         self._reader: Literal["none", "reading", "done"] = "none"
         self._taken = 0  # how many of the parts the reader has taken
@@ -134,21 +136,18 @@ class Generation:
             tasks: A task group inside the nursery, or the nursery's own.
             on_never_started: Called if the task was dropped before its first step.
         """
-        # Cleared by the task's first step. asyncio drops a task that is cancelled before that, without running its
-        # "finally": then nobody would end the generation, and whoever awaits it would wait for ever.
-        self._on_never_started = on_never_started
-        self._tasks = tasks
-        self._task = tasks.start_soon(self._run, thunk, work, name=self.name)
-        after_first_steps(self._check_started)
 
-    def _check_started(self) -> None:
-        if self._on_never_started is not None:
+        def dropped() -> None:
             self._end("cancelled")
-            self._on_never_started()
+            on_never_started()
+
+        self._tasks = tasks
+        self._task = self._nursery.loop_services.start_task(
+            tasks, self._run(thunk, work), name=self.name, on_never_started=dropped
+        )
 
     async def _run(self, thunk: ModelOutputThunk, work: Work) -> None:
-        self._on_never_started = None
-        task = running_task()
+        task = self._nursery.loop_services.current_task()
         state: GenerationState = "cancelled"
         try:
             working = work(thunk, self)
@@ -221,10 +220,6 @@ class Generation:
     def text(self) -> str:
         """The text generated so far; also after a failure or a cancellation."""
         return "".join(self.parts)
-
-    def hold_output(self) -> None:
-        """Hand no text out before :meth:`release_output`."""
-        self.is_held = True
 
     def release_output(self) -> None:
         """Hand out the text that was held, and from now on all text."""
@@ -343,11 +338,6 @@ class Generation:
             self.cancel()
 
     @property
-    def scope(self) -> Cancellable:
-        """What the timeout of a delta cancels."""
-        return self
-
-    @property
     def cancel_called(self) -> bool:
         """Whether it is being cancelled, by itself or with all that runs in its task group or its nursery."""
         if self._is_cancelled or self._nursery.is_cancelled:
@@ -361,9 +351,21 @@ class Generation:
             # Every task of a task group has a cancel scope. One more would be a tenth of what a thunk weighs.
             self._task.cancel()
 
+    @property
+    def own_error(self) -> OwnError:
+        """Its error, if it fails, and whether somebody has observed that."""
+        if self._own_error is None:
+            self._own_error = OwnError(self._nursery.unobserved)
+        return self._own_error
+
+    @property
+    def error(self) -> Exception | None:
+        """The error that it has failed with."""
+        return None if self._own_error is None else self._own_error.error
+
     def to_raise(self) -> Exception:
         """The error to raise in place of the value; the same failure each time."""
-        if self.own_error.error is not None:
+        if self.error is not None:
             return self.own_error.to_raise()
         reason = self._reason if self._reason is not None else self._nursery.cancel_reason
         return GenerationCancelled(reason, partial_text=self.text, usage=self.record.usage)

@@ -8,7 +8,7 @@ text is held back as long as it may be the beginning of a tag.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Literal
 
 import attrs
@@ -37,12 +37,9 @@ class _TagsRemoved(BackendWrapper):
         super().__init__(backend)
         self._tags = opening, closing
 
-    def open(self, request: GenerationRequest) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
-        """Open a generation; see :meth:`Backend.open`."""
-        return self._opened(request)
-
     @asynccontextmanager
-    async def _opened(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
+    async def open(self, request: GenerationRequest) -> AsyncGenerator[AsyncIterator[Delta]]:
+        """Open a generation; see :meth:`Backend.open`."""
         async with self.inner.open(request) as deltas:
             yield _SplitDeltas(deltas, TagSplitter(*self._tags))
 

@@ -19,7 +19,7 @@ from mellea_sc.core.generation_info import NOTHING_KNOWN, GenerationInfo
 from mellea_sc.core.picture import text_of_answer
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.core.tool_calls import ToolCall
-from mellea_sc.runtime.failures import short_traceback, shortened
+from mellea_sc.runtime.failures import short_traceback
 from mellea_sc.runtime.generation.generation import Generation
 from mellea_sc.runtime.loops.notebook import is_interrupt
 
@@ -182,7 +182,7 @@ class ModelOutputThunk(Thunk):
     @property
     def error(self) -> Exception | None:
         """The failure, or the limit that has stopped it. Reading this does not count as observing the error."""
-        return None if self.producer is None else self.producer.own_error.error
+        return None if self.producer is None else self.producer.error
 
     @property
     def cancelled(self) -> bool:
@@ -202,10 +202,11 @@ class ModelOutputThunk(Thunk):
         Cancellation: only the waiting ends; the generation goes on and no text is lost.
         """
         producer = self.producer
-        with shortened():
+        try:
             if producer is not None and producer.state == "generating":
                 producer.check_loop()
-                producer.stop_throttling()
+                if producer.streamed:
+                    producer.stop_throttling()
                 try:
                     await producer.wait_finished()
                 except anyio.get_cancelled_exc_class() as cancelled:
@@ -222,8 +223,11 @@ class ModelOutputThunk(Thunk):
                 if self._value is None:
                     raise self.producer.to_raise()
                 self.mark_awaited()
-            assert self._value is not None
-            return self._value
+        except Exception as error:
+            error.__traceback__ = short_traceback(error.__traceback__)
+            raise
+        assert self._value is not None
+        return self._value
 
     def mark_awaited(self) -> None:
         """Note that somebody has awaited the value: the text need not be kept for a reader any more."""
@@ -267,10 +271,12 @@ class ModelOutputThunk(Thunk):
             await anyio.lowlevel.checkpoint()
             return self.value
         try:
-            with shortened():
-                text = await producer.next_text()
+            text = await producer.next_text()
         except anyio.get_cancelled_exc_class() as cancelled:
             self._cancel_if_interrupted(cancelled)
+            raise
+        except Exception as error:
+            error.__traceback__ = short_traceback(error.__traceback__)
             raise
         if producer.state == "computed":
             self.producer = None
@@ -362,7 +368,7 @@ class _Deltas:
         while not self._done:
             try:
                 text = await self._thunk.astream()
-            except Exception as error:  # what shortened() does, without its cost for each delta
+            except Exception as error:
                 error.__traceback__ = short_traceback(error.__traceback__)
                 raise
             self._done = self._thunk.is_computed()

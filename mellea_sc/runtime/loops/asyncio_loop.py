@@ -14,26 +14,33 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
+from inspect import CORO_CREATED, getcoroutinestate
 from typing import Final
-from weakref import WeakKeyDictionary
+
+import anyio
+import anyio.abc
 
 __all__ = [
-    "call_after_first_steps",
     "call_soon_in",
     "clock",
+    "current_task",
     "errors_collected_by",
+    "has_ended",
     "may_run",
+    "pass_on_interrupt",
+    "raises_exits",
     "running_loop",
-    "running_task",
     "spawn_root",
     "start_task",
+    "start_task_of_loop",
     "wake_on_signals",
     "was_cancelled_natively",
 ]
 
-_after_first_steps: Final[
-    WeakKeyDictionary[asyncio.AbstractEventLoop, list[Callable[[], None]]]
-] = WeakKeyDictionary()
+current_task: Final[Callable[[], object]] = asyncio.current_task
+
+raises_exits: Final = True
+"""asyncio raises an exit in a task at once, out of ``asyncio.run``."""
 
 _roots: Final[set[asyncio.Task[None]]] = set()
 """The loop refers to its tasks weakly; these references keep the root tasks alive until they are done."""
@@ -63,36 +70,31 @@ def may_run(loop: object) -> bool:
     return not isinstance(loop, asyncio.AbstractEventLoop) or loop.is_running()
 
 
-def running_task() -> object | None:
-    """The running task; ``None`` outside of one, for example while a garbage-collected task is closed."""
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None
-
-
-def call_after_first_steps(function: Callable[[], None]) -> None:
-    """Call a function when every task that has been started by now has taken its first step, or never will.
-
-    Tasks take their first step in the loop's next iteration, in any order. So the function is called in an
-    iteration after that.
-    """
-    # one callback for all tasks that are started together: there may be thousands
+def start_task(
+    tasks: anyio.abc.TaskGroup,
+    task: Coroutine[object, object, None],
+    *,
+    name: str,
+    on_never_started: Callable[[], None] | None = None,
+    context: Context | None = None,
+) -> anyio.TaskHandle[None]:
+    """Start a task of a task group, and tell if it never takes its first step."""
+    # The coroutine is not wrapped in another one: all of a task's coroutines are resumed with every delta.
+    handle = tasks.create_task(task, name=name, context=context)
+    # Tasks take their first step in the loop's next iteration, not in every loop in the order in which they were
+    # started: so this is called in the iteration after that.
     loop = asyncio.get_running_loop()
-    if (functions := _after_first_steps.get(loop)) is None:
-        functions = _after_first_steps[loop] = []
-        loop.call_soon(_close_list, loop)
-    functions.append(function)
+    loop.call_soon(loop.call_soon, _close_if_never_started, task, on_never_started)
+    return handle
 
 
-def _close_list(loop: asyncio.AbstractEventLoop) -> None:
-    # the last of these tasks may have been started in this very iteration
-    loop.call_soon(loop.call_soon, _call_all, _after_first_steps.pop(loop))
-
-
-def _call_all(functions: list[Callable[[], None]]) -> None:
-    for function in functions:
-        function()
+def _close_if_never_started(
+    task: Coroutine[object, object, None], on_never_started: Callable[[], None] | None
+) -> None:
+    if getcoroutinestate(task) == CORO_CREATED:
+        task.close()
+        if on_never_started is not None:
+            on_never_started()
 
 
 def call_soon_in(loop: object, function: Callable[[], object]) -> bool:
@@ -104,21 +106,48 @@ def call_soon_in(loop: object, function: Callable[[], object]) -> bool:
     return True
 
 
-def errors_collected_by(tasks: object) -> list[BaseException]:
+def errors_collected_by(tasks: object, /) -> list[BaseException]:
     """The list in which anyio's task group collects the errors of its tasks and its block."""
     # a private attribute; without it (another anyio) an error may be replaced by a cancellation, no more
     errors: list[BaseException] = getattr(tasks, "_exceptions", [])
     return errors
 
 
-def spawn_root(function: Callable[[], Coroutine[object, object, None]], name: str) -> None:
+def has_ended(_: object, /) -> bool:
+    """Never: a task may be started until the block has been left."""
+    return False
+
+
+def pass_on_interrupt() -> None:
+    """Nothing: a ``KeyboardInterrupt`` leaves the loop by itself."""
+
+
+def spawn_root(
+    function: Callable[[], Coroutine[object, object, None]],
+    name: str,
+    on_never_started: Callable[[], None],
+) -> None:
     """Run a function, which never raises, in a task that the loop itself owns."""
-    task = asyncio.get_running_loop().create_task(function(), name=name)
+    has_begun = False
+
+    async def run() -> None:
+        nonlocal has_begun
+        has_begun = True
+        await function()
+
+    def ended(task: asyncio.Task[None]) -> None:
+        _roots.discard(task)
+        if not has_begun:
+            on_never_started()
+
+    task = asyncio.get_running_loop().create_task(run(), name=name)
     _roots.add(task)
-    task.add_done_callback(_roots.discard)
+    task.add_done_callback(ended)
 
 
-def start_task(coroutine: Coroutine[object, object, None], context: Context) -> asyncio.Task[None]:
+def start_task_of_loop(
+    coroutine: Coroutine[object, object, None], context: Context
+) -> asyncio.Task[None]:
     """Start a task that is in no task group; the caller has to hold it until it is done.
 
     Args:

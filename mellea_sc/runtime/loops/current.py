@@ -11,10 +11,9 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from functools import partial
+from contextvars import Context
 from importlib.util import find_spec
-from inspect import CORO_CREATED, getcoroutinestate
-from types import CoroutineType
+from typing import Protocol
 
 import anyio
 import anyio.abc
@@ -23,28 +22,97 @@ import anyio.lowlevel
 from mellea_sc.core.errors import UsageError, WrongEventLoop
 
 __all__ = [
-    "after_first_steps",
+    "LoopServices",
     "call_in",
     "call_soon_in",
     "check_loop",
     "checkpoint_before_error",
     "clock",
     "current_loop",
-    "errors_collected_by",
-    "has_ended",
     "interpreter_is_ending",
     "is_being_cancelled",
-    "leaves_loop",
-    "loop_getter",
     "loop_options",
+    "loop_services",
     "may_run",
-    "pass_on_interrupt",
     "running_loop",
     "running_task",
-    "spawn_root",
-    "start_soon",
-    "tell_if_never_started",
 ]
+
+
+class LoopServices(Protocol):
+    """What ``asyncio_loop.py`` and ``trio_loop.py`` both have, each for its kind of loop."""
+
+    def running_loop(self) -> object | None:
+        """A token of the running loop, if it is of this kind."""
+        ...
+
+    def clock(self) -> Callable[[], float]:
+        """The clock of the running loop (seconds) as a plain function: cheaper than ``anyio.current_time``."""
+        ...
+
+    def current_task(self) -> object:
+        """The running task, to be compared by identity; a ``RuntimeError`` outside of one."""
+        ...
+
+    def spawn_root(
+        self,
+        function: Callable[[], Coroutine[object, object, None]],
+        name: str,
+        on_never_started: Callable[[], None],
+    ) -> None:
+        """Run a function in a task that the loop itself owns: it is cancelled and joined when the loop ends.
+
+        Args:
+            function: Must not raise anything but the loop's cancellation.
+            name: The task's name, for people.
+            on_never_started: Called if the task was cancelled before its first step.
+        """
+        ...
+
+    def start_task(
+        self,
+        tasks: anyio.abc.TaskGroup,
+        task: Coroutine[object, object, None],
+        *,
+        name: str,
+        on_never_started: Callable[[], None] | None = None,
+        context: Context | None = None,
+    ) -> anyio.TaskHandle[None]:
+        """Start a task of a task group, and tell if it never takes its first step.
+
+        asyncio drops a task that is cancelled before its first step: not even a ``finally`` in it runs, and Python
+        warns that nobody has awaited its coroutine. That happens to every task that is started just before the loop
+        ends. trio runs every task at least to its first checkpoint.
+
+        Args:
+            tasks: Where the task goes.
+            task: Its coroutine, not started yet.
+            name: For people.
+            on_never_started: Called if the task was dropped before its first step.
+            context: What to run it in, instead of a copy of the caller's context.
+        """
+        ...
+
+    def errors_collected_by(self, tasks: object, /) -> list[BaseException]:
+        """The list in which a task group collects its errors, where a cancellation may replace them."""
+        ...
+
+    def has_ended(self, tasks: object, /) -> bool:
+        """Whether a task group is closed for new tasks, although the code after its block has not run yet."""
+        ...
+
+    def was_cancelled_natively(self) -> bool:
+        """Whether a cancellation of the running task is pending that is not that of a cancel scope."""
+        ...
+
+    @property
+    def raises_exits(self) -> bool:
+        """Whether the loop itself raises an exit in one of its tasks, where it was started."""
+        ...
+
+    def pass_on_interrupt(self) -> None:
+        """Pass a ``KeyboardInterrupt`` that has hit a task of the loop's own on to the main task."""
+        ...
 
 
 def running_loop() -> object | None:
@@ -80,15 +148,29 @@ def current_loop() -> object:
     return token
 
 
-def loop_getter() -> Callable[[], object | None]:
-    """A faster :func:`running_loop`, for frequent calls under the kind of loop (asyncio, trio) that runs now."""
-    if _is_trio():
+def loop_services() -> LoopServices:
+    """The services of the kind of loop that runs now: trio or else asyncio."""
+    if _is_imported("trio"):
         from mellea_sc.runtime.loops import trio_loop
 
-        return trio_loop.running_loop
+        if trio_loop.running_loop() is not None:
+            return trio_loop
     from mellea_sc.runtime.loops import asyncio_loop
 
-    return asyncio_loop.running_loop
+    return asyncio_loop
+
+
+def clock() -> Callable[[], float]:
+    """The clock of the running loop; see :meth:`LoopServices.clock`."""
+    return loop_services().clock()
+
+
+def running_task() -> object | None:
+    """The running task; ``None`` outside of one, for example while a garbage-collected task is closed."""
+    try:
+        return loop_services().current_task()
+    except RuntimeError:
+        return None
 
 
 def loop_options() -> dict[str, bool]:
@@ -128,34 +210,6 @@ def check_loop(loop: object, what: str) -> None:
         raise WrongEventLoop(f"{what} belongs to another event loop, {where}: use it in its own")
 
 
-def clock() -> Callable[[], float]:
-    """The clock of the running loop (seconds) as a plain function: cheaper than ``anyio.current_time``."""
-    if _is_trio():
-        from mellea_sc.runtime.loops import trio_loop
-
-        return trio_loop.clock()
-    from mellea_sc.runtime.loops import asyncio_loop
-
-    return asyncio_loop.clock()
-
-
-def spawn_root(function: Callable[[], Coroutine[object, object, None]], name: str) -> None:
-    """Run a function in a task that the event loop itself owns: it is cancelled and joined when the loop ends.
-
-    Args:
-        function: Must not raise anything but the loop's cancellation.
-        name: The task's name, for people.
-    """
-    if _is_trio():
-        from mellea_sc.runtime.loops import trio_loop
-
-        trio_loop.spawn_root(function, name)
-    else:
-        from mellea_sc.runtime.loops import asyncio_loop
-
-        asyncio_loop.spawn_root(function, name)
-
-
 def call_soon_in(loop: object, function: Callable[[], object]) -> None:
     """Have another loop call a function soon, from any thread; without effect when that loop has ended.
 
@@ -190,116 +244,12 @@ def call_in(loop: object, function: Callable[[], object]) -> None:
         call_soon_in(loop, function)
 
 
-def pass_on_interrupt() -> None:
-    """Pass a ``KeyboardInterrupt`` on to the main task; called by a task of the loop's own that Ctrl-C has hit.
-
-    Under asyncio there is nothing to do: there a KeyboardInterrupt leaves the loop by itself.
-    """
-    if _is_trio():
-        from mellea_sc.runtime.loops import trio_loop
-
-        trio_loop.pass_on_interrupt()
-
-
-def leaves_loop(error: BaseException) -> bool:
-    """Whether the running loop itself raises an error of one of its tasks where it was started: asyncio, an exit."""
-    return isinstance(error, SystemExit | KeyboardInterrupt) and not _is_trio()
-
-
 def is_being_cancelled() -> bool:
     """Whether a cancellation of the running task is pending: by a cancel scope, or asyncio's native one."""
     # anyio's documented way to ask whether an enclosing scope is cancelled, shields considered
     if anyio.current_effective_deadline() == -math.inf:
         return True
-    if _is_trio():
-        return False
-    from mellea_sc.runtime.loops import asyncio_loop
-
-    return asyncio_loop.was_cancelled_natively()
-
-
-def running_task() -> object | None:
-    """The running task, to be compared by identity; ``None`` outside of one."""
-    if _is_trio():
-        from mellea_sc.runtime.loops import trio_loop
-
-        return trio_loop.running_task()
-    from mellea_sc.runtime.loops import asyncio_loop
-
-    return asyncio_loop.running_task()
-
-
-def tell_if_never_started(
-    function: Callable[[], Coroutine[object, object, None]], on_never_started: Callable[[], None]
-) -> Callable[[], Coroutine[object, object, None]]:
-    """Wrap the function of a task so that a callback is called if the task never takes its first step.
-
-    asyncio drops a task that is cancelled before its first step: not even a ``finally`` in it runs. That happens
-    to every task that is started just before the loop ends. trio runs every task at least to its first checkpoint.
-
-    Args:
-        function: The body of the task.
-        on_never_started: Called instead of it.
-
-    Returns:
-        The wrapped function. The task must be started before the caller awaits anything.
-    """
-    if _is_trio():
-        return function
-    has_begun = False
-    coroutines: list[Coroutine[object, object, None]] = []
-
-    async def run() -> None:
-        nonlocal has_begun
-        has_begun = True
-        await function()
-
-    def begin() -> Coroutine[object, object, None]:
-        coroutines.append(run())
-        return coroutines[0]
-
-    def check() -> None:
-        if not has_begun:
-            for coroutine in coroutines:
-                coroutine.close()  # or Python warns that nobody has awaited it
-            on_never_started()
-
-    after_first_steps(check)
-    return begin
-
-
-def start_soon(
-    tasks: anyio.abc.TaskGroup, task: Coroutine[object, object, None], *, name: str
-) -> None:
-    """Start a task of a task group that nobody has to hear of if it never takes its first step.
-
-    asyncio drops it then, at the end of its loop, and Python would warn that nobody has awaited its coroutine. This
-    does not wrap the coroutine, as :func:`tell_if_never_started` has to, because all of a task's coroutines are
-    resumed with every delta.
-
-    Args:
-        tasks: Where the task goes.
-        task: Its coroutine, not started yet.
-        name: For people.
-    """
-    tasks.start_soon(lambda: task, name=name)
-    after_first_steps(partial(_close_unless_started, task))
-
-
-def _close_unless_started(task: Coroutine[object, object, None]) -> None:
-    if isinstance(task, CoroutineType) and getcoroutinestate(task) == CORO_CREATED:
-        task.close()
-
-
-def after_first_steps(check: Callable[[], None]) -> None:
-    """Call a function when every task that has been started by now has taken its first step, or never will.
-
-    Under trio it is not called: there every task takes its first step.
-    """
-    if not _is_trio():
-        from mellea_sc.runtime.loops import asyncio_loop
-
-        asyncio_loop.call_after_first_steps(check)
+    return loop_services().was_cancelled_natively()
 
 
 async def checkpoint_before_error() -> None:
@@ -314,28 +264,6 @@ async def checkpoint_before_error() -> None:
         await anyio.lowlevel.cancel_shielded_checkpoint()
 
 
-def errors_collected_by(tasks: anyio.abc.TaskGroup) -> list[BaseException]:
-    """Under asyncio, the list in which a task group collects its errors; an empty list under trio.
-
-    Under trio it is not needed: there a cancellation never replaces an error.
-    """
-    if _is_trio():
-        return []
-    from mellea_sc.runtime.loops import asyncio_loop
-
-    return asyncio_loop.errors_collected_by(tasks)
-
-
-def has_ended(tasks: anyio.abc.TaskGroup) -> bool:
-    """Whether a task group is closed for new tasks, although the code after its block has not run yet."""
-    # under asyncio a task may be started until the block has been left
-    if not _is_trio():
-        return False
-    from mellea_sc.runtime.loops import trio_loop
-
-    return trio_loop.has_ended(tasks)
-
-
 def _is_imported(name: str) -> bool:
     """Whether the import of a module has ended. Until then no loop of that kind can be running."""
     # An import statement would wait for another thread that is importing the module, and with it the event loop of
@@ -343,11 +271,3 @@ def _is_imported(name: str) -> bool:
     # statement looks at itself; without it (another interpreter) there is the wait.
     spec = getattr(sys.modules.get(name), "__spec__", None)
     return spec is not None and not getattr(spec, "_initializing", False)
-
-
-def _is_trio() -> bool:
-    if "trio" not in sys.modules or (_trio_loop is None and not _is_imported("trio")):
-        return False
-    from mellea_sc.runtime.loops import trio_loop
-
-    return trio_loop.running_loop() is not None

@@ -9,20 +9,32 @@ from __future__ import annotations
 
 import contextvars
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from typing import Final
 
+import anyio
+import anyio.abc
 import trio
 
 __all__ = [
     "call_soon_in",
     "clock",
+    "current_task",
+    "errors_collected_by",
     "has_ended",
     "pass_on_interrupt",
+    "raises_exits",
     "running_loop",
-    "running_task",
     "spawn_root",
+    "start_task",
+    "was_cancelled_natively",
 ]
+
+current_task: Final[Callable[[], object]] = trio.lowlevel.current_task
+
+raises_exits: Final = False
+"""To trio an exit in a task of the run's own is an internal error."""
 
 
 def running_loop() -> object | None:
@@ -37,12 +49,7 @@ def clock() -> Callable[[], float]:
     return trio.current_time
 
 
-def running_task() -> object | None:
-    """The running task; ``None`` outside of one, for example while a garbage-collected task is closed."""
-    return trio.lowlevel.current_task() if trio.lowlevel.in_trio_task() else None
-
-
-def has_ended(tasks: object) -> bool:
+def has_ended(tasks: object, /) -> bool:
     """Whether a task group's nursery is closed: all its tasks have ended, but the code after its block has not run yet.
 
     Starting a task then raises a plain ``RuntimeError``; there is no public way to ask before.
@@ -58,9 +65,35 @@ def call_soon_in(token: object, function: Callable[[], object]) -> None:
         token.run_sync_soon(function)
 
 
-def spawn_root(function: Callable[[], Awaitable[None]], name: str) -> None:
+def spawn_root(
+    function: Callable[[], Awaitable[None]],
+    name: str,
+    on_never_started: Callable[[], None],  # noqa: ARG001 - every task takes its first step
+) -> None:
     """Run a function, which never raises, in a task that the run itself owns."""
     trio.lowlevel.spawn_system_task(function, name=name, context=contextvars.copy_context())
+
+
+def start_task(
+    tasks: anyio.abc.TaskGroup,
+    task: Coroutine[object, object, None],
+    *,
+    name: str,
+    on_never_started: Callable[[], None] | None = None,  # noqa: ARG001 - as above
+    context: contextvars.Context | None = None,
+) -> anyio.TaskHandle[None]:
+    """Start a task of a task group."""
+    return tasks.create_task(task, name=name, context=context)
+
+
+def errors_collected_by(_: object, /) -> list[BaseException]:
+    """Nothing: a cancellation never replaces an error."""
+    return []
+
+
+def was_cancelled_natively() -> bool:
+    """Never: every cancellation is a cancel scope's."""
+    return False
 
 
 def pass_on_interrupt() -> None:

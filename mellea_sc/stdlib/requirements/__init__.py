@@ -9,7 +9,7 @@ sensitive.py    secrets and personal data; kinds/: their patterns
 llm_judge.py    a model that scores the answer
 judging.py      prompts of judges, and how a model is asked
 making.py       short ways to make a requirement
-scanned.py      the base class of most of them: requirements with a scanner; pieces.py: scanners, and pieces with verdicts
+scanned.py      the base class of most of them: requirements with a scanner, and the pieces with verdicts that it makes
 
 A requirement's module is imported when it is first used.
 """

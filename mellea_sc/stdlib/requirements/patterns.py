@@ -22,8 +22,7 @@ from mellea_sc.stdlib.requirements.expressions.scanners import (
     MatchScanner,
 )
 from mellea_sc.stdlib.requirements.expressions.tree import Form
-from mellea_sc.stdlib.requirements.pieces import Scanner
-from mellea_sc.stdlib.requirements.scanned import ScannedRequirement, check_count
+from mellea_sc.stdlib.requirements.scanned import ScannedRequirement, Scanner, check_count
 
 __all__ = ["MustMatch", "MustNotMatch"]
 

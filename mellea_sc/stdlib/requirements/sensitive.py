@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Collection, Mapping
+from typing import Final, Literal, TypeAlias
 
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.requirement import OnFail, PartialValidationResult
+from mellea_sc.stdlib.requirements.kinds.accounts import find_cards, find_ibans
+from mellea_sc.stdlib.requirements.kinds.addresses import find_emails, find_ipv4, find_ipv6
 from mellea_sc.stdlib.requirements.kinds.digits import HARMLESS_NUMBERS, PERSONAL_PLACES
-from mellea_sc.stdlib.requirements.kinds.kind import Kind
-from mellea_sc.stdlib.requirements.kinds.personal import PERSONAL, personal_kind
+from mellea_sc.stdlib.requirements.kinds.kind import Find, Kind
+from mellea_sc.stdlib.requirements.kinds.nationals import find_national_ids, find_ssns
+from mellea_sc.stdlib.requirements.kinds.phones import find_phones
 from mellea_sc.stdlib.requirements.kinds.regions import Places, RegionScanner
 from mellea_sc.stdlib.requirements.kinds.secrets import SECRET_PLACES, SECRETS
 from mellea_sc.stdlib.requirements.scanned import ScannedRequirement
 
-__all__ = ["NoPII", "NoSecrets", "PIIKind", "SecretKind"]
+__all__ = ["PERSONAL", "NoPII", "NoSecrets", "PIIKind", "SecretKind"]
 
 PIIKind: TypeAlias = Literal[
     "email", "phone", "credit_card", "iban", "ssn", "national_id", "ipv4", "ipv6"
@@ -34,6 +37,22 @@ SecretKind: TypeAlias = Literal[
 ]
 """API keys of common services, AWS secret keys beside their name, credentials of Basic authentication, bearer
 tokens, JSON web tokens, private keys in PEM blocks, passwords in URLs, webhook URLs."""
+
+
+_MakeFind = Callable[[Collection[str] | None], Find]
+
+PERSONAL: Final[Mapping[str, tuple[str, _MakeFind]]] = {
+    "email": ("e-mail", lambda _: find_emails),
+    "ipv6": ("IP address", lambda _: find_ipv6),
+    "ipv4": ("IP address", lambda _: find_ipv4),
+    "iban": ("IBAN", lambda _: find_ibans()),
+    "credit_card": ("credit card", lambda _: find_cards()),
+    "ssn": ("social security number", lambda _: find_ssns()),
+    "national_id": ("national number", lambda _: find_national_ids()),
+    "phone": ("phone", find_phones),
+}
+"""The label of each kind, and a function that makes its finder, which imports the packages that it needs. Where two find
+the same text, the first one counts."""
 
 
 class _NothingOf(ScannedRequirement):
@@ -109,7 +128,7 @@ class NoPII(_NothingOf):
     ) -> None:
         super().__init__(
             "no personal data",
-            {name: personal_kind(name, phone_regions) for name in _chosen(PERSONAL, kinds)},
+            {name: _personal_kind(name, phone_regions) for name in _chosen(PERSONAL, kinds)},
             PERSONAL_PLACES,
             replacement,
             HARMLESS_NUMBERS,
@@ -154,6 +173,11 @@ class NoSecrets(_NothingOf):
             on_fail=on_fail,
             blocking=blocking,
         )
+
+
+def _personal_kind(name: str, regions: Collection[str] | None) -> Kind:
+    label, make = PERSONAL[name]
+    return Kind(label, make(regions))
 
 
 def _chosen(known: Mapping[str, object], kinds: Collection[str] | None) -> list[str]:

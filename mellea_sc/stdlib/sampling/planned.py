@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 
-from mellea_sc.core.backend import Backend, Format
+from mellea_sc.core.backend import Backend, Format, checked_format
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import BackendNotBound
 from mellea_sc.core.model_options import ModelOptions
@@ -23,7 +23,6 @@ from mellea_sc.runtime.generation.answers import read_meaning
 from mellea_sc.runtime.generation.bound import BoundBackend
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.pacing import Valves
-from mellea_sc.stdlib.formats import checked
 from mellea_sc.stdlib.sampling.by_requirement import ByRequirement
 from mellea_sc.stdlib.sampling.engine.options import StreamOptions
 from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner, Nurseries
@@ -77,7 +76,7 @@ class PlannedStrategy(Plan, SamplingStrategy):
         question = Question(
             action=action,
             requirements=requirements,
-            format=checked(format),
+            format=None if format is None else checked_format(format),
             model_options=model_options,
         )
         return await sampled(self, question, context, (await backend.place()).nursery)

@@ -19,8 +19,8 @@ import attrs
 
 from mellea_sc.core.errors import StreamConsumed
 from mellea_sc.core.requirement import PartialValidationResult
-from mellea_sc.runtime.failures import shortened
-from mellea_sc.runtime.loops.current import check_loop, current_loop, loop_getter
+from mellea_sc.runtime.failures import short_traceback
+from mellea_sc.runtime.loops.current import check_loop, current_loop, loop_services
 from mellea_sc.runtime.pacing import Valve
 from mellea_sc.stdlib.streaming.events import (
     ChunkEvent,
@@ -95,7 +95,7 @@ class Tape(Generic[T]):
         """How many items the reader has taken."""
         self._name = name
         self._loop = current_loop()
-        self._running_loop = loop_getter()
+        self._running_loop = loop_services().running_loop
         self.on_read: Callable[[], None] | None = on_read
         self._error = error
         self._items: deque[T] = deque()
@@ -150,8 +150,11 @@ class Tape(Generic[T]):
                 if self._ended:
                     if self._error is not None and (error := self._error()) is not None:
                         # only after all items: text that was released before the error is not lost
-                        with shortened():
+                        try:
                             raise error
+                        except Exception:
+                            error.__traceback__ = short_traceback(error.__traceback__)
+                            raise
                     raise StopAsyncIteration
                 # Checked only at the first step and before a wait: for each item it would be half of the work.
                 if self._running_loop() is not self._loop:

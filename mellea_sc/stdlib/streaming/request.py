@@ -19,11 +19,10 @@ from mellea_sc.core.question import Question, several
 from mellea_sc.core.requirement import as_requirement, check_judges
 from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.bound import BoundBackend, SpawnTarget
-from mellea_sc.runtime.loops.current import spawn_root, tell_if_never_started
+from mellea_sc.runtime.loops.current import loop_services
 from mellea_sc.runtime.nursery import Nursery, current_nursery
 from mellea_sc.runtime.unobserved import OwnError, Unobserved
 from mellea_sc.stdlib.arguments import StreamArguments
-from mellea_sc.stdlib.formats import checked
 from mellea_sc.stdlib.sampling.engine.options import STREAM_DEFAULTS, StreamOptions
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy, plan_for
 from mellea_sc.stdlib.streaming.result import StreamChunkingResult
@@ -115,11 +114,10 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
                 task, name=self._name, tasks=place.tasks, on_never_started=run.on_never_started
             )
         else:
-            spawn_root(tell_if_never_started(task, run.on_never_started), self._name)
-            spawn_root(
-                tell_if_never_started(partial(_wait_for_observer, run), run.dismiss),
-                f"what became of {self._name}",
-            )
+            spawn_root = loop_services().spawn_root
+            spawn_root(task, self._name, run.on_never_started)
+            observing = partial(_wait_for_observer, run)
+            spawn_root(observing, f"what became of {self._name}", run.dismiss)
         return run
 
     def _made(self, session: Nursery | None) -> StreamRun:
@@ -196,7 +194,6 @@ async def _own_nursery(backend: Backend, session: Nursery | None) -> AsyncGenera
         retrying(backend),
         options=options,
         inside=session,
-        check_format=checked,
         name="a stream of its own",
     ) as nursery:
         yield nursery
@@ -229,6 +226,5 @@ def stream_request(
             as_requirement(one) for one in several("requirements", given.get("requirements"))
         ],
         strategy=given.get("strategy"),
-        format=checked(given.get("format")),
     )
     return StreamRequest(question, options, turn, backend, given.get("validation_backend"))

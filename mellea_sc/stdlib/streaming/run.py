@@ -27,9 +27,8 @@ from mellea_sc.core.errors import BudgetExceeded
 from mellea_sc.core.prompt import describe
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
-from mellea_sc.core.retries import RetriesOfCall
-from mellea_sc.runtime.budgets.limits import LimitedBlock
-from mellea_sc.runtime.budgets.scope import budget_scope
+from mellea_sc.core.retries import retries_of_call
+from mellea_sc.runtime.budgets.limits import LimitedBlock, budget_scope
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.failures import failure_of, raise_unchanged
 from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
@@ -126,7 +125,7 @@ class StreamRun:
                 self._scope,
                 budget_scope(),
                 nullcontext() if question.limits is None else LimitedBlock(question.limits),
-                nullcontext() if question.retries is None else RetriesOfCall(question.retries),
+                retries_of_call(question.retries),
             ):
                 answer = self._checked_answer if question.preconditions else self._answer
                 async with generating as nursery, self._turn as ctx:

@@ -17,7 +17,7 @@ from mellea_sc import (
     start_session,
 )
 from mellea_sc.backends import OllamaBackend, OpenAIBackend, ToolCall, ToolCallDelta
-from mellea_sc.backends.http.ending import Ending
+from mellea_sc.backends.http.answer import Ending
 from mellea_sc.testing.server import Answer, ModelServer
 
 pytestmark = pytest.mark.anyio

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_sc.backends.http.events import EventSplitter
-from mellea_sc.backends.http.lines import LineSplitter, Splitter
+from mellea_sc.backends.http.splitting import EventSplitter, LineSplitter, Splitter
 from mellea_sc.core.errors import BackendProtocolError
 
 pytestmark = pytest.mark.timeout(600)  # of a night's many examples

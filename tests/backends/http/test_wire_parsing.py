@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_sc.backends.http.surrogates import joined
+from mellea_sc.backends.http.answer import join_halves
 from mellea_sc.backends.ollama import OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
 from mellea_sc.core.backend import Delta, ToolCallDelta, Usage
@@ -191,7 +191,7 @@ def test_halves_of_characters_are_joined_however_the_text_is_cut(data: st.DataOb
     places = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4)))
     parts = [text[a:b] for a, b in pairwise([0, *places, len(text)])]
     for part in parts:
-        more, half = joined(half + part)
+        more, half = join_halves(half + part)
         whole += more
     whole += "\ufffd" if half else ""
     assert whole == text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mellea_sc.stdlib.requirements.kinds.personal import PERSONAL
 from mellea_sc.stdlib.requirements.kinds.secrets import SECRETS
+from mellea_sc.stdlib.requirements.sensitive import PERSONAL
 
 if TYPE_CHECKING:
     from benchmarks.detection.labelled import Counts, Line, count, lines

@@ -17,7 +17,7 @@ from typing import Final
 import attrs
 
 from mellea_sc.stdlib.requirements.expressions.tree import Form
-from mellea_sc.stdlib.requirements.pieces import UNKNOWN, Piece, Scanner
+from mellea_sc.stdlib.requirements.scanned import UNKNOWN, Piece, Scanner
 
 __all__ = ["NormalizingScanner", "normal_text"]
 

@@ -21,7 +21,7 @@ import attrs
 
 from mellea_sc.core.requirement import PartialValidationResult
 from mellea_sc.stdlib.requirements.expressions.expression import Allowance, Expression
-from mellea_sc.stdlib.requirements.pieces import Piece, PieceList, Scanner
+from mellea_sc.stdlib.requirements.scanned import Piece, PieceList, Scanner
 
 __all__ = ["LONGEST", "FullMatchScanner", "MatchScanner"]
 

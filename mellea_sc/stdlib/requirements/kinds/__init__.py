@@ -9,5 +9,4 @@ accounts.py    card numbers and IBANs
 nationals.py   national identification numbers
 phones.py      phone numbers
 digits.py      groups of digits in a text, and harmless ones
-personal.py    the table of all kinds of personal data; the packages of a kind are imported when it is used
 """

@@ -16,7 +16,7 @@ from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.checks.checks import Checks
-from mellea_sc.runtime.checks.cutter import Cutter, Grouped
+from mellea_sc.runtime.checks.cutter import Cutter, Grouped, Resumed
 from mellea_sc.runtime.checks.editors import PASSES, Editor
 from mellea_sc.runtime.checks.edits import Edits
 from mellea_sc.runtime.checks.lane import Lane
@@ -84,6 +84,9 @@ class AttemptFactory:
         """
         checks = self._checks(kept)
         view = stage.begin_attempt(number, ask, checks.ledger, checks.edits)
+        if kept is not None and checks.ledger.shown >= len(kept.chunks) > 0:
+            resumed = Resumed(resolve_chunking(self._options.chunking), kept.chunks)
+            checks = attrs.evolve(checks, main=Cutter(resumed))
         action, context = ask.action, ask.context
         if kept is not None:
             begun = ModelOutputThunk.computed(kept.text)
