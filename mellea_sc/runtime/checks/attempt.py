@@ -215,6 +215,11 @@ class Attempt:
         after = (
             end + len(rest) - len(rest.lstrip()) if count == len(chunks) else chunks[count].start
         )
+        # White space after the last chunk is kept for the text that comes next, but not if it is what has failed.
+        failed = [
+            one.start for one in self.ledger.failures if end <= one.start and one.end <= after
+        ]
+        after = min([after, *failed])
         return ResumePoint(
             text=text[:after],
             chunks=chunks[:count],

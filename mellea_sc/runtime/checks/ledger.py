@@ -89,12 +89,14 @@ class Failure:
         verdict: The verdict.
         chunk_index: The index of the chunk in which the failed piece begins.
         end: The position where the piece ends.
+        start: The position where it begins.
     """
 
     lane: int
     verdict: PartialValidationResult
     chunk_index: int
     end: int = attrs.field(default=0, eq=False)
+    start: int = attrs.field(default=0, eq=False)
 
 
 class Ledger:
@@ -179,7 +181,8 @@ class Ledger:
     def judged(self, lane: int, piece: Chunk, verdict: PartialValidationResult) -> Move:
         """Add a lane's verdict on its next piece."""
         if verdict.success == "fail":
-            failure = Failure(lane, verdict, bisect_right(self._ends, piece.start), piece.end)
+            index = bisect_right(self._ends, piece.start)
+            failure = Failure(lane, verdict, index, piece.end, piece.start)
             if self._rules[lane].on_fail == "cancel":
                 if all(known.lane != lane for known in self.failures):
                     insort(self.failures, failure, key=attrgetter("lane"))

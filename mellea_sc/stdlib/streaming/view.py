@@ -72,8 +72,8 @@ class AttemptView:
 
     @property
     def chunks_released(self) -> int:
-        """The number of released chunks, without white space at the end of the text."""
-        return self.released - self._ends_in_space
+        """The number of released chunks, without white space at the end of the text unless that is all there is."""
+        return self.released - (self._ends_in_space and self.released > 1)
 
     @property
     def position(self) -> int:
