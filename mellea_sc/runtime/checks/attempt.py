@@ -215,9 +215,12 @@ class Attempt:
         after = (
             end + len(rest) - len(rest.lstrip()) if count == len(chunks) else chunks[count].start
         )
-        # White space after the last chunk is kept for the text that comes next, but not if it is what has failed.
+        # White space after the last chunk is kept for the text that comes next, but not if it is what has failed. Where
+        # all text after it fails too, the piece may be longer than what has failed.
         failed = [
-            one.start for one in self.ledger.failures if end <= one.start and one.end <= after
+            one.start
+            for one in self.ledger.failures
+            if end <= one.start and (one.end <= after or one.verdict.cuts_off)
         ]
         after = min([after, *failed])
         return ResumePoint(

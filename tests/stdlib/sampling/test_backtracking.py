@@ -11,6 +11,7 @@ from mellea_sc import (
     BacktrackStrategy,
     ChunkEvent,
     InvalidOption,
+    MustMatch,
     MustNotMatch,
     Requirement,
     RetractEvent,
@@ -170,6 +171,18 @@ async def test_4_4_white_space_that_has_failed_is_not_kept() -> None:
     rules = [MustNotMatch("\n\n", window=2)]
     text, texts, _ = await read("One.\n\nTwo.", " Two.", chunking="sentence", requirements=rules)
     assert text == "".join(texts) == "One. Two."
+
+
+async def test_white_space_after_a_limit_is_not_kept_however_it_came() -> None:
+    rules = [MustMatch(r"(?s).{0,8}", full=True)]
+    for answer in (["One. Two. \n\n three"], [*"One. Two. \n\n three"]):
+        backend = ScriptedBackend(answer, ["."])
+        async with start_session(backend=backend) as m:
+            strategy = BacktrackStrategy(tries=1)
+            result = await m.stream("?", requirements=rules, chunking="word", strategy=strategy)
+            await result.acomplete()
+        assert result.full_text == "One. ."
+        assert len(backend.calls) == 2
 
 
 async def test_4_14_white_space_that_was_shown_alone_is_not_taken_back() -> None:
