@@ -72,8 +72,8 @@ class AttemptView:
 
     @property
     def chunks_released(self) -> int:
-        """The number of released chunks, without white space at the end of the text unless that is all there is."""
-        return self.released - (self._ends_in_space and self.released > 1)
+        """The number of released chunks, without white space at the end of the text."""
+        return self.released - self._ends_in_space
 
     @property
     def position(self) -> int:
@@ -249,11 +249,12 @@ class Gate:
         return view
 
     def end_attempt(self, number: int, attempt: Attempt) -> int:
-        """End the view of an attempt; returns the number of its chunks that were shown."""
+        """End the view of an attempt; returns the number of its chunks that were shown, 1 for white space alone."""
         if attempt.ledger.failures:
             index, verdicts = attempt.ledger.failed_chunk()
             self.readers.write(QuickCheckEvent(index, number, False, verdicts))
-        return self._views[number].chunks_released
+        view = self._views[number]
+        return max(view.chunks_released, min(view.released, 1))
 
     async def accept(self, number: int, valves: Valves) -> None:
         """Accept an attempt: show everything that is held back, as fast as the readers have room.

@@ -185,6 +185,32 @@ async def test_white_space_after_a_limit_is_not_kept_however_it_came() -> None:
         assert len(backend.calls) == 2
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "want"),
+    [
+        (["Hello ", "bad"], [], "Hello "),
+        (["Hello ", "bad"], [" ", "world"], "Hello world"),
+        (["Hello", "\n\n", "bad"], ["\n\n", "world"], "Hello\n\nworld"),
+        (["def f():\n", "    bad"], ["    return 1\n"], "def f():\n    return 1\n"),
+        (["def f():\n", "    bad"], ["\n", "  ", "  return 1"], "def f():\n    return 1"),
+    ],
+)
+@pytest.mark.parametrize("hold_back", [False, True])
+async def test_4_14_white_space_of_a_raw_delta_is_neither_lost_nor_doubled(
+    first: list[str], second: list[str], want: str, hold_back: bool
+) -> None:
+    async with start_session(backend=ScriptedBackend(first, second)) as m:
+        result = await m.stream(
+            "?",
+            requirements=[MustNotMatch("bad")],
+            chunking=None,
+            strategy=BacktrackStrategy(),
+            hold_back=hold_back,
+        )
+        texts = [text async for text in result.atext()]
+    assert result.full_text == "".join(texts) == want
+
+
 async def test_4_14_white_space_that_was_shown_alone_is_not_taken_back() -> None:
     rules = [ValidJSON(fenced=True, on_fail="filter"), ValidJSON(find=True)]
     text, texts, _ = await read("  x", "12", requirements=rules)

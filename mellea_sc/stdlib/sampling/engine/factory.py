@@ -42,7 +42,7 @@ class Stage(Protocol):
         ...
 
     def end_attempt(self, number: int, attempt: Attempt) -> int:
-        """End the view of an attempt; returns the number of its chunks that were shown."""
+        """End the view of an attempt; returns the number of its chunks that were shown, 1 for white space alone."""
         ...
 
 
