@@ -88,7 +88,7 @@ class _Response:
             raise InvalidOption(
                 f"give a function that starts the stream, lambda: m.stream(…), not {start!r}"
             )
-        self._start = start
+        self.start: Start = start
         self.status_code: int = status
         self.background: Callable[[], Awaitable[None]] | None = None
         """Awaited after the response, as Starlette's tasks are."""
@@ -128,8 +128,8 @@ class _Response:
             await self.background()
 
     async def _answer(self, reply: _Reply, watching: anyio.CancelScope) -> None:
-        async with self._start() as result:
-            async for piece in _Pieces(result, self.written, self.heartbeat):
+        async with self.start() as result:
+            async for piece in _Pieces(result, self):
                 if not reply.has_begun and result.error is not None:
                     break  # raised below, while the framework can still send an error response
                 try:
@@ -145,7 +145,7 @@ class _Response:
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """The body, for frameworks that send it themselves; ``aclose()`` ends it, and so does a cancellation."""
-        return _Body(self._start, self.written, self.heartbeat)
+        return _Body(self)
 
     tells_errors: ClassVar[bool]
     """Whether the body can say that it was broken off by an error; otherwise the connection is."""
@@ -265,16 +265,10 @@ async def _wait_for_disconnect(
 class _Pieces:
     """The body of a response, as the stream's events come. A plain object: nothing stays open between two steps."""
 
-    def __init__(
-        self,
-        result: StreamChunkingResult,
-        written: Callable[[StreamEvent, StreamChunkingResult], bytes],
-        heartbeat: bytes | None,
-    ) -> None:
+    def __init__(self, result: StreamChunkingResult, response: _Response) -> None:
         self._result = result
         self._events = result.events(lookahead=LOOKAHEAD)
-        self._written = written
-        self._heartbeat = heartbeat
+        self._response = response
         self._begun = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -284,25 +278,18 @@ class _Pieces:
         while True:
             with anyio.move_on_after(HEARTBEAT) as waiting:
                 event = await anext(self._events)
-                if piece := self._written(event, self._result):
+                if piece := self._response.written(event, self._result):
                     self._begun = True
                     return piece
-            if waiting.cancelled_caught and self._heartbeat and self._begun:
-                return self._heartbeat
+            if waiting.cancelled_caught and self._response.heartbeat and self._begun:
+                return self._response.heartbeat
 
 
 class _Body:
     """A body that starts its stream at the first step, and ends it with the last one, however that comes."""
 
-    def __init__(
-        self,
-        start: Start,
-        written: Callable[[StreamEvent, StreamChunkingResult], bytes],
-        heartbeat: bytes | None,
-    ) -> None:
-        self._start = start
-        self._written = written
-        self._heartbeat = heartbeat
+    def __init__(self, response: _Response) -> None:
+        self._response = response
         self._block = AsyncExitStack()
         self._pieces: _Pieces | None = None
         self._ended = False
@@ -315,8 +302,8 @@ class _Body:
             raise StopAsyncIteration
         try:
             if self._pieces is None:
-                result = await self._block.enter_async_context(self._start())
-                self._pieces = _Pieces(result, self._written, self._heartbeat)
+                result = await self._block.enter_async_context(self._response.start())
+                self._pieces = _Pieces(result, self._response)
             return await anext(self._pieces)
         except StopAsyncIteration:
             await self.aclose()  # raises what has ended the stream

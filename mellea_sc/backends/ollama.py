@@ -121,11 +121,12 @@ class OllamaBackend(HttpBackend):
         if chunk is None:
             raise self.failures.malformed(text)
         if chunk.get("error"):
-            raise self.failures.model(chunk["error"])
+            raise self.failures.model(chunk["error"], chunk)
         message = fields_of(chunk.get("message"))
         said = message.get("content")
         content = said if isinstance(said, str) and said else text_in(said or chunk.get("response"))
-        done = chunk.get("done")
+        # Some of Ollama's engines end with a reason and without "done".
+        done = chunk.get("done", True if chunk.get("done_reason") else None)
         if content is None or not isinstance(done, bool):
             raise self.failures.malformed(text)
         delta = Delta(content)

@@ -20,6 +20,7 @@ from mellea_sc.backends.http.json_values import (
     calls_in,
     count_in,
     fields_of,
+    list_of,
     parse_object,
     reasoning_in,
     text_in,
@@ -168,6 +169,10 @@ class OpenAIBackend(HttpBackend):
             )
         return learned
 
+    def repeats(self, first: str, text: str) -> bool:
+        """Whether an event has the whole message, after the answer has come in deltas (MiniMax)."""
+        return _has_message(text) and not _has_message(first)
+
     def parse(self, text: str) -> Delta | None:
         """Parse the delta in an event's data; ``[DONE]`` is the end mark.
 
@@ -189,18 +194,16 @@ class OpenAIBackend(HttpBackend):
         if not error and "choices" not in chunk:
             error = chunk.get("detail")  # servers made with FastAPI
         if error or chunk.get("object") == "error":
-            raise self.failures.model(error or chunk)
+            raise self.failures.model(error or chunk, chunk)
         reason = choice.get("finish_reason")
         if reason is not None:
-            if reason in _FAILED:
-                raise self.failures.model(f"finish_reason {reason!r}")
-            if not reason or not isinstance(reason, str):
+            if not isinstance(reason, str) or reason.lower() in _NO_REASON:
                 reason = None
-        words = choice.get("delta")
-        if not words or not isinstance(words, dict):
-            words = choice.get("message")
+            elif reason.lower() in _FAILED:
+                raise self.failures.model({"message": f"finish_reason {reason!r}", "code": reason})
+        words = choice.get("delta") or choice.get("message") or {}
         if not isinstance(words, dict):
-            words = {}
+            raise self.failures.malformed(text)
         said = words.get("content")
         if isinstance(said, str) and said:
             content: str | None = said
@@ -216,6 +219,13 @@ class OpenAIBackend(HttpBackend):
             delta.reasoning = reasoning_in(words)
             delta.tool_calls = calls_in(words)
         return delta
+
+
+def _has_message(text: str) -> bool:
+    """Whether an event has a message where others have a delta."""
+    for choice in map(fields_of, list_of((parse_object(text) or {}).get("choices"))[:1]):
+        return bool(choice.get("message")) and not choice.get("delta")
+    return False
 
 
 @attrs.define(eq=False)
@@ -301,8 +311,10 @@ def _usage(chunk: Mapping[str, object]) -> Usage | None:
     )
 
 
-_FAILED: Final = ("error", "abort", "network_error")
-"""Finish reasons that stand for an error."""
+_NO_REASON: Final = ("", "null", "none")
+"""Finish reasons of a delta that is not the last one: KoboldCpp and others send the word."""
+_FAILED: Final = ("error", "abort", "network_error", "insufficient_system_resource")
+"""Finish reasons that stand for an error; the last one is DeepSeek's."""
 
 
 _GO_ON: Final = re.compile("continue_final_message|add_generation_prompt")

@@ -177,8 +177,7 @@ def _is_in_cache() -> bool:
 async def _probe_ollama(headers: Mapping[str, str] | None) -> Finding:
     model = _model() or DEFAULT_MODEL
     backend = OllamaBackend(model, headers=headers)
-    answer = await _get(backend, "/api/tags")
-    models = [str(fields_of(one).get("name")) for one in list_of(answer.get("models"))]
+    models = await _models(backend, "/api/tags", "models", "name")
     at = f"at {backend.address}"
     if model in models or f"{model}:latest" in models:
         return Finding("ollama", True, f"{at}, {model}", models)
@@ -197,8 +196,7 @@ async def _probe_openai(headers: Mapping[str, str] | None) -> Finding:
         )
     model = _model()
     backend = OpenAIBackend(model or "any", headers=headers)
-    answer = await _get(backend, "/models")
-    models = [str(fields_of(one).get("id")) for one in list_of(answer.get("data"))]
+    models = await _models(backend, "/models", "data", "id")
     at = f"at {backend.address}, {key}"
     if model is None:
         says = f"{at}: set MELLEA_SC_MODEL to one of its models"
@@ -216,17 +214,28 @@ _PROBES: Final[Mapping[str, Callable[[Mapping[str, str] | None], Awaitable[Findi
 }
 
 
-async def _get(backend: HttpBackend, path: str) -> Mapping[str, object]:
-    """Get the JSON object at a path of a backend's server.
+async def _models(backend: HttpBackend, path: str, field: str, name: str) -> list[str]:
+    """The names of a server's models.
+
+    Args:
+        backend: The backend.
+        path: The path of the list.
+        field: The field that the list is in; some servers (Together) send it without an object around it.
+        name: The field of a model that its name is in.
 
     Raises:
-        MelleaError: the server did not answer with one.
+        MelleaError: the server did not answer with a list.
     """
     try:
         with anyio.fail_after(PROBE):
-            return await backend.get(path)
+            answer = await backend.get(path)
     except TimeoutError:
         raise backend.failures.unreachable(f"no answer within {PROBE:g} s") from None
+    if isinstance(answer, dict) and field not in answer:
+        raise backend.failures.no_list(answer)
+    listed = answer[field] if isinstance(answer, dict) else answer
+    names = [fields_of(one).get(name) for one in list_of(listed)]
+    return [one for one in names if isinstance(one, str)]
 
 
 def _model() -> str | None:

@@ -40,6 +40,7 @@ __all__ = [
     "ToolCallDelta",
     "Usage",
     "checked_format",
+    "other_characters",
     "schema_of",
 ]
 
@@ -160,10 +161,11 @@ class Delta:
     reasoning: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()
 
-    def other_characters(self) -> int:
-        """The number of characters of its reasoning and its tool calls."""
-        calls = sum(len(piece.name) + len(piece.arguments) for piece in self.tool_calls)
-        return len(self.reasoning) + calls
+
+def other_characters(delta: Delta) -> int:
+    """The number of characters in the reasoning and the tool calls of a delta."""
+    calls = sum(len(piece.name) + len(piece.arguments) for piece in delta.tool_calls)
+    return len(delta.reasoning) + calls
 
 
 class Backend(abc.ABC):

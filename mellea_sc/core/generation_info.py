@@ -10,10 +10,28 @@ import attrs
 from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.core.usage import Usage
 
-__all__ = ["BROKEN_OFF", "NOTHING_KNOWN", "GenerationInfo"]
+__all__ = ["NOTHING_KNOWN", "GenerationInfo"]
 
-BROKEN_OFF: Final = frozenset({"length", "max_tokens", "content_filter"})
-"""Finish reasons of an answer that the server has broken off."""
+AT_LIMIT: Final = frozenset(
+    {
+        "length",
+        "max_tokens",
+        "max_output_tokens",
+        "model_length",  # Mistral
+        "model_context_window_exceeded",  # Anthropic, z.ai
+    }
+)
+"""Finish reasons of an answer that has reached its maximum length."""
+FILTERED: Final = frozenset(
+    {
+        "content_filter",
+        "guardrail_intervened",  # Bedrock
+        "refusal",  # Anthropic
+        "sensitive",  # z.ai
+        *("blocklist", "prohibited_content", "recitation", "safety", "spii"),  # Google
+    }
+)
+"""Finish reasons of an answer that the provider did not want to be given."""
 
 
 @attrs.frozen(kw_only=True)
@@ -45,7 +63,17 @@ class GenerationInfo:
     @property
     def is_broken_off(self) -> bool:
         """Whether the server has broken the answer off, so that its text may end in the middle of a word."""
-        return self.finish_reason in BROKEN_OFF
+        return self.is_at_limit or self._reason in FILTERED
+
+    @property
+    def is_at_limit(self) -> bool:
+        """Whether the answer was broken off because it has reached its maximum length."""
+        return self._reason in AT_LIMIT
+
+    @property
+    def _reason(self) -> str:
+        """The finish reason without its details: Gemini's ``content_filter: RECITATION`` is a ``content_filter``."""
+        return (self.finish_reason or "").partition(":")[0].strip().lower()
 
     def summary(self) -> str:
         """Model, tokens and time, as far as they are known, as the end of a line for people."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["harmless", "quoted"]
+__all__ = ["harmless", "quoted", "shortened"]
 
 # C0 but for tabs and line breaks, DEL and C1: escape sequences above all, which can write the clipboard.
 # Then the characters that change the direction of what follows them.
@@ -22,3 +22,8 @@ def quoted(text: str) -> str:
     """The text in quotes and on one line, otherwise unchanged: ``repr`` would double backslashes."""
     quote = '"' if "'" in text and '"' not in text else "'"
     return f"{quote}{' '.join(harmless(text).splitlines())}{quote}"
+
+
+def shortened(text: str, most: int) -> str:
+    """The text, cut off where it has more than so many characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"

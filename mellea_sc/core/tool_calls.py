@@ -59,14 +59,12 @@ class _Open:
     arguments: list[str] = attrs.field(factory=list[str])
 
 
+@attrs.define(eq=False, repr=False)
 class ToolCallParts:
     """The tool calls of one answer, assembled from their pieces."""
 
-    __slots__ = ("_by_index", "_calls")
-
-    def __init__(self) -> None:
-        self._calls: list[_Open] = []
-        self._by_index: dict[int, _Open] = {}
+    _calls: list[_Open] = attrs.field(factory=list[_Open], init=False)
+    _by_index: dict[int, _Open] = attrs.field(factory=dict[int, _Open], init=False)
 
     def take(self, piece: ToolCallDelta) -> None:
         """Take the next piece."""

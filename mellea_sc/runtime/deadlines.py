@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Final, Protocol, Self
 
 import anyio
+import attrs
 
 from mellea_sc.runtime.loops.current import clock
 
@@ -81,6 +82,7 @@ class DeadlineTimer:
         self._context.run(setattr, self._sleep_scope, "deadline", due)
 
 
+@attrs.define(eq=False, repr=False)
 class WaitTimeout:
     """A timeout for each single wait within a block; a wait that takes longer is cancelled.
 
@@ -88,29 +90,20 @@ class WaitTimeout:
         timer: The timer that fires it.
         seconds: How long each wait may take; may be infinite.
         scope: What it cancels; somebody else calls :meth:`resume` and :meth:`end` at the begin and end of the block,
-            and can tell by :attr:`is_exceeded` whether this has cancelled it. ``None``: a scope of its own, which
+            and can tell by :attr:`is_exceeded` whether this has cancelled it. Without one: a scope of its own, which
             is entered and left with this context manager.
     """
 
-    __slots__ = ("_scope", "_timer", "is_exceeded", "is_watched", "seconds", "since")
-
-    since: float
+    _timer: DeadlineTimer
+    seconds: float
+    _scope: Cancellable = attrs.field(factory=anyio.CancelScope)
+    since: float = attrs.field(default=math.inf, init=False)
     """When the wait began. Set it to restart the wait, or to ``math.inf`` to pause. After a pause, call
     :meth:`resume`, or set it again if it :attr:`is_watched` still."""
-    is_watched: bool
+    is_watched: bool = attrs.field(default=False, init=False)
     """Whether it is registered at the timer: not before its first wait, nor after the timer has found it paused."""
-    is_exceeded: bool
+    is_exceeded: bool = attrs.field(default=False, init=False)
     """Whether a wait has taken too long, and was cancelled."""
-
-    def __init__(
-        self, timer: DeadlineTimer, seconds: float, scope: Cancellable | None = None
-    ) -> None:
-        self._timer = timer
-        self._scope = anyio.CancelScope() if scope is None else scope
-        self.seconds: float = seconds
-        self.since = math.inf
-        self.is_watched = False
-        self.is_exceeded = False
 
     @property
     def was_exceeded(self) -> bool:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 from weakref import WeakSet
 
 import anyio
+import attrs
 
 from mellea_sc.core.errors import SessionClosed
 from mellea_sc.runtime.budgets.limits import budget_scope
@@ -71,6 +72,7 @@ class ThreadEvent:
             self._lock.acquire(timeout=timeout)
 
 
+@attrs.define(eq=False, repr=False)
 class Job(Generic[T]):
     """A function for a loop to run once, in a task of its own, and its result for the thread that waits.
 
@@ -79,29 +81,17 @@ class Job(Generic[T]):
         context: What to run it in.
     """
 
-    __slots__ = (
-        "_context",
-        "_function",
-        "_may_be_cancelled",
-        "_task",
-        "ended",
-        "failure",
-        "is_given_up",
-        "returned",
-    )
-
-    def __init__(self, function: Callable[[], Awaitable[T]], context: Context) -> None:
-        self.ended: ThreadEvent = ThreadEvent()
-        self.is_given_up: bool = False
-        self.returned: list[T] = []
-        self.failure: list[BaseException] = []
-        """What it has raised. A list, so that whoever raises it can take it out: the error's frames hold the job."""
-        self._context = context
-        self._function = function
-        self._task: asyncio.Task[None] | None = None
-        # Not before its first step: asyncio would drop the task, and who waits would never hear of it. Not twice:
-        # the second time would cancel the cleanup.
-        self._may_be_cancelled = False
+    _function: Callable[[], Awaitable[T]]
+    _context: Context
+    ended: ThreadEvent = attrs.field(factory=ThreadEvent, init=False)
+    is_given_up: bool = attrs.field(default=False, init=False)
+    returned: list[T] = attrs.field(factory=list[T], init=False)
+    failure: list[BaseException] = attrs.field(factory=list[BaseException], init=False)
+    """What it has raised. A list, so that whoever raises it can take it out: the error's frames hold the job."""
+    _task: asyncio.Task[None] | None = attrs.field(default=None, init=False)
+    # Not before its first step: asyncio would drop the task, and who waits would never hear of it. Not twice: the
+    # second time would cancel the cleanup.
+    _may_be_cancelled: bool = attrs.field(default=False, init=False)
 
     def start(self, start_task: StartTask, on_end: Callable[[Job[T]], None]) -> None:
         """Start its task, in the loop."""

@@ -21,7 +21,6 @@ collected here, and raised in one group when the nursery is left.
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import Context, ContextVar, Token, copy_context
@@ -333,21 +332,21 @@ class Nursery:
 
     # --- what generations need --------------------------------------------------------------
 
-    def slot(self, seconds: float = math.inf, scope: Cancellable | None = None) -> Slot:
+    def slot(self, seconds: float, scope: Cancellable) -> Slot:
         """A place among the ``max_concurrency`` requests in flight, to be entered; see :class:`Slot`.
 
         Args:
-            seconds: How long the wait for each delta may take.
+            seconds: How long the wait for each delta may take; may be infinite.
             scope: What is cancelled when one takes longer.
         """
         # connection() has started the timer
         return Slot(self._slots, WaitTimeout(self._timer, seconds, scope))
 
-    def limit(self, seconds: float, scope: Cancellable | None = None) -> WaitTimeout:
+    def limit(self, seconds: float) -> WaitTimeout:
         """A bound on each of the waits within a block; see :class:`WaitTimeout`."""
         if not self._timer.is_running:
             self._start_timer()
-        return WaitTimeout(self._timer, seconds, scope)
+        return WaitTimeout(self._timer, seconds)
 
     def _start_timer(self) -> None:
         self._timer.is_running = True

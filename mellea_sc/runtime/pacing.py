@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from types import TracebackType
 from typing import Self
 
 import anyio
+import attrs
 
 from mellea_sc.core.errors import BackendError
 from mellea_sc.core.retries import InFlight, in_flight
@@ -23,6 +23,7 @@ from mellea_sc.runtime.loops.current import clock
 __all__ = ["Slot", "Slots", "Valve", "Valves"]
 
 
+@attrs.define(eq=False, repr=False)
 class Valve:
     """The place where one producer waits while its consumer is full.
 
@@ -32,15 +33,12 @@ class Valve:
             session is left. Validators always go on by themselves, so a producer still waits for them.
     """
 
-    __slots__ = ("_is_full", "for_reader", "is_open", "wake")
-
-    def __init__(self, is_full: Callable[[], bool], *, for_reader: bool) -> None:
-        self._is_full = is_full
-        self.for_reader: bool = for_reader
-        self.wake: anyio.Event | None = None
-        """Wakes the producer that waits here now; ``None``: none waits."""
-        self.is_open: bool = False
-        """Whether the producer never waits here again, however full its consumer is."""
+    _is_full: Callable[[], bool]
+    for_reader: bool = attrs.field(kw_only=True)
+    wake: anyio.Event | None = attrs.field(default=None, init=False)
+    """Wakes the producer that waits here now; ``None``: none waits."""
+    is_open: bool = attrs.field(default=False, init=False)
+    """Whether the producer never waits here again, however full its consumer is."""
 
     @property
     def is_full(self) -> bool:
@@ -78,15 +76,13 @@ class Valve:
         self.look()
 
 
+@attrs.define(eq=False, repr=False)
 class Valves:
     """The valves of one session at which producers wait now."""
 
-    __slots__ = ("_is_drained", "_requests_without_slot", "_waited_at")
-
-    def __init__(self) -> None:
-        self._waited_at: set[Valve] = set()
-        self._requests_without_slot = 0
-        self._is_drained = False
+    _waited_at: set[Valve] = attrs.field(factory=set[Valve], init=False)
+    _requests_without_slot: int = attrs.field(default=0, init=False)
+    _is_drained: bool = attrs.field(default=False, init=False)
 
     def add(self, valve: Valve) -> None:
         """A producer begins to wait; the valve is opened at once if no producer may wait now."""
@@ -149,6 +145,7 @@ class Slots:
         self._places.release()
 
 
+@attrs.define(eq=False, repr=False)
 class Slot:
     """The slot of one request, and the timeout of its deltas: both for its ``async with`` block.
 
@@ -160,18 +157,13 @@ class Slot:
         limit: The timeout.
     """
 
-    __slots__ = ("_is_taken", "_slots", "around", "failure", "limit")
-
-    failure: BackendError | None
+    _slots: Slots | None
+    limit: WaitTimeout
+    failure: BackendError | None = attrs.field(default=None, init=False)
     """The error of the previous attempt, if this one is a retry."""
-    around: InFlight | None
+    around: InFlight | None = attrs.field(default=None, init=False)
     """The request that the task was making already, when this one began."""
-
-    def __init__(self, slots: Slots | None, limit: WaitTimeout) -> None:
-        self.failure = None
-        self.limit: WaitTimeout = limit
-        self._slots = slots
-        self._is_taken = False
+    _is_taken: bool = attrs.field(default=False, init=False)
 
     async def __aenter__(self) -> Self:
         if self._slots is not None:
@@ -183,12 +175,7 @@ class Slot:
         self.limit.resume()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.limit.end()
         if in_flight.get() is self:
             in_flight.set(self.around)

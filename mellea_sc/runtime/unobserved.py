@@ -18,6 +18,8 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Final, Literal, TypeAlias
 
+import attrs
+
 from mellea_sc.core.errors import BudgetExceeded
 from mellea_sc.runtime.failures import leaf_errors
 
@@ -66,6 +68,7 @@ class Unobserved:
         return [one.to_raise() for one in pending]
 
 
+@attrs.define(eq=False, repr=False)
 class OwnError:
     """The error of one generation or run, if it fails, and whether somebody has observed it.
 
@@ -74,26 +77,19 @@ class OwnError:
         starts_here: Whether the calling line of the program starts the work, so that the log can name that line.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_context",
-        "_is_dismissed",
-        "_started_at",
-        "_traceback",
-        "_unobserved",
-        "error",
-        "is_pending",
-    )
+    _unobserved: Unobserved
+    _starts_here: bool = attrs.field(default=False, kw_only=True, alias="starts_here")
+    error: Exception | None = attrs.field(default=None, init=False)
+    is_pending: bool = attrs.field(default=False, init=False)
+    """Whether it has failed and nobody has observed that yet."""
+    _started_at: str = attrs.field(default="", init=False)
+    _is_dismissed: bool = attrs.field(default=False, init=False)
+    _traceback: TracebackType | None = attrs.field(default=None, init=False)
+    _context: BaseException | None = attrs.field(default=None, init=False)
 
-    def __init__(self, unobserved: Unobserved, *, starts_here: bool = False) -> None:
-        self.error: Exception | None = None
-        self.is_pending: bool = False
-        """Whether it has failed and nobody has observed that yet."""
-        self._unobserved = unobserved
-        self._started_at = _line_that_calls() if starts_here and not unobserved.keeps else ""
-        self._is_dismissed = False
-        self._traceback: TracebackType | None = None
-        self._context: BaseException | None = None
+    def __attrs_post_init__(self) -> None:
+        if self._starts_here and not self._unobserved.keeps:
+            self._started_at = _line_that_calls()
 
     def fail(self, error: Exception) -> None:
         """Record the failure. It counts as observed if an enclosing block with limits raises an error for it."""

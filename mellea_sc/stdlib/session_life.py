@@ -128,7 +128,7 @@ class SessionLife:
             try:
                 self._block.check_usable()
             except SessionClosed as error:
-                await reraise_if_cancelled(error)
+                await reraise_if_cancelled(error)  # noqa: ASYNC120 - that is the point
                 raise
             return self._block
         self.check_open()

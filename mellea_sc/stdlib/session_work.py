@@ -141,7 +141,7 @@ async def _work(
             await settle(action, ctx)
             with (
                 nullcontext() if question.limits is None else LimitedBlock(question.limits),
-                retries_of_call(question.retries),
+                nullcontext() if question.retries is None else retries_of_call(question.retries),
             ):
                 if question.preconditions:
                     sink.is_held = True
@@ -193,16 +193,13 @@ async def _sample(
                 format=question.format,
                 model_options=question.model_options,
             )
-    kept = result.result
+    kept = result.sample_generations[result.result_index]
     if isinstance(kept, ModelOutputThunk):
         thunk.parsed_repr, thunk.format_error = kept.parsed_repr, kept.format_error
-        thunk.generation = kept.generation.summed_over(
-            [
-                one.generation
-                for one in result.sample_generations
-                if isinstance(one, ModelOutputThunk)
-            ]
-        )
+        tried = [one for one in result.sample_generations if isinstance(one, ModelOutputThunk)]
+        thunk.generation = kept.generation
+        if len(tried) > 1:
+            thunk.generation = kept.generation.summed_over([one.generation for one in tried])
     thunk.sampling = result
     warn_of_misfit(thunk)
     sink.write(kept.value)

@@ -22,7 +22,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar, Token
-from types import TracebackType
 from typing import Final, TypeAlias
 
 import anyio
@@ -206,12 +205,7 @@ class _FreeTurn:
     async def __aenter__(self) -> Context:
         return self._before
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         return
 
     def commit(self, ctx: Context) -> None:
@@ -249,12 +243,7 @@ class _QueuedTurn:
         self._token = _around.set((*_around.get(), self))
         return self._turns.ctx
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         _around.reset(self._token)
         self._turns.leave(self)
 

@@ -28,6 +28,7 @@ import attrs
 
 from mellea_sc.backends.http.client import CLOSE_TIMEOUT, Link, Reply
 from mellea_sc.backends.http.codings import Inflater, unreadable_coding, wants_inflating
+from mellea_sc.backends.http.json_values import parse_object
 from mellea_sc.backends.http.translation import (
     RemoteProtocolError,
     client_errors,
@@ -180,7 +181,7 @@ class Response:
         parse, splitter = backend.parse, backend.splitter()
         self._echo = echo
         refused: BackendProtocolError | None = None
-        words, deadline = "", math.inf
+        text, words, first, deadline = "", "", "", math.inf
         data: bytes | None = None
         while data != b"" and ending.grace != LINGER:
             try:
@@ -199,6 +200,10 @@ class Response:
                 if delta is None and not ending.has_begun:
                     raise backend.failures.interrupted("it ended without an answer")
                 if delta is None or delta.finish_reason is not None or not ending.is_amid:
+                    if delta is not None and (delta.text or delta.tool_calls):
+                        if first and backend.repeats(first, text):
+                            delta = Delta("", delta.finish_reason, delta.usage)
+                        first = first or text
                     ending.take(delta)
                 if delta is not None:
                     if refused is not None and (delta.text or delta.tool_calls):
@@ -216,7 +221,7 @@ class Response:
                 if ending.grace == LINGER:
                     break
         if not ending.is_whole or (self._lost is not None and ending.grace is None):
-            raise self._unfinished(splitter.unread or words)
+            raise self._unfinished(splitter.unread or words, text)
         if (echo or self._half or self._half_of_reasoning) and (rest := self._rest()):
             yield rest
         while ending.grace == LINGER and await self.read(deadline):
@@ -247,8 +252,13 @@ class Response:
         wanted = self._backend.media_types[0]
         return self._backend.failures.not_a_stream(self._media_type, wanted, body)
 
-    def _unfinished(self, words: str) -> MelleaError:
-        """The error for a response that ended before its answer was complete, perhaps with an error text in it."""
+    def _unfinished(self, words: str, last: str) -> MelleaError:
+        """The error for a response that ended before its answer was complete.
+
+        Args:
+            words: An error text in it, if there is one.
+            last: Its last text.
+        """
         failures = self._backend.failures
         if words.lstrip().startswith(("{", "[", "data:")):
             words = ""  # half a delta
@@ -258,6 +268,9 @@ class Response:
             return self._not_a_stream(words)
         if self._lost is not None:
             return self._lost
+        if not words and not self._ending.has_begun:
+            event = parse_object(last) or {}
+            words = "" if event.get("choices") else last  # an error in the server's own form
         more = f", and with {words!r}" if words else ""
         return failures.interrupted(f"it ended before its last delta{more}")
 

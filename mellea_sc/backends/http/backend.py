@@ -9,14 +9,14 @@ import abc
 import copy
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import attrs
 
 from mellea_sc.backends.http.address import Address
 from mellea_sc.backends.http.environment import ClientSettings, proxy_for
 from mellea_sc.backends.http.failures import Advice, Failures
-from mellea_sc.backends.http.json_values import Json, parse_object
+from mellea_sc.backends.http.json_values import Json, value_or_text
 from mellea_sc.backends.http.splitting import Splitter
 from mellea_sc.core.answer_prefix import EchoFilter
 from mellea_sc.core.backend import Backend, Delta, GenerationRequest
@@ -105,6 +105,15 @@ class HttpBackend(Backend):
             BackendError: it is malformed, or reports an error.
         """
 
+    def repeats(self, first: str, text: str) -> bool:
+        """Whether a text at the end of a response has the whole answer once more.
+
+        Args:
+            first: The first text of the response with a part of the answer.
+            text: The text, which has a part of the answer as well.
+        """
+        return False
+
     def adapts_to(self, payload: Mapping[str, object], error: BackendRejected) -> bool:
         """Whether a refusal shows that the server lacks a feature, and the request can be made without it.
 
@@ -183,8 +192,8 @@ class HttpBackend(Backend):
             EchoFilter(last.content) if last.role == "assistant" and last.content.strip() else None
         )
 
-    async def get(self, path: str) -> dict[str, Json]:
-        """The JSON object at another path of the server.
+    async def get(self, path: str) -> dict[str, Json] | list[Json]:
+        """The JSON object or array at another path of the server.
 
         Raises:
             BackendError: there is none.
@@ -197,7 +206,7 @@ class HttpBackend(Backend):
         link = attrs.evolve(self.link, url=self.address.at(path))
         async with aclosing(await ask(link, self, None)) as response:
             text = await response.whole()
-        answer = parse_object(text)
-        if answer is None:
+        answer = value_or_text(text)
+        if not isinstance(answer, dict | list):
             raise self.failures.malformed(text)
-        return answer
+        return cast("dict[str, Json] | list[Json]", answer)

@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import Final
 
 from mellea_sc.backends.http.json_values import fields_of, list_of
-from mellea_sc.backends.http.refusals import objects_in, strings_in
+from mellea_sc.backends.http.refusals import objects_in, strings_in, words_of
 
 __all__ = ["BUSY", "delay_in", "is_temporary", "status_in"]
 
@@ -45,7 +45,7 @@ def is_temporary(status: int, headers: Mapping[str, str], answer: object) -> boo
 def status_in(error: object) -> int | None:
     """The status in an error object of the stream, which may be a number or a word."""
     for fields in objects_in(error):
-        for key in ("code", "status", "status_code", "type"):
+        for key in ("code", "status", "status_code", "statusCode", "http_code", "type"):
             value = fields.get(key)
             if isinstance(value, bool) or not isinstance(value, int | str):
                 continue
@@ -67,6 +67,7 @@ _STATUS_WORDS: Final = {
     "server_overloaded": 503,
     "unavailable": 503,  # Google
     "unavailable_error": 503,  # llama.cpp, while it loads the model
+    "insufficient_system_resource": 503,  # DeepSeek, as a finish reason
 }
 
 
@@ -160,13 +161,31 @@ def _delay_in_body(answer: object, now: float) -> float | None:
         headers = {name.lower(): str(value) for name, value in sent.items()}
         if (delay := _delay_in_headers(HTTPStatus.TOO_MANY_REQUESTS, headers, now)) is not None:
             return delay
+    if wish := _WISH.search(words_of(answer)[:_READ]):
+        said = _SPOKEN.findall(wish[1].lower())
+        return sum(
+            float(n) * _UNITS["ms" if unit.startswith(("ms", "mil")) else unit[0]]
+            for n, unit in said
+        )
     return None
+
+
+_SPOKEN: Final = re.compile(
+    r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s?(milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|h|days?|d)(?![a-z])",
+    re.IGNORECASE,
+)
+_WISH: Final = re.compile(
+    rf"\b(?:try\ again|retry)\ (?:in|after)\ (?:about\ )?((?:{_SPOKEN.pattern},?\s?)+)",
+    re.IGNORECASE,
+)
+"""In OpenAI's, Azure's and Google's words: ``Please try again in 6m0s``, ``retry after 22 seconds``."""
 
 
 def _seconds(text: str, now: float) -> float | None:
     """The seconds from now in any of the usual forms; negative if the time has passed."""
     text = text.strip()
-    if (number := _number(text)) is not None:
+    # A gateway and the server behind it may both say it: then the header is a list.
+    if (number := _number(text.rpartition(",")[2])) is not None:
         if number >= _EPOCH * 1000:
             return number / 1000 - now
         return number - now if number >= _EPOCH else number

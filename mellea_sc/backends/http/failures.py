@@ -15,7 +15,7 @@ from urllib.parse import quote
 import attrs
 
 from mellea_sc.backends.http.delays import BUSY, delay_in, is_temporary, status_in
-from mellea_sc.backends.http.json_values import value_or_text
+from mellea_sc.backends.http.json_values import fields_of, list_of, value_or_text
 from mellea_sc.backends.http.refusals import subject_of, words_of
 from mellea_sc.core.errors import (
     BackendBusy,
@@ -182,11 +182,23 @@ class Failures:
             f"{self.quoted(body)!r}. {self.advice.no_path}"
         )
 
-    def model(self, error: object) -> BackendError:
-        """An error object inside the stream."""
-        words = self.quoted(words_of(error))
+    def no_list(self, answer: object) -> BackendProtocolError:
+        """An answer, with a good status, that is not the list of the server's models."""
+        return BackendProtocolError(
+            f"{self.server} did not list its models, but said: {self.quoted(words_of(answer))}. {self.advice.no_path}"
+        )
+
+    def model(self, error: object, event: object = None) -> BackendError:
+        """An error inside the stream.
+
+        Args:
+            error: The error: an object or a text.
+            event: The object that the error is in, which may have the status or the words.
+        """
+        is_object = bool(fields_of(error) or list_of(error))
+        words = self.quoted(words_of(error if is_object or event is None else event))
         said = f"{self.server} reported an error: {words}"
-        status = status_in(error)
+        status = status_in(error) or status_in(event)
         if subject_of(error) == "context":
             status = status or HTTPStatus.BAD_REQUEST
             return ContextTooLong(_advised(said, _SHORTEN), status=status, body=words)

@@ -5,11 +5,12 @@ Imports aiohttp, which the extra `fast` installs.
 
 from __future__ import annotations
 
+import inspect
 import io
 import ssl
+from functools import partial
 from types import SimpleNamespace
-from typing import Any, Final
-from weakref import WeakSet
+from typing import Any, Final, cast
 
 import aiohttp
 import anyio.lowlevel
@@ -20,12 +21,29 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
 from mellea_sc.backends.http.client import MAX_HEAD, STANDING_HEADERS, Link, Reply
-from mellea_sc.backends.http.translation import WriteError, reason_of
+from mellea_sc.backends.http.translation import (
+    ConnectError,
+    ReadError,
+    RemoteProtocolError,
+    TransportError,
+    WriteError,
+    reason_of,
+)
 
 __all__ = ["AiohttpTransport"]
 
 LARGE: Final = 1024 * 1024
 """The size of a request from which on aiohttp warns, unless it is given as a file."""
+LIMITS: Final[dict[str, Any]] = {
+    name: limit
+    for name, limit in (
+        ("max_line_size", MAX_HEAD),
+        ("max_field_size", MAX_HEAD),
+        ("max_headers", 1000),  # since 3.13.4; older versions do not count the headers
+    )
+    if name in inspect.signature(aiohttp.ClientSession).parameters
+}
+"""Limits of a response's head."""
 
 
 class AiohttpTransport:
@@ -63,6 +81,10 @@ class AiohttpTransport:
                     timeout=aiohttp.ClientTimeout(connect=link.connect_timeout),
                     trace_request_ctx=note,
                 )
+            except aiohttp.ClientResponseError as error:
+                failure: TransportError = RemoteProtocolError(error.message)
+            except aiohttp.ConnectionTimeoutError:
+                failure = ConnectError("it took too long")
             except (aiohttp.ClientError, OSError) as error:
                 if session is not self._session or not (note.is_kept and _is_unanswered(error)):
                     if upload is not None and upload.is_cut_off and _is_unanswered(error):
@@ -71,8 +93,11 @@ class AiohttpTransport:
                 if self._renewing is None:
                     self._renewing = self._new_session(keeps=False)
                 session = self._renewing
+                continue
             else:
                 return _reply(response)
+            # Not raised from aiohttp's error, which shows the request's URL, and its headers: both may hold keys.
+            raise failure
 
     def _new_session(self, *, keeps: bool) -> aiohttp.ClientSession:
         connector: aiohttp.BaseConnector
@@ -99,9 +124,8 @@ class AiohttpTransport:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
-            max_line_size=MAX_HEAD,
-            max_field_size=MAX_HEAD,
             trace_configs=[trace],
+            **LIMITS,
         )
 
     async def aclose(self) -> None:
@@ -138,12 +162,47 @@ def _reply(response: aiohttp.ClientResponse) -> Reply:
     return Reply(response.status, response.raw_headers, response.content.readany, close)
 
 
+class _Handler(ResponseHandler):
+    """aiohttp's protocol of a connection; knows whether any byte of the current answer has been received.
+
+    Attributes:
+        was_used: Whether it has been used for a request before the current one.
+        has_answered: Whether any byte of the current answer has been received.
+    """
+
+    was_used = False
+    has_answered = False
+
+    def data_received(self, data: bytes) -> None:
+        """Take received data, for aiohttp."""
+        if not self.has_answered:
+            self.has_answered = True
+            # If junk follows an answer in the same read, aiohttp drops the whole read. Once it has the head, it has
+            # handed out the answer by then.
+            head, end, data = data.partition(b"\r\n\r\n")
+            super().data_received(head + end)
+        if data:
+            super().data_received(data)
+
+    def set_exception(self, exc: BaseException, *args: Any, **kwargs: Any) -> None:
+        """Fail whoever waits for the answer, for aiohttp."""
+        if self.has_answered and isinstance(exc, aiohttp.ClientConnectionError):
+            # aiohttp's own error does not tell whether it had answered.
+            exc = ReadError("the server disconnected")
+            exc.__cause__ = next((cause for cause in args if isinstance(cause, Exception)), None)
+        super().set_exception(exc, *args, **kwargs)
+        # If the body is not HTTP, aiohttp closes the connection, and leaves the reader of the body waiting.
+        body = self._payload
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(exc)
+
+
 class _UnspoiltConnections(aiohttp.BaseConnector):
     """Closes a kept connection on which more came than an answer: aiohttp would take that for the next answer."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._used = WeakSet[ResponseHandler]()
+        self._factory = cast("partial[ResponseHandler]", partial(_Handler, loop=self._loop))
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
@@ -151,10 +210,10 @@ class _UnspoiltConnections(aiohttp.BaseConnector):
         """Get a connection, for aiohttp's session."""
         while True:
             connection = await super().connect(req, traces, timeout)
-            protocol = connection.protocol
-            if protocol is None or protocol not in self._used:
-                if protocol is not None:
-                    self._used.add(protocol)
+            handler = connection.protocol
+            assert isinstance(handler, _Handler)
+            if not handler.was_used:
+                handler.was_used = True
                 return connection
             try:
                 # Bytes that have arrived are read in the loop's next iteration. The connection is out of the pool
@@ -164,7 +223,8 @@ class _UnspoiltConnections(aiohttp.BaseConnector):
             except BaseException:
                 connection.close()
                 raise
-            if protocol.is_connected() and not protocol.should_close:
+            if handler.is_connected() and not handler.should_close:
+                handler.has_answered = False
                 return connection
             connection.close()
 
@@ -203,9 +263,6 @@ async def _note_new(  # noqa: ASYNC124 - aiohttp wants it so
 
 
 def _is_unanswered(error: Exception) -> bool:
-    """Whether a connection broke before the first byte of an answer."""
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return not isinstance(error.message, aiohttp.http.RawResponseMessage)
-    return isinstance(error, aiohttp.ClientOSError) and not isinstance(
-        error, aiohttp.ClientConnectorError
-    )
+    """Whether a connection broke before the first byte of an answer; after it, the error is a :class:`ReadError`."""
+    is_lost = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
+    return is_lost and not isinstance(error, aiohttp.ClientConnectorError)

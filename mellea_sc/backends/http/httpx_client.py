@@ -11,7 +11,13 @@ import anyio
 import anyio.lowlevel
 
 from mellea_sc.backends.http.client import CLOSE_TIMEOUT, Link, Reply
-from mellea_sc.backends.http.translation import WriteError, client_errors, is_one_of, reason_of
+from mellea_sc.backends.http.translation import (
+    WriteError,
+    client_errors,
+    is_invalid,
+    is_one_of,
+    reason_of,
+)
 
 if TYPE_CHECKING:
     import h11
@@ -47,8 +53,8 @@ class HttpxTransport:
         tracker = _RequestTracker()
         try:
             return _reply(await self._send(request, tracker))
-        except client_errors():
-            if not tracker.was_given_up:
+        except client_errors() as error:
+            if not tracker.was_given_up or is_invalid(error):
                 raise
         while True:
             # The client may have several kept connections, which have all died when a server was restarted.

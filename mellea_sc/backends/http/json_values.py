@@ -77,23 +77,39 @@ def text_in(content: object) -> str | None:
         return None
     texts: list[str] = []
     for part in list_of(cast("object", content)):
-        text = part if isinstance(part, str) else fields_of(part).get("text")
-        texts += [text] if isinstance(text, str) else []
+        fields = fields_of(part)
+        kind = fields.get("type")
+        if kind in _THOUGHT:
+            continue
+        said = part if isinstance(part, str) else fields.get("text") or fields.get("refusal")
+        text = fields_of(said).get("value", said)
+        if isinstance(text, str):
+            texts.append(text)
+        elif kind in _TEXT and said:
+            return None
     return "".join(texts)
+
+
+_TEXT: Final = ("text", "output_text", "refusal")
+_THOUGHT: Final = ("thinking", "reasoning")
+"""Types of the parts of a message's content."""
 
 
 def reasoning_in(fields: Mapping[str, object]) -> str:
     """The reasoning in a message or a delta: in a separate field, by any of its names, or among the parts of the
     content (Mistral's ``thinking``, Databricks' ``reasoning``).
     """
-    for name in ("reasoning_content", "reasoning", "thinking"):
+    for name in ("reasoning_content", "reasoning", "thinking", "reasoning_text"):
         if text := text_in(fields.get(name)):
             return text
     thoughts = [
-        part.get(str(part["type"])) or part.get("summary")
+        part.get(str(part["type"])) or part.get("text") or part.get("summary")
         for part in map(fields_of, list_of(fields.get("content")))
-        if part.get("type") in ("thinking", "reasoning")
+        if part.get("type") in _THOUGHT
     ]
+    if not thoughts:  # MiniMax has only these; OpenRouter has them beside "reasoning"
+        details = map(fields_of, list_of(fields.get("reasoning_details")))
+        thoughts = [part.get("text") or part.get("summary") for part in details]
     return "".join(text_in(thought) or "" for thought in thoughts)
 
 
@@ -106,8 +122,9 @@ def calls_in(fields: Mapping[str, object], *, counted: bool = True) -> tuple[Too
     """
     found = fields.get("tool_calls")
     pieces = [*map(fields_of, list_of(found)), fields_of(found)]
-    if old := fields_of(fields.get("function_call")):  # the old form, without "tools"
-        pieces.append({"index": 0, "function": old})
+    old = fields_of(fields.get("function_call"))  # the old form, without "tools"
+    if old and not any(pieces):
+        pieces = [{"index": 0, "function": old}]
     return tuple(_call_in(piece, counted=counted) for piece in pieces if piece)
 
 

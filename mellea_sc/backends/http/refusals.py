@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final, Literal, TypeAlias
 
-from mellea_sc.backends.http.json_values import fields_of, list_of
+from mellea_sc.backends.http.json_values import fields_of, list_of, value_or_text
 
 __all__ = ["Subject", "objects_in", "strings_in", "subject_of", "words_of"]
 
@@ -45,15 +45,38 @@ def strings_in(error: object, *keys: str) -> Iterator[str]:
                 yield value
 
 
-def words_of(error: object) -> str:
-    """The message in an error object: that of the innermost one."""
-    for _ in range(_DEPTH):
-        fields = fields_of(error)
-        inside = [fields[key] for key in _INSIDE if fields.get(key)]
-        if not inside:
-            break
-        error = inside[0]
+def words_of(error: object, depth: int = _DEPTH) -> str:
+    """The message in an error object: those of the objects in it, joined if there are several.
+
+    ``{"error": "Bad Request", "message": "too long"}`` has two, and so has OpenRouter's error with its provider's.
+    """
+    for one in list_of(error)[:1]:
+        if _insides_of(one):  # Google's errors are lists of one
+            error = one
+    said: list[str] = []
+    for inside in _insides_of(error) if depth else ():
+        if isinstance(inside, str):
+            words = inside
+        elif said and not _insides_of(inside):
+            continue  # not an error: the message of a chat, perhaps
+        else:
+            words = words_of(inside, depth - 1)
+        if not any(words in other for other in said):
+            said.append(words)
+    if said:
+        return ": ".join(said)
     return json.dumps(error) if isinstance(error, dict) else str(error)
+
+
+def _insides_of(error: object) -> list[object]:
+    """What an error object has in the fields for its message."""
+    fields = fields_of(error)
+    raw = fields_of(fields.get("metadata")).get("raw")
+    values = [fields.get(key) for key in _INSIDE]
+    values.append(
+        value_or_text(raw) if isinstance(raw, str) else raw
+    )  # of the provider, through OpenRouter
+    return [value for value in values if value and isinstance(value, str | dict | list)]
 
 
 def subject_of(error: object) -> Subject:

@@ -7,7 +7,6 @@ name. None of the clients is imported here: one that is not loaded cannot have r
 from __future__ import annotations
 
 import os
-import socket
 import ssl
 import sys
 from typing import Final, cast
@@ -25,6 +24,7 @@ __all__ = [
     "TransportError",
     "WriteError",
     "client_errors",
+    "is_invalid",
     "is_one_of",
     "reason_of",
     "translated",
@@ -101,9 +101,7 @@ def translated(error: Exception, failures: Failures) -> MelleaError:
         return failures.unusable(reason)
     if is_one_of(error, *_NO_CONNECTION):
         return failures.unreachable(reason)
-    if is_one_of(error, "RemoteProtocolError") and not _is_disconnect(reason):
-        return failures.not_http(reason)
-    if is_one_of(error, "ClientResponseError", "HttpProcessingError"):
+    if is_invalid(error):
         return failures.not_http(reason)
     return failures.interrupted(reason)
 
@@ -120,30 +118,40 @@ def reason_of(error: Exception) -> str:
     return _os_reason(error) or str(error) or type(error).__name__
 
 
-def _is_disconnect(reason: str) -> bool:
+def is_invalid(error: Exception) -> bool:
+    """Whether something was received that is not HTTP."""
+    if is_one_of(error, "ClientResponseError", "HttpProcessingError"):
+        return True
     # The clients use one class for a peer that has disconnected and for one that sent invalid data.
-    return "disconnected" in reason or "closed connection" in reason
+    said = reason_of(error)
+    is_disconnect = "disconnected" in said or "closed connection" in said
+    return is_one_of(error, "RemoteProtocolError") and not is_disconnect
 
 
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
     """The TLS error in the chain of errors: the one that was raised first, before clients wrapped it."""
     said: ssl.SSLError | None = None
     while error is not None:
-        # These two only mean that the connection has ended.
+        # The first two only mean that the connection has ended.
         if isinstance(error, ssl.SSLError) and not isinstance(
-            error, ssl.SSLEOFError | ssl.SSLZeroReturnError
+            error, (ssl.SSLEOFError, ssl.SSLZeroReturnError, *_WAITED)
         ):
             said = error
         error = error.__cause__ or error.__context__
     return said
 
 
+_WAITED: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+"""No errors: with them TLS has waited for the other side, for too long perhaps."""
+
+
 def _os_reason(error: BaseException | None) -> str | None:
     """The operating system's message, if the chain of errors began with an error of the system."""
     while error is not None:
-        if isinstance(error, ssl.SSLError | socket.gaierror) and error.strerror:
-            return error.strerror  # errors of name resolution have numbers of their own
-        if isinstance(error, OSError) and error.errno:
+        if isinstance(error, OSError) and error.errno and not isinstance(error, _WAITED):
+            # Errors of TLS and of name resolution, also aiohttp's, have numbers of their own.
+            if is_one_of(error, "SSLError", "gaierror", "ClientConnectorDNSError"):
+                return error.strerror
             return os.strerror(error.errno)
         if isinstance(error, BaseExceptionGroup):  # one error per address that was tried
             error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]

@@ -14,8 +14,16 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio.lowlevel
+import attrs
 
-from mellea_sc.core.backend import Backend, BackendWrapper, Delta, GenerationRequest, Usage
+from mellea_sc.core.backend import (
+    Backend,
+    BackendWrapper,
+    Delta,
+    GenerationRequest,
+    Usage,
+    other_characters,
+)
 from mellea_sc.core.spending import Prices
 from mellea_sc.core.usage import CHARACTERS, estimated_tokens
 from mellea_sc.runtime.budgets.budget import Budget
@@ -87,7 +95,7 @@ class Account:
         if characters:
             self._parts.append(delta.text)
         if delta.reasoning or delta.tool_calls:
-            characters += delta.other_characters()
+            characters += other_characters(delta)
         if characters:
             self._deltas_since += 1
             self._characters_since += characters
@@ -148,14 +156,12 @@ class Metered(BackendWrapper):
             account.close()
 
 
+@attrs.frozen(eq=False, repr=False)
 class _Deltas:
     """The deltas of a request; each is debited, and none is given after the one that exceeds a budget."""
 
-    __slots__ = ("_account", "_deltas")
-
-    def __init__(self, deltas: AsyncIterator[Delta], account: Account) -> None:
-        self._deltas = deltas
-        self._account = account
+    _deltas: AsyncIterator[Delta]
+    _account: Account
 
     def __aiter__(self) -> _Deltas:
         return self

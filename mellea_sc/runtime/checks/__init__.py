@@ -1,12 +1,10 @@
 """One text that is validated while it runs.
 
 attempt.py      a generation that is validated while it runs, in one cancel scope: begin here
-checks.py       the lanes, the editors and the ledger of one attempt
-cutter.py       cuts deltas into chunks that know their positions
+chunks.py       cuts deltas into chunks; which may be shown: chunks and verdicts in, "release", "hold" or "cancel" out
 editors.py      requirements that edit the text; edits.py: which spans they have edited
-lanes.py        cuts the shown text, gives the pieces to the lanes, and their verdicts to the ledger
-lane.py         the task of one requirement: one piece after the other
+lanes.py        cuts the shown text, has each requirement validate it in a task of its own, tells the ledger
+interfaces.py   the interfaces between editors, lanes and view
 memory.py       the states of a requirement after each piece, for another attempt or another pass
-ledger.py       what may be shown: chunks and verdicts in, "release", "hold" or "cancel" out
 validation.py   validates the whole text at the end
 """

@@ -25,8 +25,9 @@ again, but not validated again: each requirement goes on with what it knew at it
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Literal, TypeAlias
@@ -43,14 +44,13 @@ from mellea_sc.core.model_options import ModelOption, merge_options
 from mellea_sc.core.prompt import request_for
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
-from mellea_sc.core.usage import estimated_tokens
-from mellea_sc.runtime.checks.checks import Checks
-from mellea_sc.runtime.checks.editors import Editor, TextSink
+from mellea_sc.core.usage import CHARACTERS
+from mellea_sc.runtime.checks.chunks import Failure, Ledger
+from mellea_sc.runtime.checks.editors import Editor
 from mellea_sc.runtime.checks.edits import Edits, Placed
-from mellea_sc.runtime.checks.lane import ValidatorCalls
-from mellea_sc.runtime.checks.lanes import Lanes, View
-from mellea_sc.runtime.checks.ledger import Failure, Ledger
-from mellea_sc.runtime.checks.memory import ResumePoint
+from mellea_sc.runtime.checks.interfaces import TextSink, View
+from mellea_sc.runtime.checks.lanes import Lanes, ValidatorCalls
+from mellea_sc.runtime.checks.memory import LaneCheckpoint, ResumePoint
 from mellea_sc.runtime.checks.validation import validate_all
 from mellea_sc.runtime.failures import (
     failure_of,
@@ -61,7 +61,6 @@ from mellea_sc.runtime.failures import (
 from mellea_sc.runtime.generation.bound import opened_scope
 from mellea_sc.runtime.generation.pump import AnswerRecord, pump
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.runtime.loops.current import clock
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
 
 __all__ = ["Attempt", "AttemptEnd"]
@@ -76,29 +75,36 @@ class Attempt:
     Args:
         question: The arguments of the call.
         ctx: The conversation before the question.
-        checks: The lanes and editors.
-        view: Shows the text.
+        lanes: Validate the text while it runs; their ledger has one lane for each requirement, also for those that
+            do not validate running text.
+        view: Shows the text; ``None``: nobody does.
         asked: The conversation that validators are given, with the question.
+        copies: The copies of the requirements, in order.
+        editors: The chain of editors that the text passes before the lanes; several for each requirement that edits.
+        edits: Records their edits.
+        timeout: Seconds that one final validation may take, unless the requirement has its own timeout.
         kept: The text of an earlier attempt that it begins with.
-        remembers: Whether another attempt may begin with text of this one.
     """
 
     def __init__(
         self,
         question: Question,
         ctx: Context,
-        checks: Checks,
-        view: View,
+        lanes: Lanes,
+        view: View | None,
         *,
         asked: Context,
-        kept: ResumePoint | None = None,
-        remembers: bool = False,
+        copies: Sequence[Requirement],
+        editors: Sequence[Editor],
+        edits: Edits,
+        timeout: float,
+        kept: ResumePoint | None,
     ) -> None:
         self._question = question
         self._ctx = ctx
         self._asked = asked
-        self.ledger: Ledger = checks.ledger
-        self.edits: Edits = checks.edits
+        self.ledger: Ledger = lanes.ledger
+        self.edits: Edits = edits
         self.record: AnswerRecord = AnswerRecord()
         self.validations: list[ValidationResult] = []
         self.end: AttemptEnd = "running"
@@ -106,11 +112,16 @@ class Attempt:
         self.stopped_at: float | None = None
         self.token_limit: int | None = None
         self.judges: list[tuple[ModelOutputThunk, float]] = []
+        self.cut_off: tuple[Requirement, PartialValidationResult] | None = None
+        """The requirement that has cut the text off, if one has, with its verdict."""
         self.kept_length: int = 0 if kept is None else len(kept.text)
         self.started_at: float = 0.0
         self.ended_at: float = 0.0
-        self._checks = checks
+        self._lanes = lanes
         self._view = view
+        self._copies = copies
+        self._editors = editors
+        self._timeout = timeout
         self._kept = kept
         # Whether the text is still the kept one, which ends with white space that the model may send once more.
         self._begins = False
@@ -120,38 +131,30 @@ class Attempt:
         self.scope: anyio.CancelScope = anyio.CancelScope()
         """The scope of the generation alone. It may be stopped before the text that has come is validated."""
         self.late: BackendTimeout | None = None
-        self._now: Callable[[], float] = clock()
-        self._lanes = Lanes(
-            checks.main,
-            checks.lanes,
-            checks.ledger,
-            view,
-            cancel=partial(self._end_race, "a check failed"),
-            remembers=remembers,
-        )
-        self._parts: list[str] = [] if checks.editors else self._lanes.parts
-        after: TextSink = self._lanes
-        for editor in reversed(self._checks.editors):
-            editor.connect(after, self._cut_off)
-            after = editor
-        self._head = after
+        self.parts: list[str] = [] if editors else lanes.parts
+        """The generated text so far, validated or not, in pieces, with the text that it began with."""
+        self._head: TextSink = lanes
+        for editor in reversed(editors):
+            editor.connect(self._head, self._cut_off)
+            self._head = editor
+        # Mostly there is nothing to do with a delta but to pass it on.
+        self.write: Callable[[str], bool] = self._write if kept or editors else lanes.feed
+        """Take new text; true if the pump should wait for a lane or the reader."""
 
     # --- what became of it ---------------------------------------------------------------------
 
     @property
     def requirements(self) -> list[Requirement]:
-        """The copies of the requirements that validate it, in order."""
-        return self._checks.requirements
+        """The copies of the requirements that validate it now, in order."""
+        requirements = list(self._copies)
+        for lane in self._lanes.lanes:
+            requirements[lane.index] = lane.requirement
+        return requirements
 
     @property
     def generated(self) -> str:
         """The generated text so far, validated or not, with the text that it began with."""
-        return "".join(self._parts)
-
-    @property
-    def has_text(self) -> bool:
-        """Whether there is any text, including the text that it began with."""
-        return bool(self._parts)
+        return "".join(self.parts)
 
     @property
     def edited(self) -> str:
@@ -161,14 +164,8 @@ class Attempt:
     @property
     def text(self) -> str:
         """The text as far as it may be shown; all of it after a natural end."""
-        text = self.edited
+        text = "".join(self._lanes.parts)
         return text if self.end == "completed" else text[: self.ledger.position]
-
-    def source(self, position: int | None = None) -> int:
-        """The length of the generated text that the shown text up to a position was made of; ``None``: all of it."""
-        if position is None and self.cut_off is None:
-            return len(self.generated)
-        return self.edits.source(len(self.edited) if position is None else position)
 
     @property
     def failures(self) -> list[tuple[Requirement, PartialValidationResult]]:
@@ -191,15 +188,11 @@ class Attempt:
         return self.edits.before(math.inf if self.end == "completed" else self.ledger.position)
 
     @property
-    def cut_off(self) -> tuple[Requirement, PartialValidationResult] | None:
-        """The requirement that has cut the text off, if one has, with its verdict."""
-        return self._checks.cut_off
-
-    @property
     def estimate(self) -> int:
         """An estimate of the received tokens: one for each delta, or one for four characters."""
         kept = 0 if self._kept is None else len(self._kept.chunks) + 1
-        return sum(map(estimated_tokens, self._parts[kept:])) + self.record.estimate
+        tokens = sum(max(1, len(delta) // CHARACTERS) for delta in self.parts[kept:])
+        return tokens + self.record.estimate
 
     @property
     def error(self) -> Exception | None:
@@ -229,15 +222,23 @@ class Attempt:
             chunks=chunks[:count],
             edits=self.edits.before(after),
             noted=[failure for failure in self.ledger.noted if failure.end <= after],
-            known=self._checks.checkpoints(),
+            known=self._checkpoints(),
             deltas=[end for end in self._delta_ends() if end <= after],
         )
+
+    def _checkpoints(self) -> list[Callable[[int], LaneCheckpoint]]:
+        """For each requirement, a function from a position to what the requirement knew there."""
+        memories = {lane.index: lane.memory for lane in self._lanes.lanes}
+        return [
+            memory.known_at if (memory := memories.get(index)) else partial(_as_it_is, requirement)
+            for index, requirement in enumerate(self.requirements)
+        ]
 
     def _delta_ends(self) -> list[int]:
         """The positions in the shown text at which its deltas end."""
         begun = 0 if self._kept is None else len(self._kept.text)
         before = [] if self._kept is None else list(self._kept.deltas)
-        ends = [self.edits.place(end) for end in accumulate(map(len, self._parts)) if end > begun]
+        ends = [self.edits.place(end) for end in accumulate(map(len, self.parts)) if end > begun]
         return before + [int(end) for end in ends if end < math.inf]
 
     # --- its life ------------------------------------------------------------------------------
@@ -259,19 +260,21 @@ class Attempt:
         self._options = merge_options(nursery.options, self._question.model_options)
         limit = self._options.get(ModelOption.MAX_NEW_TOKENS)
         self.token_limit = limit if isinstance(limit, int) else None
-        now, task = self._now, nursery.loop_services.current_task()
-        self.started_at = now()
+        self._now, task = nursery.now, nursery.loop_services.current_task()
+        self.started_at = self._now()
         try:
-            self._begin()
+            if self._kept is not None:
+                self._begin(self._kept)
             with self._race:
                 async with opened_scope(judges, started=self.judge_began) as judging:
                     async with task_group() as tasks:
                         self._start(tasks, judging, nursery)
                     is_whole = not self._errors and not self.ledger.failures
-                    if is_whole and not self._begins:
-                        self._lanes.finish()
-                    # With ``lookahead``, the last chunks may still be waiting for the reader.
-                    await self._lanes.room(self._valves)
+                    if self._view is not None:
+                        if is_whole and not self._begins:
+                            self._lanes.finish()
+                        # With ``lookahead``, the last chunks may still be waiting for the reader.
+                        await self._view.room(self._valves)
                     if is_whole:
                         await self._finish(judging)
         except BaseException as error:  # noqa: ASYNC103 - what failure_of() does not know is raised
@@ -282,8 +285,9 @@ class Attempt:
             elif not self._errors or not isinstance(error, anyio.get_cancelled_exc_class()):
                 raise
         finally:
-            self._checks.close()
-            self.ended_at = now()
+            for lane in (*self._lanes.lanes, *(editor.lane for editor in self._editors)):
+                lane.close()
+            self.ended_at = self._now()
             if self.end == "running":
                 if self._errors:
                     self.end = "error"
@@ -291,7 +295,7 @@ class Attempt:
                     self.end = "failed"
                 else:
                     self.end = "stopped" if self._race.cancel_called else "cancelled"
-        if (failure := self.error) is not None:
+        if self._errors and (failure := self.error) is not None:
             raise_unchanged(failure)
 
     def stop(self, reason: str) -> None:
@@ -301,27 +305,21 @@ class Attempt:
             self._end_race(reason)
 
     def _start(self, tasks: anyio.abc.TaskGroup, judging: Backend, nursery: Nursery) -> None:
-        calls = ValidatorCalls(judging, self._asked, nursery.limit)
+        calls = ValidatorCalls(judging, self._asked, nursery)
         start_task = nursery.loop_services.start_task
-        for lane in self._checks.lanes:
-            name = f"lane {lane.index}: {lane.requirement!r}"
-            start_task(tasks, lane.run(calls), name=name)
-        for number, editor in enumerate(self._checks.editors):
+        self._lanes.start(tasks, calls, partial(self._end_race, "a check failed"))
+        for number, editor in enumerate(self._editors):
             name = f"editor {number}: {editor.lane.requirement!r}"
             start_task(tasks, editor.run(calls, self._valves), name=name)
         # In a task of its own. Each delta resumes all coroutines that its task is in the middle of. In the attempt's
         # own task these would be five more: those of the run, the plan and the attempt.
         start_task(tasks, self._produce(nursery), name="producer")
 
-    def _begin(self) -> None:
-        kept = self._kept
-        self._checks.begin()
-        if kept is None:
-            return
+    def _begin(self, kept: ResumePoint) -> None:
         for piece in kept.pieces():
-            if self._checks.editors:
+            if self._editors:
                 # The editors have it already; without them, the lanes add it to the parts.
-                self._parts.append(piece)
+                self.parts.append(piece)
             self._lanes.feed(piece)
         self._begins = kept.text[-1:].isspace()
 
@@ -330,19 +328,21 @@ class Attempt:
             # no text came after the kept one: white space after its last chunk stands between no chunks
             end = self._kept.chunks[-1].end
             self._lanes.parts[:] = [self.edited[:end]]
-            self._parts[:] = [self.generated[:end]]
-        text, requirements = self.edited, self.requirements
-        self._view.generated(text)
+            self.parts[:] = [self.generated[:end]]
+        text, requirements = "".join(self._lanes.parts), self.requirements
+        if self._view is not None:
+            self._view.generated(text)
         if requirements:
             answer = ModelOutputThunk.computed(text, generation=self.record.info())
             self.validations = await validate_all(
                 requirements,
                 judging,
                 self._asked.add(answer),
-                timeout=self._checks.timeout,
+                timeout=self._timeout,
                 format=self._question.format,
             )
-            self._view.validated(self.validations)
+            if self._view is not None:
+                self._view.validated(self.validations)
         self.end = "completed"
 
     async def _produce(self, nursery: Nursery) -> None:
@@ -370,11 +370,13 @@ class Attempt:
 
     def _cut_off(self, by: Editor) -> None:
         """Stop the model and the editors before this one: it has cut the text off, so none of their text can be shown."""
+        if self.cut_off is None and by.cut_off is not None:
+            self.cut_off = (by.lane.requirement, by.cut_off)
         reason = "nothing more can be shown"
         if self.stopped_at is None:
             self.stopped_at = self._now()
         self.scope.cancel(reason)
-        for editor in self._checks.editors:
+        for editor in self._editors:
             if editor is by:
                 break
             editor.scope.cancel(reason)
@@ -390,16 +392,15 @@ class Attempt:
 
     # --- the pump's sink -------------------------------------------------------------------------
 
-    def write(self, text: str) -> bool:
-        """Take new text; true if the pump should wait for a lane or the reader."""
+    def _write(self, text: str) -> bool:
         if self._begins:
             self._leading.append(text)
             if not text.strip():
                 return False
             self._begins = False
             text = self._without_doubled_space("".join(self._leading))
-        if self._checks.editors:  # without editors, these are the parts of the lanes
-            self._parts.append(text)
+        if self._editors:  # without editors, these are the parts of the lanes
+            self.parts.append(text)
         return self._head.feed(text)
 
     def _without_doubled_space(self, text: str) -> str:
@@ -416,9 +417,14 @@ class Attempt:
     def write_other(self, delta: Delta) -> None:
         """Take the other parts of a delta, which no requirement validates."""
         self.record.take(delta)
-        if delta.reasoning:
+        if delta.reasoning and self._view is not None:
             self._view.reasoned(delta.reasoning)
 
     async def room(self) -> None:
         """Wait until there is room again: in the first editor, or else in the lanes and at the reader."""
         await self._head.room(self._valves)
+
+
+def _as_it_is(requirement: Requirement, _: int) -> LaneCheckpoint:
+    """The checkpoint of a requirement that does not validate running text."""
+    return LaneCheckpoint(0, copy.copy(requirement))

@@ -23,38 +23,23 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from operator import attrgetter
+from typing import Final
 
 import anyio
 
 from mellea_sc.core.requirement import PartialValidationResult
-from mellea_sc.runtime.checks.cutter import Cutter
+from mellea_sc.runtime.checks.chunks import Chunk, Cutter
 from mellea_sc.runtime.checks.edits import Edit, Edits
-from mellea_sc.runtime.checks.lane import Lane, ValidatorCalls, WhatNext
-from mellea_sc.runtime.checks.ledger import Chunk
+from mellea_sc.runtime.checks.interfaces import TextSink, WhatNext
+from mellea_sc.runtime.checks.lanes import Lane, ValidatorCalls
 from mellea_sc.runtime.generation.pump import LONGEST
 from mellea_sc.runtime.pacing import Valve, Valves
 
-__all__ = ["PASSES", "Editor", "TextSink"]
+__all__ = ["PASSES", "Editor"]
 
 PASSES: Final = 2
 """How often each requirement that edits gets the text."""
-
-
-class TextSink(Protocol):
-    """Receives text: an editor, or the lanes at the end of the chain."""
-
-    def feed(self, text: str) -> bool:
-        """Take the text; true if the writer should wait for :meth:`room`."""
-        ...
-
-    def end(self) -> None:
-        """End the text."""
-        ...
-
-    async def room(self, valves: Valves) -> None:
-        """Wait until there is room again."""
-        ...
 
 
 class Editor:
@@ -99,7 +84,6 @@ class Editor:
         self._ended = self._flushed = False
         self.is_full: bool = False
         """Whether the next one in the chain has asked to wait for its :meth:`room`."""
-        lane.connect(self, source=self)
         if kept:
             self.feed(kept)
 
@@ -146,13 +130,13 @@ class Editor:
             valves: The valves of the session that it runs in.
 
         Raises:
-            Exception: as of :meth:`~mellea_sc.runtime.checks.lane.Lane.run`.
+            Exception: as of :meth:`~mellea_sc.runtime.checks.lanes.Lane.run`.
 
         Cancellation: the validator is cancelled; text that it has not validated is not passed on.
         """
         self._valves = valves
         with self.scope:
-            await self.lane.run(calls)
+            await self.lane.run(calls, self, self)
 
     def ended(self, lane: int) -> None:
         """Pass on the white space at the end of the text, and end the edited text."""
@@ -188,9 +172,11 @@ class Editor:
     def _unjudged(self, pieces: Sequence[Chunk]) -> Sequence[Chunk]:
         """The pieces that have to be validated. Those before them that are known to be good are passed on."""
         self._space = self._cutter.space() if pieces else self._space + self._cutter.space()
-        known = self.lane.memory.judged
-        good = bisect_right(pieces, known, key=_end_of)
-        good += self.lane.memory.passed_before(pieces[good:])
+        good = bisect_right(pieces, self.lane.judged, key=attrgetter("end"))
+        memory = self.lane.memory
+        if memory is not None and (taken := memory.passed_before(pieces[good:])):
+            self.lane.requirement = taken[-1].requirement
+            good += len(taken)
         unjudged = pieces[good:]
         text = "".join([one.before + one.text for one in pieces[:good]])
         if good or not unjudged:
@@ -249,7 +235,3 @@ class Editor:
             text = text[self._kept - begun :]
         if text and self._to.feed(text):
             self.is_full = True
-
-
-def _end_of(piece: Chunk) -> int:
-    return piece.end

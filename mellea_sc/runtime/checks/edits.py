@@ -13,12 +13,14 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
+from typing import Final
 
 import attrs
 
 from mellea_sc.core.requirement import PartialValidationResult
 
-__all__ = ["Edit", "Edits", "Placed"]
+__all__ = ["NO_EDITS", "Edit", "Edits", "Placed"]
 
 
 @attrs.frozen
@@ -102,7 +104,7 @@ class Edits:
         """
         at = position
         for edits in self._by_editor[editor:]:
-            number = bisect_right(edits, at, key=_start_of) - 1
+            number = bisect_right(edits, at, key=attrgetter("start")) - 1
             if number < 0:
                 continue
             edit = edits[number]
@@ -115,7 +117,7 @@ class Edits:
         """The length of the generated text that the shown text up to a position was made of."""
         at = position
         for edits in reversed(self._by_editor):
-            number = bisect_left(edits, at, key=_at_of) - 1
+            number = bisect_left(edits, at, key=attrgetter("at")) - 1
             if number >= 0:
                 edit = edits[number]
                 at = edit.start if at < edit.until else edit.end + at - edit.until
@@ -127,16 +129,8 @@ class Edits:
 
     @staticmethod
     def _sorted(placed: Iterator[Placed] | list[Placed]) -> list[Placed]:
-        return sorted(placed, key=_position_of)
+        return sorted(placed, key=attrgetter("position"))
 
 
-def _start_of(edit: Edit) -> int:
-    return edit.start
-
-
-def _at_of(edit: Edit) -> int:
-    return edit.at
-
-
-def _position_of(placed: Placed) -> float:
-    return placed.position
+NO_EDITS: Final = Edits()
+"""Those of all texts that are not edited."""

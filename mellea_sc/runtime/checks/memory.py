@@ -11,15 +11,16 @@ import copy
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import TypeAlias
 
 import attrs
 
 from mellea_sc.core.requirement import PartialValidationResult, Requirement
+from mellea_sc.runtime.checks.chunks import Chunk, Failure
 from mellea_sc.runtime.checks.edits import Placed
-from mellea_sc.runtime.checks.ledger import Chunk, Failure
 
-__all__ = ["Findings", "LaneCheckpoint", "Memory", "ResumePoint"]
+__all__ = ["Finding", "Findings", "LaneCheckpoint", "Memory", "ResumePoint"]
 
 
 @attrs.frozen
@@ -93,10 +94,10 @@ class ResumePoint:
 
 
 class Memory:
-    """The requirement of one lane, and its earlier states.
+    """The earlier states of the requirement of one lane, and its verdicts.
 
     Args:
-        known: The requirement, and the position up to which it has validated this text.
+        known: Its state at the beginning of this text.
         remembers: Whether another attempt may begin with text of this one.
         earlier: The findings of the pass before.
         later: Receives the findings of this pass, for the next one.
@@ -106,11 +107,8 @@ class Memory:
         "_earlier",
         "_later",
         "_past",
+        "_remembers",
         "_state",
-        "judged",
-        "keeps",
-        "remembers",
-        "requirement",
     )
 
     def __init__(
@@ -121,12 +119,7 @@ class Memory:
         earlier: Findings | None = None,
         later: Findings | None = None,
     ) -> None:
-        self.judged: int = known.judged
-        self.requirement: Requirement = known.requirement
-        """The copy of the requirement that validates, or has validated."""
-        self.remembers: bool = remembers
-        self.keeps: bool = remembers or later is not None
-        """Whether :meth:`keep` has anything to do."""
+        self._remembers = remembers
         self._past = [*known.past]
         if remembers:
             self._past.append((known.judged, copy.copy(known.requirement)))
@@ -141,52 +134,45 @@ class Memory:
 
     def known_at(self, position: int) -> LaneCheckpoint:
         """The state of the requirement at a position; only for an attempt that remembers."""
-        past = self._past[: bisect_right(self._past, position, key=_place_of)]
+        past = self._past[: bisect_right(self._past, position, key=itemgetter(0))]
         judged, requirement = past.pop()
         return LaneCheckpoint(judged, copy.copy(requirement), past)
 
-    def keep(self, piece: Chunk, verdict: PartialValidationResult) -> None:
-        """Keep the state of the requirement after a piece."""
-        state = self._state = _snapshot(self.requirement, self._state)
+    def keep(self, piece: Chunk, verdict: PartialValidationResult, after: Requirement) -> None:
+        """Keep a verdict, and the state of the requirement after the piece."""
+        if self._later is None and not self._remembers:
+            return
+        state = self._state = _snapshot(after, self._state)
         if self._later is not None:
             self._later.append(Finding(piece.text, piece.window, verdict, state))
-        if self.remembers:
+        if self._remembers:
             self._past.append((piece.end, state))
 
-    def next_verdict(self, piece: Chunk) -> PartialValidationResult | None:
-        """Take over the verdict of the pass before; ``None``: this piece is another one, and so may be all after it."""
+    def next_finding(self, piece: Chunk) -> Finding | None:
+        """Take over a finding of the pass before; ``None``: it was on another piece, and so may be all after it."""
         assert self._earlier is not None
         found = self._earlier.popleft() if self._earlier else None
         if found is None or not found.is_on(piece):
-            # from now on this copy is called: its state is also in the findings, which must not change
-            self.requirement = copy.copy(self.requirement)
             self._earlier = None
             return None
-        self.requirement = found.requirement
         if self._later is not None:
             self._later.append(found)
-        if self.remembers:
+        if self._remembers:
             self._past.append((piece.end, found.requirement))
-        return found.verdict
+        return found
 
-    def passed_before(self, pieces: Sequence[Chunk]) -> int:
-        """Take over the verdicts of the pass before on the next pieces, as far as it has passed them; returns how many."""
-        count, earlier = 0, self._earlier
-        if not earlier or self._later is None or self.remembers:
-            return 0
+    def passed_before(self, pieces: Sequence[Chunk]) -> Sequence[Finding]:
+        """Take over the findings of the pass before on the next pieces, as far as it has passed them."""
+        taken: list[Finding] = []
+        earlier = self._earlier
+        if not earlier or self._later is None or self._remembers:
+            return taken
         for piece in pieces:
             if not earlier or not earlier[0].is_on(piece) or earlier[0].verdict.success == "fail":
                 break
-            found = earlier.popleft()
-            self._later.append(found)
-            self.requirement = found.requirement
-            count += 1
-        return count
-
-    def end(self) -> None:
-        """End the text: from now on, no finding refers to the copy of the requirement."""
-        if self._earlier is not None:
-            self.requirement = copy.copy(self.requirement)
+            taken.append(earlier.popleft())
+        self._later.extend(taken)
+        return taken
 
 
 def _snapshot(requirement: Requirement, last: Requirement | None) -> Requirement:
@@ -198,7 +184,3 @@ def _snapshot(requirement: Requirement, last: Requirement | None) -> Requirement
         except Exception:  # noqa: BLE001 - states of a user's class that cannot be compared: copy
             pass
     return copy.copy(requirement)
-
-
-def _place_of(state: tuple[int, Requirement]) -> int:
-    return state[0]

@@ -10,19 +10,17 @@ from typing import Final
 import anyio
 
 from mellea_sc.core.backend import Backend, Format
-from mellea_sc.core.base import Component, Context, Span, text_of
+from mellea_sc.core.base import Context
 from mellea_sc.core.errors import (
     InvalidVerdict,
     ValidatorTimeout,
 )
 from mellea_sc.core.model_options import ModelOptions
-from mellea_sc.core.prompt import settle
 from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.runtime.failures import stray_cancellation_as, task_group, without_internals
-from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import reraise_if_cancelled
 
-__all__ = ["check_input", "validate_all"]
+__all__ = ["validate_all"]
 
 log: Final = logging.getLogger("mellea_sc")
 
@@ -87,30 +85,3 @@ async def validate_all(
         for index, requirement in enumerate(requirements):
             tasks.start_soon(judge, index, requirement, name=f"validate {requirement!r}")
     return [verdicts[index] for index in range(len(requirements))]
-
-
-async def check_input(
-    preconditions: Sequence[Requirement],
-    action: Component | Span,
-    backend: Backend,
-    ctx: Context,
-    *,
-    timeout: float = math.inf,
-) -> list[ValidationResult]:
-    """Validate the text that the model is asked, as if it were an answer; returns one verdict per precondition.
-
-    Args:
-        preconditions: The requirements on it.
-        action: The question; thunks in it are waited for.
-        backend: The backend that validators are given, bound to a scope of the caller.
-        ctx: The conversation before the question. Validators get an empty one of the same class.
-        timeout: Seconds that one may take, unless the requirement has its own timeout.
-
-    Raises:
-        Exception: as of :func:`validate_all`.
-
-    Cancellation: every validator is cancelled.
-    """
-    await settle(action)
-    asked = ctx.without_items().add(ModelOutputThunk.computed(text_of(action)))
-    return await validate_all(preconditions, backend, asked, timeout=timeout)

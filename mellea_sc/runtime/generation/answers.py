@@ -22,10 +22,10 @@ __all__ = ["check_answered", "misfit_of", "read_meaning", "warn_of_misfit"]
 log: Final = logging.getLogger("mellea_sc")
 
 NOTHING_TO_SAY: Final = frozenset(
-    {None, "stop", "eos", "eos_token", "end", "end_turn", "stop_sequence", "completed", "complete"}
+    {"stop", "eos", "eos_token", "end", "end_turn", "stop_sequence", "completed", "complete"}
 )
-"""The finish reasons of a model that has ended by itself; ``None`` is a server that gives no reason. With one of
-them an empty text is a valid answer: the model had nothing to say."""
+"""The finish reasons of a model that has ended by itself. With one of them, and with a server that gives no reason, an
+empty text is a valid answer: the model had nothing to say."""
 
 
 def check_answered(known: GenerationInfo, request: GenerationRequest, *, has_text: bool) -> None:
@@ -56,7 +56,7 @@ def check_answered(known: GenerationInfo, request: GenerationRequest, *, has_tex
         return
     usage = known.usage or Usage()
     if not known.reasoning and not usage.reasoning_tokens:
-        if known.finish_reason in NOTHING_TO_SAY:
+        if known.finish_reason is None or known.finish_reason.lower() in NOTHING_TO_SAY:
             return
         went = "gave no text"
     else:
@@ -73,7 +73,7 @@ def check_answered(known: GenerationInfo, request: GenerationRequest, *, has_tex
 
 
 def _advice(known: GenerationInfo) -> str:
-    if known.is_broken_off and known.finish_reason != "content_filter":
+    if known.is_at_limit:
         return (
             ". It ran into its limit: raise ModelOption.MAX_NEW_TOKENS (or the context window), or have it "
             "think less"

@@ -7,6 +7,7 @@ was started in it when the scope ends.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
@@ -112,7 +113,8 @@ class BoundBackend(BackendWrapper):
         nursery = (await self._place()).nursery
         backend = await connected_backend(nursery, request)
         with budget_scope():
-            async with nursery.slot() as slot, backend.open(request) as deltas:
+            endless = nursery.slot(math.inf, anyio.CancelScope())
+            async with endless as slot, backend.open(request) as deltas:
                 # The slot is held for the whole block, but the caller's own code must not run as if it were a
                 # part of this request.
                 in_flight.set(slot.around)

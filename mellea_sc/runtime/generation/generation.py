@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 import anyio
 import anyio.abc
 import anyio.lowlevel
+import attrs
 
 from mellea_sc.core.backend import Delta
 from mellea_sc.core.errors import BackendTimeout, BudgetExceeded, GenerationCancelled
@@ -55,6 +56,7 @@ Work: TypeAlias = "Callable[[ModelOutputThunk, Generation], Awaitable[None]]"
 GenerationState: TypeAlias = Literal["generating", "computed", "failed", "cancelled"]
 
 
+@attrs.define(eq=False, repr=False)
 class Generation:
     """One generation. It collects the text that its task writes; :meth:`start` starts the task.
 
@@ -64,58 +66,39 @@ class Generation:
         streamed: Whether text is handed out before the generation has ended.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_ended",
-        "_is_cancelled",
-        "_nursery",
-        "_own_error",
-        "_reader",
-        "_reason",
-        "_taken",
-        "_task",
-        "_tasks",
-        "_valve",
-        "_wake",
-        "_was_awaited",
-        "ended_callbacks",
-        "is_held",
-        "late",
-        "name",
-        "parts",
-        "record",
-        "state",
-        "streamed",
+    _nursery: Nursery
+    name: str
+    streamed: bool = attrs.field(kw_only=True)
+    state: GenerationState = attrs.field(default="generating", init=False)
+    parts: list[str] = attrs.field(factory=list[str], init=False)
+    record: AnswerRecord = attrs.field(factory=AnswerRecord, init=False)
+    late: BackendTimeout | None = attrs.field(default=None, init=False)
+    is_held: bool = attrs.field(default=False, init=False)
+    """Whether text is withheld from the reader, because preconditions are still being checked; see also
+    :meth:`release_output`."""
+    ended_callbacks: list[Callable[[Generation], None]] | None = attrs.field(
+        default=None, init=False
     )
+    """See :meth:`add_ended_callback`; ``None``, and no empty list: there may be thousands of thunks."""
+    _own_error: OwnError | None = attrs.field(default=None, init=False)
+    _tasks: anyio.abc.TaskGroup | None = attrs.field(default=None, init=False)
+    _task: anyio.TaskHandle[None] | None = attrs.field(default=None, init=False)
+    _is_cancelled: bool = attrs.field(default=False, init=False)
+    _reason: str | None = attrs.field(default=None, init=False)
+    _ended: anyio.Event | None = attrs.field(default=None, init=False)
+    _valve: Valve | None = attrs.field(default=None, init=False)
+    _reader: Literal["none", "reading", "done"] = attrs.field(default="none", init=False)
+    _taken: int = attrs.field(default=0, init=False)
+    """How many of the parts the reader has taken."""
+    _wake: anyio.Event | None = attrs.field(default=None, init=False)
+    """There is one only while the reader waits."""
+    _was_awaited: bool = attrs.field(default=False, init=False)
 
-    def __init__(self, nursery: Nursery, name: str, *, streamed: bool) -> None:
-        self.name: str = name
-        self.streamed: bool = streamed
-        self.state: GenerationState = "generating"
-        self.parts: list[str] = []
-        self.record: AnswerRecord = AnswerRecord()
-        self.late: BackendTimeout | None = None
-        self.is_held: bool = False
-        """Whether text is withheld from the reader, because preconditions are still being checked; see also
-        :meth:`release_output`."""
-        self.ended_callbacks: list[Callable[[Generation], None]] | None = None
-        """See :meth:`add_ended_callback`; ``None``, and no empty list: there may be thousands of thunks."""
-        self._nursery = nursery
-        self._own_error: OwnError | None = (
-            None  # made when it is needed: most generations do not fail
-        )
-        if not nursery.unobserved.keeps:
-            self._own_error = OwnError(nursery.unobserved, starts_here=True)
-        self._tasks: anyio.abc.TaskGroup | None = None
-        self._task: anyio.TaskHandle[None] | None = None
-        self._is_cancelled = False
-        self._reason: str | None = None
-        self._ended: anyio.Event | None = None
-        self._valve = Valve(self._is_full, for_reader=True) if streamed else None
-        self._reader: Literal["none", "reading", "done"] = "none"
-        self._taken = 0  # how many of the parts the reader has taken
-        self._wake: anyio.Event | None = None  # there is one only while the reader waits
-        self._was_awaited = False
+    def __attrs_post_init__(self) -> None:
+        if self.streamed:
+            self._valve = Valve(self._is_full, for_reader=True)
+        if not self._nursery.unobserved.keeps:
+            self._own_error = OwnError(self._nursery.unobserved, starts_here=True)
 
     # --- its task ----------------------------------------------------------------------------
 
@@ -210,11 +193,6 @@ class Generation:
 
     def _is_full(self) -> bool:
         return len(self.parts) - self._taken >= MAX_UNREAD
-
-    @property
-    def has_text(self) -> bool:
-        """Whether any text has been generated."""
-        return bool(self.parts)
 
     @property
     def text(self) -> str:
@@ -354,6 +332,7 @@ class Generation:
     @property
     def own_error(self) -> OwnError:
         """Its error, if it fails, and whether somebody has observed that."""
+        # made when it is needed: most generations do not fail
         if self._own_error is None:
             self._own_error = OwnError(self._nursery.unobserved)
         return self._own_error

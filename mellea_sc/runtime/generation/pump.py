@@ -16,9 +16,10 @@ from typing import Final, Protocol
 
 import anyio
 import anyio.lowlevel
+import attrs
 
 from mellea_sc.core.answer_prefix import AnswerPrefix
-from mellea_sc.core.backend import Backend, Delta, GenerationRequest, Usage
+from mellea_sc.core.backend import Backend, Delta, GenerationRequest, Usage, other_characters
 from mellea_sc.core.errors import BackendError, BackendTimeout
 from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.model_options import ModelOption, stream_timeout
@@ -43,39 +44,26 @@ TURN: Final = 128
 """Deltas between two checkpoints. A backend that always has data never waits, and would starve other tasks."""
 
 
+@attrs.define(eq=False, repr=False)
 class AnswerRecord:
     """What is known of an answer besides its text, while it is generated. The fields are those of :class:`~mellea_sc.core.GenerationInfo`."""
 
-    __slots__ = (
-        "_calls",
-        "_reasoning",
-        "estimate",
-        "finish_reason",
-        "model",
-        "provider",
-        "reasoning_estimate",
-        "time_to_first_token",
-        "total_time",
-        "usage",
-    )
-
-    def __init__(self) -> None:
-        self.model: str = ""
-        self.provider: str = ""
-        self.finish_reason: str | None = None
-        self.usage: Usage | None = None
-        self.time_to_first_token: float | None = None
-        self.total_time: float | None = None
-        self.estimate: int = 0
-        """An estimate of the tokens of reasoning and tool calls: at least one for each delta."""
-        self.reasoning_estimate: int = 0
-        """The part of the estimate that is reasoning."""
-        self._reasoning: list[str] | None = None
-        self._calls: ToolCallParts | None = None
+    model: str = ""
+    provider: str = ""
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    time_to_first_token: float | None = None
+    total_time: float | None = None
+    estimate: int = 0
+    """An estimate of the tokens of reasoning and tool calls: at least one for each delta."""
+    reasoning_estimate: int = 0
+    """The part of the estimate that is reasoning."""
+    _reasoning: list[str] | None = None
+    _calls: ToolCallParts | None = None
 
     def take(self, delta: Delta) -> None:
         """Add the reasoning and the tool calls of a delta."""
-        tokens = max(1, delta.other_characters() // CHARACTERS)
+        tokens = max(1, other_characters(delta) // CHARACTERS)
         self.estimate += tokens
         if delta.reasoning:
             if self._reasoning is None:
@@ -121,6 +109,8 @@ class AnswerRecord:
 class Sink(Protocol):
     """Receives the text and the other parts of an answer."""
 
+    parts: list[str]
+    """The text that has been written."""
     late: BackendTimeout | None
     """The timeout error, if a late delta has cancelled the scope around the pump. It is raised by the code there, which
     knows whether somebody else has cancelled the task too."""
@@ -130,12 +120,7 @@ class Sink(Protocol):
         """What is known of the answer besides its text."""
         ...
 
-    @property
-    def has_text(self) -> bool:
-        """Whether any text has been written."""
-        ...
-
-    def write(self, text: str) -> bool:
+    def write(self, text: str, /) -> bool:
         """Take the text; true if the producer should then wait for :meth:`room`."""
         ...
 
@@ -213,8 +198,8 @@ async def pump(
                 # kept for whoever has entered the scope; raised here, it would hide a cancellation from outside
                 sink.late = _late(slot, record, "next" if seen else "first")
     known = record.info()
-    if known.tool_calls or not sink.has_text:
-        check_answered(known, request, has_text=sink.has_text)
+    if known.tool_calls or not sink.parts:
+        check_answered(known, request, has_text=bool(sink.parts))
     if beginning is not None and (rest := beginning.end()):
         sink.write(rest)
     return known

@@ -44,15 +44,13 @@ class _TagsRemoved(BackendWrapper):
             yield _SplitDeltas(deltas, TagSplitter(*self._tags))
 
 
+@attrs.define(eq=False, repr=False)
 class _SplitDeltas:
     """The deltas, with the reasoning in its own place."""
 
-    __slots__ = ("_deltas", "_end", "_splitter")
-
-    def __init__(self, deltas: AsyncIterator[Delta], splitter: TagSplitter) -> None:
-        self._deltas = deltas
-        self._splitter = splitter
-        self._end: Exception | None = None
+    _deltas: AsyncIterator[Delta]
+    _splitter: TagSplitter
+    _end: Exception | None = attrs.field(default=None, init=False)
 
     def __aiter__(self) -> _SplitDeltas:
         return self
@@ -80,6 +78,7 @@ class _SplitDeltas:
         return attrs.evolve(delta, text=text, reasoning=delta.reasoning + reasoning)
 
 
+@attrs.define(eq=False, repr=False)
 class TagSplitter:
     """Splits a text that begins with reasoning between tags; fed piece by piece.
 
@@ -88,13 +87,12 @@ class TagSplitter:
         closing: The tag after the reasoning.
     """
 
-    __slots__ = ("_closing", "_held", "_opening", "_where")
-
-    def __init__(self, opening: str, closing: str) -> None:
-        self._opening = opening
-        self._closing = closing
-        self._held = ""
-        self._where: Literal["before", "opened", "thinking", "behind", "done"] = "before"
+    _opening: str
+    _closing: str
+    _held: str = attrs.field(default="", init=False)
+    _where: Literal["before", "opened", "thinking", "behind", "done"] = attrs.field(
+        default="before", init=False
+    )
 
     @property
     def is_done(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Self
 
 import anyio
 import anyio.lowlevel
+import attrs
 
 from mellea_sc.core.base import Thunk
 from mellea_sc.core.errors import ThunkNotComputed
@@ -352,14 +353,12 @@ def _computed_again(
     return thunk
 
 
+@attrs.define(eq=False, repr=False)
 class _Deltas:
     """The iteration of one reader. A plain object: leaving its loop early leaves nothing to clean up."""
 
-    __slots__ = ("_done", "_thunk")
-
-    def __init__(self, thunk: ModelOutputThunk) -> None:
-        self._thunk = thunk
-        self._done = False
+    _thunk: ModelOutputThunk
+    _done: bool = attrs.field(default=False, init=False)
 
     def __aiter__(self) -> _Deltas:
         return self

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mellea_sc.core.base import Span, text_of
 from mellea_sc.core.errors import PromptTemplateError
+from mellea_sc.core.plain_text import shortened
 
 if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -44,11 +45,11 @@ def check_template(template: str, names: Iterable[str]) -> None:
     except Exception as error:
         where = f"line {error.lineno} of " if isinstance(error, TemplateSyntaxError) else ""
         raise PromptTemplateError(
-            f"{where}the template {_beginning(template)}: {str(error) or type(error).__name__}"
+            f"{where}the template {shortened(template, 60)!r}: {str(error) or type(error).__name__}"
         ) from error
     if unknown := sorted(used - set(names) - set(environment.globals)):
         raise PromptTemplateError(
-            f"the template {_beginning(template)} uses {', '.join(unknown)}, which is not among the "
+            f"the template {shortened(template, 60)!r} uses {', '.join(unknown)}, which is not among the "
             f"user_variables ({', '.join(sorted(names)) or 'none'})"
         )
 
@@ -64,9 +65,5 @@ def fill(template: str, variables: Mapping[str, Span]) -> str:
         return _environment().from_string(template).render(texts)
     except Exception as error:  # whatever it calls
         raise PromptTemplateError(
-            f"the template {_beginning(template)}: {str(error) or type(error).__name__}"
+            f"the template {shortened(template, 60)!r}: {str(error) or type(error).__name__}"
         ) from error
-
-
-def _beginning(template: str) -> str:
-    return repr(template if len(template) <= 60 else f"{template[:59]}…")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from mellea_sc.core.base import Component, Context, Role, Span, Thunk, text_of
-from mellea_sc.core.prompt import GO_ON
+from mellea_sc.core.prompt import GO_ON, describe
 from mellea_sc.stdlib.components.instruction import Instruction, listed
 from mellea_sc.stdlib.components.message import Message
 from mellea_sc.stdlib.context import ChatContext
@@ -29,14 +29,8 @@ class _WrappedAction(Component):
         return [self.action]
 
     def summary(self) -> str:
-        """The summary of the action."""
-        match self.action:
-            case str():
-                return self.action
-            case Component():
-                return self.action.summary()
-            case _:
-                return repr(self.action)
+        """A short description of the action."""
+        return describe(self.action)
 
     def format_for_llm(self) -> str:
         """The text of the action."""

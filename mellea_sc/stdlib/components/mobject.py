@@ -19,6 +19,7 @@ from typing import Protocol, TypeAlias, cast, runtime_checkable
 from mellea_sc.core.backend import JsonSchema
 from mellea_sc.core.base import CBlock, Component, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption, ModelError
+from mellea_sc.core.plain_text import shortened
 from mellea_sc.core.question import several
 
 __all__ = ["MObject", "MObjectProtocol", "Method", "Query", "Transform"]
@@ -126,19 +127,19 @@ class _AboutObject(Component):
             name, arguments, text = call["method"], call["arguments"], call["text"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ModelError(
-                f"the model was to call a method or to answer, and said {_beginning(answer)}"
+                f"the model was to call a method or to answer, and said {shortened(answer, 200)!r}"
             ) from error
         if name == "none" and isinstance(text, str):
             return text
         if not isinstance(name, str) or name not in self.methods or not isinstance(arguments, dict):
             raise ModelError(
-                f"the model was to call one of {', '.join(self.methods)}, and said {_beginning(answer)}"
+                f"the model was to call one of {', '.join(self.methods)}, and said {shortened(answer, 200)!r}"
             )
         method = self.methods[name]
         try:
             bound = _bound(method, cast("dict[str, object]", arguments))
         except TypeError as error:
-            raise ModelError(f"the model said {_beginning(answer)}: {error}") from error
+            raise ModelError(f"the model said {shortened(answer, 200)!r}: {error}") from error
         returned = bound()
         return await returned if inspect.isawaitable(returned) else returned
 
@@ -154,10 +155,6 @@ def _bound(method: Method, arguments: dict[str, object]) -> Callable[[], object]
         function, given = method.__func__, [method.__self__]
     bound = inspect.signature(function).bind(*given, **arguments)
     return functools.partial(function, *bound.args, **bound.kwargs)
-
-
-def _beginning(answer: str) -> str:
-    return repr(answer if len(answer) <= 200 else f"{answer[:199]}…")
 
 
 class Query(_AboutObject):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.requirement import OnFail, PartialValidationResult
-from mellea_sc.runtime.checks.cutter import Cutter
+from mellea_sc.runtime.checks.chunks import Cutter
 from mellea_sc.stdlib.chunking import SentenceChunker, resolve_chunking
 from mellea_sc.stdlib.requirements.scanned import Piece, PieceList, ScannedRequirement, Scanner
 

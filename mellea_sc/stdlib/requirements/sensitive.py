@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from typing import Final, Literal, TypeAlias
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Final, Literal, TypeAlias, TypeVar
 
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.requirement import OnFail, PartialValidationResult
@@ -18,6 +18,8 @@ from mellea_sc.stdlib.requirements.kinds.secrets import SECRET_PLACES, SECRETS
 from mellea_sc.stdlib.requirements.scanned import ScannedRequirement
 
 __all__ = ["PERSONAL", "NoPII", "NoSecrets", "PIIKind", "SecretKind"]
+
+T = TypeVar("T")
 
 PIIKind: TypeAlias = Literal[
     "email", "phone", "credit_card", "iban", "ssn", "national_id", "ipv4", "ipv6"
@@ -55,45 +57,7 @@ PERSONAL: Final[Mapping[str, tuple[str, _MakeFind]]] = {
 the same text, the first one counts."""
 
 
-class _NothingOf(ScannedRequirement):
-    """Nothing of certain kinds may be in the text.
-
-    Args:
-        description: The requirement in words, before the names of the kinds.
-        kinds: The kinds, by name; where two find the same text, the first one counts.
-        places: Finds the regions of the text that are searched.
-        replacement: Replaces each with ``on_fail="fix"``; ``None``: the kind in brackets.
-        harmless: Finds text that no kind may claim. The other arguments are those of :class:`Requirement`.
-    """
-
-    def __init__(
-        self,
-        description: str,
-        kinds: Mapping[str, Kind],
-        places: Places,
-        replacement: str | None,
-        harmless: Kind | None = None,
-        *,
-        check_only: bool,
-        on_fail: OnFail | None,
-        blocking: bool,
-    ) -> None:
-        searched: list[tuple[Kind, PartialValidationResult | None]] = []
-        if harmless is not None:
-            searched.append((harmless, None))
-        searched += [(kind, _verdict(kind, replacement)) for kind in kinds.values()]
-        labels = dict.fromkeys(kind.label for kind in kinds.values())
-        super().__init__(
-            f"{description}: {', '.join(labels)}",
-            RegionScanner(places, searched),
-            check_only=check_only,
-            on_fail=on_fail,
-            blocking=blocking,
-        )
-        self.kinds: frozenset[str] = frozenset(kinds)
-
-
-class NoPII(_NothingOf):
+class NoPII(ScannedRequirement):
     """No personal data: text that looks like it is never shown.
 
     Personal data is found by its pattern and its checksum. Names and postal addresses have neither and are not
@@ -126,19 +90,19 @@ class NoPII(_NothingOf):
         on_fail: OnFail | None = None,
         blocking: bool = True,
     ) -> None:
+        chosen = _chosen(PERSONAL, kinds)
+        found = [Kind(label, make(phone_regions)) for label, make in chosen.values()]
         super().__init__(
-            "no personal data",
-            {name: _personal_kind(name, phone_regions) for name in _chosen(PERSONAL, kinds)},
-            PERSONAL_PLACES,
-            replacement,
-            HARMLESS_NUMBERS,
+            f"no personal data: {_labels(found)}",
+            _scanner(PERSONAL_PLACES, found, replacement, HARMLESS_NUMBERS),
             check_only=check_only,
             on_fail=on_fail,
             blocking=blocking,
         )
+        self.kinds: frozenset[str] = frozenset(chosen)
 
 
-class NoSecrets(_NothingOf):
+class NoSecrets(ScannedRequirement):
     """No keys, tokens and passwords: text that looks like one is never shown.
 
     The reason of a fail names the kind and does not quote the text. ``docs/guide/detection.md`` has the measured
@@ -164,34 +128,46 @@ class NoSecrets(_NothingOf):
         on_fail: OnFail | None = None,
         blocking: bool = True,
     ) -> None:
+        chosen = _chosen(SECRETS, kinds)
         super().__init__(
-            "no secrets",
-            {name: SECRETS[name] for name in _chosen(SECRETS, kinds)},
-            SECRET_PLACES,
-            replacement,
+            f"no secrets: {_labels(chosen.values())}",
+            _scanner(SECRET_PLACES, chosen.values(), replacement),
             check_only=check_only,
             on_fail=on_fail,
             blocking=blocking,
         )
+        self.kinds: frozenset[str] = frozenset(chosen)
 
 
-def _personal_kind(name: str, regions: Collection[str] | None) -> Kind:
-    label, make = PERSONAL[name]
-    return Kind(label, make(regions))
-
-
-def _chosen(known: Mapping[str, object], kinds: Collection[str] | None) -> list[str]:
+def _chosen(known: Mapping[str, T], kinds: Collection[str] | None) -> dict[str, T]:
     if kinds is None:
-        return list(known)
+        return dict(known)
     names = set[object]() if isinstance(kinds, str) else set(kinds)
     if not names or not names <= known.keys():
         raise InvalidOption(f"kinds must be some of {', '.join(map(repr, known))}, not {kinds!r}")
-    return [name for name in known if name in names]
+    return {name: kind for name, kind in known.items() if name in names}
 
 
-def _verdict(kind: Kind, replacement: str | None) -> PartialValidationResult:
-    return PartialValidationResult(
-        "fail",
-        reason=f"there is something that looks like this: {kind.label}",
-        replacement=f"[{kind.label}]" if replacement is None else replacement,
-    )
+def _labels(kinds: Iterable[Kind]) -> str:
+    return ", ".join(dict.fromkeys(kind.label for kind in kinds))
+
+
+def _scanner(
+    places: Places, kinds: Iterable[Kind], replacement: str | None, harmless: Kind | None = None
+) -> RegionScanner:
+    """A scanner for kinds of text that must not be there.
+
+    Args:
+        places: Finds the regions of the text that are searched.
+        kinds: The kinds; where two find the same text, the first one counts.
+        replacement: Replaces each with ``on_fail="fix"``; ``None``: the kind in brackets.
+        harmless: Finds text that no kind may claim.
+    """
+    searched: list[tuple[Kind, PartialValidationResult | None]] = []
+    if harmless is not None:
+        searched.append((harmless, None))
+    for kind in kinds:
+        instead = f"[{kind.label}]" if replacement is None else replacement
+        reason = f"there is something that looks like this: {kind.label}"
+        searched.append((kind, PartialValidationResult("fail", reason=reason, replacement=instead)))
+    return RegionScanner(places, searched)

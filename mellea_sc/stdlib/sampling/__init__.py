@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
-from mellea_sc.stdlib.sampling.backtracking import BacktrackStrategy
 from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice
-from mellea_sc.stdlib.sampling.planned import PlannedStrategy
+from mellea_sc.stdlib.sampling.planned import BacktrackStrategy, PlannedStrategy
 from mellea_sc.stdlib.sampling.repairing import (
     BaseSamplingStrategy,
     MultiTurnStrategy,

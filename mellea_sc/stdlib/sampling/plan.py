@@ -15,7 +15,7 @@ import attrs
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Component, Context, Span
-from mellea_sc.core.errors import InvalidOption, PreconditionFailed
+from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.runtime.checks.attempt import AttemptEnd
@@ -30,7 +30,6 @@ __all__ = [
     "check_count",
     "does_not_fit",
     "is_rejected",
-    "raise_if_unmet",
     "reasons_in",
 ]
 
@@ -112,7 +111,7 @@ class AttemptResult:
     @property
     def valid(self) -> bool:
         """Whether it was completed and meets every requirement; those with ``on_fail="noop"`` do not count."""
-        return self.end == "completed" and not self.rejected
+        return self.end == "completed" and not any(is_rejected(*one) for one in self.verdicts)
 
     @property
     def reasons(self) -> list[str]:
@@ -162,18 +161,6 @@ def reasons_in(verdicts: Sequence[tuple[Requirement, ValidationResult]]) -> list
         for requirement, verdict in verdicts
         if is_rejected(requirement, verdict)
     ]
-
-
-def raise_if_unmet(verdicts: Sequence[tuple[Requirement, ValidationResult]]) -> None:
-    """Raise unless the input meets the preconditions.
-
-    Raises:
-        PreconditionFailed: it does not.
-    """
-    if reasons := reasons_in(verdicts):
-        raise PreconditionFailed(
-            f"the input does not meet a precondition: {'; '.join(reasons)}", reasons=reasons
-        )
 
 
 def is_rejected(requirement: Requirement, verdict: ValidationResult) -> bool:

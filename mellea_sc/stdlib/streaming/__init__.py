@@ -1,17 +1,15 @@
 """Text that is checked while it streams: one run, started by ``stream_with_chunking`` and ``m.stream``.
 
-start.py     starts a run: ``stream_with_chunking``
-request.py   a run that is not started yet; chooses where to start it
-run.py       the task of a run, and its state
+request.py   starts a run (``stream_with_chunking``), and chooses where
+run.py       the task of a run, its state, and which attempt is shown
 result.py    the user's handle
-view.py      decides which attempt is shown, and how much of it
-readers.py   keeps released chunks and events for their readers
+view.py      decides how much of an attempt is shown, and keeps that for the readers
 events.py    the events
 streamer.py  Mellea's interface of it
 
 One delta's way, from the socket to the user::
 
-    socket ─> backend.open() ─> pump ─> Attempt.write ─> editors ─> Cutter ─> one lane (a task) per requirement
+    socket ─> backend.open() ─> pump ─> editors ─> Cutter ─> one lane (a task) per requirement
                                                                             │ stream_validate()
       user <── astream() / events() <── View <── release ── Ledger <── verdict
                                                      └────── cancel ──> the attempt's cancel scope

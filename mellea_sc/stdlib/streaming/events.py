@@ -28,7 +28,7 @@ does not keep are retracted before it begins.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import attrs
 
@@ -43,6 +43,7 @@ __all__ = [
     "InputCheckEvent",
     "QuickCheckEvent",
     "ReasoningEvent",
+    "ReleasedChunk",
     "RetractEvent",
     "RetryEvent",
     "StreamEvent",
@@ -222,3 +223,32 @@ class CompletedEvent(StreamEvent):
     success: bool
     full_text: str
     attempts_used: int
+
+
+@attrs.define
+class ReleasedChunk:
+    """A released chunk, from which its events are made when somebody reads them: most programs read only the text.
+
+    A value; not frozen, only because one may be made for each token.
+
+    Args:
+        text: The chunk. Empty for white space at the end of the text.
+        before: The text between the previous chunk and this one.
+        chunk_index: Its index among the chunks.
+        attempt: The attempt it belongs to.
+        results: One verdict per requirement; ``None`` without requirements.
+    """
+
+    text: str
+    before: str
+    chunk_index: int
+    attempt: int
+    results: Sequence[PartialValidationResult] | None
+    timestamp: float = attrs.field(factory=time.time, init=False)
+
+    def events(self) -> Iterator[StreamEvent]:
+        """The events that it stands for."""
+        at, index, attempt = self.timestamp, self.chunk_index, self.attempt
+        if self.results is not None:
+            yield QuickCheckEvent(index, attempt, True, self.results, timestamp=at)
+        yield ChunkEvent(self.text, index, attempt, before=self.before, timestamp=at)

@@ -28,8 +28,7 @@ from mellea_sc.runtime.generation.answers import read_meaning
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.sampling.engine.tracing import cause_of_error, named, trace_of
 from mellea_sc.stdlib.sampling.plan import AttemptResult
-from mellea_sc.stdlib.streaming.events import StreamEvent
-from mellea_sc.stdlib.streaming.readers import ReleasedChunk
+from mellea_sc.stdlib.streaming.events import ReleasedChunk, StreamEvent
 from mellea_sc.stdlib.streaming.run import StreamRun
 
 __all__ = ["StreamChunkingResult"]
@@ -159,7 +158,7 @@ class StreamChunkingResult:
             run.runner.attempts,
             run.runner.asks,
             accepted=accepted,
-            released=run.gate.characters_shown(),
+            released=run.characters_shown(),
             cause=cause,
             judges=run.input_judges,
         )
@@ -175,7 +174,7 @@ class StreamChunkingResult:
     @property
     def released(self) -> int:
         """The number of released chunks of the attempt that is shown."""
-        view = self._run.gate.view
+        view = self._run.view
         return 0 if view is None else view.chunks_released
 
     def astream(self) -> AsyncIterator[str]:
@@ -194,7 +193,7 @@ class StreamChunkingResult:
 
         Cancellation: only the waiting ends. Nothing is lost.
         """
-        return self._run.gate.readers.chunks(TEXT)
+        return self._run.readers.chunks(TEXT)
 
     def atext(self) -> AsyncIterator[str]:
         """The released text exactly, white space included, piece by piece as it is released.
@@ -208,7 +207,7 @@ class StreamChunkingResult:
 
         Cancellation: only the waiting ends. Nothing is lost.
         """
-        return self._run.gate.readers.chunks(_whole_text_of)
+        return self._run.readers.chunks(_whole_text_of)
 
     def events(self, *, lookahead: int | None = None) -> AsyncIterator[StreamEvent]:
         """The events, in order; the last one is always a ``CompletedEvent``.
@@ -225,7 +224,7 @@ class StreamChunkingResult:
 
         Cancellation: only the waiting ends. Nothing is lost.
         """
-        return self._run.gate.readers.events(lookahead)
+        return self._run.readers.events(lookahead)
 
     @raises_briefly
     async def acomplete(self) -> None:
@@ -240,7 +239,7 @@ class StreamChunkingResult:
         run = self._run
         run.check_loop()
         if not run.ended.is_set():
-            run.gate.stop_throttling()
+            run.stop_throttling()
         await self.wait_finished()
         if (error := run.error_to_raise()) is not None:
             raise error
@@ -295,7 +294,7 @@ class StreamChunkingResult:
     @property
     def _shown_attempt(self) -> Attempt | None:
         """The attempt that is shown; ``None`` while none may be shown."""
-        view = self._run.gate.view
+        view = self._run.view
         return self._run.attempt if view is not None and view.is_shown else None
 
     async def __aenter__(self) -> Self:

@@ -5,8 +5,8 @@
     AttemptRunner ──> Attempt ──cut, advance──> AttemptView ──> Readers ──> user
         │            └─ race: producer, lanes         ^
         │                                             │
-        └──Choice──> Gate.accept / reject ────────────┤
-    preconditions ────────────────────── Gate.unlock ─┘   (a failing one cancels the attempts)
+        └──Choice──> StreamRun._answer ───────────────┤
+    preconditions ────────────────────────── unlock ──┘   (a failing one cancels the attempts)
 
 The run is one task of its session. It ends only after all tasks that it has started, and only then its readers and
 waiters learn the outcome. Only this task writes the attributes of :class:`StreamRun`. Users read them through a
@@ -30,25 +30,34 @@ from mellea_sc.core.requirement import PartialValidationResult, Requirement, Val
 from mellea_sc.core.retries import retries_of_call
 from mellea_sc.runtime.budgets.limits import LimitedBlock, budget_scope
 from mellea_sc.runtime.checks.attempt import Attempt
+from mellea_sc.runtime.checks.chunks import Ledger
+from mellea_sc.runtime.checks.edits import Edits
 from mellea_sc.runtime.failures import failure_of, raise_unchanged
 from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.loops.current import call_in, check_loop, clock, current_loop, running_task
 from mellea_sc.runtime.nursery import Nursery
+from mellea_sc.runtime.pacing import Valves
 from mellea_sc.runtime.unobserved import OwnError
 from mellea_sc.stdlib.preconditions import answer_if_met
 from mellea_sc.stdlib.sampling.engine.options import StreamOptions
-from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner, Nurseries
-from mellea_sc.stdlib.sampling.plan import AttemptResult, Plan, is_rejected
-from mellea_sc.stdlib.streaming.events import CompletedEvent, ErrorEvent, InputCheckEvent
-from mellea_sc.stdlib.streaming.view import Gate
+from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner
+from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Plan, is_rejected
+from mellea_sc.stdlib.streaming.events import (
+    CompletedEvent,
+    ErrorEvent,
+    InputCheckEvent,
+    QuickCheckEvent,
+    RetryEvent,
+)
+from mellea_sc.stdlib.streaming.view import AttemptView, Readers
 from mellea_sc.stdlib.turns import Turn
 
 __all__ = ["StreamRun"]
 
 
 class StreamRun:
-    """One streaming run: its task and its state.
+    """One streaming run: its task and its state, and which of its attempts is shown, from when on.
 
     Args:
         question: The arguments of the call.
@@ -88,21 +97,28 @@ class StreamRun:
         """The generations of judges of the preconditions, and when each began."""
         self.observed: anyio.Event = anyio.Event()
         """Set when somebody has observed the error."""
-        self.gate: Gate = Gate(
+        self.view: AttemptView | None = None
+        """The view of the attempt that is shown, or will be shown."""
+        self._views: dict[int, AttemptView] = {}
+        # Attempts that run at the same time are not shown before one is accepted.
+        self._concurrent = plan.concurrent
+        self._held_back = math.inf if plan.concurrent else options.held_back
+        self._locked = bool(question.preconditions)
+        self._unlocked = anyio.Event()
+        self.readers: Readers = Readers(
             lookahead=options.lookahead,
-            hold_back=options.held_back,
-            may_retract=plan.asks_anew,
-            concurrent=plan.concurrent,
-            locked=bool(question.preconditions),
+            may_retract=plan.asks_anew and self._held_back < math.inf,
+            is_full=self._is_full,
+            on_read=self._advance,
             error=self.error_to_raise,
         )
-        self.runner: AttemptRunner = AttemptRunner(plan, question, options, self.gate)
+        self.runner: AttemptRunner = AttemptRunner(plan, question, options, self)
         self._timeout = options.validator_timeout
         self._scope = anyio.CancelScope()
         self._loop = current_loop()
         self._error_was_raised = False
         # The last step of __init__: a turn that is taken must be released by run(), so nothing after it may raise.
-        self._turn = turn(self.gate.stop_throttling)
+        self._turn = turn(self.stop_throttling)
 
     # --- its task ------------------------------------------------------------------------------
 
@@ -125,15 +141,15 @@ class StreamRun:
                 self._scope,
                 budget_scope(),
                 nullcontext() if question.limits is None else LimitedBlock(question.limits),
-                retries_of_call(question.retries),
+                nullcontext() if question.retries is None else retries_of_call(question.retries),
             ):
                 answer = self._checked_answer if question.preconditions else self._answer
                 async with generating as nursery, self._turn as ctx:
                     if judging is None:
-                        await answer(Nurseries(nursery, nursery), ctx)
+                        await answer(nursery, nursery, ctx)
                     else:
                         async with judging as judges:
-                            await answer(Nurseries(nursery, judges), ctx)
+                            await answer(nursery, judges, ctx)
         except BaseException as error:  # noqa: ASYNC103 - what failure_of() does not know is raised
             failure = failure_of(error, "a stream", task)
             if failure is None:
@@ -154,14 +170,14 @@ class StreamRun:
         self._turn.give_up()
         self._end()
 
-    async def _checked_answer(self, nurseries: Nurseries, ctx: Context) -> None:
+    async def _checked_answer(self, nursery: Nursery, judges: Nursery, ctx: Context) -> None:
         await answer_if_met(
             self.question,
             ctx,
-            nurseries.judging,
-            partial(self._answer, nurseries, ctx),
+            judges,
+            partial(self._answer, nursery, judges, ctx),
             judged=self._input_judged,
-            met=self.gate.unlock,
+            met=self._unlock,
             timeout=self._timeout,
             judge_began=lambda thunk: self.input_judges.append((thunk, clock()())),
         )
@@ -172,22 +188,22 @@ class StreamRun:
             for one, verdict in zip(self.question.preconditions, verdicts, strict=True)
             if is_rejected(one, verdict)
         ]
-        self.gate.readers.write(InputCheckEvent(not self.unmet, verdicts))
+        self.readers.write(InputCheckEvent(not self.unmet, verdicts))
 
-    async def _answer(self, nurseries: Nurseries, ctx: Context) -> None:
-        choice = await self.runner.run(ctx, nurseries)
-        gate, action = self.gate, self.question.action
-        number, view = choice.number, gate.view
-        is_live = view is not None and not gate.hold_back
-        if not choice.success and view is not None and gate.hold_back < math.inf:
+    async def _answer(self, nursery: Nursery, judges: Nursery, ctx: Context) -> None:
+        choice = await self.runner.run(ctx, nursery, judges)
+        action, held_back = self.question.action, self._held_back
+        number, view = choice.number, self.view
+        is_live = view is not None and not held_back
+        if not choice.success and view is not None and held_back < math.inf:
             # No attempt is good, and the plan prefers one of them. But a reader may have seen text of another one,
             # and result and conversation must have the text that was shown.
             number = view.number
         chosen = self.runner.result(number)
         # Text that was shown as it came is the answer, whether or not it is good. Text that was held back is shown only
         # if it is good.
-        if chosen.completed and (choice.success or is_live):
-            await gate.accept(number, nurseries.generating.valves)
+        if chosen.end == "completed" and (choice.success or is_live):
+            await self._accept(self._views[number], nursery.valves)
             answer = chosen.thunk()
             answer.name = describe(action)
             read_meaning(answer, answer.value, action, self.question.format)
@@ -196,12 +212,15 @@ class StreamRun:
             self.completed = True
             self._turn.commit(ctx.add(action).add(answer))
         else:
-            gate.reject(number)
+            # it is the best, and stays shown as far as it was
+            self._views[number].write_validation()
+            if self._concurrent:
+                self.view = self._views[number]
         self.chosen = chosen
 
     def _end(self) -> None:
         """Publish the outcome. There is no await in here, so that no other task sees a part of it."""
-        readers, attempt, error = self.gate.readers, self.attempt, self.own_error.error
+        readers, attempt, error = self.readers, self.attempt, self.own_error.error
         if error is not None:
             if not self.own_error.is_pending:
                 self.observed.set()
@@ -219,21 +238,84 @@ class StreamRun:
         self.ended.set()
         readers.end()
 
+    # --- which attempt is shown ------------------------------------------------------------------
+
+    def begin_attempt(self, number: int, ask: Ask, ledger: Ledger, edits: Edits) -> AttemptView:
+        """Begin to show an attempt; chunks of the previous one that it does not keep are retracted."""
+        before, shown = self.view, 0
+        if before is not None:
+            before.write_validation()
+            before.hold()
+            if before.released > ask.keep:
+                self.readers.retract(ask.keep, before.number)
+            shown = min(before.released, ask.keep)
+        view = self._views[number] = AttemptView(number, ledger, edits, self.readers, shown=shown)
+        if not self._concurrent:
+            self.view = view
+            if not self._locked:
+                view.show(self._held_back)
+        if ask.reason is not None:
+            self.readers.write(RetryEvent(number, ask.reason))
+        return view
+
+    def end_attempt(self, number: int, attempt: Attempt) -> int:
+        """End the view of an attempt; returns the number of its chunks that were shown, 1 for white space alone."""
+        if attempt.ledger.failures:
+            index, verdicts = attempt.ledger.failed_chunk()
+            self.readers.write(QuickCheckEvent(index, number, False, verdicts))
+        view = self._views[number]
+        return max(view.chunks_released, min(view.released, 1))
+
+    async def _accept(self, view: AttemptView, valves: Valves) -> None:
+        """Accept an attempt: show everything that is held back, as fast as the readers have room.
+
+        Cancellation: chunks that were not released by then never are.
+        """
+        if self._locked:
+            await self._unlocked.wait()
+        self.view = view
+        view.show(0)
+        await view.room(valves)
+        view.finish()
+
+    def _unlock(self) -> None:
+        """Allow showing: the preconditions are met."""
+        self._locked = False
+        self._unlocked.set()
+        if self.view is not None:
+            self.view.show(self._held_back)
+
+    def stop_throttling(self) -> None:
+        """Stop the back-pressure by the readers."""
+        self.readers.valve.open_for_good()
+        self._advance()
+
+    def _is_full(self) -> bool:
+        return self.view is not None and self.view.is_full
+
+    def _advance(self) -> None:
+        if self.view is not None:
+            self.view.advance()
+
     # --- its state ---------------------------------------------------------------------------------
 
     @property
     def attempt(self) -> Attempt | None:
         """The attempt that was chosen, or else that is shown, or else that began last."""
-        attempts, view = self.runner.attempts, self.gate.view
+        attempts, view = self.runner.attempts, self.view
         if self.chosen is not None:
             return attempts[self.chosen.number - 1]
         if view is not None and view.number <= len(attempts):
             return attempts[view.number - 1]
         return attempts[-1] if attempts else None
 
+    def characters_shown(self) -> dict[int, int]:
+        """For each attempt's number, how many characters of its own it has shown."""
+        return {number: view.characters for number, view in self._views.items()}
+
     def released_text(self) -> str:
         """The released text of the attempt that is shown."""
-        attempt, view = self.attempt, self.gate.view
+        attempt, view = self.attempt, self.view
         if attempt is None or view is None:
             return ""
         return attempt.text if self.completed else attempt.edited[: view.position]

@@ -4,30 +4,20 @@
         async for chunk in chunks:
             ...
 
-A wrapper around the result of :func:`~mellea_sc.stream_with_chunking`, which has more: events, the exact released
-text, the trace of the run.
+It is a result as :func:`~mellea_sc.stream_with_chunking` gives it, with some of Mellea's names besides.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from types import TracebackType
-from typing import Self
-
-import attrs
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.chunking import ChunkingStrategy
-from mellea_sc.core.requirement import (
-    PartialValidationResult,
-    Requirement,
-    ValidationResult,
-    label_of,
-)
+from mellea_sc.core.requirement import Requirement, label_of
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
+from mellea_sc.stdlib.streaming.request import stream_with_chunking
 from mellea_sc.stdlib.streaming.result import StreamChunkingResult
-from mellea_sc.stdlib.streaming.start import stream_with_chunking
 
 __all__ = ["Streamer", "stream"]
 
@@ -65,33 +55,14 @@ async def stream(
         requirements=requirements,
         validation_backend=validation_backend,
     )
-    return Streamer(await request)
+    return Streamer(await request.start())
 
 
-@attrs.frozen(eq=False)
-class Streamer:
-    """A checked stream under Mellea's names: iterate it for its chunks, inside its block.
-
-    Args:
-        result: The result of the stream, with everything else that is known about it.
-    """
-
-    result: StreamChunkingResult
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        """Leave the block of the result: cancel the stream if it has not ended."""
-        await self.result.__aexit__(exc_type, exc, tb)  # noqa: ASYNC102 - it shields itself
+class Streamer(StreamChunkingResult):
+    """A checked stream under Mellea's names: iterate it for its chunks, inside its block."""
 
     def __aiter__(self) -> AsyncIterator[str]:
-        return self.result.astream()
+        return self.astream()
 
     async def aclose(self) -> None:
         """Cancel the stream if it has not ended, and wait for its cleanup.
@@ -106,36 +77,21 @@ class Streamer:
     @property
     def completed_normally(self) -> bool:
         """Whether the text came to its natural end."""
-        return self.result.completed
+        return self.completed
 
     @property
     def failed_early(self) -> bool:
         """Whether a check stopped it."""
-        return bool(self.result.streaming_failures)
+        return bool(self.streaming_failures)
 
     @property
     def failure_reason(self) -> str | None:
         """The reason of the first check that stopped it, or else that requirement's description."""
-        for requirement, verdict in self.result.streaming_failures:
+        for requirement, verdict in self.streaming_failures:
             return verdict.reason or label_of(requirement)
         return None
 
     @property
-    def streaming_failures(self) -> list[tuple[Requirement, PartialValidationResult]]:
-        """The requirements that failed while it streamed, with their verdicts."""
-        return self.result.streaming_failures
-
-    @property
-    def final_validations(self) -> list[ValidationResult]:
-        """After a natural end: a verdict of each requirement on the whole text."""
-        return self.result.final_validations
-
-    @property
-    def full_text(self) -> str:
-        """The released text."""
-        return self.result.full_text
-
-    @property
     def mot(self) -> ModelOutputThunk | None:
         """After a natural end: the text as a computed thunk."""
-        return self.result.as_thunk if self.result.completed else None
+        return self.as_thunk if self.completed else None

@@ -1,8 +1,8 @@
-"""Decides what the readers of a checked stream are shown, and when.
+"""Decides how much of an attempt the readers of a checked stream are shown, and when, and keeps it for them.
 
 ::
 
-    Ledger: its chunks ──AttemptView.advance()──> Readers: chunks, events
+    Ledger: its chunks ──AttemptView.advance()──> Readers: a tape of chunks, one of events
        │  held until every lane has passed them      │
        │  held back until the attempt is accepted    │ with ``lookahead``: until
        └─ all held back until the input is checked   └─ the reader has room
@@ -10,33 +10,280 @@
 Releasing never waits. Everything that may make a release possible (a verdict of a lane, a reader that has read, a
 precondition that is met, the end of an attempt) calls :meth:`AttemptView.advance`.
 
-A :class:`Gate` chooses which attempt of a run is shown; an :class:`AttemptView` shows the chunks of one attempt.
+A :class:`Tape` is read by one reader, who may come early, late, or not at all. A chunk is the same entry on both tapes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Generic, TypeVar
 
 import anyio
 
+from mellea_sc.core.errors import StreamConsumed
 from mellea_sc.core.requirement import ValidationResult
-from mellea_sc.runtime.checks.attempt import Attempt
+from mellea_sc.runtime.checks.chunks import Ledger
 from mellea_sc.runtime.checks.edits import Edits
-from mellea_sc.runtime.checks.ledger import Ledger
-from mellea_sc.runtime.pacing import Valves
-from mellea_sc.stdlib.sampling.plan import Ask
+from mellea_sc.runtime.failures import short_traceback
+from mellea_sc.runtime.loops.current import check_loop, current_loop, loop_services
+from mellea_sc.runtime.pacing import Valve, Valves
 from mellea_sc.stdlib.streaming.events import (
+    ChunkEvent,
     EditEvent,
     FullValidationEvent,
-    QuickCheckEvent,
     ReasoningEvent,
-    RetryEvent,
+    ReleasedChunk,
+    RetractEvent,
+    StreamEvent,
     StreamingDoneEvent,
 )
-from mellea_sc.stdlib.streaming.readers import Readers, ReleasedChunk
 
-__all__ = ["AttemptView", "Gate"]
+__all__ = ["AttemptView", "Readers", "Tape"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Tape(Generic[T]):
+    """An unbounded queue that can be iterated once; until its end only in the event loop that has made it.
+
+    Writing never waits. Reading takes an item without a task switch, and waits only if there is none.
+
+    Args:
+        name: The name for the error of a second iteration.
+        on_read: Called after the reader has taken an item.
+        error: Returns the error to raise at the end, instead of ending the iteration, if there is one.
+    """
+
+    __slots__ = (
+        "_ended",
+        "_error",
+        "_items",
+        "_loop",
+        "_name",
+        "_reader",
+        "_running_loop",
+        "_wake",
+        "on_read",
+        "taken",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        on_read: Callable[[], None] | None = None,
+        error: Callable[[], Exception | None] | None = None,
+    ) -> None:
+        self.taken: int = 0
+        """How many items the reader has taken."""
+        self._name = name
+        self._loop = current_loop()
+        self._running_loop = loop_services().running_loop
+        self.on_read: Callable[[], None] | None = on_read
+        self._error = error
+        self._items: deque[T] = deque()
+        self._ended = False
+        self._reader: object | None = None
+        self._wake: anyio.Event | None = None
+
+    def write(self, item: T) -> None:
+        """Add an item."""
+        self._items.append(item)
+        if self._wake is not None:
+            self._wake.set()
+
+    def put_back(self, items: Sequence[T]) -> None:
+        """Have the reader take these next."""
+        self._items.extendleft(reversed(items))
+
+    def end(self) -> None:
+        """End the tape: nothing more will be written."""
+        self._ended = True
+        if self._wake is not None:
+            self._wake.set()
+
+    @property
+    def has_reader(self) -> bool:
+        """Whether somebody has begun to iterate it."""
+        return self._reader is not None
+
+    def check_loop(self) -> None:
+        """Raise unless it can be read here.
+
+        Raises:
+            WrongEventLoop: it is being written in another event loop.
+        """
+        if not self._ended:
+            check_loop(self._loop, f"the run behind {self._name}")
+
+    def reader(self, pick: Callable[[T], R]) -> AsyncIterator[R]:
+        """An iterator over the items; the first iterator that takes a step becomes the reader.
+
+        Args:
+            pick: Makes of an item what the reader gets; items for which it returns something empty are skipped.
+        """
+        return _TapeReader(self, pick)
+
+    async def next(self, reader: object, pick: Callable[[T], R]) -> R:
+        """The next item as the reader gets it; see :meth:`reader`."""
+        if self._reader is None:
+            self.check_loop()
+            self._reader = reader
+        # also raised for the same iterator in two tasks at once: the second would take the first one's wake-up
+        if self._reader is not reader or self._wake is not None:
+            raise StreamConsumed(self._name)
+        while True:
+            while not self._items:
+                if self._ended:
+                    if self._error is not None and (error := self._error()) is not None:
+                        # only after all items: text that was released before the error is not lost
+                        try:
+                            raise error
+                        except Exception:
+                            error.__traceback__ = short_traceback(error.__traceback__)
+                            raise
+                    raise StopAsyncIteration
+                # Checked only at the first step and before a wait: for each item it would be half of the work.
+                if self._running_loop() is not self._loop:
+                    self.check_loop()
+                self._wake = anyio.Event()
+                try:
+                    await self._wake.wait()
+                finally:
+                    self._wake = None
+            picked = pick(self._items.popleft())
+            self.taken += 1
+            if self.on_read is not None:
+                self.on_read()
+            if picked:
+                return picked
+
+
+class _TapeReader(Generic[T, R]):
+    """One iteration of a tape. A plain object: leaving its loop early leaves nothing to clean up."""
+
+    __slots__ = ("_pick", "_tape")
+
+    def __init__(self, tape: Tape[T], pick: Callable[[T], R]) -> None:
+        self._tape = tape
+        self._pick = pick
+
+    def __aiter__(self) -> _TapeReader[T, R]:
+        return self
+
+    def __anext__(self) -> Coroutine[object, object, R]:
+        return self._tape.next(self, self._pick)
+
+
+class Readers:
+    """The two tapes of a run, and how much may wait on them unread.
+
+    Args:
+        lookahead: The number of released chunks that may wait unread; ``None``: any number.
+        may_retract: Whether released chunks may be retracted. The tape of chunks cannot express that, so it then
+            gets chunks only when they are final.
+        is_full: Returns whether the producer should wait for the readers.
+        on_read: Called after a reader has taken something.
+        error: Returns the run's error, if it has one that was not raised yet.
+    """
+
+    def __init__(
+        self,
+        *,
+        lookahead: int | None,
+        may_retract: bool,
+        is_full: Callable[[], bool],
+        on_read: Callable[[], None],
+        error: Callable[[], Exception | None],
+    ) -> None:
+        self.valve: Valve = Valve(is_full, for_reader=True)
+        """The valve at which the producer waits for the readers."""
+        self._on_read = on_read
+        self._chunks: Tape[ReleasedChunk] = Tape(
+            "astream() or atext()", on_read=None if lookahead is None else on_read, error=error
+        )
+        self._events: Tape[StreamEvent | ReleasedChunk] = Tape("events()")
+        self.write: Callable[[StreamEvent], None] = self._events.write
+        """Write another event than those of a released chunk."""
+        self.lookahead: int | None = lookahead
+        self.have_ended: bool = False
+        """Whether nothing will be released any more."""
+        self._may_retract = may_retract
+        self._not_final: list[ReleasedChunk] = []
+        self._released = 0
+        self._chunk_events_read = 0
+
+    # --- for the run -------------------------------------------------------------------------------
+
+    def release(self, chunk: ReleasedChunk) -> None:
+        """Release a chunk to the readers."""
+        if self._may_retract:
+            self._not_final.append(chunk)
+        else:
+            self._chunks.write(chunk)
+        self._events.write(chunk)
+        if chunk.text:
+            self._released += 1
+
+    def retract(self, first: int, attempt: int) -> None:
+        """Retract the chunks of an attempt from an index on."""
+        del self._not_final[first:]
+        self._events.write(RetractEvent(first, attempt))
+
+    def settle(self) -> None:
+        """Make the released chunks final: no other attempt can replace them."""
+        for chunk in self._not_final:
+            self._chunks.write(chunk)
+        self._not_final.clear()
+
+    def end(self) -> None:
+        """End both tapes: nothing will be released any more."""
+        self.have_ended = True
+        if self._not_final:
+            self.settle()
+        self._chunks.end()
+        self._events.end()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the maximum number of chunks is waiting unread."""
+        if self.lookahead is None or self.valve.is_open:
+            return False
+        if self._may_retract and not self._events.has_reader:
+            return False  # with retractable chunks there is nothing to read yet: waiting would be a deadlock
+        read = max(self._chunks.taken, self._chunk_events_read)
+        return self._released - read >= self.lookahead
+
+    # --- for the readers ---------------------------------------------------------------------------
+
+    def chunks(self, pick: Callable[[ReleasedChunk], str]) -> AsyncIterator[str]:
+        """An iterator over the texts that ``pick`` makes of chunks; empty texts are skipped."""
+        return self._chunks.reader(pick)
+
+    def events(self, lookahead: int | None) -> AsyncIterator[StreamEvent]:
+        """An iterator over the events.
+
+        Args:
+            lookahead: The number of released chunks that may wait unread, unless the run has its own limit.
+        """
+        if self.lookahead is None and lookahead is not None:
+            self.lookahead = lookahead
+            # the program may never iterate the events, and read the chunks instead
+            self._chunks.on_read = self._on_read
+        return self._events.reader(self._event_of)
+
+    def _event_of(self, entry: StreamEvent | ReleasedChunk) -> StreamEvent:
+        if isinstance(entry, ReleasedChunk):
+            entry, *more = entry.events()
+            self._events.put_back(more)
+        if isinstance(entry, ChunkEvent):
+            self._chunk_events_read += 1
+            if self.lookahead is not None:
+                self._on_read()
+        return entry
 
 
 class AttemptView:
@@ -188,114 +435,3 @@ class AttemptView:
             self._write_edits(math.inf)
             self._readers.write(StreamingDoneEvent(self.number, self._full_text))
             self._full_text = None
-
-
-class Gate:
-    """Decides which attempt of a run is shown, and from when on.
-
-    Args:
-        lookahead: The number of released chunks that may wait unread; ``None``: any number.
-        hold_back: The number of passed chunks that are not shown until their attempt is accepted; ``math.inf``:
-            all of them.
-        may_retract: Whether an attempt may replace text that an earlier one has shown.
-        concurrent: Whether several attempts may run at the same time: then none is shown before it is accepted.
-        locked: Whether nothing is shown until :meth:`unlock`.
-        error: Returns the run's error, if it has one that was not raised yet.
-    """
-
-    def __init__(
-        self,
-        *,
-        lookahead: int | None,
-        hold_back: float,
-        may_retract: bool,
-        concurrent: bool,
-        locked: bool,
-        error: Callable[[], Exception | None],
-    ) -> None:
-        self.view: AttemptView | None = None
-        """The view of the attempt that is shown, or will be shown."""
-        self.hold_back: float = math.inf if concurrent else hold_back
-        self.readers: Readers = Readers(
-            lookahead=lookahead,
-            may_retract=may_retract and self.hold_back < math.inf,
-            is_full=self._is_full,
-            on_read=self._advance,
-            error=error,
-        )
-        self._concurrent = concurrent
-        self._views: dict[int, AttemptView] = {}
-        self._locked = locked
-        self._unlocked = anyio.Event()
-
-    # --- the stage of attempts -------------------------------------------------------------------
-
-    def begin_attempt(self, number: int, ask: Ask, ledger: Ledger, edits: Edits) -> AttemptView:
-        """Begin to show an attempt; chunks of the previous one that it does not keep are retracted."""
-        before, shown = self.view, 0
-        if before is not None:
-            before.write_validation()
-            before.hold()
-            if before.released > ask.keep:
-                self.readers.retract(ask.keep, before.number)
-            shown = min(before.released, ask.keep)
-        view = self._views[number] = AttemptView(number, ledger, edits, self.readers, shown=shown)
-        if not self._concurrent:
-            self.view = view
-            if not self._locked:
-                view.show(self.hold_back)
-        if ask.reason is not None:
-            self.readers.write(RetryEvent(number, ask.reason))
-        return view
-
-    def end_attempt(self, number: int, attempt: Attempt) -> int:
-        """End the view of an attempt; returns the number of its chunks that were shown, 1 for white space alone."""
-        if attempt.ledger.failures:
-            index, verdicts = attempt.ledger.failed_chunk()
-            self.readers.write(QuickCheckEvent(index, number, False, verdicts))
-        view = self._views[number]
-        return max(view.chunks_released, min(view.released, 1))
-
-    async def accept(self, number: int, valves: Valves) -> None:
-        """Accept an attempt: show everything that is held back, as fast as the readers have room.
-
-        Cancellation: chunks that were not released by then never are.
-        """
-        if self._locked:
-            await self._unlocked.wait()
-        view = self.view = self._views[number]
-        view.show(0)
-        await view.room(valves)
-        view.finish()
-
-    def reject(self, number: int) -> None:
-        """End without an accepted attempt: this one is the best, and stays shown as far as it was."""
-        view = self._views[number]
-        view.write_validation()
-        if self._concurrent:
-            self.view = view
-
-    def unlock(self) -> None:
-        """Allow showing: the preconditions are met."""
-        self._locked = False
-        self._unlocked.set()
-        if self.view is not None:
-            self.view.show(self.hold_back)
-
-    def characters_shown(self) -> dict[int, int]:
-        """For each attempt's number, how many characters of its own it has shown."""
-        return {number: view.characters for number, view in self._views.items()}
-
-    # --- the readers -----------------------------------------------------------------------------
-
-    def stop_throttling(self) -> None:
-        """Stop the back-pressure by the readers."""
-        self.readers.valve.open_for_good()
-        self._advance()
-
-    def _is_full(self) -> bool:
-        return self.view is not None and self.view.is_full
-
-    def _advance(self) -> None:
-        if self.view is not None:
-            self.view.advance()

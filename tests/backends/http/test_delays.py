@@ -42,6 +42,7 @@ JSON = st.recursive(
         ("0.05", 0.05),
         ("-1", 0.0),
         ("30s", 30.0),
+        ("3, 3", 3.0),
         ("1700000020", 20.0),
         ("1700000020500", 20.5),
         ("", None),
@@ -135,6 +136,14 @@ def test_when_limits_are_reset_matters_only_where_they_are_what_it_is_about() ->
         ({"error": {"metadata": {"headers": {"Retry-After": 12}}}}, 12.0),  # OpenRouter's
         ({"error": {"message": "slow down"}}, None),
         ({"error": {"details": "none"}}, None),
+        # OpenAI's and Groq's words, Azure's, Google's
+        ({"error": {"message": "Limit 200, Used 164. Please try again in 1.152s. Visit …"}}, 1.152),
+        ({"error": {"message": "Please try again in 6m0s."}}, 360.0),
+        ({"error": {"message": "Please try again in 250ms."}}, 0.25),
+        ({"error": {"message": "Please retry after 22 seconds."}}, 22.0),
+        ({"error": "Please retry in 41.5s."}, 41.5),
+        ("<p>Try again in 1 minute, 5 seconds</p>", 65.0),
+        ({"error": {"message": "retry in a while, not in 5"}}, None),
     ],
 )
 def test_some_say_it_in_the_body(answer: object, seconds: float | None) -> None:

@@ -78,11 +78,13 @@ async def test_what_comes_with_a_response_is_not_the_answer_to_the_next_request(
     with raw_server(lambda n: first if n == 0 else [0.05, GOOD]) as server:
         before, answer = await ask_twice(connect, server)
     assert answer == "Hello"
-    if "fast" in request.node.name:
-        # aiohttp may refuse all that came in one read, and overlooks a line break
+    name = request.node.name
+    if "fast" in name and ("100 before" in name or "103 before" in name):
+        # aiohttp may refuse all that came in one read with more than one head
         assert before == "Hello" or isinstance(before, BackendProtocolError)
     else:
         assert before == "Hello"
+    if "fast" not in name:  # aiohttp overlooks a line break
         assert server.connections == [1, 2]
 
 

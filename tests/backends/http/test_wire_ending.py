@@ -238,6 +238,53 @@ async def test_who_leaves_while_the_end_is_awaited_does_not_wait_for_it() -> Non
         assert anyio.current_time() - started == 0
 
 
+async def test_a_stream_whose_reasons_are_the_word_null_is_not_whole_before_its_end() -> None:
+    words = [part for text in "ab" for part in (word(text, "null"), 60.0)]
+    assert await read(*words, STOP) == "ab"
+    with pytest.raises(StreamInterrupted):
+        await read(*words)
+
+
+def message(text: str, **more: object) -> bytes:
+    return event(message={"role": "assistant", "content": text}, **more)
+
+
+async def test_an_answer_that_comes_once_more_as_a_whole_is_there_once() -> None:
+    """MiniMax's last event has the whole message, and some gateways send it behind the last one."""
+    last = message("Hello world", finish_reason="stop")
+    for end in ([last], [STOP, last], [last, USAGE, DONE], [STOP, last, DONE]):
+        assert await read(word("Hello"), word(" world"), *end) == "Hello world"
+    assert await read(message("Hello"), message(" world", finish_reason="stop")) == "Hello world"
+    assert await read(event(delta={"role": "assistant"}), last) == "Hello world"
+    assert await read(word("Hello"), word(" world", "stop"), DONE) == "Hello world"
+
+
+async def test_calls_that_come_once_more_as_a_whole_are_there_once() -> None:
+    calls = [{"index": 0, "id": "x", "function": {"name": "f", "arguments": "{}"}}]
+    last = event(message={"content": "", "tool_calls": calls}, finish_reason="tool_calls")
+    deltas: list[Delta] = []
+    await read(event(delta={"tool_calls": calls}), last, DONE, into=deltas)
+    assert [len(delta.tool_calls) for delta in deltas] == [1, 0]
+    assert deltas[-1].finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"code": 500, "msg": "too hot", "success": false}',
+        b'{"error_code": 336003, "error_msg": "too hot"}',
+        b'{"choices": null, "base_resp": {"status_code": 1004, "status_msg": "too hot"}}',
+        b'{"success": false, "errors": [{"code": 7009, "message": "too hot"}], "result": {}}',
+        b'{"message": "too hot"}',
+        b'data: {"type": "response.failed", "response": {"error": {"message": "too hot"}}}\n\n',
+    ],
+)
+async def test_what_was_said_in_place_of_an_answer_is_quoted(body: bytes, kind: str) -> None:
+    with pytest.raises(BackendProtocolError, match="too hot"):
+        await read(body, kind=kind)
+
+
 async def test_halves_of_a_character_on_both_sides_of_a_reason_are_joined() -> None:
     first, second = "\ud83d", "\ude00"
     assert await read(word(first, "stop"), word(second, "stop"), DONE) == "\U0001f600"

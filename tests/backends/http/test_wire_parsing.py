@@ -13,7 +13,7 @@ from mellea_sc.backends.http.answer import join_halves
 from mellea_sc.backends.ollama import OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
 from mellea_sc.core.backend import Delta, ToolCallDelta, Usage
-from mellea_sc.core.errors import BackendError, BackendProtocolError, ModelError
+from mellea_sc.core.errors import BackendBusy, BackendError, BackendProtocolError, ModelError
 
 OPENAI = OpenAIBackend("m", base_url="http://127.0.0.1:1")
 OLLAMA = OllamaBackend("m", base_url="http://127.0.0.1:1")
@@ -104,7 +104,18 @@ def test_an_error_object_says_what_the_server_said(
         backend.parse(json.dumps({"error": error, "choices": [], "done": False}))
 
 
-@pytest.mark.parametrize("content", [3, {"a": 1}, True])
+@pytest.mark.parametrize("delta", ["Hello", 3, ["Hello"], True])
+def test_a_delta_that_is_no_object_is_a_protocol_error(delta: object) -> None:
+    with pytest.raises(BackendProtocolError):
+        openai(delta=delta)
+    for nothing in (None, [], ""):  # PHP writes an empty object as an empty list
+        assert openai(delta=nothing) == Delta()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [3, {"a": 1}, True, [{"type": "text", "text": {"a": 1}}], [{"type": "text", "text": 3}]],
+)
 def test_content_that_is_no_text_is_a_protocol_error(content: object) -> None:
     with pytest.raises(BackendProtocolError):
         OPENAI.parse(json.dumps({"choices": [{"delta": {"content": content}}]}))
@@ -134,11 +145,13 @@ def test_text_is_taken_where_other_protocols_have_it() -> None:
     assert openai(delta={"content": parts}) == Delta("ab")
     assert openai(message={"content": "ab"}, finish_reason="stop") == Delta("ab", "stop")
     assert openai(text="ab") == Delta("ab")
+    assert openai(delta={"content": [{"type": "text", "text": {"value": "ab"}}]}) == Delta("ab")
+    assert openai(delta={"content": [{"type": "refusal", "refusal": "ab"}]}) == Delta("ab")
     assert OLLAMA.parse('{"response": "ab", "done": false}') == Delta("ab")
 
 
 def test_an_empty_finish_reason_is_none() -> None:
-    for reason in ("", None):
+    for reason in ("", None, "null", "None"):  # KoboldCpp sends the word
         assert openai(delta={"content": "a"}, finish_reason=reason) == Delta("a")
 
 
@@ -146,6 +159,67 @@ def test_an_empty_finish_reason_is_none() -> None:
 def test_a_finish_reason_that_says_fail_is_an_error(reason: str) -> None:
     with pytest.raises(ModelError, match=reason):
         openai(delta={"content": "a"}, finish_reason=reason)
+
+
+def test_a_finish_reason_that_says_busy_is_tried_again() -> None:
+    with pytest.raises(BackendBusy, match="insufficient_system_resource") as caught:  # DeepSeek
+        openai(delta={"content": "a"}, finish_reason="insufficient_system_resource")
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        ({"error": True, "message": "too hot"}, "too hot"),
+        ({"error": "Bad Request", "message": "too hot", "statusCode": 400}, "Bad Request: too hot"),
+        ({"error": {"message": "too hot"}, "message": "too hot"}, "too hot"),
+        (  # OpenRouter's, and its provider's
+            {"error": {"message": "Provider returned error", "metadata": {"raw": "too hot"}}},
+            "Provider returned error: too hot",
+        ),
+        (
+            {
+                "error": {
+                    "message": "Provider returned error",
+                    "metadata": {"raw": '{"error": {"message": "too hot", "code": null}}'},
+                }
+            },
+            "Provider returned error: too hot",
+        ),
+    ],
+)
+@pytest.mark.parametrize("backend", [OPENAI, OLLAMA])
+def test_all_words_of_an_error_are_said(
+    backend: OpenAIBackend | OllamaBackend, event: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ModelError) as caught:
+        backend.parse(json.dumps({**event, "done": False}))
+    assert str(caught.value).endswith(f"reported an error: {words}")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"error": "too hot", "code": 429},
+        {"error": "too hot", "status": 503},
+        {"error": {"message": "too hot"}, "status_code": 429},
+        {"error": {"message": "too hot"}, "statusCode": 429},
+        {"error": {"message": "too hot", "http_code": "429"}},
+    ],
+)
+@pytest.mark.parametrize("backend", [OPENAI, OLLAMA])
+def test_the_status_of_an_error_is_found_beside_it(
+    backend: OpenAIBackend | OllamaBackend, event: dict[str, object]
+) -> None:
+    with pytest.raises(BackendBusy, match="too hot") as caught:
+        backend.parse(json.dumps({**event, "done": False}))
+    assert caught.value.retryable
+
+
+def test_ollamas_reason_is_an_end_by_itself() -> None:
+    assert OLLAMA.parse('{"message": {"content": ""}, "done_reason": "stop"}') == Delta("", "stop")
+    with pytest.raises(BackendProtocolError):
+        OLLAMA.parse('{"message": {"content": ""}, "done_reason": ""}')
 
 
 @pytest.mark.parametrize("reason", ["load", "unload"])
@@ -221,6 +295,10 @@ def line_of(**message: object) -> str:
             "content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]
         },  # Mistral
         {"content": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}]},
+        {"content": [{"type": "reasoning", "text": "hm"}]},
+        {"reasoning_text": "hm"},  # GitHub Copilot
+        {"content": "", "reasoning_details": [{"type": "reasoning.text", "text": "hm"}]},  # MiniMax
+        {"reasoning_details": [{"type": "reasoning.summary", "summary": "hm"}]},
     ],
 )
 def test_reasoning_is_read_wherever_a_server_puts_it_and_is_no_text(
@@ -278,6 +356,12 @@ def test_a_call_of_before_there_were_tools_is_a_call() -> None:
     assert OPENAI.parse(chunk_of(function_call={"name": "f", "arguments": "{}"})) == Delta(
         tool_calls=(ToolCallDelta("", "f", "{}", 0),)
     )
+
+
+def test_a_call_in_both_forms_is_one_call() -> None:
+    call = {"name": "f", "arguments": "{}"}
+    both = {"function_call": call, "tool_calls": [{"index": 0, "id": "x", "function": call}]}
+    assert OPENAI.parse(chunk_of(**both)) == Delta(tool_calls=(ToolCallDelta("x", "f", "{}", 0),))
 
 
 def test_ollamas_calls_are_whole_and_its_numbers_count_nothing() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import ChunkingError
-from mellea_sc.runtime.checks.cutter import Cutter, Grouped
+from mellea_sc.runtime.checks.chunks import Cutter, Grouped
 from mellea_sc.stdlib.chunking import RawChunker, SentenceChunker, WordChunker
 
 

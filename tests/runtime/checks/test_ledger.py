@@ -16,7 +16,7 @@ from hypothesis.stateful import (
 )
 
 from mellea_sc.core.requirement import PartialValidationResult
-from mellea_sc.runtime.checks.ledger import Chunk, Failure, Ledger, Move
+from mellea_sc.runtime.checks.chunks import Chunk, Failure, Ledger, Move
 
 PASS, FAIL, UNKNOWN = (PartialValidationResult(v) for v in ("pass", "fail", "unknown"))  # type: ignore[arg-type]
 

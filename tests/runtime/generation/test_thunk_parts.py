@@ -205,12 +205,24 @@ async def test_nothing_at_all_is_an_error_unless_the_model_has_ended_by_itself(r
     assert repr(reason) in str(error)
 
 
-@pytest.mark.parametrize("reason", ["stop", "eos", "end_turn"])
+@pytest.mark.parametrize("reason", ["stop", "eos", "end_turn", "STOP"])
 async def test_a_model_may_have_nothing_to_say(reason: str) -> None:
     assert await asked(Script([], finish_reason=reason)) == ""
 
 
-@pytest.mark.parametrize("reason", ["length", "content_filter"])
+@pytest.mark.parametrize(
+    "reason",
+    [
+        *(
+            "length",
+            "content_filter",
+            "MAX_TOKENS",
+            "model_length",
+            "model_context_window_exceeded",
+        ),
+        *("content_filter: RECITATION", "SAFETY", "sensitive", "guardrail_intervened"),
+    ],
+)
 async def test_a_text_that_is_broken_off_is_a_text_and_says_so(reason: str) -> None:
     backend = ScriptedBackend(Script([*thought("hm"), "Once upo"], finish_reason=reason))
     async with start_session(backend=backend) as m:

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from mellea_sc.core.errors import StreamConsumed
-from mellea_sc.stdlib.streaming.readers import Tape
+from mellea_sc.stdlib.streaming.view import Tape
 
 pytestmark = pytest.mark.anyio
 

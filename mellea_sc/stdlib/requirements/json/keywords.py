@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from itertools import chain
-from types import ModuleType
 from typing import Final, Protocol, TypeAlias, cast
 
 import attrs
@@ -22,14 +21,9 @@ from mellea_sc.stdlib.requirements.expressions.expression import (
     compile_pattern,
     expression_of,
 )
-from mellea_sc.stdlib.requirements.scanned import import_extra
+from mellea_sc.stdlib.requirements.json.schema_checks import schema_package
 
-__all__ = ["Invalid", "Keyword", "bounded_keywords", "bounded_work", "schema_package"]
-
-
-def schema_package(name: str) -> ModuleType:
-    """Import a module of the extra ``json``."""
-    return import_extra(name, "json", "ValidJSON with a schema")
+__all__ = ["Invalid", "Keyword", "bounded_keywords", "bounded_work"]
 
 
 class Invalid(Protocol):

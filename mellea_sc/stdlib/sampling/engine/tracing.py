@@ -11,6 +11,7 @@ from mellea_sc.core.prompt import describe
 from mellea_sc.core.requirement import Requirement, label_of
 from mellea_sc.core.trace import Cause, CauseKind, TokenCount, Trace
 from mellea_sc.runtime.checks.attempt import Attempt
+from mellea_sc.runtime.checks.edits import NO_EDITS
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.sampling.plan import Ask, reasons_in
 
@@ -56,13 +57,21 @@ def trace_of(
         )
         for number, attempt in enumerate(attempts, 1)
     ]
+    counts = [child.tokens for child in children[len(judges) :]]
     return Trace(
         what=describe(action),
         outcome=outcome,
         began=0.0,
         ended=now - began,
         cause=cause,
-        tokens=sum((child.tokens for child in children[len(judges) :]), TokenCount()),
+        tokens=TokenCount(
+            generated=sum(one.generated for one in counts),
+            reasoning=sum(one.reasoning for one in counts),
+            released=sum(one.released for one in counts),
+            wasted=sum(one.wasted for one in counts),
+            saved=sum(one.saved for one in counts),
+            estimated=any(one.estimated for one in counts),
+        ),
         children=children,
     )
 
@@ -76,7 +85,10 @@ def useful_characters(
     while number:
         attempt = attempts[number - 1]
         begun_with = attempt.kept_length
-        until = attempt.source(end)
+        if end is None and attempt.cut_off is None:
+            until = len(attempt.generated)
+        else:
+            until = attempt.edits.source(len(attempt.edited) if end is None else end)
         useful[number - 1] = max(0, until - begun_with)
         end = begun_with if end is None else min(end, begun_with)
         number = asks[number - 1].of
@@ -106,11 +118,8 @@ def _attempt(
     reasoning = min(generated, said or round(generated * share_of_reasoning))
     text = generated - max(reasoning, round(generated * share_of_other))
 
-    def tokens(characters: int) -> int:
-        return round(text * min(characters, own) / own) if own else 0
-
+    shown, of_use = (round(text * min(n, own) / max(1, own)) for n in (released, useful))
     is_of_use = is_accepted or useful > 0
-
     limit = attempt.token_limit
     stopped_early = attempt.end not in ("completed", "running") or attempt.cut_off is not None
     outcome = {"completed": "rejected", "running": "running"}.get(attempt.end, attempt.end)
@@ -123,13 +132,13 @@ def _attempt(
         tokens=TokenCount(
             generated=generated,
             reasoning=reasoning,
-            released=tokens(released),
-            wasted=text - tokens(useful) + (0 if is_of_use else generated - text),
+            released=shown,
+            wasted=text - of_use + (0 if is_of_use else generated - text),
             limit=limit,
             saved=max(0, limit - generated) if stopped_early and limit is not None else 0,
             estimated=not counted and generated > 0,
         ),
-        edits=len(attempt.edited_spans),
+        edits=0 if attempt.edits is NO_EDITS else len(attempt.edited_spans),
         children=[_judge(thunk, began_at, began, now) for thunk, began_at in attempt.judges],
     )
 
