@@ -56,6 +56,7 @@ class ValidJSON(ScannedRequirement):
         InvalidOption: the schema is invalid, of an unknown draft, or has a reference that leads nowhere
             or in a circle.
         MissingExtra: for a schema, if a package of the extra ``json`` is not installed.
+        PatternTooSlow: during validation, if the patterns of a schema take too long.
     """
 
     def __init__(
