@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, SupportsIndex, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, SupportsIndex, TypeAlias, TypeVar
 
 import attrs
 
@@ -44,6 +44,8 @@ __all__ = [
     "role_of",
     "text_of",
 ]
+
+C = TypeVar("C", bound="Context")
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
@@ -141,6 +143,14 @@ class Component(abc.ABC):
     def parse(self, text: str) -> object:
         """Parse the model's answer; by default its text is returned."""
         return text
+
+    def for_copies(self) -> Component:
+        """The component that takes its place in deep copies and pickles of a conversation; by default itself.
+
+        One that holds what only its own call needs, and what perhaps cannot be copied (validators, a live object),
+        returns one with the same text without that.
+        """
+        return self
 
 
 Span: TypeAlias = str | CBlock | Component | Thunk
@@ -327,18 +337,23 @@ class Context(abc.ABC):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self.as_list())} items>"
 
+    def __copy__(self) -> Self:
+        """A context of its own with the same items."""
+        return _chained(self.without_items(), self.as_list())
+
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[object, ...]:
-        """Copy and pickle the list of items: following the chain would exceed the recursion limit.
+        """Deep copies and pickles are made of the list of items: following the chain would exceed the recursion limit.
 
         Raises:
-            ThunkNotComputed: an item is a thunk that is not computed, and the copy a deep one or a pickle.
+            ThunkNotComputed: an item is a thunk that is not computed, or has one inside.
         """
         if self._item is None:
             return super().__reduce_ex__(protocol)
-        return _chained, (self.without_items(), self.as_list())
+        items = [one.for_copies() if isinstance(one, Component) else one for one in self.as_list()]
+        return _chained, (self.without_items(), items)
 
 
-def _chained(empty: Context, items: list[Span]) -> Context:
+def _chained(empty: C, items: list[Span]) -> C:
     ctx = empty
     for item in items:
         ctx = ctx.add(item)

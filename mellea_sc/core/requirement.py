@@ -210,7 +210,8 @@ class Requirement(Component):
     def __copy__(self) -> Self:
         """A copy for one attempt; lists, dicts and sets among the attributes are copied too."""
         new = object.__new__(type(self))
-        state: object = self.__getstate__()
+        # not the one of a subclass, which is for pickles: that of attrs has nothing but its own fields
+        state: object = object.__getstate__(self)
         parts = cast("tuple[object, ...]", state) if isinstance(state, tuple) else (state,)
         for part in parts:  # the attributes and, where a subclass has some, the slots
             for name, value in cast("dict[str, object]", part or {}).items():

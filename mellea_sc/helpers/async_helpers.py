@@ -7,7 +7,7 @@ from typing import cast
 
 import anyio
 
-from mellea_sc.runtime.failures import raises_briefly
+from mellea_sc.runtime.failures import add_note, raises_briefly
 from mellea_sc.runtime.generation.generation import Generation
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 
@@ -84,7 +84,7 @@ def _with_notes(first: Exception, thunks: list[ModelOutputThunk]) -> Exception:
             continue
         note = f"{thunk!r}, which was waited for as well: {_with_causes(other)}"
         if note not in getattr(first, "__notes__", ()):  # the same thunks may be waited for again
-            first.add_note(note)
+            add_note(first, note)
     return first
 
 

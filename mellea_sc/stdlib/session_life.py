@@ -60,7 +60,7 @@ class SessionLife:
         self.backend: Backend = backend
         self.options: ModelOptions = merge_options(model_options)
         self.on_error: OnError = on_error
-        self.portal: SyncPortal = SyncPortal(self) if around is None else around.portal
+        self.portal: SyncPortal = SyncPortal() if around is None else around.portal
         self._max_concurrency = max_concurrency
         self._around = around
         self._block: Nursery | None = None

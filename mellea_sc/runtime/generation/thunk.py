@@ -20,7 +20,7 @@ from mellea_sc.core.generation_info import NOTHING_KNOWN, GenerationInfo
 from mellea_sc.core.picture import text_of_answer
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.core.tool_calls import ToolCall
-from mellea_sc.runtime.failures import short_traceback
+from mellea_sc.runtime.failures import shorten
 from mellea_sc.runtime.generation.generation import Generation
 from mellea_sc.runtime.loops.notebook import is_interrupt
 
@@ -225,7 +225,7 @@ class ModelOutputThunk(Thunk):
                     raise self.producer.to_raise()
                 self.mark_awaited()
         except Exception as error:
-            error.__traceback__ = short_traceback(error.__traceback__)
+            shorten(error)
             raise
         assert self._value is not None
         return self._value
@@ -277,7 +277,7 @@ class ModelOutputThunk(Thunk):
             self._cancel_if_interrupted(cancelled)
             raise
         except Exception as error:
-            error.__traceback__ = short_traceback(error.__traceback__)
+            shorten(error)
             raise
         if producer.state == "computed":
             self.producer = None
@@ -368,7 +368,7 @@ class _Deltas:
             try:
                 text = await self._thunk.astream()
             except Exception as error:
-                error.__traceback__ = short_traceback(error.__traceback__)
+                shorten(error)
                 raise
             self._done = self._thunk.is_computed()
             if text:

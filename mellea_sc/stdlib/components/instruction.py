@@ -9,6 +9,7 @@ from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.question import several
 from mellea_sc.core.requirement import Requirement, as_requirement
 from mellea_sc.stdlib.components._template import check_template, fill
+from mellea_sc.stdlib.components.message import Message
 
 __all__ = ["Instruction", "listed"]
 
@@ -121,6 +122,12 @@ class Instruction(Component):
     def assistant_prefix(self) -> str | None:
         """The output prefix."""
         return None if self.output_prefix is None else self._filled(self.output_prefix)
+
+    def for_copies(self) -> Component:
+        """Without the requirements: what they validate with may be anything."""
+        if not self.requirements:
+            return self
+        return Message(self.role, CBlock(self.format_for_llm()))
 
 
 def listed(lines: Sequence[str]) -> str:

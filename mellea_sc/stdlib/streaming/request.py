@@ -143,7 +143,7 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         check_judges([*question.requirements, *question.preconditions], judges)
         plan = plan_for(strategy, question.requirements)
         if session is not None:
-            own_error = OwnError(session.unobserved, starts_here=True)
+            own_error = OwnError(session.unobserved, work=self._name)
         else:
             own_error = OwnError(Unobserved("a stream without a session", "log"))
         return StreamRun(question, plan, self._options, self._turn, own_error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import traceback
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -519,6 +520,29 @@ async def test_if_a_thunk_fails_its_dependents_fail_naming_it() -> None:
         with pytest.raises(DependencyFailed) as caught:
             await third
         assert isinstance(caught.value.__cause__, DependencyFailed)
+
+
+async def test_an_error_behind_a_long_chain_of_thunks_says_where_it_began_and_what_failed_last() -> (
+    None
+):
+    begun: list[str] = []
+
+    def answer(request: GenerationRequest) -> Fail:
+        begun.append(request.messages[-1].content)
+        return Fail(BackendError("bad"))
+
+    async with start_session(backend=ScriptedBackend(answer), retries=0, on_error="log") as m:
+        thunk = await m.ainstruct("the first")
+        for number in range(30):
+            thunk = await m.ainstruct(f"number {number} {{{{x}}}}", user_variables={"x": thunk})
+        with pytest.raises(DependencyFailed, match=r"number 28 .*failed: bad$") as caught:
+            await thunk
+    causes, error = 0, caught.value
+    while isinstance(error.__cause__, DependencyFailed):
+        causes, error = causes + 1, error.__cause__
+        assert len(traceback.extract_tb(error.__traceback__)) <= 1
+    assert causes == 29
+    assert begun == ["the first"]
 
 
 async def test_if_a_thunk_is_cancelled_its_dependents_fail_naming_it() -> None:
