@@ -31,7 +31,8 @@ from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_option
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.checks.attempt import Attempt
-from mellea_sc.runtime.checks.chunks import Cutter, Grouped, Ledger, Resumed, Rule
+from mellea_sc.runtime.checks.chunks import Chunk, Cutter, Ledger, Rule
+from mellea_sc.runtime.checks.derived_chunking import Grouped, Resumed
 from mellea_sc.runtime.checks.editors import PASSES, Editor
 from mellea_sc.runtime.checks.edits import NO_EDITS, Edits
 from mellea_sc.runtime.checks.interfaces import View
@@ -195,11 +196,9 @@ class AttemptFactory:
         known: list[LaneCheckpoint] = []
         for index, known_at in enumerate(kept.known):
             cutter = self._own_cutter(index, self._question.requirements[index])
-            cut = (
-                kept.chunks
-                if cutter is None
-                else [p for t in kept.pieces() for p in cutter.feed(t)]
-            )
+            cut: Sequence[Chunk] = kept.chunks
+            if cutter is not None:
+                cut = [piece for text in kept.pieces() for piece in cutter.feed(text)]
             known.append(known_at(cut[-1].end if cut else 0))
         return known
 
@@ -307,9 +306,8 @@ class AttemptRunner:
                 self._start_all(tasks, generating, judging)
         finally:
             for error in self._errors:
-                log.warning(
-                    "an attempt failed, and others went on", exc_info=without_internals(error)
-                )
+                told = without_internals(error)
+                log.warning("an attempt failed, and others went on", exc_info=told)
         assert self._choice is not None
         return self._choice
 
@@ -376,9 +374,8 @@ class AttemptRunner:
         Otherwise attempts that end at the same moment would each raise the same error.
         """
         if isinstance(error, BackendError):
-            return (
-                True  # from a judge that the plan has asked: it counts as an error of the attempt
-            )
+            # from a judge that the plan has asked: it counts as an error of the attempt
+            return True
         is_first, self._plan_failed = not self._plan_failed, True
         return is_first
 
