@@ -59,7 +59,7 @@ def _room_of(name: str, package: str) -> str | None:
     if name.startswith("_"):  # tools that inspect modules ask for many of these
         return None
     for module in pkgutil.iter_modules(sys.modules[package].__path__):
-        with suppress(FileNotFoundError):  # it has no stub
+        with suppress(OSError):  # it has no stub; no FileNotFoundError inside a zip archive
             if module.ispkg and name in exported(package, module.name):
                 return f"{package}.{module.name}"
     return None

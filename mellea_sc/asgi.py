@@ -15,11 +15,9 @@ the one that has started it (PEP 789).
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
-from functools import lru_cache
-from typing import ClassVar, Final, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 import anyio
 
@@ -52,10 +50,25 @@ CLIENT_GONE: Final = 499
 """The status for logs where the client has gone before the first text; it is nginx's."""
 
 
-class _Response:
+def _starlettes_response() -> type:
+    """Starlette's class of responses if it is installed: FastAPI takes an endpoint's result, and its annotation, by it."""
+    try:
+        from starlette.responses import Response
+    except ImportError:
+        return object
+    return Response
+
+
+if TYPE_CHECKING:
+    _Base = object
+else:
+    _Base = _starlettes_response()
+
+
+class _Response(_Base):
     """The base class of the two responses.
 
-    Endpoints of Starlette and FastAPI can return a response (if these are loaded, it is a subclass of theirs). Quart
+    Endpoints of Starlette and FastAPI can return a response (where Starlette is installed, it is one of its own). Quart
     takes it as ``quart.Response(response)``. It is also an ASGI application itself.
 
     Args:
@@ -65,21 +78,6 @@ class _Response:
     """
 
     media_type: ClassVar[str]
-
-    def __new__(
-        cls,
-        start: Start,  # noqa: ARG004 - for __init__
-        *,
-        status: int = 200,  # noqa: ARG004
-        headers: Mapping[str, str] | None = None,  # noqa: ARG004
-    ) -> Self:
-        loaded = sys.modules.get("starlette.responses")
-        kind: type = (
-            cls
-            if loaded is None
-            else _of_starlette(cast("type", cls), cast("type", loaded.Response))
-        )
-        return cast("Self", object.__new__(kind))
 
     def __init__(
         self, start: Start, *, status: int = 200, headers: Mapping[str, str] | None = None
@@ -155,12 +153,6 @@ class _Response:
     def written(event: StreamEvent, result: StreamChunkingResult) -> bytes:
         """What an event is in the body; mostly nothing."""
         raise NotImplementedError
-
-
-@lru_cache
-def _of_starlette(cls: type, response: type) -> type:
-    """The class as a kind of Starlette's responses, which is what FastAPI wants of an endpoint's result."""
-    return cls if issubclass(cls, response) else type(cls.__name__, (cls, response), {})
 
 
 class SSEResponse(_Response):

@@ -6,8 +6,10 @@ import ast
 import importlib
 import inspect
 import re
+import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from types import FunctionType
 
@@ -248,3 +250,29 @@ def test_importing_the_package_alone_imports_nothing_of_it() -> None:
     ours = {name for name in loaded if name.startswith("mellea_sc")}
     assert ours == {"mellea_sc", "mellea_sc._lazy"}
     assert "anyio" not in loaded
+
+
+def test_it_runs_from_a_zip_archive(tmp_path: Path) -> None:
+    archive = shutil.make_archive(
+        str(tmp_path / "app"), "zip", Path(mellea_sc.__file__).parents[1], "mellea_sc"
+    )
+    program = """
+        from mellea_sc import *
+        import mellea_sc.testing
+        assert mellea_sc.__file__.startswith(sys.path[0]), mellea_sc.__file__
+        assert not hasattr(mellea_sc, "no_such_name")
+        with start_session(backend=mellea_sc.testing.ScriptedBackend("It is good.")) as m:
+            print(m.instruct("q", requirements=[MaxWords(9)]).value)
+    """
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import sys; sys.path.insert(0, {archive!r})" + textwrap.dedent(program),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "It is good.\n", "")

@@ -32,10 +32,12 @@ def name_of(model_id: str | ModelIdentifier, provider: Literal["local", "ollama"
         provider: ``"openai"`` also takes the name at Hugging Face, where there is no other.
 
     Raises:
-        InvalidOption: it has no name there.
+        InvalidOption: it has no name there, or is neither.
     """
     if isinstance(model_id, str):
         return model_id
+    if not isinstance(model_id, ModelIdentifier):
+        raise InvalidOption(f"model_id must be a str or one of model_ids, not {model_id!r}")
     name = {
         "local": None,  # it wants a file
         "ollama": model_id.ollama_name,

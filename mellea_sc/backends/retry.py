@@ -103,6 +103,8 @@ class _Opening:
         while True:
             self._made += 1
             opened = self._owner.inner.open(self._request)
+            if not isinstance(opened, AbstractAsyncContextManager):
+                raise self._misdefined(f"open() returned {opened!r}")
             try:
                 deltas = aiter(await opened.__aenter__())
                 self._owner.has_answered = True
@@ -110,6 +112,8 @@ class _Opening:
                     # No function of its own, whose frame would wait for the model with thousands of requests.
                     usage: Usage | None = None
                     async for delta in deltas:
+                        if not isinstance(delta, Delta):
+                            raise self._misdefined(f"open() yielded a stream with {delta!r}")
                         usage = delta.usage or usage
                         if (
                             delta.text
@@ -134,6 +138,12 @@ class _Opening:
                 self._opened, self._next = opened, deltas.__anext__
                 return self
             await self._wait_or_raise(failure, anyio.current_time() - began)
+
+    def _misdefined(self, what: str) -> BackendError:
+        return BackendError(
+            f"{type(self._owner.inner).__name__}.open() must be an @asynccontextmanager that yields an async iterator "
+            f"of Delta, but {what}"
+        )
 
     async def _wait_or_raise(self, failure: BackendError, elapsed: float) -> None:
         """Wait until the next attempt, or raise the failure if there is no further one."""

@@ -15,6 +15,7 @@ doctor.py        `mellea-sc doctor`: which backends can be used, and what to do 
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.util import find_spec
 
@@ -23,12 +24,29 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command with the arguments of this process, and exit with its status."""
+    _open_closed_streams()
     if missing := [name for name in ("click", "rich") if find_spec(name) is None]:
         print(
             f"mellea-sc: {' and '.join(missing)} not found: pip install 'mellea_sc[cli]'",
             file=sys.stderr,
         )
         sys.exit(2)
-    from mellea_sc.cli.commands import cli
-
+    try:
+        from mellea_sc.cli.commands import cli
+    except KeyboardInterrupt:
+        sys.exit(130)
     cli(prog_name="mellea-sc")
+
+
+def _open_closed_streams() -> None:
+    """Connect standard streams that the caller has closed with nothing.
+
+    Otherwise the next file or socket would get the descriptor of one, and text for standard output might go there.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, "w" if descriptor else "r", encoding="utf-8"))

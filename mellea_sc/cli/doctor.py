@@ -226,11 +226,12 @@ async def _models(backend: HttpBackend, path: str, field: str, name: str) -> lis
     Raises:
         MelleaError: the server did not answer with a list.
     """
-    try:
-        with anyio.fail_after(PROBE):
-            answer = await backend.get(path)
-    except TimeoutError:
-        raise backend.failures.unreachable(f"no answer within {PROBE:g} s") from None
+    async with backend.connected() as connected:
+        try:
+            with anyio.fail_after(PROBE):
+                answer = await connected.get(path)
+        except TimeoutError:
+            raise connected.failures.unreachable(f"no answer within {PROBE:g} s") from None
     if isinstance(answer, dict) and field not in answer:
         raise backend.failures.no_list(answer)
     listed = answer[field] if isinstance(answer, dict) else answer

@@ -21,17 +21,25 @@ LEAST: Final = 12
 """The minimum of columns for the words of a hanging line, also on a narrow terminal."""
 
 _BRANCHES: Final = re.compile("[│├└─ ]*")
-# A wide character may stand at the end of a line, with the punctuation that goes with it.
+# A wide character may stand at the end of a line, with the punctuation that goes with it, and with what makes another
+# picture of it: a tone of skin, a selector, a joiner and the next character.
 _WIDE: Final = "\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\U0001f300-\U0003fffd"
 _CLOSING: Final = (
     "\u3001\u3002\uff0c\uff0e\uff1a\uff1b\uff01\uff1f\u300d\u300f\uff09\u3011\u3009\u300b\u2026"
 )
-_TOKENS: Final = re.compile(rf"\n|[^\S\n]+|[{_WIDE}][{_CLOSING}]*|[^\s{_WIDE}]+")
+_CHANGING: Final = "\u0300-\u036f\u20d0-\u20ff\ufe00-\ufe0f\U0001f3fb-\U0001f3ff"
+_TOKENS: Final = re.compile(
+    rf"\n|[^\S\n]+|[{_WIDE}](?:[{_CLOSING}{_CHANGING}]|\u200d[^\w\s\x00-\x7f]?)*|[^\s{_WIDE}]+"
+)
 
 
 def console_on(file: TextIO) -> Console:
-    """A console with the width of its terminal; rich alone does not find the width of a dumb terminal."""
+    """A console with the width of its terminal; rich alone does not find the width of a dumb terminal, and takes
+    ``COLUMNS=0`` for one.
+    """
     console = Console(file=file)
+    if console.width < 1:
+        console.width, console.height = width_of(file) or 80, console.height
     if console.is_dumb_terminal and (columns := width_of(file)) is not None:
         console.width, console.height = columns, 25  # one without the other counts for nothing
     return console
@@ -114,7 +122,9 @@ class WordWrap:
         gap, self._gap = self._gap, ""
         if self._column + cell_len(gap + token) > self._width:
             gap, self._column = "\n" if self._column else "", 0
-        parts = chop_cells(token, self._width)
+        parts = chop_cells(token, self._width) or [
+            token
+        ]  # of no width: a joiner or an accent alone
         before = 0 if gap == "\n" else self._column + cell_len(gap)
         self._column = cell_len(parts[-1]) + (before if len(parts) == 1 else 0)
         return gap + "\n".join(parts)

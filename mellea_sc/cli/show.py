@@ -108,7 +108,7 @@ class TerminalShow(Show):
         self._text = ""
         self._result: StreamChunkingResult | None = None
         self._stage = Progress("ready")
-        self._began = time.monotonic()
+        self._began = 0.0
         self._spinner = Spinner("line" if self._console.options.ascii_only else "dots")
 
     @property
@@ -122,6 +122,7 @@ class TerminalShow(Show):
 
     def begin(self) -> None:
         """Begin to draw the picture, if standard error is a terminal."""
+        self._began = time.monotonic()  # in a chat, it was made before the person began to write
         if self._draws:
             self._live = Live(
                 console=self._console,

@@ -39,6 +39,7 @@ __all__ = [
     "ToolCall",
     "ToolCallDelta",
     "Usage",
+    "check_backend_given",
     "checked_format",
     "other_characters",
     "schema_of",
@@ -234,6 +235,19 @@ class Backend(abc.ABC):
         )
 
 
+def check_backend_given(name: str, given: object) -> None:
+    """Raise unless an argument is a backend.
+
+    Raises:
+        InvalidOption: it is none.
+    """
+    if not isinstance(given, Backend):
+        raise InvalidOption(
+            f"{name} must be a Backend, not {given!r}: make one of a name with "
+            'mellea_sc.backends.make_backend("ollama", …); that of a session is m.backend'
+        )
+
+
 class BackendWrapper(Backend):
     """A backend around another one, which behaves like it except for what a subclass overrides.
 
@@ -243,9 +257,14 @@ class BackendWrapper(Backend):
 
     Args:
         inner: The wrapped backend.
+
+    Raises:
+        InvalidOption: it is none.
     """
 
     def __init__(self, inner: Backend) -> None:
+        if not isinstance(inner, Backend):
+            check_backend_given("backend", inner)
         self.inner: Backend = inner
 
     def __repr__(self) -> str:

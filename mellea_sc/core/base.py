@@ -8,11 +8,12 @@ generation that needs them, and then :func:`text_of` returns the text.
 from __future__ import annotations
 
 import abc
-from collections.abc import Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, SupportsIndex, TypeAlias
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, SupportsIndex, TypeAlias, TypeVar
 
 import attrs
 
+from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.generation_info import NOTHING_KNOWN, GenerationInfo
 from mellea_sc.core.tool_calls import ToolCall
 
@@ -32,6 +33,7 @@ else:
 
 
 __all__ = [
+    "SPANS",
     "CBlock",
     "Component",
     "Context",
@@ -40,10 +42,14 @@ __all__ = [
     "Role",
     "Span",
     "Thunk",
+    "checked_texts",
+    "no_span",
     "pending_thunks",
     "role_of",
     "text_of",
 ]
+
+C = TypeVar("C", bound="Context")
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
@@ -142,9 +148,46 @@ class Component(abc.ABC):
         """Parse the model's answer; by default its text is returned."""
         return text
 
+    def for_copies(self) -> Component:
+        """The component that takes its place in deep copies and pickles of a conversation; by default itself.
+
+        One that holds what only its own call needs, and what perhaps cannot be copied (validators, a live object),
+        returns one with the same text without that.
+        """
+        return self
+
 
 Span: TypeAlias = str | CBlock | Component | Thunk
 """Everything that can be used as text in a prompt."""
+
+SPANS: Final = (str, CBlock, Component, Thunk)
+"""The classes of a :data:`Span`, for ``isinstance``."""
+
+
+def no_span(what: str, given: object) -> InvalidOption:
+    """The error for an argument that cannot be used as text.
+
+    Args:
+        what: The argument, for people.
+        given: Its value.
+    """
+    return InvalidOption(f"{what} must be a str, a CBlock, a Component or a thunk, not {given!r}")
+
+
+def checked_texts(what: str, given: Mapping[str, Span]) -> dict[str, Span]:
+    """An argument with named texts.
+
+    Raises:
+        InvalidOption: it is no mapping from names to texts.
+    """
+    if not isinstance(given, Mapping):
+        raise InvalidOption(f"{what} must be a mapping from names to texts, not {given!r}")
+    for name, text in given.items():
+        if not isinstance(name, str):
+            raise InvalidOption(f"{what} must be a mapping from names to texts, not {given!r}")
+        if not isinstance(text, SPANS):
+            raise no_span(f"{what}[{name!r}]", text)
+    return dict(given)
 
 
 def text_of(span: Span) -> str:
@@ -152,7 +195,7 @@ def text_of(span: Span) -> str:
 
     Raises:
         ThunkNotComputed: a thunk inside is not computed.
-        TypeError: it is no span.
+        TypeError: it is no span, or a component that does not return a ``str``.
     """
     match span:
         case str():
@@ -160,7 +203,12 @@ def text_of(span: Span) -> str:
         case CBlock():
             return span.value
         case Component():
-            return span.format_for_llm()
+            text: object = span.format_for_llm()
+            if not isinstance(text, str):
+                raise TypeError(
+                    f"format_for_llm() of {type(span).__name__} must return a str, not {text!r}"
+                )
+            return text
         case Thunk():
             return span.value
         case _:
@@ -236,7 +284,13 @@ class Context(abc.ABC):
         return type(self)()
 
     def add(self, item: Span) -> Self:
-        """The context with one more item at its end; this one is unchanged."""
+        """The context with one more item at its end; this one is unchanged.
+
+        Raises:
+            InvalidOption: the item cannot be used as text.
+        """
+        if not isinstance(item, SPANS):
+            raise no_span("an item of a context", item)
         node, newest = self, [item]
         if self.remembers is not None:
             node, newest = self.without_items(), [*self.as_list(self.remembers - 1), item]
@@ -327,18 +381,23 @@ class Context(abc.ABC):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self.as_list())} items>"
 
+    def __copy__(self) -> Self:
+        """A context of its own with the same items."""
+        return _chained(self.without_items(), self.as_list())
+
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[object, ...]:
-        """Copy and pickle the list of items: following the chain would exceed the recursion limit.
+        """Deep copies and pickles are made of the list of items: following the chain would exceed the recursion limit.
 
         Raises:
-            ThunkNotComputed: an item is a thunk that is not computed, and the copy a deep one or a pickle.
+            ThunkNotComputed: an item is a thunk that is not computed, or has one inside.
         """
         if self._item is None:
             return super().__reduce_ex__(protocol)
-        return _chained, (self.without_items(), self.as_list())
+        items = [one.for_copies() if isinstance(one, Component) else one for one in self.as_list()]
+        return _chained, (self.without_items(), items)
 
 
-def _chained(empty: Context, items: list[Span]) -> Context:
+def _chained(empty: C, items: list[Span]) -> C:
     ctx = empty
     for item in items:
         ctx = ctx.add(item)

@@ -72,8 +72,15 @@ async def settle(action: Span, ctx: Context | None = None) -> None:
             raise
         except Exception as error:
             raise DependencyFailed(
-                f"the prompt needs {thunk!r}, and that failed: {error}"
+                f"the prompt needs {thunk!r}, and that failed: {_first_cause(error)}"
             ) from error
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """What began a chain of failures: each message with all of those before it would be as long as the chain."""
+    while isinstance(error, DependencyFailed) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 async def request_for(

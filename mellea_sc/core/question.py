@@ -9,7 +9,7 @@ from typing import TypedDict, TypeVar
 import attrs
 
 from mellea_sc.core.backend import Format, checked_format
-from mellea_sc.core.base import Component, Span
+from mellea_sc.core.base import SPANS, Component, Span, no_span
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.core.requirement import Requirement, as_requirement
@@ -97,6 +97,8 @@ class Question:
             MissingExtra: the format needs a package of the extra ``json``.
             Exception: as a precondition's ``__copy__`` raises it.
         """
+        if not isinstance(action, SPANS):
+            raise no_span("what the model is asked", action)
         options, format = given.get("model_options"), given.get("format")
         merge_options(options)
         limits, retries = given.get("limits"), given.get("retries")

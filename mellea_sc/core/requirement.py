@@ -36,6 +36,7 @@ __all__ = [
     "check_can_judge",
     "check_judges",
     "default_output_to_bool",
+    "is_misdefined",
     "label_of",
 ]
 
@@ -62,11 +63,20 @@ class ValidationResult:
     context: Context | None = attrs.field(default=None, kw_only=True, repr=False)
 
     def as_bool(self) -> bool:
-        """Whether the answer passed."""
-        return self.result
+        """Whether the answer passed.
+
+        Raises:
+            InvalidVerdict: the result is no ``bool``.
+        """
+        return bool(self)
 
     def __bool__(self) -> bool:
-        return self.result
+        result: object = self.result
+        if not isinstance(result, bool):
+            raise InvalidVerdict(
+                f"the result of a ValidationResult must be a bool, not {result!r} (of type {type(result).__name__})"
+            )
+        return result
 
 
 @attrs.frozen(slots=False, init=False)
@@ -157,7 +167,7 @@ class Requirement(Component):
         every: The number of chunks that are judged together, by one call; the text waits for the last of them.
 
     Raises:
-        InvalidOption: ``on_fail``, ``window`` or ``every`` is not usable.
+        InvalidOption: an argument is not usable.
     """
 
     description: str | None = None
@@ -195,6 +205,21 @@ class Requirement(Component):
                 raise InvalidOption(
                     f"{name} must be a whole number of at least {least}, not {value!r}"
                 )
+        if not isinstance(description, str | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidOption(f"the description of a requirement is a str, not {description!r}")
+        if not (validation_fn is None or callable(validation_fn)):
+            raise InvalidOption(
+                f"validation_fn must be a function of the context, not {validation_fn!r}"
+            )
+        if not callable(output_to_bool):
+            raise InvalidOption(
+                f"output_to_bool must be a function of a judge's answer, not {output_to_bool!r}"
+            )
+        is_time = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+        if timeout is not None and not (is_time and timeout > 0):
+            raise InvalidOption(
+                f"timeout must be a positive number of seconds or None, not {timeout!r}"
+            )
         self.description = description
         self.validation_fn = validation_fn
         self.output_to_bool = output_to_bool
@@ -210,7 +235,8 @@ class Requirement(Component):
     def __copy__(self) -> Self:
         """A copy for one attempt; lists, dicts and sets among the attributes are copied too."""
         new = object.__new__(type(self))
-        state: object = self.__getstate__()
+        # not the one of a subclass, which is for pickles: that of attrs has nothing but its own fields
+        state: object = object.__getstate__(self)
         parts = cast("tuple[object, ...]", state) if isinstance(state, tuple) else (state,)
         for part in parts:  # the attributes and, where a subclass has some, the slots
             for name, value in cast("dict[str, object]", part or {}).items():
@@ -325,6 +351,15 @@ def check_judges(requirements: Iterable[Requirement], backend: Backend) -> None:
     for requirement in requirements:
         if (judge := requirement.judge_of(backend)) is not None:
             check_can_judge(judge)
+
+
+def is_misdefined(error: Exception) -> bool:
+    """Whether an error that the caller of a validator has caught came from the call itself, and not from inside.
+
+    That is a validator with other parameters, or one that is not ``async``.
+    """
+    trail = error.__traceback__
+    return type(error) is TypeError and trail is not None and trail.tb_next is None
 
 
 def label_of(requirement: Requirement) -> str:

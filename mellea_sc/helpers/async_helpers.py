@@ -7,7 +7,8 @@ from typing import cast
 
 import anyio
 
-from mellea_sc.runtime.failures import raises_briefly
+from mellea_sc.core.errors import InvalidOption
+from mellea_sc.runtime.failures import add_note, raises_briefly
 from mellea_sc.runtime.generation.generation import Generation
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 
@@ -22,6 +23,7 @@ async def wait_for_all_mots(mots: Iterable[ModelOutputThunk]) -> None:
         mots: Any number of thunks, also none; duplicates and computed ones are fine.
 
     Raises:
+        InvalidOption: it is no collection of thunks.
         Exception: the first failure, as itself. The thunks that were still running have been
             cancelled by then, and their cleanup has been waited for. Other failures among them stand in
             notes of the first, and count as observed.
@@ -29,7 +31,14 @@ async def wait_for_all_mots(mots: Iterable[ModelOutputThunk]) -> None:
 
     Cancellation: only the waiting ends; the generations go on.
     """
+    if not isinstance(mots, Iterable):
+        raise InvalidOption(f"mots takes a list: mots=[{mots!r}]")
     thunks = list(dict.fromkeys(mots))
+    for thunk in thunks:
+        if not isinstance(thunk, ModelOutputThunk):
+            raise InvalidOption(
+                f"mots takes thunks, as `await m.ainstruct(…)` gives them, not {thunk!r}"
+            )
     producers = [thunk.producer for thunk in thunks if thunk.producer is not None]
     for producer in producers:
         producer.check_loop()
@@ -84,7 +93,7 @@ def _with_notes(first: Exception, thunks: list[ModelOutputThunk]) -> Exception:
             continue
         note = f"{thunk!r}, which was waited for as well: {_with_causes(other)}"
         if note not in getattr(first, "__notes__", ()):  # the same thunks may be waited for again
-            first.add_note(note)
+            add_note(first, note)
     return first
 
 

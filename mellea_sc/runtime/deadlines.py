@@ -24,6 +24,12 @@ __all__ = ["Cancellable", "DeadlineTimer", "WaitTimeout"]
 RESOLUTION: Final = 0.001
 """Seconds by which a timeout may fire early, so that timeouts that are due together need one wake-up."""
 
+STOOD_STILL: Final = 0.05
+"""Seconds after which a late wake-up of the timer means that the event loop stood still."""
+
+LONGEST_GRACE: Final = 5.0
+"""Seconds that those who wait have after that, at most: enough to connect."""
+
 
 class Cancellable(Protocol):
     """What a timeout cancels: an :class:`anyio.CancelScope`, or something that has one."""
@@ -70,6 +76,11 @@ class DeadlineTimer:
                 self.wakes_at = min(dues, default=math.inf)
                 with anyio.CancelScope(deadline=self.wakes_at) as self._sleep_scope:
                     await anyio.sleep_forever()
+                late = self.now() - self._sleep_scope.deadline
+                if late > STOOD_STILL:
+                    # Something has blocked the event loop meanwhile. Those who wait could not go on, and what
+                    # came for them is read only now.
+                    await anyio.sleep(min(late, LONGEST_GRACE))
 
     def close(self) -> None:
         """End the task: no wait is bounded any more."""

@@ -16,13 +16,13 @@ import os
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from functools import wraps
-from types import TracebackType
-from typing import Final, NoReturn, ParamSpec, TypeVar, cast
+from types import FrameType, TracebackType
+from typing import Final, Literal, NoReturn, TypeVar, cast
 
 import anyio
 import anyio.abc
 
-from mellea_sc.core.errors import MelleaError, RunError
+from mellea_sc.core.errors import DependencyFailed, MelleaError, RunError
 from mellea_sc.runtime.loops.current import (
     checkpoint_before_error,
     is_being_cancelled,
@@ -31,23 +31,28 @@ from mellea_sc.runtime.loops.current import (
 )
 
 __all__ = [
+    "LOOPS",
+    "add_note",
     "failure_of",
     "leaf_errors",
+    "package_of",
     "raise_if_stray",
     "raise_unchanged",
     "raises_briefly",
+    "set_unchecked",
     "short_traceback",
+    "shorten",
     "sole_error",
     "stray_cancellation_as",
     "task_group",
     "without_internals",
 ]
 
-P = ParamSpec("P")
-T = TypeVar("T")
+AsyncFunction = TypeVar("AsyncFunction", bound=Callable[..., Coroutine[object, object, object]])
 
 _OURS: Final = "mellea_sc"
-_LOOPS: Final = ("anyio", "asyncio", "concurrent", "contextlib", "outcome", "trio", "uvloop")
+LOOPS: Final = ("anyio", "asyncio", "concurrent", "contextlib", "outcome", "trio", "uvloop")
+"""Packages between a task's coroutine and the event loop."""
 _CLIENTS: Final = (
     "aiohappyeyeballs",
     "aiohttp",
@@ -58,7 +63,7 @@ _CLIENTS: Final = (
     "httpx2",
     "ssl",
 )
-_BETWEEN: Final = frozenset([*_LOOPS, *_CLIENTS])
+_BETWEEN: Final = frozenset([*LOOPS, *_CLIENTS])
 """Packages whose frames stand between two frames of the library, or below them."""
 
 
@@ -153,9 +158,24 @@ def raise_unchanged(error: BaseException) -> NoReturn:
     try:
         raise error
     finally:
-        error.__context__ = context
+        set_unchecked(error, "__context__", context)
         # the error's traceback refers to this frame: without this, frame and error would be a reference cycle
         del error, context
+
+
+def set_unchecked(
+    error: BaseException, name: Literal["__context__", "__traceback__", "__notes__"], value: object
+) -> None:
+    """Set an attribute of an error, also of one that refuses it, such as a frozen dataclass.
+
+    Python itself sets these attributes in the same way.
+    """
+    object.__setattr__(error, name, value)
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note to an error, also to one that refuses to be changed."""
+    set_unchecked(error, "__notes__", [*getattr(error, "__notes__", ()), note])
 
 
 @contextmanager
@@ -240,9 +260,11 @@ def without_internals(error: Exception) -> Exception:
         if one is None or id(one) in seen:
             continue
         seen.add(id(one))
-        one.__traceback__ = short_traceback(one.__traceback__)
+        shorten(one)
         while one.__context__ is not None and _is_left_over(one.__context__, one):
-            one.__context__ = one.__context__.__context__
+            set_unchecked(one, "__context__", one.__context__.__context__)
+        if isinstance(one, DependencyFailed) and one is not error:
+            continue  # it, and its cause, are errors of other thunks, which have come this way themselves
         chain += [one.__cause__, one.__context__]
         if isinstance(one, BaseExceptionGroup):
             chain += cast("BaseExceptionGroup[BaseException]", one).exceptions
@@ -257,6 +279,11 @@ def _is_left_over(context: BaseException, error: BaseException) -> bool:
     return not leaves or any(leaf is error for leaf in leaves)
 
 
+def package_of(frame: FrameType) -> str:
+    """The top package of the code that a frame runs."""
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
 def short_traceback(traceback: TracebackType | None) -> TracebackType | None:
     """The traceback without the library's frames and those between them; the innermost frame always stays."""
     if traceback is None or os.environ.get("MELLEA_SC_TRACEBACKS") == "full":
@@ -266,7 +293,7 @@ def short_traceback(traceback: TracebackType | None) -> TracebackType | None:
     # validator wants to see those frames.
     called_by_us = True
     while traceback.tb_next is not None:
-        package = str(traceback.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+        package = package_of(traceback.tb_frame)
         if package == _OURS:
             called_by_us = True
         elif package not in _BETWEEN or not called_by_us:
@@ -279,17 +306,24 @@ def short_traceback(traceback: TracebackType | None) -> TracebackType | None:
     return short
 
 
-def raises_briefly(
-    function: Callable[P, Coroutine[object, object, T]],
-) -> Callable[P, Coroutine[object, object, T]]:
-    """A decorator for public async functions: their errors leave them with a :func:`short_traceback`."""
+def shorten(error: BaseException) -> None:
+    """Give an error the :func:`short_traceback` of its traceback."""
+    set_unchecked(error, "__traceback__", short_traceback(error.__traceback__))
+
+
+def raises_briefly(function: AsyncFunction) -> AsyncFunction:
+    """A decorator for public async functions: their errors leave them with a :func:`short_traceback`.
+
+    Its type is that of the function: pyright tells a coroutine of an ``async def`` from another one, and takes an
+    ``__aexit__`` that returns another one for none of a context manager.
+    """
 
     @wraps(function)
-    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+    async def call(*args: object, **kwargs: object) -> object:
         try:
             return await function(*args, **kwargs)
         except (Exception, BaseExceptionGroup) as error:
-            error.__traceback__ = short_traceback(error.__traceback__)
+            shorten(error)
             raise
 
-    return call
+    return cast("AsyncFunction", call)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import _thread
 import atexit
 import math
+import sys
 import threading
 import time
 from collections import deque
@@ -167,7 +168,8 @@ class LoopThread:
     @property
     def is_running(self) -> bool:
         """Whether its loop has begun and not ended."""
-        return self._started.is_set and not self.has_ended
+        # while the interpreter is finalized, only the main thread runs
+        return self._started.is_set and not self.has_ended and not sys.is_finalizing()
 
     def start(self) -> None:
         """Start the thread, unless it has been, and wait for its loop.

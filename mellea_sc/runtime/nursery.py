@@ -40,6 +40,7 @@ from mellea_sc.runtime.failures import (
     failure_of,
     leaf_errors,
     raise_unchanged,
+    set_unchecked,
 )
 from mellea_sc.runtime.loops.current import (
     LoopServices,
@@ -182,7 +183,8 @@ class Nursery:
         except BaseExceptionGroup as group:
             errors = leaf_errors(group)
             if exc is not None:
-                exc.__traceback__ = tb  # the task groups have added their own frames to it
+                # the task groups have added their own frames to it
+                set_unchecked(exc, "__traceback__", tb)
         except anyio.get_cancelled_exc_class():  # noqa: ASYNC103 - errors have priority, as in a task group
             # Replaced only if there are errors to raise instead. A cancel scope around this block delivers its
             # cancellation again at the next checkpoint.

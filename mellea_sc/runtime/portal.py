@@ -7,6 +7,7 @@ cancels the async half, waits for its cleanup, and then is raised.
 from __future__ import annotations
 
 import concurrent.futures
+import sys
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
@@ -56,14 +57,12 @@ def refuse_in_event_loop(what: str, instead: str) -> None:
 class SyncPortal:
     """The event-loop thread of one session; started by the first call.
 
-    A signal's handler and a finalizer may make a call in the middle of another one, in the same thread.
+    The thread ends at the latest when the portal is garbage collected, or the interpreter exits.
 
-    Args:
-        owner: The thread ends at the latest when this object is gone, or the interpreter exits.
+    A signal's handler and a finalizer may make a call in the middle of another one, in the same thread.
     """
 
-    def __init__(self, owner: object) -> None:
-        self._owner = weakref.ref(owner)
+    def __init__(self) -> None:
         self._lock = threading.RLock()
         self._thread: LoopThread | None = None
         self._is_closed = False
@@ -111,6 +110,8 @@ class SyncPortal:
     def _usable_thread(self) -> LoopThread:
         if self._is_closed:
             raise SessionClosed("the session has ended: start another one")
+        if sys.is_finalizing():  # before Python 3.12 a thread could be started, and would never run
+            raise SessionClosed("the interpreter is ending: make blocking calls before that")
         thread = self._thread
         if thread is None or thread.has_ended or thread.is_cancelled:
             made = LoopThread("mellea_sc sync calls")
@@ -118,7 +119,7 @@ class SyncPortal:
             self._thread = made if self._thread is thread else self._thread
             if self._thread is made:
                 # at the interpreter's exit, the threads end themselves
-                weakref.finalize(self._owner(), _end, made).atexit = False
+                weakref.finalize(self, _end, made).atexit = False
             thread = self._thread
         assert thread is not None
         if not thread.is_running:
@@ -201,5 +202,5 @@ def _end(thread: LoopThread) -> None:
         thread.stop(cancel=True)  # Python ignores what a finalizer raises, Ctrl-C too
         raise
     # collected inside an event loop, perhaps the very one that is to end, it must not wait
-    if running_loop() is None:
+    if running_loop() is None and not sys.is_finalizing():
         thread.join(THREAD_TIMEOUT)

@@ -21,7 +21,7 @@ from typing import Final, Literal, TypeAlias
 import attrs
 
 from mellea_sc.core.errors import BudgetExceeded
-from mellea_sc.runtime.failures import leaf_errors
+from mellea_sc.runtime.failures import LOOPS, leaf_errors, package_of, set_unchecked
 
 __all__ = ["OnError", "OwnError", "Unobserved", "log_unobserved"]
 
@@ -74,22 +74,22 @@ class OwnError:
 
     Args:
         unobserved: Where it is remembered until somebody observes it.
-        starts_here: Whether the calling line of the program starts the work, so that the log can name that line.
+        work: What the calling line of the program starts, so that the log can say which work has failed.
     """
 
     _unobserved: Unobserved
-    _starts_here: bool = attrs.field(default=False, kw_only=True, alias="starts_here")
+    _work: str | None = attrs.field(default=None, kw_only=True, alias="work")
     error: Exception | None = attrs.field(default=None, init=False)
     is_pending: bool = attrs.field(default=False, init=False)
     """Whether it has failed and nobody has observed that yet."""
-    _started_at: str = attrs.field(default="", init=False)
+    _started: str = attrs.field(default="", init=False)
     _is_dismissed: bool = attrs.field(default=False, init=False)
     _traceback: TracebackType | None = attrs.field(default=None, init=False)
     _context: BaseException | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        if self._starts_here and not self._unobserved.keeps:
-            self._started_at = _line_that_calls()
+        if self._work is not None and not self._unobserved.keeps:
+            self._started = _started(self._work)
 
     def fail(self, error: Exception) -> None:
         """Record the failure. It counts as observed if an enclosing block with limits raises an error for it."""
@@ -111,7 +111,7 @@ class OwnError:
         self.mark_raised()
         # Each raise adds frames to the traceback and may set the context. Without this, the tenth waiter would
         # see the tracebacks of nine others.
-        self.error.__context__ = self._context
+        set_unchecked(self.error, "__context__", self._context)
         return self.error.with_traceback(self._traceback)
 
     def mark_raised(self) -> None:
@@ -129,8 +129,7 @@ class OwnError:
 
     def _log(self) -> None:
         assert self.error is not None
-        started = f" (started at {self._started_at})" if self._started_at else ""
-        log_unobserved(f"{self._unobserved.name}{started}", [self.error])
+        log_unobserved(f"{self._unobserved.name}{self._started}", [self.error])
 
     def __del__(self) -> None:
         # Nobody holds the thunk or run any more, so nobody can observe its error.
@@ -144,10 +143,13 @@ def log_unobserved(name: str, errors: Iterable[BaseException]) -> None:
         log.error("an error in %s that nobody observed", name, exc_info=error)
 
 
-def _line_that_calls() -> str:
+def _started(work: str) -> str:
     frame = inspect.currentframe()
     assert frame is not None
-    while frame.f_globals.get("__name__", "").partition(".")[0] == "mellea_sc" and frame.f_back:
+    while (package := package_of(frame)) == "mellea_sc" and frame.f_back:
         frame = frame.f_back
+    if package in LOOPS:
+        # asyncio.gather(m.ainstruct("…"), …): the line has made a coroutine, and a task has started the work
+        return f" ({work!r}, started in a task of its own)"
     code = frame.f_code
-    return f"{code.co_filename}:{frame.f_lineno} in {code.co_qualname}"
+    return f" ({work!r}, started at {code.co_filename}:{frame.f_lineno} in {code.co_qualname})"

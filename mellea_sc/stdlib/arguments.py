@@ -17,7 +17,7 @@ from mellea_sc.core.base import CBlock, Span
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.question import QuestionArguments, RequestArguments
 from mellea_sc.core.sampling import SamplingStrategy
-from mellea_sc.runtime.failures import short_traceback
+from mellea_sc.runtime.failures import shorten
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 
 __all__ = [
@@ -91,7 +91,7 @@ def keyword_arguments(
             try:
                 return function(*args, **kwargs)
             except (Exception, BaseExceptionGroup) as error:
-                error.__traceback__ = short_traceback(error.__traceback__)
+                shorten(error)
                 raise
 
         @wraps(function)
@@ -101,7 +101,7 @@ def keyword_arguments(
             try:
                 return await cast("Awaitable[object]", function(*args, **kwargs))
             except (Exception, BaseExceptionGroup) as error:
-                error.__traceback__ = short_traceback(error.__traceback__)
+                shorten(error)
                 raise
 
         is_async = inspect.iscoroutinefunction(function)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
-from mellea_sc.runtime.failures import short_traceback
+from mellea_sc.runtime.failures import shorten
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.portal import refuse_in_event_loop
 
@@ -39,7 +39,7 @@ def blocking_half(
         try:
             return self.run_blocking(until_computed)
         except (Exception, BaseExceptionGroup) as error:
-            error.__traceback__ = short_traceback(error.__traceback__)
+            shorten(error)
             raise
 
     call.__name__ = name[1:]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import ClassVar, Final, Self, cast
 
-from mellea_sc.core.base import Context, Role, Span, Thunk, role_of, text_of
-from mellea_sc.core.errors import InvalidOption
+from mellea_sc.core.base import Context, Role, Span, role_of, text_of
+from mellea_sc.core.errors import InvalidOption, ThunkNotComputed
 from mellea_sc.core.usage import estimated_tokens
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.components.message import Message
@@ -116,16 +116,19 @@ class ChatContext(Context):
 
 
 def _limit(name: str, value: int | None) -> int | None:
-    if value is not None and value < 1:
-        raise InvalidOption(f"{name} must be at least 1 or None, not {value!r}")
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if value is not None and not (is_number and value >= 1):
+        raise InvalidOption(f"{name} must be an integer of at least 1 or None, not {value!r}")
     return value
 
 
 def _tokens_of(item: Span) -> int:
-    # A thunk that is still being generated counts as nothing now; it is counted when the next turn asks again.
-    return (
-        0 if isinstance(item, Thunk) and not item.is_computed() else estimated_tokens(text_of(item))
-    )
+    try:
+        return estimated_tokens(text_of(item))
+    except ThunkNotComputed:
+        # It is a thunk that is still being generated, or has one inside. It counts as nothing now, and is counted
+        # when the request has waited for it.
+        return 0
 
 
 _ROLES: Final = ("assistant", "system", "tool", "user")

@@ -346,11 +346,13 @@ class Conversation:
             One verdict per requirement, in their order.
 
         Raises:
-            InvalidOption: there is no output that could be judged.
+            InvalidOption: there is no output that could be judged, or an argument is not usable.
             Exception: as a validator raised it; several at once as an ``ExceptionGroup``.
 
         Cancellation: every validator is cancelled.
         """
+        if output is not None and not isinstance(output, Thunk | str | CBlock):
+            raise InvalidOption(f"output must be a thunk, a str or a CBlock, not {output!r}")
         given = [reqs] if isinstance(reqs, Requirement | str) else several("reqs", reqs)
         required = [as_requirement(requirement) for requirement in given]
         nursery = await self._life.nursery()

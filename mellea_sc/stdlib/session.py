@@ -16,10 +16,10 @@ from mellea_sc.backends.retry import retrying
 from mellea_sc.backends.select import OpenAISettings, make_backend
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Context
-from mellea_sc.core.errors import InvalidOption
+from mellea_sc.core.errors import InvalidOption, MelleaError
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.retries import Retries
-from mellea_sc.runtime.failures import raise_unchanged, raises_briefly
+from mellea_sc.runtime.failures import raise_unchanged, raises_briefly, short_traceback
 from mellea_sc.runtime.generation.bound import BoundBackend
 from mellea_sc.runtime.portal import refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError, log_unobserved
@@ -74,22 +74,26 @@ def start_session(
         InvalidOption: an argument, or a variable of the environment, is not usable.
         MissingExtra: the backend needs an optional package.
     """
-    if ctx is not None and context_type is not None:
-        raise InvalidOption("give either ctx or context_type, not both")
-    if context_type not in (None, "simple", "chat"):
-        raise InvalidOption(f'context_type must be "simple" or "chat", not {context_type!r}')
-    if backend is None:
-        backend = make_backend(backend_name, model_id, **settings)
-    elif any(given is not None for given in (backend_name, model_id, *settings.values())):
-        raise InvalidOption("give either a backend, or its name and settings, not both")
-    return MelleaSession(
-        backend,
-        ChatContext() if context_type == "chat" else ctx,
-        model_options=model_options,
-        on_error=on_error,
-        max_concurrency=max_concurrency,
-        retries=retries,
-    )
+    try:
+        if ctx is not None and context_type is not None:
+            raise InvalidOption("give either ctx or context_type, not both")
+        if context_type not in (None, "simple", "chat"):
+            raise InvalidOption(f'context_type must be "simple" or "chat", not {context_type!r}')
+        if backend is None:
+            backend = make_backend(backend_name, model_id, **settings)
+        elif any(given is not None for given in (backend_name, model_id, *settings.values())):
+            raise InvalidOption("give either a backend, or its name and settings, not both")
+        return MelleaSession(
+            backend,
+            ChatContext() if context_type == "chat" else ctx,
+            model_options=model_options,
+            on_error=on_error,
+            max_concurrency=max_concurrency,
+            retries=retries,
+        )
+    except MelleaError as error:
+        error.__traceback__ = short_traceback(error.__traceback__)
+        raise
 
 
 class MelleaSession(Conversation):

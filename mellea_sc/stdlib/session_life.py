@@ -55,12 +55,15 @@ class SessionLife:
     ) -> None:
         if on_error not in get_args(OnError):
             raise InvalidOption(f'on_error must be "hold", "cancel" or "log", not {on_error!r}')
-        if max_concurrency is not None and max_concurrency < 1:
-            raise InvalidOption(f"max_concurrency must be at least 1, not {max_concurrency!r}")
+        most: object = max_concurrency
+        if most is not None and not (isinstance(most, int) and most >= 1):
+            raise InvalidOption(
+                f"max_concurrency must be an integer from 1 on or None, not {most!r}"
+            )
         self.backend: Backend = backend
         self.options: ModelOptions = merge_options(model_options)
         self.on_error: OnError = on_error
-        self.portal: SyncPortal = SyncPortal(self) if around is None else around.portal
+        self.portal: SyncPortal = SyncPortal() if around is None else around.portal
         self._max_concurrency = max_concurrency
         self._around = around
         self._block: Nursery | None = None

@@ -406,6 +406,20 @@ async def test_an_endpoint_of_fastapi_may_return_it() -> None:
     assert [data.get("text") for _, data in client.events] == ["One.", " Two.", None]
 
 
+def test_an_endpoint_of_fastapi_may_say_that_it_returns_it() -> None:
+    app = fastapi.FastAPI()
+
+    @app.get("/events")
+    async def events() -> SSEResponse:
+        raise NotImplementedError
+
+    @app.get("/text")
+    async def text() -> TextResponse:
+        raise NotImplementedError
+
+    assert set(app.openapi()["paths"]) == {"/events", "/text"}
+
+
 # --- bodies that a framework sends itself ---------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import anyio
 import anyio.lowlevel
@@ -16,6 +16,8 @@ from click.testing import Result
 
 from mellea_sc import ModelError
 from mellea_sc.cli.prompt import Interrupted, Prompt
+from mellea_sc.cli.settings import Settings
+from mellea_sc.cli.show import TerminalShow
 from mellea_sc.core.backend import GenerationRequest
 from mellea_sc.testing import Fail, Script, ScriptedBackend
 from mellea_sc.testing.server import Answer, ModelServer, RecordedRequest
@@ -267,3 +269,17 @@ def test_a_signal_at_the_prompt_is_raised_there_and_nowhere_else(
         assert heard == [number]
 
     anyio.run(main, backend=loop)
+
+
+def test_the_seconds_of_an_answer_do_not_include_what_a_person_took_to_write(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    now = 0.0
+    monkeypatch.setattr("mellea_sc.cli.show.time.monotonic", lambda: now)
+    show = TerminalShow([], cast("Settings", {"explain": False, "max_tokens": None}), brief=True)
+    now = 60.0
+    show.begin()
+    show.end()
+    assert "waiting for the first chunk  0.0 s" in capsys.readouterr().err

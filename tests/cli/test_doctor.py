@@ -122,6 +122,18 @@ def test_a_server_that_never_answers_does_not_hold_it_up(
     assert "no answer within 0.2 s" in str(findings(done)["ollama"]["says"])
 
 
+def test_a_proxy_that_never_answers_is_told_from_its_server(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, loop: str
+) -> None:
+    monkeypatch.setattr("mellea_sc.cli.doctor.PROBE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("OPENAI_BASE_URL", "https://model.example/v1")
+        found = findings(invoke("doctor", "--json", "--loop", loop))["openai"]
+    assert found["problem"] == "proxy"
+    assert "HTTPS_PROXY: no answer within 0.2 s" in str(found["says"])
+
+
 def test_something_else_at_the_address_is_told_from_a_model_server(
     invoke: Invoke, server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

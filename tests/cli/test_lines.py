@@ -15,7 +15,7 @@ from rich.text import Text
 
 from mellea_sc.cli.lines import WordWrap, hanging, story
 
-CHARACTERS = st.text(alphabet="abé  \n\t水雨。🙂-", max_size=80)
+CHARACTERS = st.text(alphabet="abé  \n\t水雨。🙂-\u200d\ufe0f\u0301\U0001f3fd", max_size=80)
 
 
 def _wrapped(pieces: Sequence[str], width: int) -> str:
@@ -42,6 +42,24 @@ def test_a_word_is_shown_when_it_is_known_how_long_it_is() -> None:
     assert wrap.feed(" goes\n") == "\ncycle goes\n"
     assert wrap.feed("水は空") == "水は"
     assert wrap.end() == "空"
+
+
+def test_a_picture_of_several_characters_is_not_broken() -> None:
+    family, thumb, flag = (
+        "\U0001f469\u200d\U0001f469\u200d\U0001f467",
+        "\U0001f44d\U0001f3fd",
+        "\U0001f1e9\U0001f1ea",
+    )
+    for picture in (family, thumb, flag, "\u2764\ufe0f", "\U0001f6e0\ufe0f"):
+        text = f"12345678 {picture} next {picture}."
+        for width in (4, 8, 9, 10, 11, 12):
+            for pieces in ([text], list(text)):
+                assert picture in _wrapped(pieces, width)
+    assert _wrapped(["\u200d", " \u0301 ", "\U0001f3fd"], 8).split() == [
+        "\u200d",
+        "\u0301",
+        "\U0001f3fd",
+    ]
 
 
 def _console(width: int, *, is_terminal: bool = True) -> Console:

@@ -461,6 +461,34 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(spawn: Spawn, loop: st
     assert "Exception ignored" not in err
 
 
+@pytest.mark.parametrize("closed", [[0], [1], [2], [0, 1, 2]])
+def test_a_closed_standard_stream_is_read_and_written_as_nothing(
+    closed: list[int], loop: str
+) -> None:
+    closing = " ".join(f"{descriptor}>&-" for descriptor in closed)
+    with ModelServer.in_thread(Answer("It rains.")) as server:
+        args = ["run", "x", "--backend", "ollama", "--base-url", server.ollama_url, "--loop", loop]
+        command = [sys.executable, "-m", "mellea_sc", *args]
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$@" {closing}', "sh", *command], capture_output=True, text=True
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ("" if 1 in closed else "It rains.\n")
+    assert ("complete" in done.stderr) == (2 not in closed)
+
+
+def test_on_a_terminal_a_picture_of_several_characters_is_shown(
+    terminal: Callable[..., Terminal], loop: str
+) -> None:
+    thumb = "\U0001f44d\U0001f3fd"
+    with ModelServer.in_thread(Answer(["Fine ", thumb[0], thumb[1], " it is."])) as server:
+        args = ["--backend", "ollama", "--base-url", server.ollama_url, "--loop", loop]
+        shown = terminal("run", "x", *args)
+        seen = shown.read_until(None)
+    assert shown.process.wait(30) == 0, seen
+    assert f"Fine {thumb} it is.\n" in seen.rpartition("\x1b[?25h")[2]
+
+
 def test_on_a_terminal_the_picture_goes_and_the_text_stays(
     terminal: Callable[..., Terminal], loop: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import weakref
@@ -255,6 +256,18 @@ async def test_1_4_a_logging_session_raises_nothing_when_it_is_left(
     assert all(f"{__file__}:" in record.getMessage() for record in caplog.records)
     with pytest.raises(Down):
         await thunk
+
+
+async def test_1_4_what_a_task_of_its_own_has_started_is_named_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with (
+        start_session(backend=ScriptedBackend(breaks), on_error="log") as m,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(m.ainstruct, "Name a river.")
+    [record] = caplog.records
+    assert "('Name a river.', started in a task of its own)" in record.getMessage()
 
 
 async def test_1_4_a_logging_session_keeps_no_error_of_what_was_forgotten(
@@ -556,3 +569,57 @@ async def test_2_12_what_is_no_list_is_refused_with_the_list_to_write(given: obj
             Instruction("?", **wrong)  # type: ignore[arg-type]
         assert await m.avalidate([], output="text") == []
     assert backend.calls == []
+
+
+# --- errors that cannot be changed --------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    """Refuses to have an attribute set, its traceback and context included."""
+
+    code: int
+
+
+async def test_1_9_an_error_that_refuses_to_be_changed_is_raised_as_itself_and_ends_nothing_else() -> (
+    None
+):
+    def answer(request: GenerationRequest) -> Fail | str:
+        asked = request.messages[-1].content
+        return asked if asked == "good" else Fail(Frozen(int(asked)))
+
+    left = Frozen(3)
+    with pytest.raises(ExceptionGroup) as caught:
+        async with start_session(backend=ScriptedBackend(answer), retries=0) as m:
+            good, bad = await m.ainstruct("good"), await m.ainstruct("1")
+            for _ in range(2):
+                with pytest.raises(Frozen):
+                    await bad
+            other = await m.ainstruct("1")
+            await other.wait_finished()
+            with pytest.raises(Frozen) as first:
+                await wait_for_all_mots([bad, other])
+            assert await good == "good"
+            await (await m.ainstruct("2")).wait_finished()
+            raise left
+    assert "waited for as well" in first.value.__notes__[0]
+    assert set(leaf_errors(caught.value)) == {left, Frozen(2)}
+
+
+async def test_1_9_an_error_of_a_validator_that_refuses_to_be_changed_belongs_to_its_thunk() -> (
+    None
+):
+    async def judge(_: Context) -> ValidationResult:
+        raise Frozen(1)
+
+    async with start_session(backend=ScriptedBackend(lambda _: "It is good.")) as m:
+        good = await m.ainstruct("?")
+        bad = await m.ainstruct("?", requirements=[Requirement("r", judge)])
+        # contextlib raises an error of its own where a frozen one passes, and that one is the context of it
+        with pytest.raises((Frozen, dataclasses.FrozenInstanceError)):
+            await bad
+        async with m.stream("?", requirements=[Check(always(Frozen(1)))]) as result:
+            with pytest.raises((Frozen, dataclasses.FrozenInstanceError)):
+                await result.acomplete()
+        assert await good == "It is good."
+        assert not m.ctx.is_root_node

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -166,3 +167,28 @@ def test_a_watch_that_was_closed_before_it_began_ends_at_once(loop: str) -> None
         await watch.run()
 
     run_virtual(main, backend=loop)
+
+
+@LOOPS
+def test_5_3_the_time_that_a_loop_stood_still_is_not_that_of_who_waits(loop: str) -> None:
+    async def main() -> float:
+        watch = DeadlineTimer()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch.run)
+            await anyio.sleep(0.01)
+            with WaitTimeout(watch, 0.2) as limit:
+                await anyio.sleep(0.01)
+                time.sleep(0.5)  # noqa: ASYNC251 - a program's code blocks
+                for _ in range(10):  # what came meanwhile is read, in several steps
+                    await anyio.sleep(0.005)
+            assert not limit.was_exceeded
+            began = time.monotonic()
+            with WaitTimeout(watch, 0.2) as limit:
+                await anyio.sleep(0.01)
+                time.sleep(0.5)  # noqa: ASYNC251
+                await anyio.sleep(100)  # nothing comes
+            assert limit.was_exceeded
+            watch.close()
+        return time.monotonic() - began
+
+    assert anyio.run(main, backend=loop) < 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import threading
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -18,15 +19,20 @@ from mellea_sc import (
     Component,
     Context,
     InvalidOption,
+    MaxWords,
     Message,
     ModelOutputThunk,
+    MustNotMatch,
     SimpleContext,
     ThunkNotComputed,
+    ValidationResult,
+    req,
     start_session,
 )
 from mellea_sc.core.base import Span, text_of
 from mellea_sc.core.prompt import messages_for
-from mellea_sc.testing import ScriptedBackend, Stall
+from mellea_sc.stdlib.components import Instruction
+from mellea_sc.testing import Pause, ScriptedBackend, Stall
 
 SAID: Sequence[dict[str, str]] = [
     {"role": "system", "content": "Be kind."},
@@ -149,6 +155,23 @@ def test_what_is_shown_is_a_whole_number_of_newest_turns(
         assert sum(isinstance(item, ModelOutputThunk) for item in view) <= turns
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("limits", [{"max_tokens": 40}, {"max_turns": 1}])
+async def test_2_9_a_shortened_conversation_waits_for_thunks_inside_of_its_items(
+    limits: dict[str, int],
+) -> None:
+    backend = ScriptedBackend(lambda _: [Pause(1), "answer " * 40])
+    async with start_session(backend=backend) as m:
+        thunk = await m.ainstruct("?")
+        about = Instruction("about", grounding_context={"text": thunk})
+        ctx = ChatContext(**limits).add("first").add(ModelOutputThunk.computed("said"))
+        async with start_session(backend=backend, ctx=ctx.add(about)) as other:
+            assert await (await other.ainstruct("now")) == "answer " * 40
+    shown = [one.content for one in backend.calls[-1].request.messages]
+    assert len(shown) == 2
+    assert "answer answer" in shown[0]
+
+
 # --- copies -------------------------------------------------------------------------------------
 
 
@@ -267,3 +290,50 @@ def test_a_context_says_what_was_added_whatever_was_read_of_which_part(
     for ctx, items in known:
         assert ctx.as_list() == items
         assert [m.content for m in messages_for("?", ctx, {})] == [*items, "?"]
+
+
+class Live:
+    """An object that cannot be copied."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def __str__(self) -> str:
+        return "a live object"
+
+
+@COPIES
+@pytest.mark.anyio
+async def test_2_11_a_copy_of_a_conversation_says_what_was_said_whatever_validated_it(
+    copied: Callable[[Context], Context],
+) -> None:
+    live = Live()
+    required = [
+        MaxWords(9),
+        MustNotMatch("{{braces}}"),
+        req("in {{language}}", validation_fn=lambda _: bool(live) and ValidationResult(True)),
+    ]
+    backend = ScriptedBackend(lambda _: "Hello there.")
+    async with start_session(backend=backend, context_type="chat") as m:
+        await m.ainstruct(
+            "hi {{name}}",
+            requirements=required,
+            user_variables={"name": "Ann", "language": "English"},
+            await_result=True,
+        )
+        await m.aquery(live, "what is it?", await_result=True)
+        await m.achat("bye")
+        again = copied(m.ctx)
+    assert again.to_messages() == m.ctx.to_messages()
+    assert "- in English" in again.to_messages()[0]["content"]
+    assert type(again) is ChatContext
+    async with start_session(backend=backend, ctx=again) as m:
+        await m.achat("hi")
+    asked = backend.calls[-1].request.messages
+    assert [one.content for one in asked[:-1]] == [one["content"] for one in again.to_messages()]
+
+
+def test_2_11_an_instruction_by_itself_keeps_its_requirements() -> None:
+    alone = Instruction("hi", [MaxWords(9)])
+    assert copy.copy(alone).requirements == alone.requirements
+    assert len(copy.deepcopy(alone).requirements) == 1

@@ -23,7 +23,7 @@ from mellea_sc.testing import Leaked, interrupt_everywhere
 
 def blocking(function: Callable[[], Awaitable[object]]) -> None:
     """Run a function in a loop of another thread, and cancel it when this one is interrupted."""
-    portal = SyncPortal(function)
+    portal = SyncPortal()
     try:
         portal.call(function)
     finally:

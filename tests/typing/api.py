@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import assert_never, assert_type
+from typing import Protocol, assert_never, assert_type
 
 import anyio
 
@@ -154,6 +154,24 @@ async def a_block_may_return() -> str:
     async with start_session() as m:
         assert_type(m, MelleaSession)
         return await (await m.ainstruct("Write a haiku."))
+
+
+async def a_stack_of_blocks() -> None:
+    async with AsyncExitStack() as stack:
+        m = await stack.enter_async_context(start_session())
+        assert_type(m, MelleaSession)
+        result = await stack.enter_async_context(m.stream("Write a haiku."))
+        assert_type(result, StreamChunkingResult)
+
+
+class Chats(Protocol):
+    """What a program of somebody's wants of a session."""
+
+    async def achat(self, content: str) -> Message: ...
+
+
+def is_one_that_chats(m: MelleaSession) -> Chats:
+    return m
 
 
 def a_plain_block_may_return() -> str:

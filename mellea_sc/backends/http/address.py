@@ -121,6 +121,9 @@ def parse_address(
     Raises:
         InvalidOption: it is not such a URL, or a key or header that cannot be sent.
     """
+    for name, given in ((what, url), ("api_key", api_key), ("uds", uds)):
+        if given is not None and not isinstance(given, str):
+            raise InvalidOption(f"{name} must be a str, not {type(given).__name__}")
     try:
         parts = urlsplit(url.strip())
         valid = parts.scheme in _PORTS and bool(parts.hostname) and parts.port != 0

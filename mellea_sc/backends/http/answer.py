@@ -29,6 +29,7 @@ import attrs
 from mellea_sc.backends.http.client import CLOSE_TIMEOUT, Link, Reply
 from mellea_sc.backends.http.codings import Inflater, unreadable_coding, wants_inflating
 from mellea_sc.backends.http.json_values import parse_object
+from mellea_sc.backends.http.splitting import MAX_LINE
 from mellea_sc.backends.http.translation import (
     RemoteProtocolError,
     client_errors,
@@ -320,11 +321,13 @@ class Response:
         """The whole body of a response that is not a stream.
 
         Raises:
-            BackendError: it has ended early.
+            BackendError: it has ended early, or is too long.
         """
         data = bytearray()
         while more := await self.read():
             data += more
+            if len(data) > MAX_LINE:
+                raise self._backend.failures.endless(MAX_LINE)
         if self._lost is not None:
             raise self._lost
         return data.decode(errors="replace")

@@ -54,7 +54,7 @@ class HttpBackend(Backend):
         model_options: Default options of every request.
 
     Raises:
-        InvalidOption: a client is given, and settings for another one.
+        InvalidOption: the client is no async one, or given with settings for another one.
     """
 
     path: ClassVar[str]
@@ -80,6 +80,10 @@ class HttpBackend(Backend):
             raise InvalidOption(
                 "give either a client or what one of our own needs (verify, proxy, uds), not both"
             )
+        if client is not None and not (
+            hasattr(client, "build_request") and hasattr(client, "aclose")
+        ):
+            raise InvalidOption(f"client must be an httpx.AsyncClient, not {type(client).__name__}")
         self.model_id = model_id
         self.model_options: ModelOptions = merge_options(model_options)
         self.address: Address = address

@@ -182,6 +182,12 @@ class Failures:
             f"{self.quoted(body)!r}. {self.advice.no_path}"
         )
 
+    def endless(self, limit: int) -> BackendProtocolError:
+        """An answer that is not a stream, and does not end."""
+        return BackendProtocolError(
+            f"{self.server} sent an answer longer than {limit:,} bytes. {self.advice.no_path}"
+        )
+
     def no_list(self, answer: object) -> BackendProtocolError:
         """An answer, with a good status, that is not the list of the server's models."""
         return BackendProtocolError(

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Final
 from mellea_sc.core.errors import BudgetExceeded
 from mellea_sc.core.spending import LimitName, Limits, Spent
 from mellea_sc.runtime.loops.current import clock, running_loop
+from mellea_sc.runtime.loops.forks import tell_of_forks
 
 if TYPE_CHECKING:
     from mellea_sc.runtime.budgets.limits import BudgetScope
@@ -68,6 +69,13 @@ class Budget:
         self._exceeded: LimitName | None = None
         self._is_open = True
         self._time = _Stopwatch()
+        tell_of_forks(self)
+
+    def forked(self) -> None:
+        """The child goes on with what was spent by then; the requests that were running are the parent's."""
+        self._lock = threading.Lock()
+        self._running = 0
+        self._scopes.clear()
 
     @property
     def spent(self) -> Spent:

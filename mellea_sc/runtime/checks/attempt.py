@@ -125,6 +125,7 @@ class Attempt:
         self._kept = kept
         # Whether the text is still the kept one, which ends with white space that the model may send once more.
         self._begins = False
+        self._leading: list[str] = []  # what the model has sent since then
         self._errors: list[Exception] = []
         self._race = anyio.CancelScope()
         self.scope: anyio.CancelScope = anyio.CancelScope()
@@ -208,6 +209,14 @@ class Attempt:
         after = (
             end + len(rest) - len(rest.lstrip()) if count == len(chunks) else chunks[count].start
         )
+        # White space after the last chunk is kept for the text that comes next, but not if it is what has failed. Where
+        # all text after it fails too, the piece may be longer than what has failed.
+        failed = [
+            one.start
+            for one in self.ledger.failures
+            if end <= one.start and (one.end <= after or one.verdict.cuts_off)
+        ]
+        after = min([after, *failed])
         return ResumePoint(
             text=text[:after],
             chunks=chunks[:count],
@@ -315,10 +324,11 @@ class Attempt:
         self._begins = kept.text[-1:].isspace()
 
     async def _finish(self, judging: Backend) -> None:
-        if self._begins:
-            # no text came after the kept one: white space at its end stands between no chunks
-            self._lanes.parts[:] = [self.edited.rstrip()]
-            self.parts[:] = [self.generated.rstrip()]
+        if self._begins and self._kept is not None:
+            # no text came after the kept one: white space after its last chunk stands between no chunks
+            end = self._kept.chunks[-1].end
+            self._lanes.parts[:] = [self.edited[:end]]
+            self.parts[:] = [self.generated[:end]]
         text, requirements = "".join(self._lanes.parts), self.requirements
         if self._view is not None:
             self._view.generated(text)
@@ -384,14 +394,25 @@ class Attempt:
 
     def _write(self, text: str) -> bool:
         if self._begins:
-            # the kept text ends with the white space before its next chunk, which must not be doubled
-            text = text.lstrip()
-            if not text:
+            self._leading.append(text)
+            if not text.strip():
                 return False
             self._begins = False
+            text = self._without_doubled_space("".join(self._leading))
         if self._editors:  # without editors, these are the parts of the lanes
             self.parts.append(text)
         return self._head.feed(text)
+
+    def _without_doubled_space(self, text: str) -> str:
+        """The first text after the kept one, without the white space that the kept one ends with already."""
+        assert self._kept is not None
+        kept, rest = self._kept.text, text.lstrip()
+        if len(kept) > self._kept.chunks[-1].end:
+            return rest  # the white space between two chunks is that of the kept text
+        size = len(text) - len(rest)
+        while not kept.endswith(text[:size]):
+            size -= 1
+        return text[size:]
 
     def write_other(self, delta: Delta) -> None:
         """Take the other parts of a delta, which no requirement validates."""

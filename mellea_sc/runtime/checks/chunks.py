@@ -39,7 +39,7 @@ from mellea_sc.core.chunking import BoundaryChunking, ChunkingStrategy
 from mellea_sc.core.errors import ChunkingError
 from mellea_sc.core.requirement import PartialValidationResult
 
-__all__ = ["Chunk", "Cutter", "Failure", "Grouped", "Ledger", "Move", "OnPiece", "Rule"]
+__all__ = ["Chunk", "Cutter", "Failure", "Grouped", "Ledger", "Move", "OnPiece", "Resumed", "Rule"]
 
 
 @attrs.define
@@ -147,9 +147,16 @@ class Cutter:
 
         Args:
             found: The texts of the chunks; or for boundaries, the number of characters after each.
+
+        Raises:
+            ChunkingError: it is no list, or a text in it is not in the pending text.
         """
         pending = "".join(self._pending)
         chunks: list[Chunk] = []
+        if isinstance(found, str | None):  # a str is a sequence of its letters
+            raise ChunkingError(
+                f"feed() and flush() of {type(self._strategy).__name__} must return a list of chunks, not {found!r}"
+            )
         size, position = len(pending), 0
         for one in found:
             if isinstance(one, str):
@@ -183,6 +190,30 @@ class Cutter:
         if missing <= 0:
             return pending[position - self._window : position]
         return self._seen[-missing:] + pending[:position]
+
+
+class Resumed(ChunkingStrategy):
+    """The chunks of a kept beginning, and then those of the text after it as if that began the text.
+
+    For chunks that were shown: no text can be added to the last of them, also where its end was not certain.
+
+    Args:
+        strategy: A strategy that has seen no text.
+        kept: The chunks of the beginning. Each of the first deltas ends where one of them ends.
+    """
+
+    def __init__(self, strategy: ChunkingStrategy, kept: Sequence[Chunk]) -> None:
+        self.bare: bool = strategy.bare
+        self._strategy = strategy
+        self._kept = deque(kept)
+
+    def feed(self, delta: str) -> Sequence[str]:
+        """The next chunk of the beginning, or the chunks that this delta finishes."""
+        return (self._kept.popleft().text,) if self._kept else self._strategy.feed(delta)
+
+    def flush(self) -> Sequence[str]:
+        """The trailing fragment."""
+        return self._strategy.flush()
 
 
 class Grouped(ChunkingStrategy):
@@ -262,12 +293,14 @@ class Failure:
         verdict: The verdict.
         chunk_index: The index of the chunk in which the failed piece begins.
         end: The position where the piece ends.
+        start: The position where it begins.
     """
 
     lane: int
     verdict: PartialValidationResult
     chunk_index: int
     end: int = attrs.field(default=0, eq=False)
+    start: int = attrs.field(default=0, eq=False)
 
 
 class Ledger:
@@ -285,12 +318,12 @@ class Ledger:
         "_frontier",
         "_passed",
         "_rules",
-        "_shown",
         "_verdicts",
         "failures",
         "lanes",
         "noted",
         "releasable",
+        "shown",
     )
 
     releasable: int
@@ -314,7 +347,8 @@ class Ledger:
         self._rules: Sequence[Rule] = rules if rules is not None else [Rule()] * lanes
         self._chunks: deque[Chunk] = deque()  # those that were not taken yet
         self._ends: list[int] = []
-        self._shown = 0
+        self.shown: int = 0
+        """The number of its first chunks that an earlier attempt has shown."""
         self._passed: list[float] = [0 if rule.blocking else math.inf for rule in self._rules]
         # up to where every lane that blocks has passed the text
         self._frontier: float = min(self._passed, default=math.inf)
@@ -324,7 +358,7 @@ class Ledger:
 
     def skip(self, shown: int) -> None:
         """Leave the first chunks out of :meth:`take`: an earlier attempt has shown them."""
-        self._shown = shown
+        self.shown = shown
 
     @property
     def position(self) -> int:
@@ -338,7 +372,7 @@ class Ledger:
     def cut(self, chunk: Chunk) -> Move:
         """Add the next chunk of the main chunking."""
         ends = self._ends
-        if len(ends) >= self._shown:
+        if len(ends) >= self.shown:
             self._chunks.append(chunk)
         ends.append(chunk.end)
         if self.failures:
@@ -351,7 +385,8 @@ class Ledger:
     def judged(self, lane: int, piece: Chunk, verdict: PartialValidationResult) -> Move:
         """Add a lane's verdict on its next piece."""
         if verdict.success == "fail":
-            failure = Failure(lane, verdict, bisect_right(self._ends, piece.start), piece.end)
+            index = bisect_right(self._ends, piece.start)
+            failure = Failure(lane, verdict, index, piece.end, piece.start)
             if self._rules[lane].on_fail == "cancel":
                 if all(known.lane != lane for known in self.failures):
                     insort(self.failures, failure, key=attrgetter("lane"))

@@ -40,7 +40,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import InvalidVerdict, ValidatorTimeout
-from mellea_sc.core.requirement import PartialValidationResult, Requirement
+from mellea_sc.core.requirement import PartialValidationResult, Requirement, is_misdefined
 from mellea_sc.runtime.checks.chunks import UNKNOWN, Chunk, Cutter, Ledger
 from mellea_sc.runtime.checks.interfaces import PieceSource, VerdictSink, View, WhatNext
 from mellea_sc.runtime.checks.memory import Memory
@@ -283,6 +283,11 @@ class Lane:
         await reraise_if_cancelled(error)
         if not self.requirement.fail_open:
             await checkpoint_before_error()
+            if is_misdefined(error):
+                raise InvalidVerdict(
+                    f"stream_validate of {self.requirement!r} must be defined as "
+                    f"`async def stream_validate(self, chunk, *, backend, ctx)`: {error}"
+                ) from None
             raise error
         log.warning(
             "an error in %r counts as unknown", self.requirement, exc_info=without_internals(error)

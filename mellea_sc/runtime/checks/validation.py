@@ -16,7 +16,7 @@ from mellea_sc.core.errors import (
     ValidatorTimeout,
 )
 from mellea_sc.core.model_options import ModelOptions
-from mellea_sc.core.requirement import Requirement, ValidationResult
+from mellea_sc.core.requirement import Requirement, ValidationResult, is_misdefined
 from mellea_sc.runtime.failures import stray_cancellation_as, task_group, without_internals
 from mellea_sc.runtime.nursery import reraise_if_cancelled
 
@@ -70,6 +70,11 @@ async def validate_all(
             raise ValidatorTimeout(f"validate of {requirement!r} did not return within {limit:g} s")
         except Exception as error:
             await reraise_if_cancelled(error)  # noqa: ASYNC120 - that is the point
+            if is_misdefined(error) and not requirement.fail_open:
+                raise InvalidVerdict(
+                    f"validate of {requirement!r} must be defined as "
+                    f"`async def validate(self, backend, ctx, *, format=None, model_options=None)`: {error}"
+                ) from None
             if not requirement.fail_open:
                 raise
             log.warning(

@@ -27,8 +27,8 @@ from mellea_sc.core.backend import (
     GenerationRequest,
     checked_format,
 )
-from mellea_sc.core.base import Component, Context, Span
-from mellea_sc.core.errors import SessionClosed
+from mellea_sc.core.base import SPANS, Component, Context, Span, no_span
+from mellea_sc.core.errors import InvalidOption, SessionClosed
 from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
 from mellea_sc.core.prompt import describe, request_for
 from mellea_sc.core.retries import in_flight
@@ -135,8 +135,12 @@ class BoundBackend(BackendWrapper):
 
         Raises:
             SessionClosed: the scope has ended.
-            InvalidOption: an option or the format is not usable.
+            InvalidOption: an argument is not usable.
         """
+        if not isinstance(action, SPANS):
+            raise no_span("what the model is asked", action)
+        if not isinstance(ctx, Context):
+            raise InvalidOption(f"ctx must be a context, not {ctx!r}")
         place = await self._place()
         thunk = start_generation(place, action, ctx, format=format, model_options=model_options)
         if (started := self.started or _on_started.get()) is not None:

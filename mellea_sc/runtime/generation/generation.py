@@ -98,7 +98,7 @@ class Generation:
         if self.streamed:
             self._valve = Valve(self._is_full, for_reader=True)
         if not self._nursery.unobserved.keeps:
-            self._own_error = OwnError(self._nursery.unobserved, starts_here=True)
+            self._own_error = OwnError(self._nursery.unobserved, work=self.name)
 
     # --- its task ----------------------------------------------------------------------------
 

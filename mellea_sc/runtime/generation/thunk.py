@@ -20,7 +20,7 @@ from mellea_sc.core.generation_info import NOTHING_KNOWN, GenerationInfo
 from mellea_sc.core.picture import text_of_answer
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.core.tool_calls import ToolCall
-from mellea_sc.runtime.failures import short_traceback
+from mellea_sc.runtime.failures import shorten
 from mellea_sc.runtime.generation.generation import Generation
 from mellea_sc.runtime.loops.notebook import is_interrupt
 
@@ -225,7 +225,7 @@ class ModelOutputThunk(Thunk):
                     raise self.producer.to_raise()
                 self.mark_awaited()
         except Exception as error:
-            error.__traceback__ = short_traceback(error.__traceback__)
+            shorten(error)
             raise
         assert self._value is not None
         return self._value
@@ -277,7 +277,7 @@ class ModelOutputThunk(Thunk):
             self._cancel_if_interrupted(cancelled)
             raise
         except Exception as error:
-            error.__traceback__ = short_traceback(error.__traceback__)
+            shorten(error)
             raise
         if producer.state == "computed":
             self.producer = None
@@ -321,10 +321,24 @@ class ModelOutputThunk(Thunk):
     ) -> None:
         """Cancel the generation if it is still running, and wait for its cleanup."""
         if self.producer is not None and (self.state == "generating" or exc is not None):
-            self.cancel("its block was left")
-            # shielded, so that no task of the block outlives it; the cleanup itself is bounded in time
-            with anyio.CancelScope(shield=True):
-                await self.producer.wait_finished()
+            await self._stop(self.producer, "its block was left")  # noqa: ASYNC102 - it shields itself
+
+    async def aclose(self) -> None:
+        """Cancel the generation if it is still running, and wait for its cleanup, as leaving the block does.
+
+        Raises:
+            WrongEventLoop: it is being generated in another event loop.
+
+        Cancellation: the cleanup is waited for all the same; its time is bounded.
+        """
+        if self.producer is not None and self.state == "generating":
+            await self._stop(self.producer, "it was closed")
+
+    async def _stop(self, producer: Generation, reason: str) -> None:
+        self.cancel(reason)
+        # shielded, so that no task of the block outlives it; the cleanup itself is bounded in time
+        with anyio.CancelScope(shield=True):
+            await producer.wait_finished()
 
     # --- for the producer -----------------------------------------------------------------------
 
@@ -368,7 +382,7 @@ class _Deltas:
             try:
                 text = await self._thunk.astream()
             except Exception as error:
-                error.__traceback__ = short_traceback(error.__traceback__)
+                shorten(error)
                 raise
             self._done = self._thunk.is_computed()
             if text:

@@ -7,6 +7,7 @@ them has. Importing asyncio takes as long as importing this library, and a progr
 from __future__ import annotations
 
 import math
+import os
 import sys
 import threading
 from collections.abc import Callable, Coroutine
@@ -180,7 +181,18 @@ def loop_options() -> dict[str, bool]:
     """
     # while the interpreter is ending, uvloop cannot be imported any more
     is_here = sys.platform != "win32" and find_spec("uvloop") is not None
-    return {"use_uvloop": prefers_uvloop and is_here and not interpreter_is_ending()}
+    usable = is_here and not interpreter_is_ending() and _standard_streams_are_open()
+    return {"use_uvloop": prefers_uvloop and usable}
+
+
+def _standard_streams_are_open() -> bool:
+    """Whether the descriptors 0 to 2 are taken. If not, uvloop gets one of them, and aborts the process on closing it."""
+    try:
+        for descriptor in range(3):
+            os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def interpreter_is_ending() -> bool:

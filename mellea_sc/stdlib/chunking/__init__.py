@@ -63,6 +63,13 @@ class SentenceChunker(BoundaryChunking):
     def _forget(self) -> None:
         self._tail = ""  # the end of the text, as far as a boundary may depend on it
 
+    @property
+    def undecided(self) -> int:
+        """How many of the last characters may belong to this sentence or to the next one: 1 for a quotation mark that
+        closes or opens, depending on the next character.
+        """
+        return int(self._tail[-1:] in _OPENERS and _STOP_MARK.match(self._tail) is not None)
+
     def find(self, delta: str) -> Sequence[int]:
         """The boundaries that a delta makes certain."""
         window = self._tail + delta

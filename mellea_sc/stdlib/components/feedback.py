@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from mellea_sc.core.base import Component, Context, Role, Span, Thunk, text_of
+from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk, text_of
 from mellea_sc.core.prompt import GO_ON, describe
 from mellea_sc.stdlib.components.instruction import Instruction, listed
 from mellea_sc.stdlib.components.message import Message
@@ -39,6 +39,10 @@ class _WrappedAction(Component):
     def assistant_prefix(self) -> str | None:
         """The prefix of the action's answer."""
         return self.action.assistant_prefix() if isinstance(self.action, Component) else None
+
+    def for_copies(self) -> Component:
+        """Without the action."""
+        return Message(self.role, CBlock(self.format_for_llm()))
 
     def parse(self, text: str) -> object:
         """Parse the answer as the action does."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mellea_sc.core.base import CBlock, Component, Span, text_of
+from mellea_sc.core.base import CBlock, Component, Span, checked_texts, text_of
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.question import several
 from mellea_sc.core.requirement import Requirement, as_requirement
 from mellea_sc.stdlib.components._template import check_template, fill
+from mellea_sc.stdlib.components.message import Message
 
 __all__ = ["Instruction", "listed"]
 
@@ -52,9 +53,15 @@ class Instruction(Component):
             map(as_requirement, several("requirements", requirements))
         )
         self.icl_examples: Sequence[str | CBlock] = tuple(several("icl_examples", icl_examples))
-        self.grounding_context: dict[str, Span] = dict(grounding_context or {})
+        named = [("prefix", prefix), ("output_prefix", output_prefix)]
+        for name, text in [*named, *(("an example", one) for one in self.icl_examples)]:
+            if text is not None and not isinstance(text, str | CBlock):
+                raise InvalidOption(f"{name} must be a str or a CBlock, not {text!r}")
+        self.grounding_context: dict[str, Span] = (
+            {} if not grounding_context else checked_texts("grounding_context", grounding_context)
+        )
         self.user_variables: dict[str, Span] | None = (
-            None if user_variables is None else dict(user_variables)
+            None if user_variables is None else checked_texts("user_variables", user_variables)
         )
         self.prefix = prefix
         self.output_prefix = output_prefix
@@ -121,6 +128,12 @@ class Instruction(Component):
     def assistant_prefix(self) -> str | None:
         """The output prefix."""
         return None if self.output_prefix is None else self._filled(self.output_prefix)
+
+    def for_copies(self) -> Component:
+        """Without the requirements: what they validate with may be anything."""
+        if not self.requirements:
+            return self
+        return Message(self.role, CBlock(self.format_for_llm()))
 
 
 def listed(lines: Sequence[str]) -> str:

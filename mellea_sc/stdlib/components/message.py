@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final, get_args
 
-from mellea_sc.core.base import Component, Role, Span, text_of
+from mellea_sc.core.base import SPANS, Component, Role, Span, checked_texts, no_span, text_of
+from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.stdlib.components._template import check_template, fill
 
 __all__ = ["Message"]
+
+_ROLES: Final = get_args(Role)
 
 
 class Message(Component):
@@ -22,6 +26,7 @@ class Message(Component):
         tool_calls: The model's tool calls.
 
     Raises:
+        InvalidOption: an argument is not usable.
         PromptTemplateError: the template is not valid, or uses a variable that is not given.
     """
 
@@ -34,11 +39,17 @@ class Message(Component):
         reasoning: str = "",
         tool_calls: Sequence[ToolCall] = (),
     ) -> None:
+        if role not in _ROLES:
+            raise InvalidOption(f"role must be one of {', '.join(_ROLES)}, not {role!r}")
+        if not isinstance(content, SPANS):
+            raise no_span("a message's content", content)
         self.role: Role = role
         self.reasoning = reasoning
         self.tool_calls: Sequence[ToolCall] = tool_calls
         self._content = content
-        self._variables = user_variables
+        self._variables = (
+            None if user_variables is None else checked_texts("user_variables", user_variables)
+        )
         if user_variables is not None and isinstance(content, str):
             check_template(content, user_variables)
 

@@ -21,6 +21,7 @@ from mellea_sc.core.base import CBlock, Component, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption, ModelError
 from mellea_sc.core.plain_text import shortened
 from mellea_sc.core.question import several
+from mellea_sc.stdlib.components.message import Message
 
 __all__ = ["MObject", "MObjectProtocol", "Method", "Query", "Transform"]
 
@@ -98,6 +99,10 @@ class _AboutObject(Component):
                 "\n".join(["You may call one of these methods of the object:", *lines, how])
             )
         return "\n\n".join(sections)
+
+    def for_copies(self) -> Component:
+        """Without the object, which may be anything."""
+        return Message(self.role, CBlock(self.format_for_llm()))
 
     def answer_schema(self) -> JsonSchema | None:
         """The schema of the answer, a call or a text; ``None`` if there are no callable methods."""

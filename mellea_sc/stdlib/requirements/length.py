@@ -10,7 +10,7 @@ from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.requirement import OnFail, PartialValidationResult
 from mellea_sc.runtime.checks.chunks import Cutter
-from mellea_sc.stdlib.chunking import resolve_chunking
+from mellea_sc.stdlib.chunking import SentenceChunker, resolve_chunking
 from mellea_sc.stdlib.requirements.scanned import Piece, PieceList, ScannedRequirement, Scanner
 
 if TYPE_CHECKING:
@@ -121,21 +121,25 @@ class MaxCharacters(_AtMost):
 class _CountScanner(Scanner):
     """Passes a number of chunks of a chunking; all text after them, except white space, fails.
 
-    No text is held back: the first character of the first chunk over the limit fails.
+    The first character of the first chunk over the limit fails. Only that character is held back, and only if it may
+    still belong to the chunk before.
 
     Args:
         limit: The number of chunks.
         unit: The name of a chunk.
-        strategy: An unused chunking. It must finish a chunk with the first character that does not belong to it.
+        strategy: An unused chunking. It must finish a chunk with the first character that does not belong to it,
+            except for those that are ``undecided``.
     """
 
     def __init__(self, limit: int, unit: _Unit, strategy: ChunkingStrategy) -> None:
         self._limit = limit
         self._unit: _Unit = unit
         self._strategy = strategy
-        self._cutter = Cutter(strategy.fresh())
+        self._chunker = strategy.fresh()
+        self._cutter = Cutter(self._chunker)
         self._count = 0
-        self._length = 0
+        self._length = 0  # of the text before what is held back
+        self._held = ""
         self._is_over = False
 
     def fresh(self) -> _CountScanner:
@@ -145,21 +149,37 @@ class _CountScanner(Scanner):
     def feed(self, delta: str) -> Sequence[Piece]:
         """The text within the limit, and the text over it."""
         pieces = PieceList()
-        fits = 0
+        text, fits = delta, 0
         if self._count < self._limit:
             chunks = self._cutter.feed(delta)
+            text = self._held + delta
             before = self._length
             self._count += len(chunks)
-            self._length += len(delta)
             if self._count < self._limit:
-                return (Piece.of(delta),) if delta else ()
+                decided = len(text) - self._undecided()
+                self._length += decided
+                self._held = text[decided:]
+                pieces.add(text[:decided])
+                return pieces
+            self._held = ""
             fits = chunks[self._limit - 1 - self._count].end - before
         if not self._is_over:
-            fits = len(delta) - len(delta[fits:].lstrip())
-            self._is_over = fits < len(delta)
-        pieces.add(delta[:fits])
-        pieces.add(delta[fits:], _too_long(self._limit, self._unit))
+            fits = len(text) - len(text[fits:].lstrip())
+            self._is_over = fits < len(text)
+        pieces.add(text[:fits])
+        pieces.add(text[fits:], _too_long(self._limit, self._unit))
         return pieces
+
+    def flush(self) -> Sequence[Piece]:
+        """The text that was held back: the text has ended, so no other chunk follows."""
+        pieces = PieceList()
+        pieces.add(self._held)
+        return pieces
+
+    def _undecided(self) -> int:
+        if self._count + 1 < self._limit or not isinstance(self._chunker, SentenceChunker):
+            return 0
+        return self._chunker.undecided
 
     def fault_in(self, text: str) -> str | None:
         """The reason why a whole text fails, with the number of its chunks."""

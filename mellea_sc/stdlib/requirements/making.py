@@ -52,8 +52,11 @@ def simple_validate(
         reason: The reason of a fail, if the function returns none; by default the requirement's description.
 
     Raises:
+        InvalidOption: it is no function.
         InvalidVerdict: during validation, if the function returns something else.
     """
+    if not callable(fn):
+        raise InvalidOption(f"simple_validate takes a function of the text, not {fn!r}")
 
     async def validate(ctx: Context) -> ValidationResult:
         output = ctx.last_output()

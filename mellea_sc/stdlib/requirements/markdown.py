@@ -173,9 +173,12 @@ class Lines:
             if not container.width:
                 if not cursor.take_quote():
                     return matched
+            elif cursor.is_blank:
+                if container.is_empty:
+                    return matched
             elif cursor.indent >= container.width:
                 cursor.used += container.width
-            elif not cursor.is_blank or container.is_empty:
+            else:
                 return matched
         return len(self._containers)
 

@@ -115,7 +115,8 @@ class MustMatch(ScannedRequirement):
         full: Whether the whole answer must match.
         normalize: As for :class:`MustNotMatch`.
         check_only: Leave the description out of the prompt.
-        on_fail: What happens after a fail, see :class:`Requirement`. After one, every piece fails.
+        on_fail: What happens after a fail, see :class:`Requirement`. After one, every piece fails: with ``"filter"``
+            the text ends before the first character after which nothing can match, and the model is stopped.
         blocking: Whether text waits for the verdict.
 
     Raises:

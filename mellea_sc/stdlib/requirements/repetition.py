@@ -120,7 +120,8 @@ class _LoopScanner(Scanner):
             return False
         again = text[begins:end]
         earliest = max(0, begins - self._longest)
-        found = text.rfind(again, earliest, end - self._since)
+        # Not less than 0, which would count from the end: the last letter or digit may be forgotten already.
+        found = text.rfind(again, earliest, max(0, end - self._since))
         while found >= 0:
             length = begins - found
             size = self._size(length)

@@ -39,7 +39,8 @@ class ValidJSON(ScannedRequirement):
 
     Args:
         schema: A JSON schema, or a pydantic model class that reads the text. References in a schema are never
-            fetched.
+            fetched. A class with a union that contains itself needs a discriminator: without one, pydantic's time
+            doubles with each level of the text.
         fenced: Whether the JSON text may stand in a Markdown fence: a line of at least three backticks or
             tildes with an optional language (``json`` or another), the JSON text, and at least as many backticks or
             tildes again. White space may surround it, and a byte order mark may stand first.
@@ -55,6 +56,7 @@ class ValidJSON(ScannedRequirement):
         InvalidOption: the schema is invalid, of an unknown draft, or has a reference that leads nowhere
             or in a circle.
         MissingExtra: for a schema, if a package of the extra ``json`` is not installed.
+        PatternTooSlow: during validation, if the patterns of a schema take too long.
     """
 
     def __init__(

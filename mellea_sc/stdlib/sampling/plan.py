@@ -73,10 +73,11 @@ class AttemptResult:
         failures: The requirements that stopped it, with their verdicts, in the order of the requirements.
         validations: The requirements with their verdicts on the whole text, if it was completed.
         failed_at: The index of the chunk that failed.
-        released: The number of its chunks that a reader has been shown.
+        released: The number of its chunks that a reader has been shown; 1 if that is white space alone.
         generation: Model, usage, times.
         misfit: Why it does not fit the requested format, if it was completed and does not fit.
         score: The score that the strategy gave it.
+        begun: The number of attempts that had begun when it ended, those that have failed by an error included.
     """
 
     number: int
@@ -91,6 +92,7 @@ class AttemptResult:
     generation: GenerationInfo = attrs.field(factory=GenerationInfo)
     misfit: str | None = None
     score: float | None = None
+    begun: int = 1
 
     @property
     def completed(self) -> bool:

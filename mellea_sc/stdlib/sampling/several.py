@@ -95,7 +95,7 @@ class RacingStrategy(_Several):
         last = past[-1]
         if last.valid:
             return Choice(last.number, True)
-        if len(past) + running < self.budget:
+        if last.begun < self.budget:
             ask = last.ask
             return [
                 Ask(action=ask.action, context=ask.context, reason=last.reason, chain=ask.chain)

@@ -12,7 +12,7 @@ from typing import Unpack
 import attrs
 
 from mellea_sc.backends.retry import retrying
-from mellea_sc.core.backend import Backend
+from mellea_sc.core.backend import Backend, check_backend_given
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.prompt import describe
@@ -143,7 +143,7 @@ class StreamRequest(Awaitable[StreamChunkingResult]):
         check_judges([*question.requirements, *question.preconditions], judges)
         plan = plan_for(strategy, question.requirements)
         if session is not None:
-            own_error = OwnError(session.unobserved, starts_here=True)
+            own_error = OwnError(session.unobserved, work=self._name)
         else:
             own_error = OwnError(Unobserved("a stream without a session", "log"))
         return StreamRun(question, plan, self._options, self._turn, own_error)
@@ -219,6 +219,9 @@ def stream_request(
         InvalidOption: one of them is not usable.
         Exception: as a precondition's ``__copy__`` raises it.
     """
+    check_backend_given("backend", backend)
+    if (judges := given.get("validation_backend")) is not None:
+        check_backend_given("validation_backend", judges)
     usual = STREAM_DEFAULTS
     options = StreamOptions(
         chunking=given.get("chunking", usual.chunking),
@@ -235,7 +238,7 @@ def stream_request(
         ],
         strategy=given.get("strategy"),
     )
-    return StreamRequest(question, options, turn, backend, given.get("validation_backend"))
+    return StreamRequest(question, options, turn, backend, judges)
 
 
 @keyword_arguments(StreamArguments, **attrs.asdict(STREAM_DEFAULTS))

@@ -26,6 +26,7 @@ from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.answers import read_meaning
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
+from mellea_sc.stdlib.sampling.engine.options import check_lookahead
 from mellea_sc.stdlib.sampling.engine.tracing import cause_of_error, named, trace_of
 from mellea_sc.stdlib.sampling.plan import AttemptResult
 from mellea_sc.stdlib.streaming.events import ReleasedChunk, StreamEvent
@@ -220,10 +221,12 @@ class StreamChunkingResult:
                 ``lookahead``; ``None``: any number.
 
         Raises:
+            InvalidOption: ``lookahead`` is less than 1.
             WrongEventLoop: at a step: the run goes on in another event loop.
 
         Cancellation: only the waiting ends. Nothing is lost.
         """
+        check_lookahead(lookahead)
         return self._run.readers.events(lookahead)
 
     @raises_briefly

@@ -259,11 +259,12 @@ class StreamRun:
         return view
 
     def end_attempt(self, number: int, attempt: Attempt) -> int:
-        """End the view of an attempt; returns the number of its chunks that were shown."""
+        """End the view of an attempt; returns the number of its chunks that were shown, 1 for white space alone."""
         if attempt.ledger.failures:
             index, verdicts = attempt.ledger.failed_chunk()
             self.readers.write(QuickCheckEvent(index, number, False, verdicts))
-        return self._views[number].chunks_released
+        view = self._views[number]
+        return max(view.chunks_released, min(view.released, 1))
 
     async def _accept(self, view: AttemptView, valves: Valves) -> None:
         """Accept an attempt: show everything that is held back, as fast as the readers have room.

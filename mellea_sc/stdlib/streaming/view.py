@@ -26,7 +26,7 @@ from mellea_sc.core.errors import StreamConsumed
 from mellea_sc.core.requirement import ValidationResult
 from mellea_sc.runtime.checks.chunks import Ledger
 from mellea_sc.runtime.checks.edits import Edits
-from mellea_sc.runtime.failures import short_traceback
+from mellea_sc.runtime.failures import shorten
 from mellea_sc.runtime.loops.current import check_loop, current_loop, loop_services
 from mellea_sc.runtime.pacing import Valve, Valves
 from mellea_sc.stdlib.streaming.events import (
@@ -146,7 +146,7 @@ class Tape(Generic[T]):
                         try:
                             raise error
                         except Exception:
-                            error.__traceback__ = short_traceback(error.__traceback__)
+                            shorten(error)
                             raise
                     raise StopAsyncIteration
                 # Checked only at the first step and before a wait: for each item it would be half of the work.

@@ -6,7 +6,7 @@ import gc
 import socket
 import subprocess
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import ModuleType
 
 import anyio
@@ -501,6 +501,25 @@ async def test_a_handshake_that_takes_too_long_is_no_matter_of_certificates(own:
         with pytest.raises(BackendUnreachable, match="it took too long") as caught:
             await ask(backend)
     assert caught.value.fault == "server"
+
+
+async def test_a_list_of_models_without_end_is_refused(own: str) -> None:
+    async def goes_on(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            with suppress(anyio.BrokenResourceError):
+                await stream.send(b"HTTP/1.1 200 OK\r\n\r\n[")
+                while True:
+                    await stream.send(b" " * 65536)
+
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(listener.serve, goes_on)
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        with pytest.raises(BackendProtocolError, match="longer than"):
+            await OpenAIBackend("m", base_url=f"http://127.0.0.1:{port}").get("/models")
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_name_that_nobody_knows_is_said_in_words(own: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import traceback
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import anyio
 import anyio.lowlevel
@@ -521,6 +522,29 @@ async def test_if_a_thunk_fails_its_dependents_fail_naming_it() -> None:
         assert isinstance(caught.value.__cause__, DependencyFailed)
 
 
+async def test_an_error_behind_a_long_chain_of_thunks_says_where_it_began_and_what_failed_last() -> (
+    None
+):
+    begun: list[str] = []
+
+    def answer(request: GenerationRequest) -> Fail:
+        begun.append(request.messages[-1].content)
+        return Fail(BackendError("bad"))
+
+    async with start_session(backend=ScriptedBackend(answer), retries=0, on_error="log") as m:
+        thunk = await m.ainstruct("the first")
+        for number in range(30):
+            thunk = await m.ainstruct(f"number {number} {{{{x}}}}", user_variables={"x": thunk})
+        with pytest.raises(DependencyFailed, match=r"number 28 .*failed: bad$") as caught:
+            await thunk
+    causes, error = 0, caught.value
+    while isinstance(error.__cause__, DependencyFailed):
+        causes, error = causes + 1, error.__cause__
+        assert len(traceback.extract_tb(error.__traceback__)) <= 1
+    assert causes == 29
+    assert begun == ["the first"]
+
+
 async def test_if_a_thunk_is_cancelled_its_dependents_fail_naming_it() -> None:
     async with start_session(backend=slow(60)) as m:
         first = await m.aact("the first question")
@@ -625,3 +649,18 @@ async def test_a_block_that_is_left_early_says_so_and_a_failed_thunk_shows_it() 
         with pytest.raises(BackendError):
             await failed
         assert repr(failed).startswith("<ModelOutputThunk failed: ")
+
+
+async def test_closing_a_thunk_stops_its_generation_and_waits_for_its_end(no_leaks: None) -> None:
+    async with start_session(backend=ScriptedBackend(["half ", Stall()], "whole")) as m:
+        stalled = await m.ainstruct("?", model_options={ModelOption.STREAM: True})
+        async with aclosing(stalled):
+            assert await stalled.astream() == "half "
+        assert stalled.cancelled
+        with pytest.raises(GenerationCancelled, match="it was closed") as raised:
+            await stalled
+        assert raised.value.partial_text == "half "
+        whole = await m.ainstruct("?")
+        assert await whole == "whole"
+        await whole.aclose()
+        assert whole.value == "whole"

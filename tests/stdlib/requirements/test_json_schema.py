@@ -14,7 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requirement_help import marks, passes
 
-from mellea_sc import InvalidOption, MissingExtra, SimpleContext, ValidJSON, start_session
+from mellea_sc import (
+    InvalidOption,
+    MissingExtra,
+    PatternTooSlow,
+    SimpleContext,
+    ValidJSON,
+    start_session,
+)
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.testing import ScriptedBackend, run_virtual
 
@@ -262,6 +269,109 @@ def test_many_objects_are_compared_in_time() -> None:
     began = time.process_time()
     assert run_virtual(passes, ValidJSON({"uniqueItems": True}), text)
     assert time.process_time() - began < 5
+
+
+OPERATORS = ("+", "-", "*", "/")
+
+
+def expressions(branches: str, **schema: object) -> dict[str, object]:
+    """The schema of numbers and of two expressions with an operator between them."""
+    expression: dict[str, object] = {"$ref": "#/definitions/expression"}
+    of_each = [
+        {
+            "properties": {"op": {"const": op}, "left": expression, "right": expression},
+            "required": ["op", "left", "right"],
+            "additionalProperties": False,
+            "type": "object",
+        }
+        for op in OPERATORS
+    ]
+    return {
+        **schema,
+        "definitions": {"expression": {branches: [{"type": "number"}, *of_each]}},
+        **expression,
+    }
+
+
+@pytest.mark.parametrize("branches", ["oneOf", "anyOf"])
+@pytest.mark.parametrize("draft", [{}, {"$schema": OLD}])
+def test_4_16_a_schema_that_refers_to_itself_in_every_branch_takes_linear_time(
+    branches: str, draft: dict[str, str]
+) -> None:
+    schema = expressions(branches, **draft)
+    began = time.process_time()
+    for last, good in (("1", True), ('"1"', False), ('{"op": "/", "left": 1}', False)):
+        text = last
+        for _ in range(20):
+            text = f'{{"op": "/", "left": {text}, "right": 2}}'
+        assert run_virtual(passes, ValidJSON(schema), text) == good
+    assert time.process_time() - began < 5
+
+
+expression_texts = st.recursive(
+    st.integers(0, 2) | st.sampled_from(["1", None, {}, {"op": "+"}]),
+    lambda inner: st.fixed_dictionaries(
+        {"op": st.sampled_from([*OPERATORS, "?"]), "left": inner, "right": inner}
+    ),
+    max_leaves=6,
+)
+
+
+@given(expression_texts, st.sampled_from(["oneOf", "anyOf"]))
+def test_what_is_known_of_a_part_is_the_same_by_each_branch(value: object, branches: str) -> None:
+    def is_expression(value: object) -> bool:
+        if not isinstance(value, dict):
+            return isinstance(value, int)
+        return (
+            value.keys() == {"op", "left", "right"}
+            and value["op"] in OPERATORS
+            and is_expression(value["left"])
+            and is_expression(value["right"])
+        )
+
+    schema = ValidJSON(expressions(branches))
+    assert run_virtual(passes, schema, json.dumps(value)) == is_expression(value)
+
+
+SLOW = "^(a|a)*$"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"items": {"pattern": SLOW}},
+        {"patternProperties": {SLOW: {"type": "number"}}},
+        {"patternProperties": {SLOW: True}, "additionalProperties": False},
+        {"propertyNames": {"pattern": SLOW}},
+    ],
+)
+def test_4_16_all_patterns_of_a_schema_have_a_bounded_time_together(
+    schema: dict[str, object],
+) -> None:
+    names = [f"{'a' * 40}{number}" for number in range(40)]
+    text = json.dumps(names if "items" in schema else dict.fromkeys(names, 1))
+    began = time.process_time()
+    with pytest.raises(PatternTooSlow):
+        run_virtual(passes, ValidJSON(schema), text)
+    assert time.process_time() - began < 3
+
+
+def test_members_whose_names_match_a_pattern_are_validated_and_no_others() -> None:
+    schema = ValidJSON(
+        {
+            "properties": {"n": True},
+            "patternProperties": {"^x-": {"type": "string"}, r"\d": {"minLength": 2}},
+            "additionalProperties": {"type": "integer"},
+        }
+    )
+    for good in ('{"n": [], "x-a": "b", "c": 1}', '{"x-1": "ab"}', "{}", "[1]"):
+        assert run_virtual(passes, schema, good)
+    for bad in ('{"x-a": 1}', '{"x-1": "a"}', '{"c": "d"}'):
+        assert not run_virtual(passes, schema, bad)
+    said = run_virtual(
+        reason, ValidJSON({"patternProperties": {"^x-": {"type": "string"}}}), '{"x-a": 1}'
+    )
+    assert said == "it does not fit the schema: $['x-a']: 1 is not of type 'string'"
 
 
 @pytest.mark.parametrize("text", ["1e999", "-1e999", "9" * 400, "9" * 400 + ".5", "1e-999"])

@@ -37,6 +37,9 @@ PARTS = (
         "\uff0c",
         "\u300c",
         "\u300d",
+        "\u201c",
+        "\u201d",
+        "\u00ab",
         ".",
         "!",
         ". ",
@@ -92,6 +95,7 @@ kinds = pytest.mark.parametrize(("make", "expected_marks"), KINDS.values(), ids=
 @example(data=None, text="a\r\n", limit=2)
 @example(data=None, text="a\r\nb", limit=2)
 @example(data=None, text="\U0001f1e9" * 9, limit=5)
+@example(data=None, text="\u6211\u3002\u201c\u4eec\u3002\u201d", limit=1)
 def test_what_is_too_much_fails_from_its_first_character_on_wherever_the_text_is_cut(
     make: Limit,
     expected_marks: Callable[[int, str], str],

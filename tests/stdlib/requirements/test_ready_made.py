@@ -418,6 +418,9 @@ def test_blocks_in_quotes_lists_and_html_are_those_of_commonmark(
         ("- a\n  ```js\n  x\n  ```\n", False),
         ("> > ~~~js\n> > x\n> > ~~~\n", False),
         ("> ```python\n> x\n```js\ny\n```\n", False),
+        ("1.\n\n    ```js\n", True),
+        ("1. \n   \n    ```js\n", True),
+        ("1. \n   \n   ```js\n", False),
         ("1. ```python\n   x\n", False),
     ],
 )

@@ -25,6 +25,15 @@ def test_tables_rows_refrains_and_code_are_left_alone(text: str) -> None:
     assert run_virtual(passes, NoRepetition(), text)
 
 
+@pytest.mark.parametrize("line", ["-", "=-", "| ", "\u2500\u253c"])
+def test_a_long_line_is_no_loop_wherever_it_is_cut(line: str) -> None:
+    text = line * 3000
+    for size in (1, 7, 1500):
+        assert "x" not in marks(
+            NoRepetition(), [text[at : at + size] for at in range(0, len(text), size)]
+        )
+
+
 def test_a_shorter_loop_would_take_good_text_for_loops() -> None:
     """What the default was chosen by: (found of the loops, good texts taken for loops)."""
 

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from kit import Without, is_, read_chunks, sentences
 
-from mellea_sc import BacktrackStrategy, InvalidOption, RetractEvent, start_session
+from mellea_sc import (
+    BacktrackStrategy,
+    ChunkEvent,
+    InvalidOption,
+    MustMatch,
+    MustNotMatch,
+    Requirement,
+    RetractEvent,
+    ValidJSON,
+    start_session,
+)
 from mellea_sc.stdlib import RetryEvent
 from mellea_sc.testing import ScriptedBackend
 
@@ -106,3 +118,100 @@ async def test_a_text_that_fails_only_at_its_end_is_asked_for_anew_unless_it_was
             )
             assert await read_chunks(result) == [text]
         assert result.full_text == text
+
+
+async def read(
+    *answers: str,
+    chunking: str = "word",
+    requirements: Sequence[Requirement],
+    hold_back: bool | int = False,
+) -> tuple[str, list[str], list[str]]:
+    """The text, and it as its readers have got it: as text, and in chunks by the events."""
+    async with start_session(backend=ScriptedBackend(*map(list, answers))) as m:
+        result = await m.stream(
+            "?",
+            requirements=requirements,
+            chunking=chunking,
+            strategy=BacktrackStrategy(),
+            hold_back=hold_back,
+        )
+        texts = [text async for text in result.atext()]
+        events = [one async for one in result.events()]
+    chunks = [one for one in events if isinstance(one, ChunkEvent)]
+    assert [one.chunk_index for one in chunks] == list(range(len(chunks)))
+    return result.full_text, texts, [one.text for one in chunks]
+
+
+@pytest.mark.parametrize(
+    ("chunking", "answers", "shown", "held_back"),
+    [
+        ("word", ("OK\u574f", "AY then."), ["OK", "AY", "then."], ["OKAY", "then."]),
+        ("word", ("OK\u574f", ", then."), ["OK", ",", "then."], ["OK,", "then."]),
+        (
+            "sentence",
+            ("\u201c\u4f60\u597d\u3002\u574f", "\u201d\u4ed6\u8bf4\u3002"),
+            ["\u201c\u4f60\u597d\u3002", "\u201d\u4ed6\u8bf4\u3002"],
+            ["\u201c\u4f60\u597d\u3002\u201d", "\u4ed6\u8bf4\u3002"],
+        ),
+    ],
+)
+async def test_4_14_text_that_goes_on_directly_after_a_shown_chunk_is_read_too(
+    chunking: str, answers: tuple[str, str], shown: list[str], held_back: list[str]
+) -> None:
+    rules = [MustNotMatch("\u574f")]
+    text, texts, chunks = await read(*answers, chunking=chunking, requirements=rules)
+    assert text == "".join(texts) == answers[0][:-1] + answers[1]
+    assert chunks == shown
+    _, texts, chunks = await read(*answers, chunking=chunking, requirements=rules, hold_back=True)
+    assert "".join(texts) == text
+    assert chunks == held_back
+
+
+async def test_4_4_white_space_that_has_failed_is_not_kept() -> None:
+    rules = [MustNotMatch("\n\n", window=2)]
+    text, texts, _ = await read("One.\n\nTwo.", " Two.", chunking="sentence", requirements=rules)
+    assert text == "".join(texts) == "One. Two."
+
+
+async def test_white_space_after_a_limit_is_not_kept_however_it_came() -> None:
+    rules = [MustMatch(r"(?s).{0,8}", full=True)]
+    for answer in (["One. Two. \n\n three"], [*"One. Two. \n\n three"]):
+        backend = ScriptedBackend(answer, ["."])
+        async with start_session(backend=backend) as m:
+            strategy = BacktrackStrategy(tries=1)
+            result = await m.stream("?", requirements=rules, chunking="word", strategy=strategy)
+            await result.acomplete()
+        assert result.full_text == "One. ."
+        assert len(backend.calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "want"),
+    [
+        (["Hello ", "bad"], [], "Hello "),
+        (["Hello ", "bad"], [" ", "world"], "Hello world"),
+        (["Hello", "\n\n", "bad"], ["\n\n", "world"], "Hello\n\nworld"),
+        (["def f():\n", "    bad"], ["    return 1\n"], "def f():\n    return 1\n"),
+        (["def f():\n", "    bad"], ["\n", "  ", "  return 1"], "def f():\n    return 1"),
+    ],
+)
+@pytest.mark.parametrize("hold_back", [False, True])
+async def test_4_14_white_space_of_a_raw_delta_is_neither_lost_nor_doubled(
+    first: list[str], second: list[str], want: str, hold_back: bool
+) -> None:
+    async with start_session(backend=ScriptedBackend(first, second)) as m:
+        result = await m.stream(
+            "?",
+            requirements=[MustNotMatch("bad")],
+            chunking=None,
+            strategy=BacktrackStrategy(),
+            hold_back=hold_back,
+        )
+        texts = [text async for text in result.atext()]
+    assert result.full_text == "".join(texts) == want
+
+
+async def test_4_14_white_space_that_was_shown_alone_is_not_taken_back() -> None:
+    rules = [ValidJSON(fenced=True, on_fail="filter"), ValidJSON(find=True)]
+    text, texts, _ = await read("  x", "12", requirements=rules)
+    assert text == "".join(texts) == "  "

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from mellea_sc import check, simple_validate, start_session
+from mellea_sc import BackendError, check, simple_validate, start_session
 from mellea_sc.core.backend import GenerationRequest
 from mellea_sc.core.model_options import ModelOption
 from mellea_sc.stdlib import RacingStrategy
-from mellea_sc.testing import ScriptedBackend
+from mellea_sc.testing import Fail, Pause, Script, ScriptedBackend
 
 pytestmark = pytest.mark.anyio
 
@@ -31,6 +31,20 @@ async def test_candidates_that_fail_in_the_same_moment_are_not_replaced_beyond_t
             strategy=RacingStrategy(3, budget=4),
             await_result=True,
         )
+    assert len(backend.calls) == 4
+
+
+async def test_a_candidate_that_fails_by_an_error_counts_to_the_budget() -> None:
+    broken = Fail(BackendError("down"))
+    backend = ScriptedBackend(broken, *[Script([Pause(after), "no"]) for after in (1, 2, 3, 4)])
+    async with start_session(backend=backend) as m:
+        thunk = await m.ainstruct(
+            "Count.",
+            requirements=[check("never", simple_validate(lambda _: False))],
+            strategy=RacingStrategy(3, budget=4),
+        )
+        with pytest.raises(BackendError, match="down"):
+            await thunk
     assert len(backend.calls) == 4
 
 

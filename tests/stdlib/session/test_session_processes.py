@@ -94,6 +94,26 @@ def test_a_fork_in_the_middle_of_another_threads_call_does_not_wait_for_that() -
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "a \n", "")
 
 
+def test_a_fork_while_another_thread_debits_a_block_with_limits_does_not_wait_for_that() -> None:
+    ended = program(
+        """
+        m = session()
+        with limits(requests=2) as spent:
+            m.instruct("a")
+            with spent._budget._lock:  # as another thread may have it, at any moment
+                pid = os.fork()
+                if pid == 0:
+                    print(m.instruct("b").value, spent.requests, flush=True)
+                    try: m.instruct("c")
+                    except BudgetExceeded: os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+            m.instruct("b")
+        m.close()
+        """
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "hello 2\n", "")
+
+
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_what_runs_in_a_loop_of_the_parent_is_refused_in_a_child(loop: str) -> None:
     ended = program(
@@ -186,6 +206,42 @@ def test_the_interpreters_exit_waits_a_bounded_time_for_what_cannot_be_cancelled
     )
     assert (ended.returncode, ended.stdout) == (0, "")
     assert time.monotonic() - began < 60
+
+
+def test_a_finalizer_of_what_is_garbage_already_may_make_a_call() -> None:
+    ended = program(
+        """
+        import gc
+        class Agent:
+            def __init__(self): self.m = session()
+            def __del__(self):
+                print(self.m.instruct("bye").value)
+                self.m.close()
+        agent = Agent()
+        agent.itself = agent
+        del agent
+        gc.collect()
+        """
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "hello\n", "")
+
+
+@pytest.mark.parametrize("used", ["", "agent.m.instruct('q')"])
+def test_a_call_in_a_finalizer_as_the_interpreter_is_taken_down_is_told_so(used: str) -> None:
+    ended = program(
+        f"""
+        class Agent:
+            def __init__(self): self.m = session()
+            def __del__(self):
+                try: self.m.instruct("bye")
+                except SessionClosed as error: print(error)
+                self.m.close()
+        agent = Agent()
+        {used}
+        """
+    )
+    assert ended.returncode == 0
+    assert ended.stdout.startswith("the interpreter is ending")
 
 
 def test_a_call_at_exit_gives_a_value_or_says_that_no_thread_can_be_started() -> None:
@@ -285,3 +341,20 @@ def test_signals_at_random_moments_hang_nothing() -> None:
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+# --- closed standard streams ----------------------------------------------------------------------------
+
+
+def test_a_process_with_closed_standard_streams_asks_and_ends_as_any_other() -> None:
+    # as a daemon has them; uvloop, which is used where it is installed, aborts such a process
+    ended = program("""
+        for descriptor in range(2):
+            os.close(descriptor)
+        m = session()
+        said = m.instruct("a").value
+        m.close()
+        print(said, file=sys.stderr, flush=True)
+        os._exit(0)
+    """)
+    assert (ended.returncode, ended.stderr) == (0, "hello\n")

@@ -18,6 +18,7 @@ from mellea_sc import (
     MaxWords,
     ModelOption,
     ModelOutputThunk,
+    MustMatch,
     MustNotMatch,
     NoPII,
     NoSecrets,
@@ -348,6 +349,23 @@ def test_no_edit_reaches_back_into_what_was_shown_before_an_attempt(loop: LoopNa
     text, chunks = run_virtual(program, backend=loop)
     assert text == "A dog.\n\nIt is Good.\n\nEnd."
     assert chunks == text.split()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_4_15_a_text_that_cannot_match_any_more_ends_there_and_the_model_is_stopped(
+    loop: LoopName,
+) -> None:
+    async def program() -> None:
+        backend = ScriptedBackend(Script(["2024-05-01", " is ", *["more. "] * 40], delay=1))
+        date = MustMatch(r"\d{4}-\d\d-\d\d", full=True, on_fail="filter")
+        async with start_session(backend=backend) as m:
+            result = await m.stream("?", requirements=[date])
+            await result.acomplete()
+        assert (result.full_text, result.completed) == ("2024-05-01", True)
+        assert all(result.final_validations)
+        assert backend.calls[0].deltas_sent <= 3
+
+    run_virtual(program, backend=loop)
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -266,7 +266,7 @@ class FullMatchScanner(Scanner):
 
     def __init__(self, expression: Expression, reason: str) -> None:
         self._expression = expression
-        self._fail = PartialValidationResult("fail", reason=reason)
+        self._fail = PartialValidationResult("fail", reason=reason, cuts_off=True)
         self._parts: list[str] = []
         self._length = 0
         self._passed = 0

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
-from typing import Final, Protocol, TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 from mellea_sc.core.backend import Format, JsonSchema, SchemaModel, schema_of
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.stdlib.requirements.expressions.expression import (
-    Allowance,
-    compile_pattern,
-    expression_of,
+from mellea_sc.stdlib.requirements.json.keywords import (
+    Invalid,
+    Keyword,
+    bounded_keywords,
+    bounded_work,
 )
 from mellea_sc.stdlib.requirements.json.schema_checks import (
     Draft,
@@ -58,20 +59,7 @@ def _fits_model(model: type[SchemaModel], text: str) -> str | None:
     return None
 
 
-class _Invalid(Protocol):
-    """The part of a ``jsonschema`` validation error that is used here."""
-
-    @property
-    def message(self) -> str: ...
-    @property
-    def json_path(self) -> str: ...
-    @property
-    def validator(self) -> str | None: ...
-    @property
-    def validator_value(self) -> object: ...
-
-
-def _what_is_wrong(invalid: _Invalid) -> str:
+def _what_is_wrong(invalid: Invalid) -> str:
     return invalid.message
 
 
@@ -81,7 +69,7 @@ _OF_NAMES_ONLY: Final = frozenset(
 """The keywords whose error messages quote no value."""
 
 
-def _what_is_wanted(invalid: _Invalid) -> str:
+def _what_is_wanted(invalid: Invalid) -> str:
     if invalid.validator in _OF_NAMES_ONLY:
         return invalid.message
     if invalid.validator is None:
@@ -91,7 +79,7 @@ def _what_is_wanted(invalid: _Invalid) -> str:
 
 
 def _fits_schema(
-    validator: Validator, text: str, *, words: Callable[[_Invalid], str] = _what_is_wrong
+    validator: Validator, text: str, *, words: Callable[[Invalid], str] = _what_is_wrong
 ) -> str | None:
     try:
         value: object = json.loads(text)
@@ -99,7 +87,8 @@ def _fits_schema(
         return f"it cannot be read as JSON: {error}"
     exceptions = schema_package("jsonschema.exceptions")
     try:
-        worst = cast("_Invalid | None", exceptions.best_match(validator.iter_errors(value)))
+        with bounded_work(len(text)):
+            worst = cast("Invalid | None", exceptions.best_match(validator.iter_errors(value)))
     except RecursionError:
         return "it is nested too deeply to be held against the schema"
     except OverflowError:
@@ -126,42 +115,8 @@ def _validator(schema: JsonSchema) -> Validator:
 def _validator_of(schema: str) -> Validator:
     plain = cast("dict[str, object]", json.loads(schema))
     extend = schema_package("jsonschema.validators").extend
-    # The package's own uniqueItems compares each item with each other one, which takes seconds for some thousand
-    # objects, and its own pattern has no timeout.
-    keywords = {"uniqueItems": _unique_items, "pattern": _pattern}
-    draft = cast("Draft", extend(draft_of(plain), keywords))
+    package = draft_of(plain)
+    keywords = bounded_keywords(cast("Mapping[str, Keyword]", package.VALIDATORS), schema)
+    draft = cast("Draft", extend(package, keywords))
     # With an empty registry, external references are not fetched.
     return draft(plain, registry=schema_package("referencing").Registry())
-
-
-def _unique_items(
-    _validator: object, is_asked: object, value: object, _schema: object
-) -> Iterator[Exception]:
-    if is_asked and isinstance(value, list):
-        items = cast("list[object]", value)
-        if len(set(map(_key, items))) < len(items):
-            invalid = schema_package("jsonschema.exceptions").ValidationError
-            yield cast("Exception", invalid("its items are not all different"))
-
-
-def _pattern(
-    _validator: object, pattern: object, value: object, _schema: object
-) -> Iterator[Exception]:
-    if isinstance(pattern, str) and isinstance(value, str):
-        expression = expression_of(compile_pattern(pattern), None)
-        if expression.search(value, 0, len(value), Allowance.of(len(value))) is None:
-            invalid = schema_package("jsonschema.exceptions").ValidationError
-            yield cast("Exception", invalid(f"a string in it does not match {pattern!r}"))
-
-
-def _key(value: object) -> Hashable:
-    """Equal for equal JSON values: the same for 1 and 1.0, but not for 1 and true."""
-    if isinstance(value, bool):
-        return "true or false", value
-    if isinstance(value, list):
-        return "array", tuple(map(_key, cast("list[object]", value)))
-    if isinstance(value, dict):
-        members = cast("dict[str, object]", value).items()
-        return "object", frozenset((name, _key(member)) for name, member in members)
-    assert isinstance(value, Hashable)
-    return value

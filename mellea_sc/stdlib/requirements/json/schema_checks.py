@@ -36,6 +36,7 @@ class Draft(Protocol):
     """The part of a ``jsonschema`` validator class that is used here."""
 
     META_SCHEMA: Mapping[str, object]
+    VALIDATORS: Mapping[str, object]
 
     def __call__(self, schema: object, /, *, registry: object) -> Validator:
         """A validator for a schema."""

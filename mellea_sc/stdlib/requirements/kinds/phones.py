@@ -86,7 +86,10 @@ class _Plans:
         if expected and valid:
             return True
         national = self._groups(number)
-        is_exact = "-".join(run.groups) in (national, f"1-{national}")
+        groups = "-".join(run.groups)
+        is_exact = groups in (national, f"1-{national}")
+        if valid and groups.startswith("0-"):
+            is_exact = f"0{groups[2:]}" == national  # 0 (532) 123 45 67
         if run.digits[0] == "0":
             return is_exact or (valid and len(run.digits) > MOST_OTHERS and len(run.groups[0]) > 1)
         if not valid or not is_exact:

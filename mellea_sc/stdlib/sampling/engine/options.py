@@ -10,11 +10,22 @@ import attrs
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
 
-__all__ = ["STREAM_DEFAULTS", "StreamOptions"]
+__all__ = ["STREAM_DEFAULTS", "StreamOptions", "check_lookahead"]
 
 
 def _or_infinite(seconds: float | None) -> float:
     return math.inf if seconds is None else seconds
+
+
+def check_lookahead(lookahead: int | None) -> None:
+    """Raise unless a number of released chunks may wait unread.
+
+    Raises:
+        InvalidOption: it is less than 1: a run would wait for a reader, and the reader for the run.
+    """
+    ahead: object = lookahead
+    if ahead is not None and (not isinstance(ahead, int) or ahead < 1):
+        raise InvalidOption(f"lookahead must be an integer from 1 on or None, not {ahead!r}")
 
 
 @attrs.frozen(kw_only=True)
@@ -42,9 +53,9 @@ class StreamOptions:
         buffer, ahead, held = self.lane_buffer, self.lookahead, self.hold_back
         if not isinstance(buffer, int) or buffer < 1:
             raise InvalidOption(f"lane_buffer must be an integer from 1 on, not {buffer!r}")
-        if ahead is not None and (not isinstance(ahead, int) or ahead < 1):
-            raise InvalidOption(f"lookahead must be an integer from 1 on or None, not {ahead!r}")
-        if not self.validator_timeout > 0:
+        check_lookahead(ahead)
+        timeout: object = self.validator_timeout
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
             raise InvalidOption(
                 "validator_timeout must be a positive number of seconds or None, not "
                 f"{self.validator_timeout!r}"

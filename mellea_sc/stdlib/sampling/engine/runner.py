@@ -31,7 +31,7 @@ from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_option
 from mellea_sc.core.question import Question
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.checks.attempt import Attempt
-from mellea_sc.runtime.checks.chunks import Cutter, Grouped, Ledger, Rule
+from mellea_sc.runtime.checks.chunks import Cutter, Grouped, Ledger, Resumed, Rule
 from mellea_sc.runtime.checks.editors import PASSES, Editor
 from mellea_sc.runtime.checks.edits import NO_EDITS, Edits
 from mellea_sc.runtime.checks.interfaces import View
@@ -66,7 +66,7 @@ class Stage(Protocol):
         ...
 
     def end_attempt(self, number: int, attempt: Attempt) -> int:
-        """End the view of an attempt; returns the number of its chunks that were shown."""
+        """End the view of an attempt; returns the number of its chunks that were shown, 1 for white space alone."""
         ...
 
 
@@ -143,6 +143,8 @@ class AttemptFactory:
             ledger.passed(index, one.judged if index in self._judging else math.inf)
         stage, main = self._stage, Cutter(resolve_chunking(self._options.chunking))
         view = None if stage is None else stage.begin_attempt(number, ask, ledger, edits)
+        if kept is not None and ledger.shown >= len(kept.chunks) > 0:
+            main = Cutter(Resumed(resolve_chunking(self._options.chunking), kept.chunks))
         return Attempt(
             attrs.evolve(question, action=action, model_options=options),
             context,
@@ -403,6 +405,7 @@ class AttemptRunner:
             generation=generation,
             misfit=misfit_of(text, format) if is_answer and format is not None else None,
             score=score,
+            begun=len(self.attempts) + self._starting,
         )
 
     # --- the next decision -------------------------------------------------------------------------
