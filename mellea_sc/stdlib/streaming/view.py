@@ -63,6 +63,7 @@ class Tape(Generic[T]):
         "_items",
         "_loop",
         "_name",
+        "_put_back",
         "_reader",
         "_running_loop",
         "_wake",
@@ -85,6 +86,7 @@ class Tape(Generic[T]):
         self.on_read: Callable[[], None] | None = on_read
         self._error = error
         self._items: deque[T] = deque()
+        self._put_back = False
         self._ended = False
         self._reader: object | None = None
         self._wake: anyio.Event | None = None
@@ -98,6 +100,7 @@ class Tape(Generic[T]):
     def put_back(self, items: Sequence[T]) -> None:
         """Have the reader take these next."""
         self._items.extendleft(reversed(items))
+        self._put_back = bool(items)
 
     def end(self) -> None:
         """End the tape: nothing more will be written."""
@@ -154,6 +157,10 @@ class Tape(Generic[T]):
                     await self._wake.wait()
                 finally:
                     self._wake = None
+            if self._put_back:
+                # The first of the events that an entry stands for was read, perhaps in another event loop.
+                self.check_loop()
+                self._put_back = False
             picked = pick(self._items.popleft())
             self.taken += 1
             if self.on_read is not None:
