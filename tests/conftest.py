@@ -37,6 +37,15 @@ settings.register_profile("mutation", parent=settings.get_profile("ci"), max_exa
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """The number of workers of ``-n auto``: tests wait about as long as they compute, so more than there are cores."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return cores + (cores + 1) // 2
+
+
 @pytest.fixture
 def anyio_backend(virtual_time: VirtualBackend) -> VirtualBackend:
     """The event loop of a test."""
