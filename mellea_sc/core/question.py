@@ -49,7 +49,7 @@ class QuestionArguments(ConditionArguments, total=False):
     requirements: Sequence[Requirement | str] | None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class Question:
     """The validated arguments of one call.
 

@@ -93,7 +93,7 @@ class DeadlineTimer:
         self._context.run(setattr, self._sleep_scope, "deadline", due)
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, weakref_slot=False)
 class WaitTimeout:
     """A timeout for each single wait within a block; a wait that takes longer is cancelled.
 

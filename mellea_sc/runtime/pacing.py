@@ -23,7 +23,7 @@ from mellea_sc.runtime.loops.current import clock
 __all__ = ["Slot", "Slots", "Valve", "Valves"]
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, weakref_slot=False)
 class Valve:
     """The place where one producer waits while its consumer is full.
 
@@ -76,7 +76,7 @@ class Valve:
         self.look()
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, weakref_slot=False)
 class Valves:
     """The valves of one session at which producers wait now."""
 
@@ -145,7 +145,7 @@ class Slots:
         self._places.release()
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, weakref_slot=False)
 class Slot:
     """The slot of one request, and the timeout of its deltas: both for its ``async with`` block.
 

@@ -97,7 +97,10 @@ def start(question: Question, nursery: Nursery, turns: Turns) -> ModelOutputThun
     runs_code |= strategy is not None and type(strategy) is not RejectionSamplingStrategy
     if judged:
         check_judges(judged, nursery.backend)
-        runs_code |= any(map(_has_code, judged))
+        # anything but the library's question to a model
+        runs_code |= any(
+            type(one) is not Requirement or one.validation_fn is not None for one in judged
+        )
     options = merge_options(nursery.options, question.model_options)
     streamed = bool(options.get(ModelOption.STREAM))
     thunk = ModelOutputThunk(name=describe(action))
@@ -108,11 +111,6 @@ def start(question: Question, nursery: Nursery, turns: Turns) -> ModelOutputThun
     return thunk
 
 
-def _has_code(requirement: Requirement) -> bool:
-    """Whether it is judged by other code than the library's question to a model."""
-    return type(requirement) is not Requirement or requirement.validation_fn is not None
-
-
 async def _work(
     question: Question,
     options: ModelOptions,
@@ -121,7 +119,8 @@ async def _work(
     thunk: ModelOutputThunk,
     sink: Generation,
 ) -> None:
-    action, format = question.action, question.format
+    # Short, because thousands of thunks may be waiting here, each with this frame.
+    action = question.action
     async with turn as ctx:
         if (
             question.strategy is None
@@ -130,29 +129,42 @@ async def _work(
             and not question.preconditions
             and not isinstance(action, Query | Transform)
         ):
-            # What answer_once() does, without its frame: thousands of thunks may be waiting here.
-            prefills = nursery.backend.prefills
-            request, prefix = await request_for(action, ctx, options, format, prefills=prefills)
+            # What answer_once() does, without its frame.
+            request, prefix = await request_for(
+                action, ctx, options, question.format, prefills=nursery.backend.prefills
+            )
             thunk.generation = await pump(nursery, request, sink, sink, prefix)
-            read_meaning(thunk, sink.text, action, format)
+            read_meaning(thunk, sink.text, action, question.format)
             if thunk.format_error is not None:
                 warn_of_misfit(thunk)
         else:
-            await settle(action, ctx)
-            with (
-                nullcontext() if question.limits is None else LimitedBlock(question.limits),
-                nullcontext() if question.retries is None else retries_of_call(question.retries),
-            ):
-                if question.preconditions:
-                    sink.is_held = True
-                    answer = partial(_answer, question, options, nursery, ctx, thunk, sink)
-                    await answer_if_met(question, ctx, nursery, answer, met=sink.release_output)
-                else:
-                    await _answer(question, options, nursery, ctx, thunk, sink)
-        conversation = ctx.add(action).add(thunk)
+            await _answer_in_blocks(question, options, nursery, ctx, thunk, sink)
+        ctx = ctx.add(action).add(thunk)
         if thunk.sampling is None:
-            thunk.sampling = _only_attempt(thunk, action, conversation)
-        turn.commit(conversation)
+            thunk.sampling = _only_attempt(thunk, action, ctx)
+        turn.commit(ctx)
+
+
+async def _answer_in_blocks(
+    question: Question,
+    options: ModelOptions,
+    nursery: Nursery,
+    ctx: Context,
+    thunk: ModelOutputThunk,
+    sink: Generation,
+) -> None:
+    """Answer within the limits and retries of the call, beside its preconditions."""
+    await settle(question.action, ctx)
+    with (
+        nullcontext() if question.limits is None else LimitedBlock(question.limits),
+        nullcontext() if question.retries is None else retries_of_call(question.retries),
+    ):
+        if question.preconditions:
+            sink.is_held = True
+            answer = partial(_answer, question, options, nursery, ctx, thunk, sink)
+            await answer_if_met(question, ctx, nursery, answer, met=sink.release_output)
+        else:
+            await _answer(question, options, nursery, ctx, thunk, sink)
 
 
 def _answer(

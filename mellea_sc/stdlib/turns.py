@@ -194,7 +194,7 @@ class Turns:
         self._line.clear()
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class _FreeTurn:
     """A turn where requests do not wait for one another."""
 

@@ -56,7 +56,7 @@ Work: TypeAlias = "Callable[[ModelOutputThunk, Generation], Awaitable[None]]"
 GenerationState: TypeAlias = Literal["generating", "computed", "failed", "cancelled"]
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, weakref_slot=False)
 class Generation:
     """One generation. It collects the text that its task writes; :meth:`start` starts the task.
 

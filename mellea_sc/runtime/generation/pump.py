@@ -44,7 +44,7 @@ TURN: Final = 128
 """Deltas between two checkpoints. A backend that always has data never waits, and would starve other tasks."""
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, weakref_slot=False)
 class AnswerRecord:
     """What is known of an answer besides its text, while it is generated. The fields are those of :class:`~mellea_sc.core.GenerationInfo`."""
 
