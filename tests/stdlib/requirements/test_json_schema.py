@@ -369,9 +369,9 @@ def test_members_whose_names_match_a_pattern_are_validated_and_no_others() -> No
     for bad in ('{"x-a": 1}', '{"x-1": "a"}', '{"c": "d"}'):
         assert not run_virtual(passes, schema, bad)
     said = run_virtual(
-        reason, ValidJSON({"patternProperties": {"^x-": {"type": "string"}}}), '{"x-a": 1}'
+        reason, ValidJSON({"patternProperties": {"^x": {"type": "string"}}}), '{"xa": 1}'
     )
-    assert said == "it does not fit the schema: $['x-a']: 1 is not of type 'string'"
+    assert said == "it does not fit the schema: $.xa: 1 is not of type 'string'"
 
 
 @pytest.mark.parametrize("text", ["1e999", "-1e999", "9" * 400, "9" * 400 + ".5", "1e-999"])
