@@ -75,6 +75,16 @@ class TokenCount:
     saved: int = 0
     estimated: bool = False
 
+    def __add__(self, other: TokenCount) -> TokenCount:
+        return TokenCount(
+            generated=self.generated + other.generated,
+            reasoning=self.reasoning + other.reasoning,
+            released=self.released + other.released,
+            wasted=self.wasted + other.wasted,
+            saved=self.saved + other.saved,
+            estimated=self.estimated or other.estimated,
+        )
+
     def __str__(self) -> str:
         about = "about " if self.estimated else ""
         said = [f"{about}{self.generated} tokens"]

@@ -197,3 +197,11 @@ async def test_it_can_be_read_as_text_and_as_json() -> None:
 def test_a_count_says_only_what_there_is_to_say() -> None:
     assert str(TokenCount(generated=3)) == "3 tokens"
     assert str(TokenCount(generated=3, wasted=1, estimated=True)) == "about 3 tokens, 1 wasted"
+
+
+def test_token_counts_can_be_added_and_have_no_limit_then() -> None:
+    one = TokenCount(generated=3, reasoning=1, released=2, wasted=1, limit=9, saved=6)
+    other = TokenCount(generated=4, reasoning=2, released=1, limit=5, saved=1, estimated=True)
+    assert one + other == TokenCount(
+        generated=7, reasoning=3, released=3, wasted=1, saved=7, estimated=True
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import attrs
+
 from mellea_sc.core.base import Component, Span
 from mellea_sc.core.errors import GenerationCancelled
 from mellea_sc.core.plain_text import quoted
@@ -57,21 +59,15 @@ def trace_of(
         )
         for number, attempt in enumerate(attempts, 1)
     ]
-    counts = [child.tokens for child in children[len(judges) :]]
+    first, *others = [child.tokens for child in children[len(judges) :]] or [TokenCount()]
     return Trace(
         what=describe(action),
         outcome=outcome,
         began=0.0,
         ended=now - began,
         cause=cause,
-        tokens=TokenCount(
-            generated=sum(one.generated for one in counts),
-            reasoning=sum(one.reasoning for one in counts),
-            released=sum(one.released for one in counts),
-            wasted=sum(one.wasted for one in counts),
-            saved=sum(one.saved for one in counts),
-            estimated=any(one.estimated for one in counts),
-        ),
+        # a sum has no limit, also where it is that of one attempt
+        tokens=attrs.evolve(sum(others, first), limit=None),
         children=children,
     )
 
