@@ -122,9 +122,8 @@ class WordWrap:
         gap, self._gap = self._gap, ""
         if self._column + cell_len(gap + token) > self._width:
             gap, self._column = "\n" if self._column else "", 0
-        parts = chop_cells(token, self._width) or [
-            token
-        ]  # of no width: a joiner or an accent alone
+        # no parts: a joiner or an accent alone has no width
+        parts = chop_cells(token, self._width) or [token]
         before = 0 if gap == "\n" else self._column + cell_len(gap)
         self._column = cell_len(parts[-1]) + (before if len(parts) == 1 else 0)
         return gap + "\n".join(parts)

@@ -39,8 +39,8 @@ __all__ = [
     "ToolCall",
     "ToolCallDelta",
     "Usage",
-    "check_backend_given",
     "checked_format",
+    "no_backend",
     "other_characters",
     "schema_of",
 ]
@@ -235,17 +235,17 @@ class Backend(abc.ABC):
         )
 
 
-def check_backend_given(name: str, given: object) -> None:
-    """Raise unless an argument is a backend.
+def no_backend(name: str, given: object) -> InvalidOption:
+    """The error for an argument that is no backend.
 
-    Raises:
-        InvalidOption: it is none.
+    Args:
+        name: The argument.
+        given: Its value.
     """
-    if not isinstance(given, Backend):
-        raise InvalidOption(
-            f"{name} must be a Backend, not {given!r}: make one of a name with "
-            'mellea_sc.backends.make_backend("ollama", …); that of a session is m.backend'
-        )
+    return InvalidOption(
+        f"{name} must be a Backend, not {given!r}: make one of a name with "
+        'mellea_sc.backends.make_backend("ollama", …); that of a session is m.backend'
+    )
 
 
 class BackendWrapper(Backend):
@@ -264,7 +264,7 @@ class BackendWrapper(Backend):
 
     def __init__(self, inner: Backend) -> None:
         if not isinstance(inner, Backend):
-            check_backend_given("backend", inner)
+            raise no_backend("backend", inner)
         self.inner: Backend = inner
 
     def __repr__(self) -> str:

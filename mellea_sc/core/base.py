@@ -33,6 +33,7 @@ else:
 
 
 __all__ = [
+    "ROLES",
     "SPANS",
     "CBlock",
     "Component",
@@ -52,6 +53,9 @@ __all__ = [
 C = TypeVar("C", bound="Context")
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+
+ROLES: Final = ("system", "user", "assistant", "tool")
+"""All of them."""
 
 
 @attrs.frozen

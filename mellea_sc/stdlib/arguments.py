@@ -72,8 +72,9 @@ def keyword_arguments(
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """For a public function that ends in ``**given: Unpack[arguments]``: have it refuse others, and show them all.
 
-    Its errors, also where it is async, leave it with a short traceback. Type checkers and editors read the ``TypedDict``. ``help()`` and ``inspect.signature`` show ``**given`` as the
-    keyword arguments it stands for, in the order of the docstring.
+    Its errors, also where it is async, leave it with a short traceback. Type checkers and editors read the
+    ``TypedDict``. ``help()`` and ``inspect.signature`` show ``**given`` as the keyword arguments it stands for, in the
+    order of the docstring.
 
     Args:
         arguments: The ``TypedDict``.

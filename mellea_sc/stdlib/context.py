@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, Final, Self, cast
+from typing import ClassVar, Self, cast
 
-from mellea_sc.core.base import Context, Role, Span, role_of, text_of
+from mellea_sc.core.base import ROLES, Context, Role, Span, role_of, text_of
 from mellea_sc.core.errors import InvalidOption, ThunkNotComputed
 from mellea_sc.core.usage import estimated_tokens
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
@@ -131,9 +131,6 @@ def _tokens_of(item: Span) -> int:
         return 0
 
 
-_ROLES: Final = ("assistant", "system", "tool", "user")
-
-
 def _message_in(message: object) -> tuple[Role, str]:
     fields: Mapping[str, object] = {}
     if isinstance(message, Mapping):
@@ -146,9 +143,9 @@ def _message_in(message: object) -> tuple[Role, str]:
         ]
         if all(isinstance(part, str) for part in parts):
             content = "".join(cast("list[str]", parts))
-    if role not in _ROLES or not isinstance(content, str):
+    if role not in ROLES or not isinstance(content, str):
         raise InvalidOption(
             'a message is {"role": …, "content": "…"}, its role one of '
-            f"{', '.join(_ROLES)}, and its content a text; not {message!r}"
+            f"{', '.join(ROLES)}, and its content a text; not {message!r}"
         )
     return role, content

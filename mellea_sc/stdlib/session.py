@@ -19,7 +19,7 @@ from mellea_sc.core.base import Context
 from mellea_sc.core.errors import InvalidOption, MelleaError
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.retries import Retries
-from mellea_sc.runtime.failures import raise_unchanged, raises_briefly, short_traceback
+from mellea_sc.runtime.failures import raise_unchanged, raises_briefly, shorten
 from mellea_sc.runtime.generation.bound import BoundBackend
 from mellea_sc.runtime.portal import refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError, log_unobserved
@@ -92,7 +92,7 @@ def start_session(
             retries=retries,
         )
     except MelleaError as error:
-        error.__traceback__ = short_traceback(error.__traceback__)
+        shorten(error)
         raise
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Final
@@ -154,34 +154,24 @@ async def _answer_in_blocks(
     sink: Generation,
 ) -> None:
     """Answer within the limits and retries of the call, beside its preconditions."""
-    await settle(question.action, ctx)
+    action, format = question.action, question.format
+    await settle(action, ctx)
+    # to be awaited in this task, without another coroutine through which each delta would have to go
+    if (strategy := question.strategy) is not None:
+        answer = partial(_sample, question, strategy, nursery, ctx, thunk, sink)
+    elif isinstance(action, Query | Transform) and action.methods and format is None:
+        answer = partial(_carry_out, action, question, nursery, ctx, thunk, sink)
+    else:
+        answer = partial(answer_once, nursery, action, ctx, options, format, thunk, sink)
     with (
         nullcontext() if question.limits is None else LimitedBlock(question.limits),
         nullcontext() if question.retries is None else retries_of_call(question.retries),
     ):
         if question.preconditions:
             sink.is_held = True
-            answer = partial(_answer, question, options, nursery, ctx, thunk, sink)
             await answer_if_met(question, ctx, nursery, answer, met=sink.release_output)
         else:
-            await _answer(question, options, nursery, ctx, thunk, sink)
-
-
-def _answer(
-    question: Question,
-    options: ModelOptions,
-    nursery: Nursery,
-    ctx: Context,
-    thunk: ModelOutputThunk,
-    sink: Generation,
-) -> Coroutine[object, object, None]:
-    """What answers, to be awaited: no coroutine of its own, through which each delta would have to go."""
-    action, format = question.action, question.format
-    if (strategy := question.strategy) is not None:
-        return _sample(question, strategy, nursery, ctx, thunk, sink)
-    if isinstance(action, Query | Transform) and action.methods and format is None:
-        return _carry_out(action, question, nursery, ctx, thunk, sink)
-    return answer_once(nursery, action, ctx, options, format, thunk, sink)
+            await answer()
 
 
 async def _sample(
@@ -213,7 +203,8 @@ async def _sample(
         if len(tried) > 1:
             thunk.generation = kept.generation.summed_over([one.generation for one in tried])
     thunk.sampling = result
-    warn_of_misfit(thunk)
+    if thunk.format_error is not None:
+        warn_of_misfit(thunk)
     sink.write(kept.value)
 
 

@@ -73,9 +73,8 @@ def _insides_of(error: object) -> list[object]:
     fields = fields_of(error)
     raw = fields_of(fields.get("metadata")).get("raw")
     values = [fields.get(key) for key in _INSIDE]
-    values.append(
-        value_or_text(raw) if isinstance(raw, str) else raw
-    )  # of the provider, through OpenRouter
+    # that of the provider, through OpenRouter
+    values.append(value_or_text(raw) if isinstance(raw, str) else raw)
     return [value for value in values if value and isinstance(value, str | dict | list)]
 
 

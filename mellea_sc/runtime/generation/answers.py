@@ -100,9 +100,9 @@ def read_meaning(
         thunk.parsed_repr = action.parse(text) if isinstance(action, Component) else text
 
 
-def misfit_of(text: str, format: Format | None) -> str | None:
+def misfit_of(text: str, format: Format) -> str | None:
     """Why a text does not fit its format; ``None``: it does."""
-    return None if format is None else _read(text, format)[1]
+    return _read(text, format)[1]
 
 
 def _read(text: str, format: Format) -> tuple[object, str | None]:
@@ -133,9 +133,7 @@ def _place(loc: object) -> str:
 
 
 def warn_of_misfit(thunk: ModelOutputThunk) -> None:
-    """Log that an answer does not fit its format, if it does not."""
-    if thunk.format_error is None:
-        return
+    """Log that an answer does not fit its format."""
     known = thunk.generation
     why = (
         f"; it was broken off (finish reason {known.finish_reason!r})"

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, get_args
 
-from mellea_sc.core.base import SPANS, Component, Role, Span, checked_texts, no_span, text_of
+from mellea_sc.core.base import ROLES, SPANS, Component, Role, Span, checked_texts, no_span, text_of
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.stdlib.components._template import check_template, fill
 
 __all__ = ["Message"]
-
-_ROLES: Final = get_args(Role)
 
 
 class Message(Component):
@@ -39,8 +36,8 @@ class Message(Component):
         reasoning: str = "",
         tool_calls: Sequence[ToolCall] = (),
     ) -> None:
-        if role not in _ROLES:
-            raise InvalidOption(f"role must be one of {', '.join(_ROLES)}, not {role!r}")
+        if role not in ROLES:
+            raise InvalidOption(f"role must be one of {', '.join(ROLES)}, not {role!r}")
         if not isinstance(content, SPANS):
             raise no_span("a message's content", content)
         self.role: Role = role

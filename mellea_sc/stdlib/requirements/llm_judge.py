@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import anyio
 
 from mellea_sc.backends.retry import retrying
-from mellea_sc.core.backend import Backend, Format, JsonSchema, check_backend_given
+from mellea_sc.core.backend import Backend, Format, JsonSchema, no_backend
 from mellea_sc.core.base import Context, Thunk
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.judgement import objects_in
@@ -117,7 +117,8 @@ class LLMJudge(Requirement):
         if not 0 <= threshold <= 1:
             raise InvalidOption(f"threshold must be from 0 to 1, not {threshold!r}")
         if backend is not None:
-            check_backend_given("backend", backend)
+            if not isinstance(backend, Backend):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise no_backend("backend", backend)
             check_can_judge(backend)
         super().__init__(
             prompt if description is None else description,

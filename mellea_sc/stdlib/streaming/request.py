@@ -12,7 +12,7 @@ from typing import Unpack
 import attrs
 
 from mellea_sc.backends.retry import retrying
-from mellea_sc.core.backend import Backend, check_backend_given
+from mellea_sc.core.backend import Backend, no_backend
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.prompt import describe
@@ -219,9 +219,11 @@ def stream_request(
         InvalidOption: one of them is not usable.
         Exception: as a precondition's ``__copy__`` raises it.
     """
-    check_backend_given("backend", backend)
-    if (judges := given.get("validation_backend")) is not None:
-        check_backend_given("validation_backend", judges)
+    judges: object = given.get("validation_backend")
+    if not isinstance(backend, Backend):
+        raise no_backend("backend", backend)
+    if not isinstance(judges, Backend | None):
+        raise no_backend("validation_backend", judges)
     usual = STREAM_DEFAULTS
     options = StreamOptions(
         chunking=given.get("chunking", usual.chunking),

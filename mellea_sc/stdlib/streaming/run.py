@@ -207,7 +207,8 @@ class StreamRun:
             answer = chosen.thunk()
             answer.name = describe(action)
             read_meaning(answer, answer.value, action, self.question.format)
-            warn_of_misfit(answer)
+            if answer.format_error is not None:
+                warn_of_misfit(answer)
             self.answer = answer
             self.completed = True
             self._turn.commit(ctx.add(action).add(answer))
