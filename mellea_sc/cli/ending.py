@@ -83,13 +83,15 @@ def _report(error: BaseException, *, debug: bool) -> int:
     trace = "".join(traceback.format_exception(error)) if debug else ""
     errors = list(_leaves(error))
     if any(isinstance(one, BrokenPipeError) for one in errors):
-        _give_up_stdout()
-        return NOBODY_READS
+        return _give_up_output()
     if any(isinstance(one, KeyboardInterrupt) for one in errors):
         return INTERRUPTED
-    print(harmless(trace), end="", file=sys.stderr)
-    for one in errors:
-        tell(one)
+    try:
+        print(harmless(trace), end="", file=sys.stderr)
+        for one in errors:
+            tell(one)
+    except BrokenPipeError:
+        return _give_up_output()
     return USAGE if all(isinstance(one, UsageError) for one in errors) else BACKEND
 
 
@@ -115,12 +117,15 @@ def message_of(error: BaseException) -> str:
     return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
 
 
-def _give_up_stdout() -> None:
-    # Otherwise Python would try to write the buffered text at exit, and print an error about that.
-    with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+def _give_up_output() -> int:
+    """End without an error where a reader of the output has gone away; returns the exit status."""
+    # Otherwise Python would try to write the buffered text at exit, print an error about that, and exit with 120.
+    for file in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, file.fileno())
+            os.close(nowhere)
+    return NOBODY_READS
 
 
 @attrs.frozen

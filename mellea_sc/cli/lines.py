@@ -33,11 +33,19 @@ _TOKENS: Final = re.compile(
 )
 
 
+class _Console(Console):
+    """A console whose reader may go away: that is for whoever ends the command; rich would exit with status 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Called where a ``BrokenPipeError`` is handled."""
+        raise
+
+
 def console_on(file: TextIO) -> Console:
     """A console with the width of its terminal; rich alone does not find the width of a dumb terminal, and takes
     ``COLUMNS=0`` for one.
     """
-    console = Console(file=file)
+    console = _Console(file=file)
     if console.width < 1:
         console.width, console.height = width_of(file) or 80, console.height
     if console.is_dumb_terminal and (columns := width_of(file)) is not None:

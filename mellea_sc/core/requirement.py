@@ -36,6 +36,7 @@ __all__ = [
     "check_can_judge",
     "check_judges",
     "default_output_to_bool",
+    "description_for_judge",
     "is_misdefined",
     "label_of",
 ]
@@ -338,19 +339,33 @@ def check_can_judge(judge: Backend) -> None:
         )
 
 
+def description_for_judge(requirement: Requirement) -> str:
+    """What a model is asked about, where it judges whether a text meets a requirement.
+
+    Raises:
+        InvalidOption: the requirement has no description.
+    """
+    if not (description := requirement.format_for_llm()):
+        raise InvalidOption(
+            f"{requirement!r} has neither a validation_fn nor a description for a judge"
+        )
+    return description
+
+
 def check_judges(requirements: Iterable[Requirement], backend: Backend) -> None:
-    """Raise, before any request is made, if a model that cannot judge would be asked to.
+    """Raise, before any request is made, if a model would be asked to judge that cannot, or without words to judge by.
 
     Args:
         requirements: The requirements that will be validated.
         backend: The backend that validators will get.
 
     Raises:
-        InvalidOption: one of the requirements would be judged by such a model.
+        InvalidOption: one of the requirements would be judged by such a model, or has no description for one.
     """
     for requirement in requirements:
         if (judge := requirement.judge_of(backend)) is not None:
             check_can_judge(judge)
+            description_for_judge(requirement)
 
 
 def is_misdefined(error: Exception) -> bool:

@@ -76,8 +76,11 @@ class ChatContext(Context):
             max_tokens: As of a :class:`ChatContext`.
 
         Raises:
-            InvalidOption: something is no message, or is a message with more than text in it.
+            InvalidOption: something is no message, or is a message with more than text in it (tool calls, images).
         """
+        given: object = messages
+        if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+            raise InvalidOption(f"a conversation is a list of messages, not {given!r}")
         ctx = cls(window_size=window_size, max_turns=max_turns, max_tokens=max_tokens)
         for message in messages:
             role, text = _message_in(message)
@@ -143,9 +146,11 @@ def _message_in(message: object) -> tuple[Role, str]:
         ]
         if all(isinstance(part, str) for part in parts):
             content = "".join(cast("list[str]", parts))
-    if role not in ROLES or not isinstance(content, str):
+    # prompts are text: what else it says would be lost without a word
+    has_calls = bool(fields.get("tool_calls") or fields.get("function_call"))
+    if role not in ROLES or not isinstance(content, str) or has_calls:
         raise InvalidOption(
             'a message is {"role": …, "content": "…"}, its role one of '
-            f"{', '.join(ROLES)}, and its content a text; not {message!r}"
+            f"{', '.join(ROLES)}, and its content a text, with no tool calls; not {message!r}"
         )
     return role, content

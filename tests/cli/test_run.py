@@ -461,6 +461,32 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(spawn: Spawn, loop: st
     assert "Exception ignored" not in err
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["run", "x", "--backend", "ollama", "--max-words", "9"],
+        ["run", "x", "--backend", "openai"],
+        ["run", "x", "--backend", "ollama", "--must-not", "("],
+        ["doctor"],
+        ["doctor", "--json"],
+    ],
+)
+def test_whichever_output_nobody_reads_the_status_says_so(args: list[str], loop: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with ModelServer.in_thread(Answer("It rains.")) as server:
+        done = subprocess.run(
+            [sys.executable, "-m", "mellea_sc", *args, "--loop", loop],
+            env={**os.environ, "OLLAMA_HOST": server.ollama_url},
+            stdout=writing if args[0] == "doctor" else subprocess.DEVNULL,
+            stderr=subprocess.PIPE if args[0] == "doctor" else writing,
+            timeout=30,
+        )
+    os.close(writing)
+    assert done.returncode == 141
+    assert not done.stderr
+
+
 @pytest.mark.parametrize("closed", [[0], [1], [2], [0, 1, 2]])
 def test_a_closed_standard_stream_is_read_and_written_as_nothing(
     closed: list[int], loop: str

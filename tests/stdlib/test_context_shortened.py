@@ -73,12 +73,27 @@ def test_a_content_may_be_a_list_of_texts() -> None:
         {"role": "user"},
         {"role": "user", "content": None},
         {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]},
+        {"role": "assistant", "content": "", "tool_calls": [{"id": "1", "type": "function"}]},
+        {"role": "assistant", "content": "x", "function_call": {"name": "f", "arguments": "{}"}},
         "Hello",
     ],
 )
 def test_what_is_no_message_of_text_is_refused(message: object) -> None:
     with pytest.raises(InvalidOption, match="a message is"):
         ChatContext.from_messages([cast("dict[str, object]", message)])
+
+
+@pytest.mark.parametrize("messages", [None, "Hello", {"role": "user", "content": "Hello"}, 1])
+def test_what_is_no_list_of_messages_is_refused(messages: object) -> None:
+    with pytest.raises(InvalidOption, match="a list of messages, not "):
+        ChatContext.from_messages(cast("list[dict[str, object]]", messages))
+
+
+def test_the_empty_fields_of_a_clients_messages_are_no_calls() -> None:
+    message = {"role": "assistant", "content": "x", "tool_calls": None, "refusal": None}
+    assert ChatContext.from_messages([message]).to_messages() == [
+        {"role": "assistant", "content": "x"}
+    ]
 
 
 @pytest.mark.anyio

@@ -12,10 +12,15 @@ from typing import Final, TypeVar
 
 from mellea_sc.core.backend import Backend, CheckedSchema, JsonSchema
 from mellea_sc.core.base import Component, Context, Thunk
-from mellea_sc.core.errors import EmptyAnswer, InvalidOption, UnclearJudgement
+from mellea_sc.core.errors import EmptyAnswer, UnclearJudgement
 from mellea_sc.core.judgement import read_judgement
 from mellea_sc.core.model_options import ModelOption, ModelOptions
-from mellea_sc.core.requirement import Requirement, ValidationResult, check_can_judge
+from mellea_sc.core.requirement import (
+    Requirement,
+    ValidationResult,
+    check_can_judge,
+    description_for_judge,
+)
 
 __all__ = ["YES_OR_NO", "ask_judge", "judge_by_model"]
 
@@ -136,11 +141,7 @@ async def judge_by_model(
 
     Cancellation: the judge's generation is cancelled with the call, and has ended.
     """
-    description = requirement.format_for_llm()
-    if not description:
-        raise InvalidOption(
-            f"{requirement!r} has neither a validation_fn nor a description for a judge"
-        )
+    description = description_for_judge(requirement)
     passed, thunk, after = await ask_judge(
         _PROMPT.format(requirement=description, output=text),
         backend,

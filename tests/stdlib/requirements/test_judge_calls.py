@@ -322,6 +322,30 @@ async def test_a_model_that_cannot_judge_is_not_asked_to_anywhere_else() -> None
     assert backend.calls == []
 
 
+class OnlyWhileItStreams(Requirement):
+    async def stream_validate(
+        self, chunk: str, *, backend: Backend, ctx: Context
+    ) -> PartialValidationResult:
+        return PartialValidationResult("unknown")
+
+
+@pytest.mark.parametrize("nothing_said", [Requirement(), OnlyWhileItStreams(), ""])
+async def test_nothing_is_asked_where_a_judge_would_not_be_told_what_to_judge(
+    nothing_said: Requirement | str,
+) -> None:
+    backend = ScriptedBackend("Hello.")
+    async with start_session(backend=backend) as m:
+        for ask in (
+            lambda: m.ainstruct("go", requirements=[nothing_said]),
+            lambda: m.ainstruct("go", preconditions=[nothing_said]),
+            lambda: m.stream("go", requirements=[nothing_said]),
+            lambda: m.stream("go", strategy=BestOfNStrategy(2), requirements=[nothing_said]),
+        ):
+            with pytest.raises(InvalidOption, match="neither a validation_fn nor a description"):
+                await ask()  # type: ignore[no-untyped-call]
+    assert backend.calls == []
+
+
 async def test_a_model_that_cannot_judge_writes_what_others_judge() -> None:
     writer = SaysYes(lambda _: "Hello.")
     judges = ScriptedBackend(judge=lambda _: True)
