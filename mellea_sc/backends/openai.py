@@ -41,8 +41,6 @@ from mellea_sc.core.model_options import ModelOptions
 if TYPE_CHECKING:
     from mellea_sc.backends.http.client import AnyClient
 
-__all__ = ["OpenAIBackend"]
-
 log: Final = logging.getLogger("mellea_sc")
 
 DEFAULT_URL: Final = "https://api.openai.com/v1"

@@ -10,8 +10,6 @@ import attrs
 from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.core.usage import Usage
 
-__all__ = ["NOTHING_KNOWN", "GenerationInfo"]
-
 AT_LIMIT: Final = frozenset(
     {
         "length",

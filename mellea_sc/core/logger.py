@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 
-__all__ = ["MelleaLogger"]
-
 
 class MelleaLogger:
     """Mellea's accessor of the library's logger, which is ``logging.getLogger("mellea_sc")``."""

@@ -11,14 +11,6 @@ from typing import Final, TypeAlias
 
 from mellea_sc.core.errors import InvalidOption
 
-__all__ = [
-    "ModelOption",
-    "ModelOptions",
-    "merge_options",
-    "stream_timeout",
-    "think_tags",
-]
-
 ModelOptions: TypeAlias = Mapping[str, object]
 """Options by the names of :class:`ModelOption`; others are sent to the server unchanged."""
 

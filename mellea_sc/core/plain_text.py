@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["harmless", "quoted", "shortened"]
-
 # C0 but for tabs and line breaks, DEL and C1: escape sequences above all, which can write the clipboard.
 # Then the characters that change the direction of what follows them.
 _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")

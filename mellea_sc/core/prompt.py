@@ -24,14 +24,6 @@ from mellea_sc.core.base import (
 from mellea_sc.core.errors import DependencyFailed, WrongEventLoop
 from mellea_sc.core.model_options import ModelOption, ModelOptions
 
-__all__ = [
-    "GO_ON",
-    "describe",
-    "messages_for",
-    "request_for",
-    "settle",
-]
-
 GO_ON: Final = "Continue your answer."
 """With a longer sentence, small models begin again instead of continuing; measured in benchmarks/PROMPTING.md."""
 

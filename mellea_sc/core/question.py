@@ -17,14 +17,6 @@ from mellea_sc.core.retries import Retries, retries_of
 from mellea_sc.core.sampling import SamplingStrategy
 from mellea_sc.core.spending import Limits, check_limits
 
-__all__ = [
-    "ConditionArguments",
-    "Question",
-    "QuestionArguments",
-    "RequestArguments",
-    "several",
-]
-
 T = TypeVar("T")
 
 

@@ -14,8 +14,6 @@ from mellea_sc.core.picture import table_of, text_of_answer
 from mellea_sc.core.requirement import Requirement, ValidationResult, label_of
 from mellea_sc.core.trace import Trace
 
-__all__ = ["SamplingResult", "SamplingStrategy"]
-
 
 @attrs.frozen(kw_only=True)
 class SamplingResult:

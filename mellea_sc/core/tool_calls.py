@@ -15,8 +15,6 @@ import attrs
 
 from mellea_sc.core.model_options import ModelOptions
 
-__all__ = ["ToolCall", "ToolCallDelta", "ToolCallParts", "asks_for_calls"]
-
 
 @attrs.frozen
 class ToolCall:

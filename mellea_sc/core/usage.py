@@ -6,8 +6,6 @@ from typing import Final
 
 import attrs
 
-__all__ = ["CHARACTERS", "Usage", "estimated_tokens"]
-
 CHARACTERS: Final = 4
 """Characters per token in estimates, where a server reports no tokens."""
 

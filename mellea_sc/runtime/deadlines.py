@@ -19,8 +19,6 @@ import attrs
 
 from mellea_sc.runtime.loops.current import clock
 
-__all__ = ["Cancellable", "DeadlineTimer", "WaitTimeout"]
-
 RESOLUTION: Final = 0.001
 """Seconds by which a timeout may fire early, so that timeouts that are due together need one wake-up."""
 

@@ -36,8 +36,6 @@ from mellea_sc.runtime.loops.forks import tell_of_forks
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["POLL_INTERVAL", "THREAD_TIMEOUT", "Job", "LoopThread", "ThreadEvent"]
-
 T = TypeVar("T")
 
 StartTask: TypeAlias = "Callable[[Coroutine[object, object, None], Context], asyncio.Task[None]]"

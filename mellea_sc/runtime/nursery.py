@@ -57,12 +57,6 @@ from mellea_sc.runtime.unobserved import OnError, OwnError, Unobserved, log_unob
 if TYPE_CHECKING:
     from mellea_sc.runtime.adopted import AdoptedNursery
 
-__all__ = [
-    "Nursery",
-    "current_nursery",
-    "reraise_if_cancelled",
-]
-
 T = TypeVar("T")
 
 _current: Final[ContextVar[Nursery | None]] = ContextVar("mellea_sc_current_nursery", default=None)

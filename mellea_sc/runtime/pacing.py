@@ -20,8 +20,6 @@ from mellea_sc.core.retries import InFlight, in_flight
 from mellea_sc.runtime.deadlines import WaitTimeout
 from mellea_sc.runtime.loops.current import clock
 
-__all__ = ["Slot", "Slots", "Valve", "Valves"]
-
 
 @attrs.define(eq=False, repr=False, weakref_slot=False)
 class Valve:

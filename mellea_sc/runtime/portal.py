@@ -30,8 +30,6 @@ from mellea_sc.runtime.loops.forks import tell_of_forks
 from mellea_sc.runtime.loops.notebook import in_cell
 from mellea_sc.runtime.unobserved import log_unobserved
 
-__all__ = ["SyncPortal", "is_blocking_call", "refuse_in_event_loop"]
-
 T = TypeVar("T")
 
 _is_blocking_call: Final[ContextVar[bool]] = ContextVar("mellea_sc_blocking_call", default=False)

@@ -50,8 +50,6 @@ from mellea_sc.core.retries import untimed
 if TYPE_CHECKING:
     from mellea_sc.backends.http.backend import HttpBackend
 
-__all__ = ["Ending", "Response", "ask", "join_halves"]
-
 GRACE: Final = 2.0
 """Seconds to wait for the usage and the end mark after a finish reason."""
 DOUBTFUL_GRACE: Final = 5.0

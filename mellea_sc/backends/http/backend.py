@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from mellea_sc.backends.http.client import AnyClient, Link
 
-__all__ = ["HttpBackend"]
-
 
 @attrs.define(eq=False)
 class _ServerTraits:

@@ -25,18 +25,6 @@ if TYPE_CHECKING:
     import httpx
     import httpx2
 
-__all__ = [
-    "CLOSE_TIMEOUT",
-    "MAX_HEAD",
-    "STANDING_HEADERS",
-    "AnyClient",
-    "Link",
-    "Reply",
-    "Transport",
-    "has_aiohttp",
-    "new_transport",
-]
-
 AnyClient: TypeAlias = "httpx.AsyncClient | httpx2.AsyncClient"
 """The clients that a caller may give."""
 

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from zlib import _Decompress
 
-__all__ = ["Inflater", "unreadable_coding", "wants_inflating"]
-
 _READABLE: Final = ("gzip", "x-gzip", "deflate")
 _UNREADABLE: Final = ("br", "compress", "x-compress", "dcb", "dcz", "zstd")
 _TEXT: Final = frozenset(b"\t\n\r" + bytes(range(0x20, 0x7F)))

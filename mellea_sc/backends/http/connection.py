@@ -31,8 +31,6 @@ from mellea_sc.backends.http.translation import (
     WriteError,
 )
 
-__all__ = ["Connection", "DirectTransport", "connect"]
-
 READ_SIZE: Final = 65536
 """Bytes of a read."""
 

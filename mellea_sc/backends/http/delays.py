@@ -18,8 +18,6 @@ from typing import Final
 from mellea_sc.backends.http.json_values import fields_of, list_of
 from mellea_sc.backends.http.refusals import objects_in, strings_in, words_of
 
-__all__ = ["BUSY", "delay_in", "is_temporary", "status_in"]
-
 OVERLOADED: Final = 529
 """A status used by Anthropic and compatible servers."""
 BUSY: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, OVERLOADED)

@@ -32,8 +32,6 @@ from mellea_sc.core.errors import (
 )
 from mellea_sc.core.plain_text import harmless
 
-__all__ = ["Advice", "Failures", "Secret"]
-
 _QUOTED: Final = 500
 """The maximum of characters that an error's message quotes."""
 _KEPT: Final = 4000

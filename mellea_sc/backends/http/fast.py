@@ -30,8 +30,6 @@ from mellea_sc.backends.http.translation import (
     reason_of,
 )
 
-__all__ = ["AiohttpTransport"]
-
 LARGE: Final = 1024 * 1024
 """The size of a request from which on aiohttp warns, unless it is given as a file."""
 LIMITS: Final[dict[str, Any]] = {

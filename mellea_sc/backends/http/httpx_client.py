@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from mellea_sc.backends.http.client import AnyClient
 
-__all__ = ["HttpxTransport"]
-
 
 class HttpxTransport:
     """Sends requests on a client of httpx or httpx2.

@@ -9,20 +9,6 @@ from typing import Final, TypeAlias, cast
 from mellea_sc.core.tool_calls import ToolCallDelta
 from mellea_sc.core.usage import Usage
 
-__all__ = [
-    "Json",
-    "calls_in",
-    "count_in",
-    "fields_of",
-    "list_of",
-    "parse_object",
-    "reasoning_in",
-    "text_in",
-    "usage_in",
-    "value_or_text",
-]
-
-
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
 _BLANK: Final = " \t\n\r"

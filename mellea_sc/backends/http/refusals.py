@@ -15,8 +15,6 @@ from typing import Final, Literal, TypeAlias
 
 from mellea_sc.backends.http.json_values import fields_of, list_of, value_or_text
 
-__all__ = ["Subject", "objects_in", "strings_in", "subject_of", "words_of"]
-
 Subject: TypeAlias = Literal["context", "model", "key", "other"]
 """The prompt is too long; there is no such model; the key is wrong; or anything else."""
 

@@ -27,8 +27,6 @@ import attrs
 from mellea_sc.backends.http.json_values import parse_object
 from mellea_sc.core.errors import BackendProtocolError
 
-__all__ = ["EventSplitter", "LineSplitter", "Splitter"]
-
 MAX_LINE: Final = 8 * 1024 * 1024
 """The maximum size of a line, of an event, and of a JSON value over several lines, in bytes."""
 _KEPT: Final = 1000

@@ -16,20 +16,6 @@ import anyio
 from mellea_sc.backends.http.failures import Failures
 from mellea_sc.core.errors import MelleaError
 
-__all__ = [
-    "ConnectError",
-    "LocalProtocolError",
-    "ReadError",
-    "RemoteProtocolError",
-    "TransportError",
-    "WriteError",
-    "client_errors",
-    "is_invalid",
-    "is_one_of",
-    "reason_of",
-    "translated",
-]
-
 
 class TransportError(Exception):
     """The base class of the errors of the library's own transport."""

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from mellea_sc.runtime.budgets.limits import BudgetScope
     from mellea_sc.runtime.budgets.metering import Account
 
-__all__ = ["Budget", "open_budgets"]
-
 MILLION: Final = 1_000_000
 ROUNDING: Final = 1 + 1e-9
 """Sums of money are sums of floats: they may be off by this factor."""

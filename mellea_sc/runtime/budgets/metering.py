@@ -29,8 +29,6 @@ from mellea_sc.core.usage import CHARACTERS, estimated_tokens
 from mellea_sc.runtime.budgets.budget import Budget
 from mellea_sc.runtime.budgets.limits import note_request
 
-__all__ = ["Account", "Metered"]
-
 
 class Account:
     """Counts the tokens of one request, and debits all its budgets.

@@ -63,8 +63,6 @@ from mellea_sc.runtime.generation.pump import AnswerRecord, pump
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
 
-__all__ = ["Attempt", "AttemptEnd"]
-
 AttemptEnd: TypeAlias = Literal["running", "completed", "failed", "stopped", "error", "cancelled"]
 """How an attempt has ended: with its last token, by a failed check, because it was not needed any more, …"""
 

@@ -39,8 +39,6 @@ from mellea_sc.core.chunking import BoundaryChunking, ChunkingStrategy
 from mellea_sc.core.errors import ChunkingError
 from mellea_sc.core.requirement import PartialValidationResult
 
-__all__ = ["Chunk", "Cutter", "Failure", "Ledger", "Move", "OnPiece", "Rule"]
-
 
 @attrs.define
 class Chunk:

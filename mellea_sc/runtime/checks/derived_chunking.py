@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.runtime.checks.chunks import Chunk, Cutter
 
-__all__ = ["Grouped", "Resumed"]
-
 
 class Resumed(ChunkingStrategy):
     """The chunks of a kept beginning, and then those of the text after it as if that began the text.

@@ -51,8 +51,6 @@ from mellea_sc.runtime.loops.current import checkpoint_before_error
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
 from mellea_sc.runtime.pacing import Valve, Valves
 
-__all__ = ["Lane", "Lanes", "ValidatorCalls"]
-
 log: Final = logging.getLogger("mellea_sc")
 
 

@@ -20,8 +20,6 @@ from mellea_sc.core.requirement import PartialValidationResult, Requirement
 from mellea_sc.runtime.checks.chunks import Chunk, Failure
 from mellea_sc.runtime.checks.edits import Placed
 
-__all__ = ["Finding", "Findings", "LaneCheckpoint", "Memory", "ResumePoint"]
-
 
 @attrs.frozen
 class LaneCheckpoint:

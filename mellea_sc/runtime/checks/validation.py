@@ -20,8 +20,6 @@ from mellea_sc.core.requirement import Requirement, ValidationResult, is_misdefi
 from mellea_sc.runtime.failures import stray_cancellation_as, task_group, without_internals
 from mellea_sc.runtime.nursery import reraise_if_cancelled
 
-__all__ = ["validate_all"]
-
 log: Final = logging.getLogger("mellea_sc")
 
 

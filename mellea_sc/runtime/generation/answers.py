@@ -17,8 +17,6 @@ from mellea_sc.core.usage import Usage
 if TYPE_CHECKING:
     from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 
-__all__ = ["check_answered", "misfit_of", "read_meaning", "warn_of_misfit"]
-
 log: Final = logging.getLogger("mellea_sc")
 
 NOTHING_TO_SAY: Final = frozenset(

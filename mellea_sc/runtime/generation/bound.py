@@ -40,8 +40,6 @@ from mellea_sc.runtime.generation.pump import connected_backend, pump
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
 
-__all__ = ["BoundBackend", "SpawnTarget", "answer_once", "opened_scope", "start_generation"]
-
 _on_started: Final[ContextVar[Callable[[ModelOutputThunk], None] | None]] = ContextVar(
     "mellea_sc_on_started", default=None
 )

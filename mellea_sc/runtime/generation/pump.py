@@ -34,8 +34,6 @@ from mellea_sc.runtime.generation.think_tags import without_think_tags
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.pacing import Slot
 
-__all__ = ["LONGEST", "AnswerRecord", "Sink", "connected_backend", "pump"]
-
 LONGEST: Final = 4096
 """Characters that are written at once. A longer delta is written in pieces, with checkpoints between them, because
 checking a megabyte in one step would block the event loop."""

@@ -16,8 +16,6 @@ import attrs
 from mellea_sc.core.backend import Backend, BackendWrapper, Delta, GenerationRequest
 from mellea_sc.core.model_options import think_tags
 
-__all__ = ["TagSplitter", "without_think_tags"]
-
 
 def without_think_tags(backend: Backend, request: GenerationRequest) -> Backend:
     """A backend that moves the reasoning out of the text, if the request's options say that the text has some."""

@@ -24,8 +24,6 @@ from mellea_sc.runtime.failures import shorten
 from mellea_sc.runtime.generation.generation import Generation
 from mellea_sc.runtime.loops.notebook import is_interrupt
 
-__all__ = ["ModelOutputThunk"]
-
 
 class ModelOutputThunk(Thunk):
     """A text that is being generated; awaiting it gives the text.

@@ -22,23 +22,6 @@ import anyio.lowlevel
 
 from mellea_sc.core.errors import UsageError, WrongEventLoop
 
-__all__ = [
-    "LoopServices",
-    "call_in",
-    "call_soon_in",
-    "check_loop",
-    "checkpoint_before_error",
-    "clock",
-    "current_loop",
-    "interpreter_is_ending",
-    "is_being_cancelled",
-    "loop_options",
-    "loop_services",
-    "may_run",
-    "running_loop",
-    "running_task",
-]
-
 
 class LoopServices(Protocol):
     """What ``asyncio_loop.py`` and ``trio_loop.py`` both have, each for its kind of loop."""

@@ -6,8 +6,6 @@ import os
 from typing import Final, Protocol
 from weakref import WeakSet
 
-__all__ = ["Forkable", "tell_of_forks"]
-
 
 class Forkable(Protocol):
     """An object with a lock, threads or event loops, which a forked child must not use."""

@@ -11,8 +11,6 @@ import inspect
 import sys
 from types import FrameType
 
-__all__ = ["in_cell", "is_interrupt", "wake_loop_on_interrupts"]
-
 
 def wake_loop_on_interrupts() -> None:
     """Have an interruption wake the kernel's event loop at once while a cell awaits.
