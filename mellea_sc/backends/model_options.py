@@ -11,8 +11,8 @@ from typing import Final, TypeAlias, cast
 
 import attrs
 
+from mellea_sc.core.backend import ModelOption, ModelOptions
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.core.model_options import ModelOption, ModelOptions
 
 __all__ = ["ModelOption", "WireNames", "checked_extra_body", "wire_body"]
 

@@ -28,8 +28,7 @@ from mellea_sc.backends.model_options import (
     checked_extra_body,
     wire_body,
 )
-from mellea_sc.core.backend import Delta, GenerationRequest
-from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.core.backend import Delta, GenerationRequest, ModelOptions
 
 if TYPE_CHECKING:
     from mellea_sc.backends.http.client import AnyClient

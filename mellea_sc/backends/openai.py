@@ -34,9 +34,8 @@ from mellea_sc.backends.model_options import (
     checked_extra_body,
     wire_body,
 )
-from mellea_sc.core.backend import Delta, GenerationRequest, JsonSchema, Usage
+from mellea_sc.core.backend import Delta, GenerationRequest, JsonSchema, ModelOptions, Usage
 from mellea_sc.core.errors import BackendRejected, InvalidOption
-from mellea_sc.core.model_options import ModelOptions
 
 if TYPE_CHECKING:
     from mellea_sc.backends.http.client import AnyClient

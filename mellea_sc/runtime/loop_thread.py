@@ -30,8 +30,8 @@ from mellea_sc.runtime.loops.current import (
     interpreter_is_ending,
     loop_options,
     running_loop,
+    tell_of_forks,
 )
-from mellea_sc.runtime.loops.forks import tell_of_forks
 
 if TYPE_CHECKING:
     import asyncio

@@ -10,8 +10,7 @@ import anyio.lowlevel
 
 from mellea_sc.core.base import Context, text_of
 from mellea_sc.core.errors import PreconditionFailed
-from mellea_sc.core.prompt import settle
-from mellea_sc.core.question import Question
+from mellea_sc.core.question import Question, settle
 from mellea_sc.core.requirement import ValidationResult
 from mellea_sc.runtime.checks.validation import validate_all
 from mellea_sc.runtime.failures import stray_cancellation_as, task_group

@@ -7,12 +7,18 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Final
 
-from mellea_sc.core.backend import Backend, ChatMessage, CheckedSchema, Format
+from mellea_sc.core.backend import (
+    Backend,
+    ChatMessage,
+    CheckedSchema,
+    Format,
+    ModelOption,
+    ModelOptions,
+    merge_options,
+)
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
-from mellea_sc.core.prompt import describe, messages_for, request_for, settle
-from mellea_sc.core.question import Question, several
+from mellea_sc.core.question import Question, describe, messages_for, request_for, settle, several
 from mellea_sc.core.requirement import (
     Requirement,
     ValidationResult,
@@ -24,10 +30,9 @@ from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.trace import TokenCount, Trace
 from mellea_sc.runtime.budgets.limits import LimitedBlock
 from mellea_sc.runtime.checks.validation import validate_all
-from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.bound import answer_once, opened_scope
 from mellea_sc.runtime.generation.generation import Generation
-from mellea_sc.runtime.generation.pump import pump
+from mellea_sc.runtime.generation.pump import pump, read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.arguments import ActArguments

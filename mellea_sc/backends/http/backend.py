@@ -19,9 +19,15 @@ from mellea_sc.backends.http.failures import Advice, Failures
 from mellea_sc.backends.http.json_values import Json, value_or_text
 from mellea_sc.backends.http.splitting import Splitter
 from mellea_sc.core.answer_prefix import EchoFilter
-from mellea_sc.core.backend import Backend, Delta, GenerationRequest
+from mellea_sc.core.backend import (
+    Backend,
+    Delta,
+    GenerationRequest,
+    ModelOptions,
+    merge_options,
+    stream_timeout,
+)
 from mellea_sc.core.errors import BackendRejected, InvalidOption
-from mellea_sc.core.model_options import ModelOptions, merge_options, stream_timeout
 
 if TYPE_CHECKING:
     from typing import Self

@@ -6,8 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias, cast
 
-from mellea_sc.core.tool_calls import ToolCallDelta
-from mellea_sc.core.usage import Usage
+from mellea_sc.core.generation_info import ToolCallDelta, Usage
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 

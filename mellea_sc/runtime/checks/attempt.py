@@ -37,14 +37,12 @@ import anyio.abc
 import anyio.lowlevel
 
 from mellea_sc.core.answer_prefix import AnswerPrefix
-from mellea_sc.core.backend import Backend, Delta
+from mellea_sc.core.backend import Backend, Delta, ModelOption, merge_options
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import BackendTimeout
-from mellea_sc.core.model_options import ModelOption, merge_options
-from mellea_sc.core.prompt import request_for
-from mellea_sc.core.question import Question
+from mellea_sc.core.generation_info import CHARACTERS
+from mellea_sc.core.question import Question, request_for
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
-from mellea_sc.core.usage import CHARACTERS
 from mellea_sc.runtime.checks.chunks import Failure, Ledger
 from mellea_sc.runtime.checks.editors import Editor
 from mellea_sc.runtime.checks.edits import Edits, Placed

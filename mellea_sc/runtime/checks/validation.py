@@ -9,13 +9,12 @@ from typing import Final
 
 import anyio
 
-from mellea_sc.core.backend import Backend, Format
+from mellea_sc.core.backend import Backend, Format, ModelOptions
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import (
     InvalidVerdict,
     ValidatorTimeout,
 )
-from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import Requirement, ValidationResult, is_misdefined
 from mellea_sc.runtime.failures import stray_cancellation_as, task_group, without_internals
 from mellea_sc.runtime.nursery import reraise_if_cancelled

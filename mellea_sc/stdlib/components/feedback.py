@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk, text_of
-from mellea_sc.core.prompt import GO_ON, describe
+from mellea_sc.core.question import GO_ON, describe
 from mellea_sc.stdlib.components.instruction import Instruction, listed
 from mellea_sc.stdlib.components.message import Message
 from mellea_sc.stdlib.context import ChatContext

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mellea_sc.core.base import ROLES, SPANS, Component, Role, Span, checked_texts, no_span, text_of
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.core.tool_calls import ToolCall
+from mellea_sc.core.generation_info import ToolCall
 from mellea_sc.stdlib.components._template import check_template, fill
 
 __all__ = ["Message"]

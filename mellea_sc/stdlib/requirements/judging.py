@@ -10,11 +10,10 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final, TypeVar
 
-from mellea_sc.core.backend import Backend, CheckedSchema, JsonSchema
+from mellea_sc.core.backend import Backend, CheckedSchema, JsonSchema, ModelOption, ModelOptions
 from mellea_sc.core.base import Component, Context, Thunk
 from mellea_sc.core.errors import EmptyAnswer, InvalidOption, UnclearJudgement
 from mellea_sc.core.judgement import read_judgement
-from mellea_sc.core.model_options import ModelOption, ModelOptions
 from mellea_sc.core.requirement import Requirement, ValidationResult, check_can_judge
 
 __all__ = ["YES_OR_NO", "ask_judge", "judge_by_model"]

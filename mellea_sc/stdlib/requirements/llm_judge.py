@@ -10,11 +10,10 @@ from weakref import WeakKeyDictionary
 import anyio
 
 from mellea_sc.backends.retry import retrying
-from mellea_sc.core.backend import Backend, Format, JsonSchema, no_backend
+from mellea_sc.core.backend import Backend, Format, JsonSchema, ModelOptions, no_backend
 from mellea_sc.core.base import Context, Thunk
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.judgement import objects_in
-from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import (
     OnFail,
     PartialValidationResult,

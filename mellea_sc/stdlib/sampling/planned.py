@@ -12,15 +12,14 @@ from typing import Final
 
 import attrs
 
-from mellea_sc.core.backend import Backend, Format, checked_format
+from mellea_sc.core.backend import Backend, Format, ModelOptions, checked_format
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import BackendNotBound
-from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.question import Question, several
 from mellea_sc.core.requirement import OnFail, Requirement, as_requirement
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
-from mellea_sc.runtime.generation.answers import read_meaning
 from mellea_sc.runtime.generation.bound import BoundBackend
+from mellea_sc.runtime.generation.pump import read_meaning
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.components.feedback import WithFeedback
 from mellea_sc.stdlib.sampling.engine.options import StreamOptions

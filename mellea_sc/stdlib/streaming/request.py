@@ -15,8 +15,7 @@ from mellea_sc.backends.retry import retrying
 from mellea_sc.core.backend import Backend, no_backend
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.core.prompt import describe
-from mellea_sc.core.question import Question, several
+from mellea_sc.core.question import Question, describe, several
 from mellea_sc.core.requirement import as_requirement, check_judges
 from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.bound import BoundBackend, SpawnTarget

@@ -24,8 +24,7 @@ import anyio
 
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import BudgetExceeded
-from mellea_sc.core.prompt import describe
-from mellea_sc.core.question import Question
+from mellea_sc.core.question import Question, describe
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.core.retries import retries_of_call
 from mellea_sc.runtime.budgets.limits import LimitedBlock, budget_scope
@@ -33,7 +32,7 @@ from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.checks.chunks import Ledger
 from mellea_sc.runtime.checks.edits import Edits
 from mellea_sc.runtime.failures import failure_of, raise_unchanged
-from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
+from mellea_sc.runtime.generation.pump import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.loops.current import call_in, check_loop, clock, current_loop, running_task
 from mellea_sc.runtime.nursery import Nursery

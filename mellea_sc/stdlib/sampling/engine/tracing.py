@@ -9,7 +9,7 @@ import attrs
 from mellea_sc.core.base import Component, Span
 from mellea_sc.core.errors import GenerationCancelled
 from mellea_sc.core.plain_text import quoted
-from mellea_sc.core.prompt import describe
+from mellea_sc.core.question import describe
 from mellea_sc.core.requirement import Requirement, label_of
 from mellea_sc.core.trace import Cause, CauseKind, TokenCount, Trace
 from mellea_sc.runtime.checks.attempt import Attempt
