@@ -27,15 +27,19 @@ import anyio
 import attrs
 
 from mellea_sc.backends.http.client import CLOSE_TIMEOUT, Link, Reply
-from mellea_sc.backends.http.codings import Inflater, unreadable_coding, wants_inflating
-from mellea_sc.backends.http.json_values import parse_object
-from mellea_sc.backends.http.splitting import MAX_LINE
-from mellea_sc.backends.http.translation import (
+from mellea_sc.backends.http.failures import (
     RemoteProtocolError,
     client_errors,
     is_one_of,
     reason_of,
     translated,
+)
+from mellea_sc.backends.http.splitting import (
+    MAX_LINE,
+    Inflater,
+    parse_object,
+    unreadable_coding,
+    wants_inflating,
 )
 from mellea_sc.core.answer_prefix import EchoFilter
 from mellea_sc.core.backend import Delta

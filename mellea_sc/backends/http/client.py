@@ -95,7 +95,7 @@ class Transport(Protocol):
             content: The JSON to post; ``None``: send a GET request.
 
         Raises:
-            Exception: one of :func:`~mellea_sc.backends.http.translation.client_errors`.
+            Exception: one of :func:`~mellea_sc.backends.http.failures.client_errors`.
 
         Cancellation: the connection is closed.
         """

@@ -22,7 +22,7 @@ from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 from mellea_sc.backends.http.client import MAX_HEAD, STANDING_HEADERS, Link, Reply
-from mellea_sc.backends.http.translation import (
+from mellea_sc.backends.http.failures import (
     ConnectError,
     LocalProtocolError,
     ReadError,

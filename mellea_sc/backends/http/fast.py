@@ -21,7 +21,7 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
 from mellea_sc.backends.http.client import MAX_HEAD, STANDING_HEADERS, Link, Reply
-from mellea_sc.backends.http.translation import (
+from mellea_sc.backends.http.failures import (
     ConnectError,
     ReadError,
     RemoteProtocolError,

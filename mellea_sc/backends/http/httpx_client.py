@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 
 from mellea_sc.backends.http.client import CLOSE_TIMEOUT, Link, Reply
-from mellea_sc.backends.http.translation import (
+from mellea_sc.backends.http.failures import (
     WriteError,
     client_errors,
     is_invalid,

@@ -27,7 +27,7 @@ from raw_server import (
 )
 
 from mellea_sc.backends.http.client import AnyClient, has_aiohttp, is_asyncio
-from mellea_sc.backends.http.translation import client_errors
+from mellea_sc.backends.http.failures import client_errors
 from mellea_sc.backends.openai import OpenAIBackend
 from mellea_sc.core.backend import Backend, ChatMessage, GenerationRequest
 from mellea_sc.core.errors import (
