@@ -26,9 +26,11 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import attrs
 
-from mellea_sc.backends.http.client import CLOSE_TIMEOUT, Link, Reply
-from mellea_sc.backends.http.failures import (
+from mellea_sc.backends.http.client import (
+    CLOSE_TIMEOUT,
+    Link,
     RemoteProtocolError,
+    Reply,
     client_errors,
     is_one_of,
     reason_of,

@@ -20,11 +20,14 @@ from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
-from mellea_sc.backends.http.client import MAX_HEAD, STANDING_HEADERS, Link, Reply
-from mellea_sc.backends.http.failures import (
+from mellea_sc.backends.http.client import (
+    MAX_HEAD,
+    STANDING_HEADERS,
     ConnectError,
+    Link,
     ReadError,
     RemoteProtocolError,
+    Reply,
     TransportError,
     WriteError,
     reason_of,
