@@ -18,7 +18,7 @@ from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.question import QuestionArguments, RequestArguments
 from mellea_sc.core.sampling import SamplingStrategy
 from mellea_sc.runtime.failures import shorten
-from mellea_sc.stdlib.sampling.planned import PlannedStrategy
+from mellea_sc.stdlib.sampling.base import PlannedStrategy
 
 __all__ = [
     "ActArguments",

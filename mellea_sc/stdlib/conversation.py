@@ -16,7 +16,7 @@ from mellea_sc.core.backend import Format
 from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions
-from mellea_sc.core.question import ConditionArguments, several
+from mellea_sc.core.question import STREAM_DEFAULTS, ConditionArguments, several
 from mellea_sc.core.requirement import Requirement, ValidationResult, as_requirement
 from mellea_sc.core.retries import Retries, retries_of, retries_of_call
 from mellea_sc.core.sampling import SamplingResult
@@ -32,7 +32,6 @@ from mellea_sc.stdlib.arguments import (
 )
 from mellea_sc.stdlib.blocking import blocking_half
 from mellea_sc.stdlib.components import Instruction, Message, Query, Transform
-from mellea_sc.stdlib.sampling.engine.options import STREAM_DEFAULTS
 from mellea_sc.stdlib.session_life import SessionLife
 from mellea_sc.stdlib.session_work import DEFAULT_STRATEGY, judge, last_prompt, question_of, start
 from mellea_sc.stdlib.streaming.request import StreamRequest, stream_request

@@ -33,9 +33,8 @@ from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.arguments import ActArguments
 from mellea_sc.stdlib.components import Instruction, Query, Transform
 from mellea_sc.stdlib.preconditions import answer_if_met
+from mellea_sc.stdlib.sampling.base import PlannedStrategy, RejectionSamplingStrategy, sampled
 from mellea_sc.stdlib.sampling.plan import does_not_fit
-from mellea_sc.stdlib.sampling.planned import PlannedStrategy, sampled
-from mellea_sc.stdlib.sampling.repairing import RejectionSamplingStrategy
 from mellea_sc.stdlib.turns import Turn, Turns
 
 __all__ = [

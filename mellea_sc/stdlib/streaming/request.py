@@ -16,7 +16,7 @@ from mellea_sc.core.backend import Backend, no_backend
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.prompt import describe
-from mellea_sc.core.question import Question, several
+from mellea_sc.core.question import STREAM_DEFAULTS, Question, StreamOptions, several
 from mellea_sc.core.requirement import as_requirement, check_judges
 from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.bound import BoundBackend, SpawnTarget
@@ -24,8 +24,7 @@ from mellea_sc.runtime.loops.current import loop_services
 from mellea_sc.runtime.nursery import Nursery, current_nursery
 from mellea_sc.runtime.unobserved import OwnError, Unobserved
 from mellea_sc.stdlib.arguments import StreamArguments, keyword_arguments
-from mellea_sc.stdlib.sampling.engine.options import STREAM_DEFAULTS, StreamOptions
-from mellea_sc.stdlib.sampling.planned import PlannedStrategy, plan_for
+from mellea_sc.stdlib.sampling.base import PlannedStrategy, plan_for
 from mellea_sc.stdlib.streaming.result import StreamChunkingResult
 from mellea_sc.stdlib.streaming.run import StreamRun
 from mellea_sc.stdlib.turns import Turn, Turns

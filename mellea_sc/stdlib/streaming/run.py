@@ -25,7 +25,7 @@ import anyio
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import BudgetExceeded
 from mellea_sc.core.prompt import describe
-from mellea_sc.core.question import Question
+from mellea_sc.core.question import Question, StreamOptions
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.core.retries import retries_of_call
 from mellea_sc.runtime.budgets.limits import LimitedBlock, budget_scope
@@ -40,7 +40,6 @@ from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.pacing import Valves
 from mellea_sc.runtime.unobserved import OwnError
 from mellea_sc.stdlib.preconditions import answer_if_met
-from mellea_sc.stdlib.sampling.engine.options import StreamOptions
 from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner
 from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Plan, is_rejected
 from mellea_sc.stdlib.streaming.events import (
