@@ -19,7 +19,13 @@ from mellea_sc.core.base import Component, Context, Span, Thunk
 from mellea_sc.core.errors import BackendNotBound, InvalidOption
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.question import Question, StreamOptions, check_count, several
-from mellea_sc.core.requirement import OnFail, Requirement, ValidationResult, as_requirement
+from mellea_sc.core.requirement import (
+    OnFail,
+    Requirement,
+    ValidationResult,
+    as_requirement,
+    reasons_in,
+)
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.runtime.generation.answers import read_meaning
 from mellea_sc.runtime.generation.bound import BoundBackend
@@ -28,15 +34,7 @@ from mellea_sc.stdlib.components.chat import Message
 from mellea_sc.stdlib.context import SimpleContext
 from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner
 from mellea_sc.stdlib.sampling.engine.tracing import trace_of
-from mellea_sc.stdlib.sampling.plan import (
-    Ask,
-    AttemptResult,
-    Choice,
-    Once,
-    Plan,
-    WithFeedback,
-    reasons_in,
-)
+from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, Once, Plan, WithFeedback
 
 __all__ = [
     "BacktrackStrategy",

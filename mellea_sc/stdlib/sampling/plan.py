@@ -20,7 +20,13 @@ from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk, text_of
 from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.prompt import GO_ON, describe
-from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
+from mellea_sc.core.requirement import (
+    PartialValidationResult,
+    Requirement,
+    ValidationResult,
+    is_rejected,
+    reasons_in,
+)
 from mellea_sc.runtime.checks.attempt import AttemptEnd
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.components.chat import Message
@@ -36,8 +42,6 @@ __all__ = [
     "WithFeedback",
     "continuation_of",
     "does_not_fit",
-    "is_rejected",
-    "reasons_in",
 ]
 
 
@@ -159,20 +163,6 @@ class AttemptResult:
 def does_not_fit(misfit: str) -> tuple[Requirement, ValidationResult]:
     """The verdict on an answer that does not fit its format."""
     return FITS_FORMAT, ValidationResult(False, reason=misfit)
-
-
-def reasons_in(verdicts: Sequence[tuple[Requirement, ValidationResult]]) -> list[str]:
-    """Why an answer was rejected, one line for each requirement that it does not meet."""
-    return [
-        verdict.reason or requirement.format_for_llm() or repr(requirement)
-        for requirement, verdict in verdicts
-        if is_rejected(requirement, verdict)
-    ]
-
-
-def is_rejected(requirement: Requirement, verdict: ValidationResult) -> bool:
-    """Whether a verdict rejects an answer; a fail with ``on_fail="noop"`` does not."""
-    return not verdict and requirement.on_fail != "noop"
 
 
 @attrs.frozen
