@@ -43,20 +43,6 @@ from mellea_sc.stdlib.sampling.base import PlannedStrategy, RejectionSamplingStr
 from mellea_sc.stdlib.sampling.plan import does_not_fit
 from mellea_sc.stdlib.turns import Turn, Turns
 
-__all__ = [
-    "DEFAULT_STRATEGY",
-    "ActArguments",
-    "InstructArguments",
-    "QueryArguments",
-    "StreamArguments",
-    "judge",
-    "keyword_arguments",
-    "last_prompt",
-    "question_of",
-    "start",
-]
-
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

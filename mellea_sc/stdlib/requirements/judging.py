@@ -17,8 +17,6 @@ from mellea_sc.core.judgement import read_judgement
 from mellea_sc.core.model_options import ModelOption, ModelOptions
 from mellea_sc.core.requirement import Requirement, ValidationResult, check_can_judge
 
-__all__ = ["YES_OR_NO", "ask_judge", "judge_by_model"]
-
 T = TypeVar("T")
 
 _PROMPT: Final = """\
