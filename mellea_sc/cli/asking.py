@@ -39,8 +39,6 @@ from mellea_sc.stdlib.sampling import (
 )
 from mellea_sc.stdlib.session import MelleaSession, start_session
 
-__all__ = ["Asking", "Interruption", "run"]
-
 
 class Asking:
     """Asks the model with the settings of the command line, once or several times.

@@ -57,20 +57,6 @@ from mellea_sc.stdlib.sampling.base import PlannedStrategy, RejectionSamplingStr
 from mellea_sc.stdlib.sampling.plan import does_not_fit
 from mellea_sc.stdlib.turns import Turn, Turns
 
-__all__ = [
-    "DEFAULT_STRATEGY",
-    "ActArguments",
-    "InstructArguments",
-    "QueryArguments",
-    "StreamArguments",
-    "judge",
-    "keyword_arguments",
-    "last_prompt",
-    "question_of",
-    "start",
-]
-
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -211,15 +197,16 @@ def question_of(action: Component | Span, given: ActArguments, options: ModelOpt
     strategy: object = given.get("strategy", DEFAULT_STRATEGY)
     if strategy is not None and not isinstance(strategy, SamplingStrategy):
         raise InvalidOption(f"strategy must be a SamplingStrategy or None, not {strategy!r}")
-    if strategy is not None and not strategy.is_needed(required):
-        # An answer can still fail its format.
+    if strategy is DEFAULT_STRATEGY and not required:
+        # An answer can still fail its format. For that alone, a strategy that nobody has asked for does not hold back
+        # a text that somebody has asked to see live.
+        if given.get("format") is None or (
+            merge_options(options, given.get("model_options")).get(ModelOption.STREAM)
+        ):
+            strategy = None
+    elif strategy is not None and not strategy.is_needed(required):
         if given.get("format") is None or not isinstance(strategy, PlannedStrategy):
             strategy = None
-        elif strategy is DEFAULT_STRATEGY:
-            # For that alone, a strategy that nobody has asked for does not hold back a text that somebody has asked
-            # to see live.
-            merged = merge_options(options, given.get("model_options"))
-            strategy = None if merged.get(ModelOption.STREAM) else strategy
     return Question.of(action, given, requirements=tuple(required), strategy=strategy)
 
 

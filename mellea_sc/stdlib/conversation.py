@@ -39,8 +39,6 @@ from mellea_sc.stdlib.session_life import SessionLife, blocking_half
 from mellea_sc.stdlib.streaming.request import StreamRequest, stream_request
 from mellea_sc.stdlib.turns import Turns
 
-__all__ = ["Conversation"]
-
 T = TypeVar("T")
 
 _ASKED_ONCE: Final[ActArguments] = {"strategy": None}

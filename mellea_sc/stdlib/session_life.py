@@ -33,9 +33,6 @@ from mellea_sc.runtime.unobserved import OnError
 if TYPE_CHECKING:
     from mellea_sc.stdlib.conversation import Conversation
 
-__all__ = ["SessionLife", "blocking_half"]
-
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

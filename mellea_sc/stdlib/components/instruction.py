@@ -11,8 +11,6 @@ from mellea_sc.core.requirement import Requirement, as_requirement
 from mellea_sc.stdlib.components._template import check_template, fill
 from mellea_sc.stdlib.components.chat import Message
 
-__all__ = ["Instruction", "SimpleComponent", "listed"]
-
 
 class Instruction(Component):
     """A task for a model.

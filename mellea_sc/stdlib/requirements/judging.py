@@ -16,8 +16,6 @@ from mellea_sc.core.errors import EmptyAnswer, InvalidOption, UnclearJudgement
 from mellea_sc.core.judgement import read_judgement
 from mellea_sc.core.requirement import Requirement, ValidationResult, check_can_judge
 
-__all__ = ["YES_OR_NO", "ask_judge", "judge_by_model"]
-
 T = TypeVar("T")
 
 _PROMPT: Final = """\

@@ -16,8 +16,6 @@ from mellea_sc.stdlib.requirements.scanned import Piece, PieceList, ScannedRequi
 if TYPE_CHECKING:
     import regex
 
-__all__ = ["MaxCharacters", "MaxSentences", "MaxWords"]
-
 _Unit: TypeAlias = Literal["sentence", "word", "character"]
 
 TRAILING_SPACE: Final = 64

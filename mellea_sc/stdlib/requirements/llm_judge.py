@@ -25,8 +25,6 @@ from mellea_sc.runtime.generation.bound import BoundBackend, opened_scope
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.requirements.judging import ask_judge
 
-__all__ = ["LLMJudge"]
-
 _QUESTION: Final = """\
 {prompt}
 

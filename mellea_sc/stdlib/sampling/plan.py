@@ -33,18 +33,6 @@ from mellea_sc.stdlib.components.chat import Message
 from mellea_sc.stdlib.components.instruction import Instruction, listed
 from mellea_sc.stdlib.context import ChatContext
 
-__all__ = [
-    "Ask",
-    "AttemptResult",
-    "Choice",
-    "Once",
-    "Plan",
-    "WithFeedback",
-    "continuation_of",
-    "does_not_fit",
-]
-
-
 FITS_FORMAT: Final = Requirement("The answer fits the format that was asked for.", check_only=True)
 """The requirement that every answer has to meet if a format was given."""
 

@@ -22,8 +22,6 @@ from mellea_sc.runtime.checks.validation import validate_all
 from mellea_sc.stdlib.sampling.base import PlannedStrategy
 from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice
 
-__all__ = ["BestOfNStrategy", "MajorityVotingStrategy", "RacingStrategy", "Score"]
-
 Score: TypeAlias = Callable[[str], float | Awaitable[float]] | Requirement
 """What an answer is worth: a function of its text, or a requirement whose verdict has a score."""
 

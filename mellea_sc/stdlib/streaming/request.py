@@ -29,8 +29,6 @@ from mellea_sc.stdlib.streaming.result import StreamChunkingResult, Streamer
 from mellea_sc.stdlib.streaming.run import StreamRun
 from mellea_sc.stdlib.turns import Turn, Turns
 
-__all__ = ["StreamRequest", "stream", "stream_request", "stream_with_chunking"]
-
 
 class StreamRequest(Awaitable[StreamChunkingResult]):
     """A streaming run that has not been started: await it or enter it, once.

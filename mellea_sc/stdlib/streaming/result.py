@@ -31,8 +31,6 @@ from mellea_sc.stdlib.sampling.plan import AttemptResult
 from mellea_sc.stdlib.streaming.events import ReleasedChunk, StreamEvent
 from mellea_sc.stdlib.streaming.run import StreamRun
 
-__all__ = ["StreamChunkingResult", "Streamer"]
-
 TEXT: Final[Callable[[ReleasedChunk], str]] = attrgetter("text")
 """Empty for white space at the end of a text, which is no chunk."""
 

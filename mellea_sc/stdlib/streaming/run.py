@@ -56,8 +56,6 @@ from mellea_sc.stdlib.streaming.events import (
 from mellea_sc.stdlib.streaming.view import AttemptView, Readers
 from mellea_sc.stdlib.turns import Turn
 
-__all__ = ["StreamRun"]
-
 
 class StreamRun:
     """One streaming run: its task and its state, and which of its attempts is shown, from when on.

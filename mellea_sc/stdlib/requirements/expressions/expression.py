@@ -34,8 +34,6 @@ from mellea_sc.stdlib.requirements.expressions.tree import (
 if TYPE_CHECKING:
     import regex  # imported with the first expression: that takes as long as importing all of this package
 
-__all__ = ["Allowance", "Expression", "Spot", "compile_pattern", "expression_of"]
-
 SECONDS: Final = 0.25
 """Processor time that one step may take: a thousand times what good expressions need."""
 SECONDS_A_CHARACTER: Final = 1e-6

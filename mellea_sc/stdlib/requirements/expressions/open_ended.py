@@ -41,8 +41,6 @@ from mellea_sc.stdlib.requirements.expressions.tree import (
     Seq,
 )
 
-__all__ = ["MARK", "is_certain", "write", "write_open"]
-
 MARK: Final = "open"
 """The name of the group that is set if the end was reached."""
 

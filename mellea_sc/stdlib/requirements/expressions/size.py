@@ -22,8 +22,6 @@ from mellea_sc.stdlib.requirements.expressions.tree import (
     Seq,
 )
 
-__all__ = ["Size", "children", "first_chars", "nodes", "size_of", "ways"]
-
 AHEAD: Final = {"boundary": 1, "inside": 1, "line_end": 1, "end": 2, "very_end": 1}
 """The number of characters after a position that decide about an assertion. It is 2 for ``$``, which matches before
 a newline only if the text ends after it."""

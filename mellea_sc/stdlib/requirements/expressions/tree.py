@@ -16,24 +16,6 @@ from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
-__all__ = [
-    "At",
-    "Atomic",
-    "Chars",
-    "Choice",
-    "Form",
-    "Group",
-    "If",
-    "Look",
-    "Node",
-    "NotReadable",
-    "Place",
-    "Ref",
-    "Repeat",
-    "Seq",
-    "read_tree",
-]
-
 Form: TypeAlias = Literal["NFC", "NFKC"]
 """A Unicode normalisation form that composes."""
 

@@ -51,8 +51,6 @@ from mellea_sc.stdlib.chunking import resolve_chunking
 from mellea_sc.stdlib.requirements.scanned import Scanner
 from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, Plan, continuation_of
 
-__all__ = ["AttemptRunner", "Stage"]
-
 log: Final = logging.getLogger("mellea_sc")
 
 

@@ -17,8 +17,6 @@ from mellea_sc.runtime.checks.edits import NO_EDITS
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.sampling.plan import Ask
 
-__all__ = ["cause_of_error", "trace_of", "useful_characters"]
-
 
 def trace_of(
     action: Component | Span,
