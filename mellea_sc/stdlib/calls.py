@@ -205,8 +205,8 @@ def question_of(action: Component | Span, given: ActArguments, options: ModelOpt
         ):
             strategy = None
     elif strategy is not None and not strategy.is_needed(required):
-        if given.get("format") is None or not isinstance(strategy, PlannedStrategy):
-            strategy = None
+        looks_at_format = given.get("format") is not None and isinstance(strategy, PlannedStrategy)
+        strategy = strategy if looks_at_format else None
     return Question.of(action, given, requirements=tuple(required), strategy=strategy)
 
 

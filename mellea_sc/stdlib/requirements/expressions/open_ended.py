@@ -25,7 +25,6 @@ from collections.abc import Sequence
 from math import inf
 from typing import Final
 
-from mellea_sc.stdlib.requirements.expressions.size import nodes, size_of
 from mellea_sc.stdlib.requirements.expressions.tree import (
     At,
     Atomic,
@@ -39,6 +38,8 @@ from mellea_sc.stdlib.requirements.expressions.tree import (
     Ref,
     Repeat,
     Seq,
+    nodes,
+    size_of,
 )
 
 MARK: Final = "open"
