@@ -40,7 +40,7 @@ from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.components import Instruction, Query, Transform
 from mellea_sc.stdlib.sampling.base import PlannedStrategy, RejectionSamplingStrategy, sampled
-from mellea_sc.stdlib.sampling.plan import does_not_fit
+from mellea_sc.stdlib.sampling.results import does_not_fit
 from mellea_sc.stdlib.turns import Turn, Turns
 
 P = ParamSpec("P")
