@@ -54,7 +54,7 @@ from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.components import Instruction, Query, Transform
 from mellea_sc.stdlib.sampling.base import PlannedStrategy, RejectionSamplingStrategy, sampled
-from mellea_sc.stdlib.sampling.plan import does_not_fit
+from mellea_sc.stdlib.sampling.results import does_not_fit
 from mellea_sc.stdlib.turns import Turn, Turns
 
 P = ParamSpec("P")
@@ -197,11 +197,12 @@ def question_of(action: Component | Span, given: ActArguments, options: ModelOpt
     strategy: object = given.get("strategy", DEFAULT_STRATEGY)
     if strategy is not None and not isinstance(strategy, SamplingStrategy):
         raise InvalidOption(f"strategy must be a SamplingStrategy or None, not {strategy!r}")
-    if strategy is DEFAULT_STRATEGY and not required:
-        # An answer can still fail its format. For that alone, a strategy that nobody has asked for does not hold back
-        # a text that somebody has asked to see live.
-        if given.get("format") is None or (
-            merge_options(options, given.get("model_options")).get(ModelOption.STREAM)
+    if strategy is DEFAULT_STRATEGY:
+        # It has nothing to do without requirements. But an answer can still fail its format. For that alone, a strategy
+        # that nobody has asked for does not hold back a text that somebody has asked to see live.
+        if not required and (
+            given.get("format") is None
+            or merge_options(options, given.get("model_options")).get(ModelOption.STREAM)
         ):
             strategy = None
     elif strategy is not None and not strategy.is_needed(required):

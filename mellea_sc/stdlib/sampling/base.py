@@ -31,9 +31,9 @@ from mellea_sc.runtime.generation.pump import read_meaning
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.components.chat import Message
 from mellea_sc.stdlib.context import SimpleContext
-from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner
-from mellea_sc.stdlib.sampling.engine.tracing import trace_of
-from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, Once, Plan, WithFeedback
+from mellea_sc.stdlib.sampling.plan import Ask, Choice, Plan, WithFeedback
+from mellea_sc.stdlib.sampling.results import AttemptResult, trace_of
+from mellea_sc.stdlib.sampling.runner import AttemptRunner, Once
 
 __all__ = [
     "BacktrackStrategy",

@@ -26,8 +26,7 @@ from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.pump import read_meaning
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.stdlib.sampling.engine.tracing import cause_of_error, named, trace_of
-from mellea_sc.stdlib.sampling.plan import AttemptResult
+from mellea_sc.stdlib.sampling.results import AttemptResult, cause_of_error, named, trace_of
 from mellea_sc.stdlib.streaming.events import ReleasedChunk, StreamEvent
 from mellea_sc.stdlib.streaming.run import StreamRun
 

@@ -44,8 +44,9 @@ from mellea_sc.runtime.loops.current import call_in, check_loop, clock, current_
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.pacing import Valves
 from mellea_sc.runtime.unobserved import OwnError
-from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner
-from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Plan
+from mellea_sc.stdlib.sampling.plan import Ask, Plan
+from mellea_sc.stdlib.sampling.results import AttemptResult
+from mellea_sc.stdlib.sampling.runner import AttemptRunner
 from mellea_sc.stdlib.streaming.events import (
     CompletedEvent,
     ErrorEvent,
