@@ -7,8 +7,8 @@ from typing import ClassVar, Self, cast
 
 from mellea_sc.core.base import ROLES, Context, Role, Span, role_of, text_of
 from mellea_sc.core.errors import InvalidOption, ThunkNotComputed
+from mellea_sc.core.generation_info import estimated_tokens
 from mellea_sc.core.question import check_count
-from mellea_sc.core.usage import estimated_tokens
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.components.chat import Message
 

@@ -18,16 +18,14 @@ from functools import wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar, get_args
 
-from mellea_sc.core.backend import Backend
+from mellea_sc.core.backend import Backend, ModelOptions, merge_options
 from mellea_sc.core.errors import InvalidOption, SessionClosed, WrongEventLoop
-from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.core.question import check_count
 from mellea_sc.runtime.adopted import AdoptedNursery
 from mellea_sc.runtime.failures import shorten
 from mellea_sc.runtime.generation.bound import SpawnTarget
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.runtime.loops.current import current_loop, may_run, running_loop
-from mellea_sc.runtime.loops.forks import tell_of_forks
+from mellea_sc.runtime.loops.current import current_loop, may_run, running_loop, tell_of_forks
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
 from mellea_sc.runtime.portal import SyncPortal, refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError

@@ -11,8 +11,7 @@ from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import GenerationCancelled
 from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.plain_text import quoted
-from mellea_sc.core.prompt import describe
-from mellea_sc.core.question import Question
+from mellea_sc.core.question import Question, describe
 from mellea_sc.core.requirement import (
     PartialValidationResult,
     Requirement,
@@ -24,7 +23,7 @@ from mellea_sc.core.requirement import (
 from mellea_sc.core.trace import Cause, CauseKind, TokenCount, Trace
 from mellea_sc.runtime.checks.attempt import Attempt, AttemptEnd
 from mellea_sc.runtime.checks.edits import NO_EDITS
-from mellea_sc.runtime.generation.answers import misfit_of
+from mellea_sc.runtime.generation.pump import misfit_of
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.sampling.plan import Ask
 

@@ -25,19 +25,18 @@ import anyio
 import anyio.abc
 import attrs
 
+from mellea_sc.core.backend import ModelOption, ModelOptions, merge_options
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import BackendError, InvalidOption
-from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
 from mellea_sc.core.question import Question, StreamOptions
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.checks.attempt import Attempt
-from mellea_sc.runtime.checks.chunks import Chunk, Cutter, Ledger, Rule
-from mellea_sc.runtime.checks.derived_chunking import Grouped, Resumed
+from mellea_sc.runtime.checks.chunks import Chunk, Cutter, Grouped, Ledger, Rule
 from mellea_sc.runtime.checks.editors import PASSES, Editor
 from mellea_sc.runtime.checks.edits import NO_EDITS, Edits
 from mellea_sc.runtime.checks.interfaces import View
 from mellea_sc.runtime.checks.lanes import Lane, Lanes
-from mellea_sc.runtime.checks.memory import Findings, LaneCheckpoint, Memory, ResumePoint
+from mellea_sc.runtime.checks.memory import Findings, LaneCheckpoint, Memory, Resumed, ResumePoint
 from mellea_sc.runtime.failures import (
     raise_unchanged,
     stray_cancellation_as,
