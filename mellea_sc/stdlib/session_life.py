@@ -1,4 +1,4 @@
-"""A session's life: from the first task to the last, in whichever event loops it is used.
+"""A session's life: from the first task to the last, in whichever event loops it is used, and in blocking calls.
 
 ::
 
@@ -13,23 +13,27 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import wraps
 from types import TracebackType
-from typing import TypeVar, get_args
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar, get_args
 
-from mellea_sc.core.backend import Backend
+from mellea_sc.core.backend import Backend, ModelOptions, merge_options
 from mellea_sc.core.errors import InvalidOption, SessionClosed, WrongEventLoop
-from mellea_sc.core.model_options import ModelOptions, merge_options
+from mellea_sc.core.question import check_count
 from mellea_sc.runtime.adopted import AdoptedNursery
+from mellea_sc.runtime.failures import shorten
 from mellea_sc.runtime.generation.bound import SpawnTarget
-from mellea_sc.runtime.loops.current import current_loop, may_run, running_loop
-from mellea_sc.runtime.loops.forks import tell_of_forks
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk
+from mellea_sc.runtime.loops.current import current_loop, may_run, running_loop, tell_of_forks
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
 from mellea_sc.runtime.portal import SyncPortal, refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError
 
-__all__ = ["SessionLife"]
+if TYPE_CHECKING:
+    from mellea_sc.stdlib.conversation import Conversation
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -55,11 +59,7 @@ class SessionLife:
     ) -> None:
         if on_error not in get_args(OnError):
             raise InvalidOption(f'on_error must be "hold", "cancel" or "log", not {on_error!r}')
-        most: object = max_concurrency
-        if most is not None and not (isinstance(most, int) and most >= 1):
-            raise InvalidOption(
-                f"max_concurrency must be an integer from 1 on or None, not {most!r}"
-            )
+        check_count("max_concurrency", max_concurrency, or_none=True)
         self.backend: Backend = backend
         self.options: ModelOptions = merge_options(model_options)
         self.on_error: OnError = on_error
@@ -166,12 +166,7 @@ class SessionLife:
         return SpawnTarget(nursery, nursery.tasks)
 
     def run_blocking(self, function: Callable[[], Awaitable[T]]) -> T:
-        """Run an async function in the session's own thread and wait for it; see :meth:`SyncPortal.call`.
-
-        Raises:
-            SessionClosed: the session has ended, or the interpreter is ending and starts no more threads.
-            SyncCallInEventLoop: an event loop runs in this thread.
-        """
+        """Run an async function in the session's own thread and wait for it; see ``Conversation.run_blocking``."""
         refuse_in_event_loop("a blocking call", "await")
         self.check_open()
         return self.portal.call(function)
@@ -196,13 +191,10 @@ class SessionLife:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool:
-        """Join what is running, or cancel it when the block raised; then end.
+        """Join or cancel what is running, and end, as ``MelleaSession.__aexit__``.
 
         Returns:
             Whether the block's exception is swallowed, because it is the session's own cancellation.
-
-        Raises:
-            ExceptionGroup: of the errors that nobody observed.
         """
         if self._block is None:  # in a forked child
             if exc is not None:
@@ -228,14 +220,13 @@ class SessionLife:
         await self._end_thread(cancel=False)
 
     def close(self, *, cancel: str | None = None) -> None:
-        """End what blocking calls have started, and their thread.
+        """End what blocking calls have started, and their thread; see ``MelleaSession.close``.
 
         Args:
             cancel: Why it is cancelled, instead of waiting for it.
 
         Raises:
             SyncCallInEventLoop: an event loop runs in this thread.
-            ExceptionGroup: of the errors that nobody observed.
         """
 
         async def end() -> None:
@@ -255,7 +246,7 @@ class SessionLife:
                 self.portal.close()
 
     def cancel(self, reason: str | None = None) -> None:
-        """Cancel everything that is running, in this event loop and in the session's thread, and end."""
+        """Cancel everything that is running, and end; see ``MelleaSession.cancel``."""
         self.check_runs_here()
         self._ended = f"it was cancelled{f': {reason}' if reason else ''}"
         here = running_loop()
@@ -306,3 +297,37 @@ class SessionLife:
         loops = [loop for loop in loops if loop is not own and (loop is here or may_run(loop))]
         if loops and all(loop is not here for loop in loops):
             raise WrongEventLoop("the session is running in another event loop: end it there")
+
+
+def blocking_half(
+    method: Callable[Concatenate[Conversation, P], Coroutine[object, object, T]],
+) -> Callable[Concatenate[Conversation, P], T]:
+    """The blocking half of an a-method: same arguments, same result, which is computed on return."""
+    name = method.__name__
+    what, instead = f"m.{name[1:]}()", f"await m.{name}(…)"
+
+    @wraps(method)
+    def call(self: Conversation, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        async def until_computed() -> T:
+            result = await method(self, *args, **kwargs)
+            if isinstance(result, ModelOutputThunk):
+                async with result:
+                    await result.avalue()
+            return result
+
+        refuse_in_event_loop(what, instead)
+        try:
+            return self.run_blocking(until_computed)
+        except (Exception, BaseExceptionGroup) as error:
+            shorten(error)
+            raise
+
+    call.__name__ = name[1:]
+    call.__qualname__ = method.__qualname__.replace(name, name[1:])
+    call.__doc__ = (
+        f"Like :meth:`{name}`, and waits until the result is computed.\n\n"
+        "Runs in the session's own event-loop thread; Ctrl-C cancels what it started.\n\n"
+        "Raises:\n    SyncCallInEventLoop: an event loop runs in this thread; the error names the a-method.\n"
+        "    Exception: as awaiting the result raises it.\n"
+    )
+    return call
