@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeAlias
 
 from mellea_sc.backends.http.json_values import fields_of, list_of, value_or_text
 
-__all__ = ["Subject", "objects_in", "strings_in", "subject_of", "words_of"]
+__all__ = ["Subject", "objects_in", "strings_in", "subject_of", "tells_failure", "words_of"]
 
 Subject: TypeAlias = Literal["context", "model", "key", "other"]
 """The prompt is too long; there is no such model; the key is wrong; or anything else."""
@@ -26,6 +26,27 @@ _DEPTH: Final = 4
 """How many levels of nested objects are searched."""
 
 
+def tells_failure(event: Mapping[str, object]) -> bool:
+    """Whether an event of a stream is an error in a form of the server's own.
+
+    Args:
+        event: An event without any part of an answer; it may also be metadata or a ping.
+    """
+    if "error" in (event.get("type"), event.get("status")):
+        return True
+    # "errors" is Cloudflare's, "error_msg" Baidu's.
+    if any(value for name, value in event.items() if name.lower().startswith("err")):
+        return True
+    if fields_of(event.get("base_resp")).get("status_code"):  # MiniMax
+        return True
+    code = event.get("code", event.get("status_code"))
+    return bool(event.get("message")) and code is not None and str(code).lower() not in _FINE
+
+
+_FINE: Final = ("", "0", "200", "ok", "success")
+"""Codes of a message that is no error."""
+
+
 def objects_in(error: object, depth: int = _DEPTH) -> Iterator[Mapping[str, object]]:
     """An error object and those nested in it, the outermost first; of a list (Google), its first item."""
     for one in list_of(error)[:1]:
@@ -34,7 +55,11 @@ def objects_in(error: object, depth: int = _DEPTH) -> Iterator[Mapping[str, obje
     if fields and depth:
         yield fields
         for key in _INSIDE:
-            yield from objects_in(fields.get(key), depth - 1)
+            value = fields.get(key)
+            # Some gateways put the whole answer of the server into their message.
+            if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+                value = value_or_text(value)
+            yield from objects_in(value, depth - 1)
 
 
 def strings_in(error: object, *keys: str) -> Iterator[str]:
