@@ -34,8 +34,6 @@ from mellea_sc.runtime.loops.forks import tell_of_forks
 from mellea_sc.runtime.portal import is_blocking_call
 from mellea_sc.stdlib.context import SimpleContext
 
-__all__ = ["Turn", "Turns"]
-
 log: Final = logging.getLogger("mellea_sc")
 
 OVERLAP: Final = (
