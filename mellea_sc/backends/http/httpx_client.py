@@ -70,6 +70,8 @@ class HttpxTransport:
         try:
             return await self._client.send(request, stream=True)
         except client_errors() as error:
+            if is_one_of(error, "HTTPStatusError"):  # by an event hook: raise_for_status()
+                return cast("httpx.HTTPStatusError", error).response
             if tracker.is_cut_off and is_one_of(error, "ReadError", "RemoteProtocolError"):
                 raise WriteError(reason_of(error)) from error
             raise
@@ -88,6 +90,10 @@ def _reply(client: httpx.AsyncClient, response: httpx.Response) -> Reply:
     # Without the client's decoders: they are nested async generators, and an error in one of them leaves the inner
     # ones to the garbage collector.
     chunks = aiter(cast("AsyncIterable[bytes]", response.stream))
+    if (
+        response.is_closed
+    ):  # an event hook of the client has read it, or raised: its connection is another request's
+        chunks = aiter(_Content(response.content if response.is_stream_consumed else b""))
     return Reply(
         response.status_code,
         response.headers.raw,
@@ -98,7 +104,7 @@ def _reply(client: httpx.AsyncClient, response: httpx.Response) -> Reply:
 
 async def _next(chunks: AsyncIterator[bytes]) -> bytes:
     """The next bytes; empty at the end. HTTP/2 has empty frames in the middle too."""
-    async for chunk in chunks:
+    while (chunk := await anext(chunks, None)) is not None:
         if chunk:
             return chunk
     return b""
@@ -108,6 +114,8 @@ async def _close(
     client: httpx.AsyncClient, response: httpx.Response, chunks: AsyncIterator[bytes]
 ) -> None:
     """Close the response; its connection goes back to the pool if the body was read to its end."""
+    if response.is_closed:
+        return
     try:
         if response.http_version == "HTTP/2":
             await _end_reading(response, chunks)
