@@ -13,13 +13,28 @@ from contextlib import nullcontext
 from functools import partial, wraps
 from typing import Final, ParamSpec, TypeVar, cast
 
-from mellea_sc.core.backend import Backend, ChatMessage, CheckedSchema, Format
+from mellea_sc.core.backend import (
+    Backend,
+    ChatMessage,
+    CheckedSchema,
+    Format,
+    ModelOption,
+    ModelOptions,
+    merge_options,
+)
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
-from mellea_sc.core.prompt import describe, messages_for, request_for, settle
-from mellea_sc.core.question import Question, QuestionArguments, RequestArguments, several
+from mellea_sc.core.question import (
+    Question,
+    QuestionArguments,
+    RequestArguments,
+    describe,
+    messages_for,
+    request_for,
+    settle,
+    several,
+)
 from mellea_sc.core.requirement import (
     Requirement,
     ValidationResult,
@@ -32,10 +47,9 @@ from mellea_sc.core.trace import TokenCount, Trace
 from mellea_sc.runtime.budgets.limits import LimitedBlock
 from mellea_sc.runtime.checks.validation import answer_if_met, validate_all
 from mellea_sc.runtime.failures import shorten
-from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.bound import answer_once, opened_scope
 from mellea_sc.runtime.generation.generation import Generation
-from mellea_sc.runtime.generation.pump import pump
+from mellea_sc.runtime.generation.pump import pump, read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.components import Instruction, Query, Transform

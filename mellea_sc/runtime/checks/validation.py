@@ -10,7 +10,7 @@ from typing import Final
 import anyio
 import anyio.lowlevel
 
-from mellea_sc.core.backend import Backend, Format
+from mellea_sc.core.backend import Backend, Format, ModelOptions
 from mellea_sc.core.base import Context, text_of
 from mellea_sc.core.errors import (
     InvalidVerdict,
@@ -18,9 +18,7 @@ from mellea_sc.core.errors import (
     RunError,
     ValidatorTimeout,
 )
-from mellea_sc.core.model_options import ModelOptions
-from mellea_sc.core.prompt import settle
-from mellea_sc.core.question import Question
+from mellea_sc.core.question import Question, settle
 from mellea_sc.core.requirement import Requirement, ValidationResult, is_misdefined, reasons_in
 from mellea_sc.runtime.failures import (
     raise_if_stray,
@@ -31,8 +29,6 @@ from mellea_sc.runtime.failures import (
 from mellea_sc.runtime.generation.bound import opened_scope
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
-
-__all__ = ["answer_if_met", "validate_all"]
 
 log: Final = logging.getLogger("mellea_sc")
 

@@ -14,11 +14,18 @@ from weakref import WeakKeyDictionary
 import anyio
 
 from mellea_sc.backends.retry import retrying
-from mellea_sc.core.backend import Backend, CheckedSchema, Format, JsonSchema, no_backend
+from mellea_sc.core.backend import (
+    Backend,
+    CheckedSchema,
+    Format,
+    JsonSchema,
+    ModelOption,
+    ModelOptions,
+    no_backend,
+)
 from mellea_sc.core.base import Component, Context, Thunk
 from mellea_sc.core.errors import EmptyAnswer, InvalidOption, UnclearJudgement
 from mellea_sc.core.judgement import objects_in, read_judgement
-from mellea_sc.core.model_options import ModelOption, ModelOptions
 from mellea_sc.core.requirement import (
     OnFail,
     PartialValidationResult,

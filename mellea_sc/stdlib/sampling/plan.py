@@ -18,7 +18,7 @@ import attrs
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk, text_of
-from mellea_sc.core.prompt import GO_ON, describe
+from mellea_sc.core.question import GO_ON, describe
 from mellea_sc.stdlib.components.chat import Message
 from mellea_sc.stdlib.components.instruction import Instruction, listed
 from mellea_sc.stdlib.context import ChatContext

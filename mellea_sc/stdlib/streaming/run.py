@@ -24,8 +24,7 @@ import anyio
 
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import BudgetExceeded
-from mellea_sc.core.prompt import describe
-from mellea_sc.core.question import Question, StreamOptions
+from mellea_sc.core.question import Question, StreamOptions, describe
 from mellea_sc.core.requirement import (
     PartialValidationResult,
     Requirement,
@@ -39,7 +38,7 @@ from mellea_sc.runtime.checks.chunks import Ledger
 from mellea_sc.runtime.checks.edits import Edits
 from mellea_sc.runtime.checks.validation import answer_if_met
 from mellea_sc.runtime.failures import failure_of, raise_unchanged
-from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
+from mellea_sc.runtime.generation.pump import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.loops.current import call_in, check_loop, clock, current_loop, running_task
 from mellea_sc.runtime.nursery import Nursery
