@@ -121,13 +121,14 @@ class OllamaBackend(HttpBackend):
             raise self.failures.model(chunk["error"], chunk)
         message = fields_of(chunk.get("message"))
         said = message.get("content")
-        content = said if isinstance(said, str) and said else text_in(said or chunk.get("response"))
+        if not isinstance(said, str) or not said:
+            said = text_in(chunk.get("response") if said in (None, "", []) else said)
         # Some of Ollama's engines end with a reason and without "done".
         done = chunk.get("done", True if chunk.get("done_reason") else None)
-        if content is None or not isinstance(done, bool):
+        if said is None or not isinstance(done, bool):
             raise self.failures.malformed(text)
-        delta = Delta(content)
-        if not content or len(message) > 2 or "role" not in message:
+        delta = Delta(said)
+        if not said or len(message) > 2 or "role" not in message:
             delta.reasoning = reasoning_in(message) or text_in(chunk.get("thinking")) or ""
             delta.tool_calls = calls_in(message, counted=False)  # each call comes in one piece
         if not done:

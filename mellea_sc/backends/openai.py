@@ -22,6 +22,7 @@ from mellea_sc.backends.http.backend import (
 from mellea_sc.backends.http.environment import CONNECT_TIMEOUT, ClientSettings, Verify
 from mellea_sc.backends.http.failures import Advice, Secret
 from mellea_sc.backends.http.json_values import (
+    Json,
     calls_in,
     count_in,
     fields_of,
@@ -30,6 +31,7 @@ from mellea_sc.backends.http.json_values import (
     text_in,
     usage_in,
 )
+from mellea_sc.backends.http.refusals import tells_failure
 from mellea_sc.backends.http.splitting import EventSplitter, Splitter, parse_object
 from mellea_sc.backends.model_ids import ModelIdentifier, name_of
 from mellea_sc.core.backend import (
@@ -192,11 +194,16 @@ class OpenAIBackend(HttpBackend):
         choice = choices[0] if choices else None
         if not isinstance(choice, dict):
             choice = {}
-        error = chunk.get("error") or choice.get("error")
+        groq = chunk.get("x_groq")
+        error = chunk.get("error") or choice.get("error") or (groq and fields_of(groq).get("error"))
         if not error and "choices" not in chunk:
             error = chunk.get("detail")  # servers made with FastAPI
         if error or chunk.get("object") == "error":
             raise self.failures.model(error or chunk, chunk)
+        if not (choice or chunk.get("usage")) and tells_failure(chunk):
+            raise self.failures.malformed(text)
+        if choices and len(choices) > 1:
+            return self._parse_each(chunk, choices)
         reason = choice.get("finish_reason")
         if reason is not None:
             if not isinstance(reason, str) or reason.lower() in _NO_REASON:
@@ -209,18 +216,53 @@ class OpenAIBackend(HttpBackend):
         said = words.get("content")
         if isinstance(said, str) and said:
             content: str | None = said
-        else:  # a model that refuses to answer in a given format says so in a separate field
-            other = said or words.get("refusal") or choice.get("text")
+        elif said in (None, "", [], {}):
+            # A model that refuses to answer in a given format says so in a separate field.
+            audio = words.get("audio")
+            spoken = fields_of(audio).get("transcript") if audio else None
+            other = words.get("refusal") or spoken or choice.get("text")
             content = "" if other is None or other == "" else text_in(other)
+        else:
+            content = text_in(said)
         if content is None:
             raise self.failures.malformed(text)
-        has_usage = chunk.get("usage") or "x_groq" in chunk
-        delta = Delta(content, reason, _usage(chunk) if has_usage else None)
+        delta = Delta(content, reason, _usage(chunk) if chunk.get("usage") or groq else None)
         has_more = len(words) > ("content" in words) + ("role" in words)
         if has_more or isinstance(said, list):  # the fast path: most deltas are only one text
             delta.reasoning = reasoning_in(words)
             delta.tool_calls = calls_in(words)
+            if _is_thought(words):
+                self._dialect.marks_thoughts = True
+                thought, _, delta.text = content.partition(_THOUGHT_END)
+                delta.reasoning = thought.removeprefix("<thought>")
+        elif content.startswith(_THOUGHT_END) and self._dialect.marks_thoughts:
+            delta.text = content.removeprefix(_THOUGHT_END)
         return delta
+
+    def _parse_each(self, chunk: dict[str, Json], choices: list[Json]) -> Delta:
+        """Join several choices to one delta.
+
+        No request asks for several answers, but some servers split one: into its text and its calls (GitHub Copilot),
+        or into parts of the text with one index (Vertex AI). A text with another index is another answer.
+        """
+        whole = Delta()
+        first = fields_of(choices[0]).get("index")
+        for choice in choices:
+            delta = self.parse(json.dumps({**chunk, "choices": [choice]}))
+            if delta is None:
+                continue
+            if not whole.text or fields_of(choice).get("index") == first:
+                whole.text += delta.text
+            whole.reasoning += delta.reasoning
+            whole.tool_calls += delta.tool_calls
+            whole.finish_reason = whole.finish_reason or delta.finish_reason
+            whole.usage = delta.usage
+        return whole
+
+
+def _is_thought(words: Mapping[str, object]) -> bool:
+    """Whether a delta's text is reasoning, as Google marks it."""
+    return bool(fields_of(fields_of(words.get("extra_content")).get("google")).get("thought"))
 
 
 def _has_message(text: str) -> bool:
@@ -232,7 +274,7 @@ def _has_message(text: str) -> bool:
 
 @attrs.define(eq=False)
 class _Dialect:
-    """The features of OpenAI's protocol that a server supports, learned from its refusals.
+    """The features of OpenAI's protocol that a server supports, learned from its refusals and answers.
 
     A backend shares it with its connected copies.
 
@@ -241,12 +283,14 @@ class _Dialect:
         stream_options: Whether it accepts ``stream_options``.
         json_schema: Whether it can constrain an answer to a schema.
         marks_prefix: Whether a message to continue must be marked as a prefix.
+        marks_thoughts: Whether it sends reasoning as text, marked and between tags (Google).
     """
 
     max_tokens: Literal["max_tokens", "max_completion_tokens"]
     stream_options: bool = True
     json_schema: bool = True
     marks_prefix: bool = False
+    marks_thoughts: bool = False
 
     def learn(self, payload: Mapping[str, object], error: BackendRejected) -> bool:
         """Learn from the refusal of a request; true if something was learned."""
@@ -318,6 +362,9 @@ _NO_REASON: Final = ("", "null", "none")
 _FAILED: Final = ("error", "abort", "network_error", "insufficient_system_resource")
 """Finish reasons that stand for an error; the last one is DeepSeek's."""
 
+
+_THOUGHT_END: Final = "</thought>"
+"""The tag after Google's reasoning, at the beginning of the first delta that is not marked as reasoning."""
 
 _GO_ON: Final = re.compile("continue_final_message|add_generation_prompt")
 

@@ -300,8 +300,12 @@ def is_invalid(error: Exception) -> bool:
         return True
     # The clients use one class for a peer that has disconnected and for one that sent invalid data.
     said = reason_of(error)
-    is_disconnect = "disconnected" in said or "closed connection" in said
+    is_disconnect = any(word in said for word in _DISCONNECTED)
     return is_one_of(error, "RemoteProtocolError") and not is_disconnect
+
+
+_DISCONNECTED: Final = ("disconnected", "closed connection", "StreamReset", "ConnectionTerminated")
+"""Words of clients for a peer that has ended the connection; the last two are of HTTP/2, which can end one answer."""
 
 
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Mapping
 from contextlib import suppress
 from functools import cache, partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import h11
     import httpcore
     import httpx
+    from h2.connection import H2Connection
 
     from mellea_sc.backends.http.client import AnyClient
 
@@ -52,20 +54,24 @@ class HttpxTransport:
             request.stream = _in_one_piece(cast("Hashable", type(request.stream)))(content)
         tracker = _RequestTracker()
         try:
-            return _reply(await self._send(request, tracker))
+            return _reply(self._client, await self._send(request, tracker))
         except client_errors() as error:
             if not tracker.was_given_up or is_invalid(error):
                 raise
         while True:
             # The client may have several kept connections, which have all died when a server was restarted.
             with suppress(_KeptConnection):
-                return _reply(await self._send(request, _RequestTracker(needs_new=True)))
+                return _reply(
+                    self._client, await self._send(request, _RequestTracker(needs_new=True))
+                )
 
     async def _send(self, request: httpx.Request, tracker: _RequestTracker) -> httpx.Response:
         request.extensions = {**request.extensions, "trace": tracker}
         try:
             return await self._client.send(request, stream=True)
         except client_errors() as error:
+            if is_one_of(error, "HTTPStatusError"):  # by an event hook: raise_for_status()
+                return cast("httpx.HTTPStatusError", error).response
             if tracker.is_cut_off and is_one_of(error, "ReadError", "RemoteProtocolError"):
                 raise WriteError(reason_of(error)) from error
             raise
@@ -73,27 +79,49 @@ class HttpxTransport:
             with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
                 await tracker.abandon()
                 await _reclaim_places(self._client, str(request.url))
+                await _reset_streams(self._client)
             raise
 
     async def aclose(self) -> None:
         """Nothing: the client is another's."""
 
 
-def _reply(response: httpx.Response) -> Reply:
+def _reply(client: httpx.AsyncClient, response: httpx.Response) -> Reply:
     # Without the client's decoders: they are nested async generators, and an error in one of them leaves the inner
     # ones to the garbage collector.
     chunks = aiter(cast("AsyncIterable[bytes]", response.stream))
+    if (
+        response.is_closed
+    ):  # an event hook of the client has read it, or raised: its connection is another request's
+        chunks = aiter(_Content(response.content if response.is_stream_consumed else b""))
     return Reply(
         response.status_code,
         response.headers.raw,
-        lambda: anext(chunks, b""),
-        partial(_close, response, chunks),
+        partial(_next, chunks),
+        partial(_close, client, response, chunks),
     )
 
 
-async def _close(response: httpx.Response, chunks: AsyncIterator[bytes]) -> None:
+async def _next(chunks: AsyncIterator[bytes]) -> bytes:
+    """The next bytes; empty at the end. HTTP/2 has empty frames in the middle too."""
+    while (chunk := await anext(chunks, None)) is not None:
+        if chunk:
+            return chunk
+    return b""
+
+
+async def _close(
+    client: httpx.AsyncClient, response: httpx.Response, chunks: AsyncIterator[bytes]
+) -> None:
     """Close the response; its connection goes back to the pool if the body was read to its end."""
+    if response.is_closed:
+        return
     try:
+        if response.http_version == "HTTP/2":
+            await _end_reading(response, chunks)
+            await response.aclose()
+            await _reset_streams(client)
+            return
         _spoil_if_there_is_more(response)
         await response.aclose()
         # The client reads through nested generators, and closing the outer one does not close the inner ones. They
@@ -110,14 +138,65 @@ def _spoil_if_there_is_more(response: httpx.Response) -> None:
     The client would take them for the response to its next request. There is no public way to find out; with a
     client that is built differently this does nothing.
     """
-    part: object = response.stream
-    for name in ("_stream", "_httpcore_stream", "_stream", "_connection", "_h11_state"):
-        part = getattr(part, name, None)
-    if part is not None:
-        http = cast("h11.Connection", part)
+    state = getattr(getattr(_body(response), "_connection", None), "_h11_state", None)
+    if state is not None:
+        http = cast("h11.Connection", state)
         rest, _ = http.trailing_data
         if rest:
             http.send_failed()  # marks the connection as broken, so that the client closes it
+
+
+async def _end_reading(response: httpx.Response, chunks: AsyncIterator[bytes]) -> None:
+    """End the reading of a response over HTTP/2, whose connection stays open for others.
+
+    One more read would wait for the rest of the response. There is no public way; with a client that is built
+    differently this does nothing.
+    """
+    from h2.events import StreamEnded
+
+    connection = getattr(_body(response), "_connection", None)
+    events: dict[int, list[object]] = getattr(connection, "_events", {})
+    number = response.extensions.get("stream_id")
+    if isinstance(number, int) and number in events:
+        http = cast("H2Connection", getattr(connection, "_h2_state"))  # noqa: B009 - of another library
+        for event in events[number]:
+            if size := getattr(event, "flow_controlled_length", 0):
+                http.acknowledge_received_data(size, number)
+        events[number] = [StreamEnded.__new__(StreamEnded)]  # its arguments depend on the version
+        await _next(chunks)
+
+
+async def _reset_streams(client: httpx.AsyncClient) -> None:
+    """Tell servers that speak HTTP/2 which responses nobody reads any more: the client does not.
+
+    The models would generate to their end. There is no public way; with a client that is built differently this
+    does nothing.
+    """
+    pool = getattr(getattr(client, "_transport", None), "_pool", None)
+    for each in getattr(pool, "connections", ()):
+        connection = getattr(each, "_connection", None)
+        if not hasattr(connection, "_h2_state"):
+            continue
+        from h2.errors import ErrorCodes
+        from h2.exceptions import ProtocolError
+
+        http = cast("H2Connection", getattr(connection, "_h2_state"))  # noqa: B009
+        read: Mapping[int, object] = getattr(connection, "_events")  # noqa: B009
+        given_up = [n for n, stream in http.streams.items() if n not in read and not stream.closed]
+        with suppress(ProtocolError):  # the connection is closed
+            for number in given_up:
+                http.reset_stream(number, ErrorCodes.CANCEL)
+        if given_up:
+            with suppress(Exception):  # the connection is lost
+                await getattr(connection, "_write_outgoing_data")(SimpleNamespace(extensions={}))  # noqa: B009
+
+
+def _body(response: httpx.Response) -> object:
+    """The connection's own body of a response, inside of those of the client and its pool."""
+    part: object = response.stream
+    for name in ("_stream", "_httpcore_stream", "_stream"):
+        part = getattr(part, name, None)
+    return part
 
 
 async def _reclaim_places(client: httpx.AsyncClient, url: str) -> None:
@@ -206,6 +285,8 @@ class _RequestTracker:
     async def __call__(self, event: str, info: Mapping[str, object]) -> None:
         """Process an event of the client's trace extension."""
         version, _, step = event.partition(".")
+        if version == "http2":
+            self._stream = None  # the client closes it itself, and others may use it by now
         if step.startswith("connect_"):
             self._is_new = True
         elif step == "send_request_headers.started":

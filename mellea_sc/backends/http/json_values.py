@@ -44,18 +44,20 @@ def text_in(content: object) -> str | None:
         kind = fields.get("type")
         if kind in _THOUGHT:
             continue
-        said = part if isinstance(part, str) else fields.get("text") or fields.get("refusal")
+        found = [part] if isinstance(part, str) else map(fields.get, _TEXT)
+        said = next((one for one in found if one is not None and one != ""), "")
         text = fields_of(said).get("value", said)
         if isinstance(text, str):
             texts.append(text)
-        elif kind in _TEXT and said:
+        elif kind in _TEXT:
             return None
     return "".join(texts)
 
 
-_TEXT: Final = ("text", "output_text", "refusal")
+_TEXT: Final = ("text", "output_text", "refusal", "transcript")
+"""Types of the parts of a message's content, and fields that hold their text; the last one belongs to an audio."""
 _THOUGHT: Final = ("thinking", "reasoning")
-"""Types of the parts of a message's content."""
+"""Types of parts with reasoning."""
 
 
 def reasoning_in(fields: Mapping[str, object]) -> str:
@@ -63,7 +65,9 @@ def reasoning_in(fields: Mapping[str, object]) -> str:
     content (Mistral's ``thinking``, Databricks' ``reasoning``).
     """
     for name in ("reasoning_content", "reasoning", "thinking", "reasoning_text"):
-        if text := text_in(fields.get(name)):
+        said = fields.get(name)
+        # Bedrock's text has a signature beside it.
+        if text := text_in(fields_of(said).get("text", said)):
             return text
     thoughts = [
         part.get(str(part["type"])) or part.get("text") or part.get("summary")
@@ -92,7 +96,8 @@ def calls_in(fields: Mapping[str, object], *, counted: bool = True) -> tuple[Too
 
 
 def _call_in(piece: Mapping[str, object], *, counted: bool) -> ToolCallDelta:
-    called = fields_of(piece.get("function") or piece.get("custom"))
+    # Cloudflare's Workers AI sends the function without an object around it.
+    called = fields_of(piece.get("function") or piece.get("custom")) or piece
     said, name, index = piece.get("id"), called.get("name"), piece.get("index")
     arguments = called.get("arguments", called.get("input"))
     if not isinstance(arguments, str):  # some servers send the object itself instead of its JSON

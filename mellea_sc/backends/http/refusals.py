@@ -33,6 +33,27 @@ _DEPTH: Final = 4
 """How many levels of nested objects are searched."""
 
 
+def tells_failure(event: Mapping[str, object]) -> bool:
+    """Whether an event of a stream is an error in a form of the server's own.
+
+    Args:
+        event: An event without any part of an answer; it may also be metadata or a ping.
+    """
+    if "error" in (event.get("type"), event.get("status")):
+        return True
+    # "errors" is Cloudflare's, "error_msg" Baidu's.
+    if any(value for name, value in event.items() if name.lower().startswith("err")):
+        return True
+    if fields_of(event.get("base_resp")).get("status_code"):  # MiniMax
+        return True
+    code = event.get("code", event.get("status_code"))
+    return bool(event.get("message")) and code is not None and str(code).lower() not in _FINE
+
+
+_FINE: Final = ("", "0", "200", "ok", "success")
+"""Codes of a message that is no error."""
+
+
 def objects_in(error: object, depth: int = _DEPTH) -> Iterator[Mapping[str, object]]:
     """An error object and those nested in it, the outermost first; of a list (Google), its first item."""
     for one in list_of(error)[:1]:
@@ -41,7 +62,11 @@ def objects_in(error: object, depth: int = _DEPTH) -> Iterator[Mapping[str, obje
     if fields and depth:
         yield fields
         for key in _INSIDE:
-            yield from objects_in(fields.get(key), depth - 1)
+            value = fields.get(key)
+            # Some gateways put the whole answer of the server into their message.
+            if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+                value = value_or_text(value)
+            yield from objects_in(value, depth - 1)
 
 
 def strings_in(error: object, *keys: str) -> Iterator[str]:
@@ -192,11 +217,11 @@ def is_temporary(status: int, headers: Mapping[str, str], answer: object) -> boo
 def status_in(error: object) -> int | None:
     """The status in an error object of the stream, which may be a number or a word."""
     for fields in objects_in(error):
-        for key in ("code", "status", "status_code", "statusCode", "http_code", "type"):
+        for key in _STATUS_KEYS:
             value = fields.get(key)
             if isinstance(value, bool) or not isinstance(value, int | str):
                 continue
-            word = str(value).lower()
+            word = re.sub(r"[\W_]", "", str(value)).lower()
             if word in _STATUS_WORDS:
                 return _STATUS_WORDS[word]
             if re.fullmatch(r"[45]\d\d", word):
@@ -204,17 +229,39 @@ def status_in(error: object) -> int | None:
     return None
 
 
+_STATUS_KEYS: Final = (
+    *("code", "status", "status_code", "statusCode"),
+    *("http_code", "http_status", "http_status_code"),
+    *("type", "error_type"),
+)
+# Words are compared in lower case and without separators. Those for any failure of a server (``server_error``) are not
+# among them: it may fail again.
 _STATUS_WORDS: Final = {
-    "rate_limit_exceeded": 429,  # OpenAI, Groq
-    "rate_limit_error": 429,  # Anthropic
-    "too_many_requests": 429,
-    "resource_exhausted": 429,  # Google
-    "overloaded_error": OVERLOADED,  # Anthropic
-    "engine_overloaded_error": 429,  # Moonshot
-    "server_overloaded": 503,
+    "ratelimitexceeded": 429,  # OpenAI, Groq
+    "ratelimiterror": 429,  # Anthropic
+    "ratelimitreached": 429,  # Azure
+    "toomanyrequests": 429,
+    "resourceexhausted": 429,  # Google
+    "throttlingexception": 429,  # Bedrock
+    "throttlingerror": 429,  # LiteLLM
+    "limitrequests": 429,  # DashScope
+    "throttlingratequota": 429,  # DashScope
+    "slowdown": 429,  # OpenAI
+    "engineoverloadederror": 429,  # Moonshot
+    "1302": 429,  # z.ai: too many requests at a time
+    "1303": 429,  # z.ai: too many requests in a time
+    "1305": 429,  # z.ai
+    "1312": 429,  # z.ai: the model is busy
+    "serveroverloaded": 503,
+    "serverisoverloaded": 503,  # OpenAI
+    "overloaded": 503,  # text-generation-inference
     "unavailable": 503,  # Google
-    "unavailable_error": 503,  # llama.cpp, while it loads the model
-    "insufficient_system_resource": 503,  # DeepSeek, as a finish reason
+    "unavailableerror": 503,  # llama.cpp, while it loads the model
+    "serviceunavailable": 503,
+    "serviceunavailableexception": 503,  # Bedrock
+    "providerunavailable": 503,  # OpenRouter
+    "insufficientsystemresource": 503,  # DeepSeek, as a finish reason
+    "overloadederror": OVERLOADED,  # Anthropic
 }
 
 
@@ -241,6 +288,7 @@ _MONEY: Final = re.compile(
     | used\ all\ available\ credits | (monthly|your)\ spending\ limit  # xAI
     | requires\ more\ credits | run\ out\ of\ credits | exceeded\ your\ monthly\ included\ credits
     | (session|hourly|daily|weekly|monthly)\ usage\ limit  # Ollama's cloud
+    | usage\ limit\ reached | limit\ exhausted | 使用上限 | 余额不足 | 欠费  # z.ai
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -286,12 +334,18 @@ def _delay_in_headers(status: int, headers: Mapping[str, str], now: float) -> fl
 
 def _resets(headers: Mapping[str, str], now: float) -> Iterator[float]:
     """The times at which limits are reset, of those that are used up or may be."""
+    for used_up in _USED_UP.finditer(headers.get("ratelimit", "")):
+        yield float(used_up[1])
     for name, value in headers.items():
         if "ratelimit" not in name or "reset" not in name:
             continue
         remaining = _number(headers.get(name.replace("reset", "remaining"), ""))
         if (remaining is None or remaining <= 0) and (delay := _seconds(value, now)) is not None:
             yield delay
+
+
+_USED_UP: Final = re.compile(r"\b(?:r|remaining)=0\s*[;,]\s*(?:t|reset)=(\d{1,12})\b")
+"""A limit of which nothing remains, in the ``RateLimit`` header of the IETF's drafts (Hugging Face)."""
 
 
 def _delay_in_body(answer: object, now: float) -> float | None:
@@ -318,10 +372,11 @@ _SPOKEN: Final = re.compile(
     re.IGNORECASE,
 )
 _WISH: Final = re.compile(
-    rf"\b(?:try\ again|retry)\ (?:in|after)\ (?:about\ )?((?:{_SPOKEN.pattern},?\s?)+)",
+    rf"\b(?:(?:try\ again|retry)\ (?:in|after)|wait)\ (?:about\ )?((?:{_SPOKEN.pattern},?\s?)+)",
     re.IGNORECASE,
 )
-"""In OpenAI's, Azure's and Google's words: ``Please try again in 6m0s``, ``retry after 22 seconds``."""
+"""In OpenAI's, Azure's, Google's and GitHub's words: ``Please try again in 6m0s``, ``retry after 22 seconds``,
+``Please wait 9 seconds before retrying``."""
 
 
 def _seconds(text: str, now: float) -> float | None:

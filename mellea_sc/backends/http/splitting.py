@@ -16,6 +16,9 @@ these rules, and a browser would then drop data. Here it is not dropped:
 - A line of an unknown field that contains an object is given unchanged, and is then refused: it may be a delta with
   an extra byte before ``data``. Other such lines are skipped, but their beginning is kept for error messages.
 - An event without its blank line at the response's end counts; whether it is complete is decided by its JSON.
+
+Signs of life are dropped, in the forms in which gateways send them: comments, also as data (``data: : PROCESSING``),
+empty data, and the data of a ``ping``, unless it is an object.
 """
 
 from __future__ import annotations
@@ -42,6 +45,8 @@ _PASSED_OVER: Final = 64 * 1024
 """Bytes that may be skipped before the first event; a response with more is not a stream of events."""
 
 _BOM: Final = b"\xef\xbb\xbf"
+_PINGS: Final = (b"ping", b"heartbeat", b"keepalive", b"keep-alive")
+"""Types of events that only show that the server is alive."""
 _USUAL: Final = ("data: {", "data: [")
 """The beginnings of an event with JSON or with the end mark."""
 
@@ -194,6 +199,7 @@ class EventSplitter(Splitter):
     """The lines of the data of the incomplete event, of ``_data_size`` bytes."""
     _data_size: int = attrs.field(default=0, init=False)
     _is_error: bool = attrs.field(default=False, init=False)
+    _is_ping: bool = attrs.field(default=False, init=False)
     _has_events: bool = attrs.field(default=False, init=False)
     _unread: bytes = attrs.field(default=b"", init=False)
     _passed_over: int = attrs.field(default=0, init=False)
@@ -240,7 +246,8 @@ class EventSplitter(Splitter):
             elif held and (event := self._event()):
                 yield event
         self._check("line", self._line_size)
-        self._is_between = not (held or value or self._is_error or self._line or self._after_cr)
+        held_back = held or value or self._line or self._after_cr
+        self._is_between = not (held_back or self._is_error or self._is_ping)
 
     def close(self) -> Sequence[str]:
         """The data of an event without its end, if there is one."""
@@ -268,10 +275,13 @@ class EventSplitter(Splitter):
         held.clear()
         self._data_size = 0
         self._has_events = True
-        if self._is_error:
-            self._is_error = False
+        is_error, self._is_error = self._is_error, False
+        is_ping, self._is_ping = self._is_ping, False
+        if is_error:
             return _as_error(text)
-        return text
+        is_nothing = text == '""' or text.startswith(":")
+        is_sign = is_nothing or (is_ping and not text.startswith(("{", "[")))
+        return "" if is_sign else text
 
     def _other(self, line: bytes) -> Iterator[str]:
         """Process a line that is not a usual line of data."""
@@ -299,7 +309,8 @@ class EventSplitter(Splitter):
                 if event := self._add(value):
                     yield event
             case b"event":
-                self._is_error = value.strip().lower() == b"error"
+                kind = value.strip().lower()
+                self._is_error, self._is_ping = kind == b"error", kind in _PINGS
             case b"error":
                 yield _as_error(_decoded(value))
             case b"id" | b"retry":

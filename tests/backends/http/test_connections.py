@@ -37,6 +37,7 @@ from mellea_sc.core.backend import Backend, ChatMessage, GenerationRequest
 from mellea_sc.core.errors import (
     BackendError,
     BackendProtocolError,
+    BackendRejected,
     BackendUnreachable,
     StreamInterrupted,
 )
@@ -217,6 +218,28 @@ async def test_a_hook_of_the_callers_client_that_raises_sends_nothing_twice() ->
         with pytest.raises(BackendError, match="not today"):
             await ask(backend)
     assert server.connections == [1, 1]
+
+
+@pytest.mark.parametrize("raises", [False, True])
+async def test_a_hook_of_the_callers_client_may_read_an_answer_and_refuse_a_status(
+    raises: bool,
+) -> None:
+    async def log(response: httpx.Response) -> None:
+        if not raises:
+            await response.aread()
+        response.raise_for_status()
+
+    refusal = b'HTTP/1.1 400 No\r\nContent-Length: 20\r\n\r\n{"error": "too hot"}'
+    async with (
+        raw_server(GOOD, GOOD, sends(refusal), GOOD) as server,
+        httpx.AsyncClient(event_hooks={"response": [log]}) as client,
+    ):
+        backend = backend_for(server, client)
+        with anyio.fail_after(4):
+            assert [await ask(backend) for _ in range(2)] == ["good"] * 2
+            with pytest.raises(BackendRejected, match="400" if raises else "too hot"):
+                await ask(backend)
+            assert await ask(backend) == "good"
 
 
 JUNK = [b"x", b"\r\n", b"data: junk\n\n"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -283,6 +284,23 @@ async def test_calls_that_come_once_more_as_a_whole_are_there_once() -> None:
 async def test_what_was_said_in_place_of_an_answer_is_quoted(body: bytes, kind: str) -> None:
     with pytest.raises(BackendProtocolError, match="too hot"):
         await read(body, kind=kind)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"choices": None, "base_resp": {"status_code": 1027, "status_msg": "too hot"}},  # MiniMax
+        {"code": "Throttling", "message": "too hot"},
+        {"type": "error", "message": "too hot"},
+    ],
+)
+async def test_half_an_answer_is_none_whatever_the_form_of_the_error_after_it(
+    error: object,
+) -> None:
+    steps = [word("Hel"), f"data: {json.dumps(error)}\n\n".encode(), DONE]
+    with pytest.raises(BackendProtocolError, match="too hot"):
+        await read(*steps)
+    assert await read(word("Hello"), STOP, *steps[1:]) == "Hello"
 
 
 async def test_halves_of_a_character_on_both_sides_of_a_reason_are_joined() -> None:

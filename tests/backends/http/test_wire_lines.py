@@ -207,6 +207,32 @@ def test_an_error_event_is_over_with_its_data() -> None:
     assert events(b"event: error\ndata: x\n\ndata: y\n\nevent: e\ndata: z\n\n")[1:] == ["y", "z"]
 
 
+@pytest.mark.parametrize(
+    "sign",
+    [
+        b": PROCESSING\n\n",
+        b"data: : PROCESSING\n\n",  # a comment that a gateway has put into an event
+        b"data:\n\n",
+        b'data: ""\n\n',
+        b'event: ping\ndata: ""\n\n',
+        b"event: ping\ndata: 2026-01-01T00:00:00Z\n\n",
+        b"event: keepalive\ndata: 1\n\n",
+        b"event: heartbeat\r\ndata: null\r\n\r\n",
+        b"event: ping\n\n",
+        b"data: ping\nevent: ping\n\n",
+    ],
+)
+def test_a_sign_of_life_is_no_part_of_an_answer(sign: bytes) -> None:
+    stream = sign + b'data: {"a": 1}\n\n' + sign + b"data: [DONE]\n\n" + sign
+    for size in (1, 7, len(stream)):
+        reads = [stream[at : at + size] for at in range(0, len(stream), size)]
+        assert events(*reads) == ['{"a": 1}', "[DONE]"]
+
+
+def test_an_object_is_given_whatever_its_event_is_called() -> None:
+    assert events(b'event: ping\ndata: {"a": 1}\n\ndata: b\n\n') == ['{"a": 1}', "b"]
+
+
 PRETTY = [
     json.dumps({"error": {"message": "too hot", "details": [{}, {"a": []}]}}, indent=2),
     json.dumps([{"error": {"message": "too hot"}}], indent=2),

@@ -114,7 +114,11 @@ def test_a_delta_that_is_no_object_is_a_protocol_error(delta: object) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [3, {"a": 1}, True, [{"type": "text", "text": {"a": 1}}], [{"type": "text", "text": 3}]],
+    [
+        *(3, {"a": 1}, True, [{"type": "text", "text": {"a": 1}}], [{"type": "text", "text": 3}]),
+        # Cloudflare's Workers AI sends tokens that look like numbers as numbers: "005" as 5, and "000" as 0
+        *(0, 0.0, False, [{"type": "text", "text": 0}]),
+    ],
 )
 def test_content_that_is_no_text_is_a_protocol_error(content: object) -> None:
     with pytest.raises(BackendProtocolError):
@@ -134,6 +138,11 @@ def openai(**choice: object) -> Delta | None:
         {"type": "ping"},
         {"choices": None, "prompt_filter_results": []},
         {"choices": [], "citations": ["u"]},
+        {"choices": [], "error": None, "errors": [], "detail": None},
+        {"status": "queued", "message": "third in the queue"},
+        {"code": 0, "message": "Success", "sid": "s"},  # Spark
+        {"code": "200", "message": "ok", "x_groq": {"id": "x"}},
+        {"choices": None, "base_resp": {"status_code": 0, "status_msg": ""}},  # MiniMax
     ],
 )
 def test_an_event_without_choices_is_passed_over(event: object) -> None:
@@ -147,7 +156,40 @@ def test_text_is_taken_where_other_protocols_have_it() -> None:
     assert openai(text="ab") == Delta("ab")
     assert openai(delta={"content": [{"type": "text", "text": {"value": "ab"}}]}) == Delta("ab")
     assert openai(delta={"content": [{"type": "refusal", "refusal": "ab"}]}) == Delta("ab")
+    assert openai(delta={"content": [{"type": "output_audio", "transcript": "ab"}]}) == Delta("ab")
+    assert openai(delta={"content": None, "audio": {"id": "x", "transcript": "ab"}}) == Delta("ab")
+    assert openai(delta={"audio": {"data": "UklGRg=="}}) == Delta()
     assert OLLAMA.parse('{"response": "ab", "done": false}') == Delta("ab")
+
+
+def choices(*deltas: dict[str, object], counted: bool) -> str:
+    number = iter(range(9))
+    each = [
+        {"index": next(number) if counted else 0, "delta": delta, "finish_reason": None}
+        for delta in deltas
+    ]
+    return json.dumps({"choices": each, "usage": {"prompt_tokens": 3, "completion_tokens": 5}})
+
+
+def test_an_answer_that_is_split_into_several_choices_is_one() -> None:
+    text = {"content": "ab", "reasoning": "hm"}
+    call = {"tool_calls": [{"id": "x", "function": {"name": "f", "arguments": "{}"}}]}
+    piece = ToolCallDelta("x", "f", "{}")
+    for counted in (True, False):  # GitHub Copilot
+        whole = Delta("ab", usage=Usage(3, 5), reasoning="hm", tool_calls=(piece,))
+        assert OPENAI.parse(choices(text, call, counted=counted)) == whole
+        assert OPENAI.parse(choices(call, text, counted=counted)) == whole
+    parts = OPENAI.parse(choices({"content": "a"}, {"content": "b"}, counted=False))  # Vertex AI
+    assert parts == Delta("ab", usage=Usage(3, 5))
+
+
+def test_of_several_answers_the_first_is_taken() -> None:
+    several = OPENAI.parse(choices({"content": "ab"}, {"content": "cd"}, counted=True))
+    assert several == Delta("ab", usage=Usage(3, 5))
+    ends = [{"index": 0, "delta": {}}, {"index": 1, "delta": {}, "finish_reason": "stop"}]
+    assert OPENAI.parse(json.dumps({"choices": ends})) == Delta("", "stop")
+    with pytest.raises(ModelError, match="too hot"):
+        OPENAI.parse(json.dumps({"choices": [ends[0], {"index": 1, "error": "too hot"}]}))
 
 
 def test_an_empty_finish_reason_is_none() -> None:
@@ -205,6 +247,8 @@ def test_all_words_of_an_error_are_said(
         {"error": {"message": "too hot"}, "status_code": 429},
         {"error": {"message": "too hot"}, "statusCode": 429},
         {"error": {"message": "too hot", "http_code": "429"}},
+        {"error": {"message": "too hot", "http_status": 529}},
+        {"error": '{"error": {"message": "too hot", "code": 429}}'},  # JSON in JSON
     ],
 )
 @pytest.mark.parametrize("backend", [OPENAI, OLLAMA])
@@ -235,10 +279,28 @@ def test_ollamas_end_of_loading_is_no_answer(reason: str) -> None:
         {"choices": [{"finish_reason": "error", "error": "too hot"}]},
         {"object": "error", "message": "too hot"},
         {"detail": "too hot"},
+        {"choices": [{"delta": {}, "finish_reason": "stop"}], "x_groq": {"error": "too hot"}},
     ],
 )
 def test_an_error_is_found_wherever_it_stands(event: object) -> None:
     with pytest.raises(ModelError, match="too hot"):
+        OPENAI.parse(json.dumps(event))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "error", "message": "too hot"},
+        {"status": "error", "msg": "too hot"},
+        {"code": "Throttling", "message": "too hot", "request_id": "r"},  # DashScope
+        {"status_code": 400, "message": "too hot", "choices": []},
+        {"error_code": 336501, "error_msg": "too hot"},  # Baidu
+        {"success": False, "errors": [{"code": 3040, "message": "too hot"}]},  # Cloudflare
+        {"choices": None, "base_resp": {"status_code": 1027, "status_msg": "too hot"}},  # MiniMax
+    ],
+)
+def test_an_error_in_a_form_of_the_servers_own_is_one(event: object) -> None:
+    with pytest.raises(BackendProtocolError, match="too hot"):
         OPENAI.parse(json.dumps(event))
 
 
@@ -299,6 +361,8 @@ def line_of(**message: object) -> str:
         {"reasoning_text": "hm"},  # GitHub Copilot
         {"content": "", "reasoning_details": [{"type": "reasoning.text", "text": "hm"}]},  # MiniMax
         {"reasoning_details": [{"type": "reasoning.summary", "summary": "hm"}]},
+        {"reasoning_content": {"text": "hm", "signature": "s"}},  # Bedrock behind Envoy
+        {"content": "hm", "extra_content": {"google": {"thought": True}}},
     ],
 )
 def test_reasoning_is_read_wherever_a_server_puts_it_and_is_no_text(
@@ -316,7 +380,22 @@ def test_text_and_reasoning_in_one_delta_are_told_apart() -> None:
     assert OLLAMA.parse(json.dumps(bare)) == Delta("a", reasoning="b")
 
 
-@pytest.mark.parametrize("said", [None, "", [], {}, 0, True, {"x": "hm"}])
+def test_the_tags_around_googles_thoughts_are_neither_reasoning_nor_text() -> None:
+    backend = OpenAIBackend("m", base_url="http://127.0.0.1:1")
+    marked = {"extra_content": {"google": {"thought": True}}}
+    plain = Delta("</thought> is a tag")
+    assert backend.parse(chunk_of(content=plain.text)) == plain
+    assert backend.parse(chunk_of(content="<thought>a", **marked)) == Delta(reasoning="a")
+    assert backend.parse(chunk_of(content="b", **marked)) == Delta(reasoning="b")
+    assert backend.parse(chunk_of(content="</thought>c")) == Delta("c")
+    assert backend.parse(chunk_of(content="d</thought>")) == Delta("d</thought>")
+    whole = chunk_of(content="<thought>a</thought>b", **marked)  # not streamed
+    assert backend.parse(whole) == Delta("b", reasoning="a")
+    signed = {"extra_content": {"google": {"thought_signature": "s"}}}
+    assert backend.parse(chunk_of(content="e", **signed)) == Delta("e")
+
+
+@pytest.mark.parametrize("said", [None, "", [], {}, 0, True, {"x": "hm"}, {"text": 3}])
 def test_reasoning_that_is_no_text_is_none(said: object) -> None:
     assert OPENAI.parse(chunk_of(content="a", reasoning=said)) == Delta("a")
     assert OLLAMA.parse(line_of(content="a", thinking=said)) == Delta("a")
@@ -344,6 +423,7 @@ def test_pieces_of_calls_are_read() -> None:
         {"tool_calls": [{"function": {"name": "f", "arguments": {"a": "ä"}}}]},  # an object
         {"tool_calls": {"function": {"name": "f", "arguments": '{"a": "ä"}'}}},  # no list
         {"tool_calls": [None, {"type": "custom", "custom": {"name": "f", "input": '{"a": "ä"}'}}]},
+        {"tool_calls": [{"name": "f", "arguments": {"a": "ä"}}]},  # Workers AI
     ],
 )
 def test_calls_in_other_shapes_are_calls(fields: dict[str, object]) -> None:

@@ -116,6 +116,11 @@ def test_a_date_counts_by_the_servers_clock() -> None:
             },
             20.0,
         ),
+        # the IETF's later drafts, as Hugging Face has them
+        ({"ratelimit": '"api";r=0;t=55', "ratelimit-policy": '"api";q=500;w=300'}, 55.0),
+        ({"ratelimit": '"a";r=3;t=55, "b";r=0;t=7, "c"; r=0; t=9'}, 9.0),
+        ({"ratelimit": "limit=100, remaining=0, reset=50"}, 50.0),
+        ({"ratelimit": '"api";r=10;t=55'}, None),
         ({"x-ratelimit-reset-requests": "1 fortnight"}, None),
         ({}, None),
     ],
@@ -142,6 +147,8 @@ def test_when_limits_are_reset_matters_only_where_they_are_what_it_is_about() ->
         ({"error": {"message": "Please try again in 250ms."}}, 0.25),
         ({"error": {"message": "Please retry after 22 seconds."}}, 22.0),
         ({"error": "Please retry in 41.5s."}, 41.5),
+        ({"error": {"message": "Please wait 80000 seconds before retrying."}}, 80000.0),  # GitHub
+        ({"error": {"message": '{"error": {"details": [{"retryDelay": "26s"}]}}'}}, 26.0),
         ("<p>Try again in 1 minute, 5 seconds</p>", 65.0),
         ({"error": {"message": "retry in a while, not in 5"}}, None),
     ],
@@ -206,6 +213,11 @@ def test_a_server_may_say_that_it_is_in_vain() -> None:
             "error": "Your team has either used all available credits or reached its …",
         },
         {"error": "you have reached your weekly usage limit, upgrade for higher limits"},  # Ollama
+        error("余额不足或无可用资源包,请充值。", code="1113"),  # z.ai
+        error("您的账户已欠费", code="1113"),
+        error("Usage limit reached for 5 hour. Your limit will reset at …", code="1308"),
+        error("Weekly/Monthly Limit Exhausted. Your limit will reset at …", code="1310"),
+        error("已达到 5 小时的使用上限。您的限额将在 … 重置。", code="1308"),
         # through LiteLLM, which has but the words
         error("RateLimitError: Error code: 429 - {'error': {'code': 'insufficient_quota'}}"),
         '{"error": not quite JSON, insufficient_quota',
@@ -294,6 +306,15 @@ def test_an_error_in_a_list_is_read_as_well() -> None:
         ({"type": "error", "error": {"type": "overloaded_error"}}, BackendBusy, True),
         ({"code": 503, "message": "loading", "type": "unavailable_error"}, BackendBusy, True),
         (error("the provider has failed", code=502), ModelError, True),
+        # a status by its name
+        (error("…", type="InternalServerError", code=500), ModelError, True),
+        (error("…", type="InternalServerError"), ModelError, False),
+        (error("…", type="overloaded_error", code=400), ModelError, False),
+        (error("…", type="ThrottlingException"), BackendBusy, True),  # Bedrock
+        (error("…", code="Throttling.RateQuota"), BackendBusy, True),  # DashScope
+        (error("…", code="1302"), BackendBusy, True),  # z.ai
+        # text-generation-inference
+        ({"error": "…", "error_type": "overloaded"}, BackendBusy, True),
         (error("all gone", code="insufficient_quota"), ModelError, False),
         ({"code": 429, "type": "insufficient_quota", "message": "gone"}, ModelError, False),
         (error("context too long", code=400), ModelError, False),
