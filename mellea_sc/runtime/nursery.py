@@ -17,6 +17,9 @@ may use a clone until its own end.
 
 A task's error belongs to the thunk or run that the task computes. Errors that nobody has observed are
 collected here, and raised in one group when the nursery is left.
+
+Code of the user's that runs in a task (a validator, a strategy, a tool) must not wait for the end of that task, or
+of its nursery: it would wait for itself. The context variable :data:`enclosing_tasks` says where it runs.
 """
 
 from __future__ import annotations
@@ -30,9 +33,10 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 import anyio
 import anyio.abc
 import anyio.lowlevel
+import attrs
 
 from mellea_sc.core.backend import Backend
-from mellea_sc.core.errors import BudgetExceeded, GenerationCancelled, SessionClosed
+from mellea_sc.core.errors import BudgetExceeded, GenerationCancelled, SessionClosed, UsageError
 from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.runtime.connections import Connections
 from mellea_sc.runtime.deadlines import Cancellable, DeadlineTimer, WaitTimeout
@@ -58,9 +62,12 @@ if TYPE_CHECKING:
     from mellea_sc.runtime.adopted import AdoptedNursery
 
 __all__ = [
+    "EnclosingTask",
     "Nursery",
     "current_nursery",
+    "enclosing_tasks",
     "reraise_if_cancelled",
+    "waits_for_itself",
 ]
 
 T = TypeVar("T")
@@ -74,6 +81,31 @@ def current_nursery() -> Nursery | None:
     while nursery is not None and not (nursery.is_open and nursery.loop is here):
         nursery = nursery.outer
     return nursery
+
+
+@attrs.define(eq=False)
+class EnclosingTask:
+    """A task in which code of the user's runs, and which ends only after that; the task adds it to :data:`enclosing_tasks`.
+
+    Args:
+        nursery: The nursery that joins the task; ``None``: the event loop does, or the task has ended.
+    """
+
+    nursery: Nursery | None
+
+
+enclosing_tasks: Final[ContextVar[tuple[EnclosingTask, ...]]] = ContextVar(
+    "mellea_sc_enclosing_tasks", default=()
+)
+"""The tasks that cannot end before the caller returns, outermost first."""
+
+
+def waits_for_itself(what: str, instead: str) -> UsageError:
+    """The error for code of the user's that would wait for the end of a task that it runs in itself."""
+    return UsageError(
+        f"a validator, a strategy or a tool cannot wait for {what} that it is a part of: it would wait for itself. "
+        f"{instead}"
+    )
 
 
 class Nursery:
@@ -270,9 +302,11 @@ class Nursery:
         scope = anyio.CancelScope()
         outcome: list[T] = []
         own_error = OwnError(self.unobserved)
+        enclosing = EnclosingTask(self)
 
         async def run() -> None:
             task = self.loop_services.current_task()
+            enclosing_tasks.set((*enclosing_tasks.get(), enclosing))
             try:
                 with scope:
                     outcome.append(await function())
@@ -281,6 +315,7 @@ class Nursery:
                     raise
                 own_error.fail(failure)
             finally:
+                enclosing.nursery = None
                 ended.set()
 
         self.start(run, name=name, on_never_started=ended.set)
@@ -316,6 +351,12 @@ class Nursery:
             raise SessionClosed(f"{self.name} has ended{why}: nothing can be started in it")
 
     # --- nurseries of others that live in this one --------------------------------------------
+
+    def joins(self, task: EnclosingTask) -> bool:
+        """Whether this nursery, or a guest of it, waits for a task at its end."""
+        if task.nursery is self:
+            return True
+        return any(guest.nursery.joins(task) for guest in self._guests)
 
     def admit(self, guest: AdoptedNursery) -> None:
         """Run another nursery in this one: it is cancelled with this one, or joined after this one's tasks.

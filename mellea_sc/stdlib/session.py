@@ -209,6 +209,7 @@ class MelleaSession(Conversation):
 
         Raises:
             WrongEventLoop: the session is running in another event loop, and not in this one.
+            UsageError: this is called by a validator, a strategy or a tool of the session: use :meth:`cancel`.
             ExceptionGroup: of the errors that nobody observed.
 
         Cancellation: what is running is cancelled too, and its cleanup is waited for; errors that nobody
@@ -221,8 +222,10 @@ class MelleaSession(Conversation):
 
         Raises:
             WrongEventLoop: the session is running in another thread's event loop.
+            UsageError: as of :meth:`aclose`.
             ExceptionGroup: of the errors that nobody observed.
         """
+        self._life.check_outside()
         self._life.check_runs_here()
         self._life.close()
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import TypeVar, get_args
 
@@ -24,7 +25,12 @@ from mellea_sc.runtime.adopted import AdoptedNursery
 from mellea_sc.runtime.generation.bound import SpawnTarget
 from mellea_sc.runtime.loops.current import current_loop, may_run, running_loop
 from mellea_sc.runtime.loops.forks import tell_of_forks
-from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
+from mellea_sc.runtime.nursery import (
+    Nursery,
+    enclosing_tasks,
+    reraise_if_cancelled,
+    waits_for_itself,
+)
 from mellea_sc.runtime.portal import SyncPortal, refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError
 
@@ -218,6 +224,7 @@ class SessionLife:
 
     async def aclose(self) -> None:
         """Wait for what is running in this event loop and for blocking calls, and end; see ``MelleaSession.aclose``."""
+        self.check_outside()
         self.check_runs_here()
         try:
             await self._end_here()
@@ -249,7 +256,8 @@ class SessionLife:
         if not self.portal.is_running:
             return
         try:
-            self.portal.call(end)
+            with suppress(SessionClosed):  # it is being ended elsewhere, too
+                self.portal.call(end)
         finally:
             if self._around is None:
                 self.portal.close()
@@ -289,6 +297,18 @@ class SessionLife:
     async def _end_thread(self, *, cancel: bool) -> None:
         if self._around is None:
             await self.portal.aclose(cancel=cancel)
+
+    def check_outside(self) -> None:
+        """Raise if the calling task is a part of what the session has to wait for at its end.
+
+        Raises:
+            UsageError: it is.
+        """
+        nurseries = [adopted.nursery for adopted in self._adopted.copy().values()]
+        if self._block is not None:
+            nurseries.append(self._block)
+        if any(nursery.joins(task) for task in enclosing_tasks.get() for nursery in nurseries):
+            raise waits_for_itself("the session", "To end it, call `m.cancel()`")
 
     def check_runs_here(self) -> None:
         """Raise if it is running in event loops of which none runs here; its own thread is here.

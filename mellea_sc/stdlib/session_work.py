@@ -29,7 +29,7 @@ from mellea_sc.runtime.generation.bound import answer_once, opened_scope
 from mellea_sc.runtime.generation.generation import Generation
 from mellea_sc.runtime.generation.pump import pump
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.runtime.nursery import Nursery
+from mellea_sc.runtime.nursery import EnclosingTask, Nursery, enclosing_tasks
 from mellea_sc.stdlib.arguments import ActArguments
 from mellea_sc.stdlib.components import Instruction, Query, Transform
 from mellea_sc.stdlib.preconditions import answer_if_met
@@ -156,6 +156,8 @@ async def _answer_in_blocks(
     """Answer within the limits and retries of the call, beside its preconditions."""
     action, format = question.action, question.format
     await settle(action, ctx)
+    sink.enclosing = EnclosingTask(nursery)
+    enclosing_tasks.set((*enclosing_tasks.get(), sink.enclosing))
     # to be awaited in this task, without another coroutine through which each delta would have to go
     if (strategy := question.strategy) is not None:
         answer = partial(_sample, question, strategy, nursery, ctx, thunk, sink)

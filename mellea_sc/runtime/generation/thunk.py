@@ -205,7 +205,7 @@ class ModelOutputThunk(Thunk):
         producer = self.producer
         try:
             if producer is not None and producer.state == "generating":
-                producer.check_loop()
+                producer.check_awaitable()
                 if producer.streamed:
                     producer.stop_throttling()
                 try:
@@ -246,7 +246,7 @@ class ModelOutputThunk(Thunk):
         Cancellation: only the waiting ends.
         """
         if self.producer is not None:
-            self.producer.check_loop()
+            self.producer.check_awaitable()
             await self.producer.wait_finished()
 
     async def astream(self) -> str:
@@ -266,7 +266,7 @@ class ModelOutputThunk(Thunk):
         """
         producer = self.producer
         if producer is not None:
-            producer.check_loop()
+            producer.check_awaitable()
             producer.check_no_reader()
         if producer is None or self.is_computed():
             await anyio.lowlevel.checkpoint()
@@ -310,7 +310,7 @@ class ModelOutputThunk(Thunk):
 
     async def __aenter__(self) -> Self:
         if self.producer is not None:
-            self.producer.check_loop()
+            self.producer.check_awaitable()
         return self
 
     async def __aexit__(
@@ -335,6 +335,7 @@ class ModelOutputThunk(Thunk):
             await self._stop(self.producer, "it was closed")
 
     async def _stop(self, producer: Generation, reason: str) -> None:
+        producer.check_awaitable()
         self.cancel(reason)
         # shielded, so that no task of the block outlives it; the cleanup itself is bounded in time
         with anyio.CancelScope(shield=True):

@@ -240,7 +240,7 @@ class StreamChunkingResult:
         Cancellation: only the waiting ends; the run goes on.
         """
         run = self._run
-        run.check_loop()
+        run.check_awaitable()
         if not run.ended.is_set():
             run.stop_throttling()
         await self.wait_finished()
@@ -258,7 +258,7 @@ class StreamChunkingResult:
         if self._run.ended.is_set():  # perhaps in another event loop
             await anyio.lowlevel.checkpoint()
         else:
-            self._run.check_loop()
+            self._run.check_awaitable()
             await self._run.ended.wait()
 
     @property
@@ -316,6 +316,7 @@ class StreamChunkingResult:
             Exception: the error that ended the run, if nobody has observed it and the block raised none.
         """
         run = self._run
+        run.check_awaitable()
         run.cancel("its block was left")
         if exc is not None:
             run.dismiss()
