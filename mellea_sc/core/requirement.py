@@ -202,9 +202,7 @@ class Requirement(Component):
             raise InvalidOption(f"on_fail must be one of {known} or None, not {on_fail!r}")
         for name, value, least in (("window", window, 0), ("every", every, 1)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise InvalidOption(
-                    f"{name} must be a whole number of at least {least}, not {value!r}"
-                )
+                raise InvalidOption(f"{name} must be an integer of at least {least}, not {value!r}")
         if not isinstance(description, str | None):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidOption(f"the description of a requirement is a str, not {description!r}")
         if not (validation_fn is None or callable(validation_fn)):

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 import attrs
 
+from mellea_sc.core.counts import check_count
 from mellea_sc.core.errors import BackendError, InvalidOption
 
 __all__ = [
@@ -28,8 +29,7 @@ __all__ = [
 
 
 def _times(_: object, field: attrs.Attribute[int], value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise InvalidOption(f"{field.name} must be an integer from 0 on, not {value!r}")
+    check_count(field.name, value, 0)
 
 
 def _seconds(_: object, field: attrs.Attribute[float], value: object) -> None:

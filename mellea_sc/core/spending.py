@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 import attrs
 
+from mellea_sc.core.counts import check_count
 from mellea_sc.core.errors import InvalidOption
 
 __all__ = ["LimitName", "Limits", "Prices", "Spent", "check_limits"]
@@ -17,9 +18,7 @@ LimitName: TypeAlias = Literal["tokens", "requests", "seconds", "cost"]
 
 
 def _whole(_: object, field: attrs.Attribute[int | None], value: object) -> None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
-        return
-    raise InvalidOption(f"{field.name} must be an integer from 0 on or None, not {value!r}")
+    check_count(field.name, value, 0, or_none=True)
 
 
 def _amount(*, or_none: bool) -> Callable[[object, attrs.Attribute[float], object], None]:

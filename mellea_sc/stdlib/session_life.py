@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import TypeVar, get_args
 
 from mellea_sc.core.backend import Backend
+from mellea_sc.core.counts import check_count
 from mellea_sc.core.errors import InvalidOption, SessionClosed, WrongEventLoop
 from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.runtime.adopted import AdoptedNursery
@@ -61,11 +62,7 @@ class SessionLife:
     ) -> None:
         if on_error not in get_args(OnError):
             raise InvalidOption(f'on_error must be "hold", "cancel" or "log", not {on_error!r}')
-        most: object = max_concurrency
-        if most is not None and not (isinstance(most, int) and most >= 1):
-            raise InvalidOption(
-                f"max_concurrency must be an integer from 1 on or None, not {most!r}"
-            )
+        check_count("max_concurrency", max_concurrency, or_none=True)
         self.backend: Backend = backend
         self.options: ModelOptions = merge_options(model_options)
         self.on_error: OnError = on_error

@@ -15,7 +15,6 @@ import attrs
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Component, Context, Span
-from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.runtime.checks.attempt import AttemptEnd
@@ -27,7 +26,6 @@ __all__ = [
     "Choice",
     "Once",
     "Plan",
-    "check_count",
     "does_not_fit",
     "is_rejected",
     "reasons_in",
@@ -222,13 +220,3 @@ class Once(Plan):
     def after(self, past: Sequence[AttemptResult], running: int) -> Choice:
         """Keep the only attempt."""
         return Choice(past[-1].number, past[-1].valid)
-
-
-def check_count(name: str, value: object) -> None:
-    """Check an argument that is a number of things.
-
-    Raises:
-        InvalidOption: it is not a whole number of at least 1.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidOption(f"{name} must be at least 1, not {value!r}")

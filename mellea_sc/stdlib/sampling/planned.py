@@ -14,6 +14,7 @@ import attrs
 
 from mellea_sc.core.backend import Backend, Format, checked_format
 from mellea_sc.core.base import Component, Context, Span
+from mellea_sc.core.counts import check_count
 from mellea_sc.core.errors import BackendNotBound
 from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.question import Question, several
@@ -26,7 +27,7 @@ from mellea_sc.stdlib.components.feedback import WithFeedback
 from mellea_sc.stdlib.sampling.engine.options import StreamOptions
 from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner
 from mellea_sc.stdlib.sampling.engine.tracing import trace_of
-from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, Once, Plan, check_count
+from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, Once, Plan
 
 __all__ = ["BacktrackStrategy", "PlannedStrategy", "plan_for", "sampled"]
 

@@ -6,6 +6,7 @@ import abc
 from collections.abc import Sequence
 
 from mellea_sc.core.base import Component, Context, Span, Thunk
+from mellea_sc.core.counts import check_count
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.requirement import Requirement, ValidationResult
 from mellea_sc.stdlib.components.feedback import WithFeedback
@@ -15,7 +16,6 @@ from mellea_sc.stdlib.sampling.plan import (
     Ask,
     AttemptResult,
     Choice,
-    check_count,
     reasons_in,
 )
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy

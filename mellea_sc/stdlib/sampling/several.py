@@ -13,10 +13,11 @@ from typing import Literal, TypeAlias
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Component, Context, Span
+from mellea_sc.core.counts import check_count
 from mellea_sc.core.errors import BackendError, InvalidOption, InvalidVerdict
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.checks.validation import validate_all
-from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, check_count
+from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice
 from mellea_sc.stdlib.sampling.planned import PlannedStrategy
 
 __all__ = ["BestOfNStrategy", "MajorityVotingStrategy", "RacingStrategy", "Score"]

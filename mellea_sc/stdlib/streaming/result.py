@@ -11,6 +11,7 @@ import anyio
 import anyio.lowlevel
 import attrs
 
+from mellea_sc.core.counts import check_count
 from mellea_sc.core.errors import PreconditionFailed, ThunkNotComputed
 from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.picture import table_of, text_of_answer
@@ -26,7 +27,6 @@ from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.answers import read_meaning
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.stdlib.sampling.engine.options import check_lookahead
 from mellea_sc.stdlib.sampling.engine.tracing import cause_of_error, named, trace_of
 from mellea_sc.stdlib.sampling.plan import AttemptResult
 from mellea_sc.stdlib.streaming.events import ReleasedChunk, StreamEvent
@@ -226,7 +226,7 @@ class StreamChunkingResult:
 
         Cancellation: only the waiting ends. Nothing is lost.
         """
-        check_lookahead(lookahead)
+        check_count("lookahead", lookahead, or_none=True)
         return self._run.readers.events(lookahead)
 
     @raises_briefly

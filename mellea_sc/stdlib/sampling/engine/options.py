@@ -8,24 +8,14 @@ from typing import Final
 import attrs
 
 from mellea_sc.core.chunking import ChunkingStrategy
+from mellea_sc.core.counts import check_count
 from mellea_sc.core.errors import InvalidOption
 
-__all__ = ["STREAM_DEFAULTS", "StreamOptions", "check_lookahead"]
+__all__ = ["STREAM_DEFAULTS", "StreamOptions"]
 
 
 def _or_infinite(seconds: float | None) -> float:
     return math.inf if seconds is None else seconds
-
-
-def check_lookahead(lookahead: int | None) -> None:
-    """Raise unless a number of released chunks may wait unread.
-
-    Raises:
-        InvalidOption: it is less than 1: a run would wait for a reader, and the reader for the run.
-    """
-    ahead: object = lookahead
-    if ahead is not None and (not isinstance(ahead, int) or ahead < 1):
-        raise InvalidOption(f"lookahead must be an integer from 1 on or None, not {ahead!r}")
 
 
 @attrs.frozen(kw_only=True)
@@ -50,11 +40,9 @@ class StreamOptions:
     hold_back: bool | int = False
 
     def __attrs_post_init__(self) -> None:
-        buffer, ahead, held = self.lane_buffer, self.lookahead, self.hold_back
-        if not isinstance(buffer, int) or buffer < 1:
-            raise InvalidOption(f"lane_buffer must be an integer from 1 on, not {buffer!r}")
-        check_lookahead(ahead)
-        timeout: object = self.validator_timeout
+        check_count("lane_buffer", self.lane_buffer)
+        check_count("lookahead", self.lookahead, or_none=True)
+        timeout, held = self.validator_timeout, self.hold_back
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
             raise InvalidOption(
                 "validator_timeout must be a positive number of seconds or None, not "
