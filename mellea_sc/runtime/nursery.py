@@ -231,11 +231,11 @@ class Nursery:
             # unchanged, and the other errors can only be logged.
             log_unobserved(self.name, errors)
             return False
-        interrupts = [error for error in errors if isinstance(error, KeyboardInterrupt)]
-        if interrupts and not own:
-            # Ctrl-C while it joined: raised outside of a group, for the same reason.
-            log_unobserved(self.name, [error for error in errors if error not in interrupts])
-            raise_unchanged(interrupts[0])
+        exits = [error for error in errors if isinstance(error, KeyboardInterrupt | SystemExit)]
+        if exits and not own:
+            # Ctrl-C while it joined, or sys.exit() in a task: raised outside of a group, for the same reason.
+            log_unobserved(self.name, [error for error in errors if error not in exits])
+            raise_unchanged(exits[0])
         if errors:
             what = f"errors in {self.name} that nobody observed"
             if own and exc is not None:

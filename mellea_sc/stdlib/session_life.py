@@ -24,7 +24,7 @@ from mellea_sc.core.errors import InvalidOption, SessionClosed, WrongEventLoop
 from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.runtime.adopted import AdoptedNursery
 from mellea_sc.runtime.generation.bound import SpawnTarget
-from mellea_sc.runtime.loops.current import current_loop, may_run, running_loop
+from mellea_sc.runtime.loops.current import current_loop, is_closed, may_run, running_loop
 from mellea_sc.runtime.loops.forks import tell_of_forks
 from mellea_sc.runtime.nursery import (
     Nursery,
@@ -144,11 +144,24 @@ class SessionLife:
         with self._lock:
             adopted = self._adopted.get(loop)
             if adopted is None:
-                ended = [other for other, one in self._adopted.items() if one.has_ended]
-                for other in ended:
-                    del self._adopted[other]
+                self._forget_ended()
                 adopted = self._adopted[loop] = AdoptedNursery(self._make_nursery(), host)
         return await adopted.ready()
+
+    def _forget_ended(self) -> None:
+        for loop, adopted in list(self._adopted.items()):
+            if adopted.has_ended:
+                del self._adopted[loop]
+            elif is_closed(loop):
+                del self._adopted[loop]
+                # Nothing can be run in a closed loop, and asyncio has no other way to close a connection.
+                warnings.warn(
+                    f"{self!r} was used in an event loop that was closed before its tasks were cancelled, so its "
+                    "connections stay open. Use asyncio.run() or asyncio.Runner(), which cancel them",
+                    ResourceWarning,
+                    stacklevel=2,
+                    source=self,
+                )
 
     def _make_nursery(self) -> Nursery:
         return Nursery(

@@ -26,6 +26,7 @@ __all__ = [
     "current_task",
     "errors_collected_by",
     "has_ended",
+    "is_closed",
     "may_run",
     "pass_on_interrupt",
     "raises_exits",
@@ -68,6 +69,11 @@ def was_cancelled_natively() -> bool:
 def may_run(loop: object) -> bool:
     """Whether an asyncio loop is running, in whichever thread; true for other loops, which cannot be asked."""
     return not isinstance(loop, asyncio.AbstractEventLoop) or loop.is_running()
+
+
+def is_closed(loop: object) -> bool:
+    """Whether an asyncio loop is closed."""
+    return isinstance(loop, asyncio.AbstractEventLoop) and loop.is_closed()
 
 
 def start_task(

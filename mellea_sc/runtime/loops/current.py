@@ -32,6 +32,7 @@ __all__ = [
     "current_loop",
     "interpreter_is_ending",
     "is_being_cancelled",
+    "is_closed",
     "loop_options",
     "loop_services",
     "may_run",
@@ -246,6 +247,15 @@ def may_run(loop: object) -> bool:
 
         return asyncio_loop.may_run(loop)
     return True
+
+
+def is_closed(loop: object) -> bool:
+    """Whether a loop is closed. trio's never counts as closed: it ends only after all its tasks."""
+    if _is_imported("asyncio"):
+        from mellea_sc.runtime.loops import asyncio_loop
+
+        return asyncio_loop.is_closed(loop)
+    return False
 
 
 def call_in(loop: object, function: Callable[[], object]) -> None:
