@@ -17,9 +17,6 @@ may use a clone until its own end.
 
 A task's error belongs to the thunk or run that the task computes. Errors that nobody has observed are
 collected here, and raised in one group when the nursery is left.
-
-Code of the user's that runs in a task (a validator, a strategy, a tool) must not wait for the end of that task, or
-of its nursery: it would wait for itself. The context variable :data:`enclosing_tasks` says where it runs.
 """
 
 from __future__ import annotations
@@ -33,13 +30,13 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 import anyio
 import anyio.abc
 import anyio.lowlevel
-import attrs
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.errors import BudgetExceeded, GenerationCancelled, SessionClosed, UsageError
 from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.runtime.connections import Connections
 from mellea_sc.runtime.deadlines import Cancellable, DeadlineTimer, WaitTimeout
+from mellea_sc.runtime.enclosing import EnclosingTask, enclosing_tasks
 from mellea_sc.runtime.failures import (
     failure_of,
     leaf_errors,
@@ -53,6 +50,7 @@ from mellea_sc.runtime.loops.current import (
     current_loop,
     loop_services,
     running_loop,
+    running_task,
 )
 from mellea_sc.runtime.loops.notebook import wake_loop_on_interrupts
 from mellea_sc.runtime.pacing import Slot, Slots, Valves
@@ -62,12 +60,9 @@ if TYPE_CHECKING:
     from mellea_sc.runtime.adopted import AdoptedNursery
 
 __all__ = [
-    "EnclosingTask",
     "Nursery",
     "current_nursery",
-    "enclosing_tasks",
     "reraise_if_cancelled",
-    "waits_for_itself",
 ]
 
 T = TypeVar("T")
@@ -81,31 +76,6 @@ def current_nursery() -> Nursery | None:
     while nursery is not None and not (nursery.is_open and nursery.loop is here):
         nursery = nursery.outer
     return nursery
-
-
-@attrs.define(eq=False)
-class EnclosingTask:
-    """A task in which code of the user's runs, and which ends only after that; the task adds it to :data:`enclosing_tasks`.
-
-    Args:
-        nursery: The nursery that joins the task; ``None``: the event loop does, or the task has ended.
-    """
-
-    nursery: Nursery | None
-
-
-enclosing_tasks: Final[ContextVar[tuple[EnclosingTask, ...]]] = ContextVar(
-    "mellea_sc_enclosing_tasks", default=()
-)
-"""The tasks that cannot end before the caller returns, outermost first."""
-
-
-def waits_for_itself(what: str, instead: str) -> UsageError:
-    """The error for code of the user's that would wait for the end of a task that it runs in itself."""
-    return UsageError(
-        f"a validator, a strategy or a tool cannot wait for {what} that it is a part of: it would wait for itself. "
-        f"{instead}"
-    )
 
 
 class Nursery:
@@ -127,6 +97,7 @@ class Nursery:
     _context: Context
     _groups: AbstractAsyncContextManager[None]
     _token: Token[Nursery | None]
+    _task: object
 
     def __init__(
         self,
@@ -182,10 +153,13 @@ class Nursery:
                     guest.leave()
             finally:
                 # Inside of the hosts' block: the hosts end by this, and the group waits for them.
-                self.is_open = False
-                self._timer.close()
-                if self._connections is not None:
-                    self._connections.close()
+                self._close_services()
+
+    def _close_services(self) -> None:
+        self.is_open = False
+        self._timer.close()
+        if self._connections is not None:
+            self._connections.close()
 
     async def __aenter__(self) -> Self:
         wake_loop_on_interrupts()
@@ -194,6 +168,7 @@ class Nursery:
         await self._groups.__aenter__()
         self.outer = current_nursery()
         self._token = _current.set(self)
+        self._task = running_task()
         return self
 
     async def __aexit__(
@@ -202,6 +177,14 @@ class Nursery:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool:
+        if (task := running_task()) is not None and task is not self._task:
+            # A task group cannot be left there: what it runs is cancelled, and nobody can wait for it.
+            self.cancel("it was left in another task than it was entered in")
+            self._close_services()
+            raise UsageError(
+                f"{self.name} was left in another task than it was entered in, so what it ran was cancelled: leave it "
+                "in the same task, or use it without a block and call `await m.aclose()`"
+            )
         # A fixture may leave it in another context than it was entered in: then the variable was not changed here.
         with suppress(ValueError):
             _current.reset(self._token)

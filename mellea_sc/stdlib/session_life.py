@@ -23,15 +23,11 @@ from mellea_sc.core.counts import check_count
 from mellea_sc.core.errors import InvalidOption, SessionClosed, WrongEventLoop
 from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.runtime.adopted import AdoptedNursery
+from mellea_sc.runtime.enclosing import enclosing_tasks, waits_for_itself
 from mellea_sc.runtime.generation.bound import SpawnTarget
 from mellea_sc.runtime.loops.current import current_loop, is_closed, may_run, running_loop
 from mellea_sc.runtime.loops.forks import tell_of_forks
-from mellea_sc.runtime.nursery import (
-    Nursery,
-    enclosing_tasks,
-    reraise_if_cancelled,
-    waits_for_itself,
-)
+from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
 from mellea_sc.runtime.portal import SyncPortal, refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError
 
@@ -70,6 +66,7 @@ class SessionLife:
         self._max_concurrency = max_concurrency
         self._around = around
         self._block: Nursery | None = None
+        self._is_hosted = False
         self._adopted: dict[object, AdoptedNursery] = {}  # by event loop
         self._lock = threading.Lock()
         self._ended: str | None = None
@@ -194,14 +191,21 @@ class SessionLife:
 
     # --- its block ----------------------------------------------------------------------------------
 
-    async def enter(self) -> None:
+    async def enter(self, *, is_hosted: bool) -> None:
         """Its tasks go into the block of the caller from now on.
+
+        Args:
+            is_hosted: Whether the event loop hosts them instead, because the block may be left in another task.
 
         Raises:
             SessionClosed: the session has been used before, or has ended.
         """
         if self._ended or self._block is not None or self._adopted:
             raise SessionClosed("a session is entered once, before it is used: start another one")
+        if is_hosted:
+            self._is_hosted = True
+            await self.nursery()
+            return
         nursery = self._make_nursery()
         await nursery.__aenter__()
         self._block = nursery
@@ -220,6 +224,11 @@ class SessionLife:
         Raises:
             ExceptionGroup: of the errors that nobody observed.
         """
+        if self._is_hosted:
+            if exc is not None:
+                self._cancel_here("its block raised an exception")
+            await self.aclose()  # noqa: ASYNC102 - it joins
+            return False
         if self._block is None:  # in a forked child
             if exc is not None:
                 return False

@@ -24,12 +24,13 @@ from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.trace import TokenCount, Trace
 from mellea_sc.runtime.budgets.limits import LimitedBlock
 from mellea_sc.runtime.checks.validation import validate_all
+from mellea_sc.runtime.enclosing import EnclosingTask, enclosing_tasks
 from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.bound import answer_once, opened_scope
 from mellea_sc.runtime.generation.generation import Generation
 from mellea_sc.runtime.generation.pump import pump
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.runtime.nursery import EnclosingTask, Nursery, enclosing_tasks
+from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.arguments import ActArguments
 from mellea_sc.stdlib.components import Instruction, Query, Transform
 from mellea_sc.stdlib.preconditions import answer_if_met

@@ -35,10 +35,11 @@ from mellea_sc.core.backend import Delta
 from mellea_sc.core.errors import BackendTimeout, BudgetExceeded, GenerationCancelled
 from mellea_sc.runtime.budgets.budget import open_budgets
 from mellea_sc.runtime.budgets.limits import budget_scope
+from mellea_sc.runtime.enclosing import EnclosingTask, enclosing_tasks, waits_for_itself
 from mellea_sc.runtime.failures import failure_of, leaf_errors, raise_unchanged
 from mellea_sc.runtime.generation.pump import AnswerRecord
 from mellea_sc.runtime.loops.current import check_loop
-from mellea_sc.runtime.nursery import EnclosingTask, Nursery, enclosing_tasks, waits_for_itself
+from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.pacing import Valve
 from mellea_sc.runtime.unobserved import OwnError
 

@@ -32,11 +32,12 @@ from mellea_sc.runtime.budgets.limits import LimitedBlock, budget_scope
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.checks.chunks import Ledger
 from mellea_sc.runtime.checks.edits import Edits
+from mellea_sc.runtime.enclosing import EnclosingTask, enclosing_tasks, waits_for_itself
 from mellea_sc.runtime.failures import failure_of, raise_unchanged
 from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.loops.current import call_in, check_loop, clock, current_loop, running_task
-from mellea_sc.runtime.nursery import EnclosingTask, Nursery, enclosing_tasks, waits_for_itself
+from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.pacing import Valves
 from mellea_sc.runtime.unobserved import OwnError
 from mellea_sc.stdlib.preconditions import answer_if_met
