@@ -217,12 +217,8 @@ class Generation:
         """Whether text must still be kept for a reader: one that has begun, or that may still come."""
         if not self.streamed or self._reader == "done":
             return False
-        return self._reader == "reading" or not self.is_drained
-
-    @property
-    def is_drained(self) -> bool:
-        """Whether no reader is expected: somebody has awaited the value, or the session has been left."""
-        return self._was_awaited or not self._nursery.is_open
+        # no reader is expected where somebody has awaited the value, or the session has been left
+        return self._reader == "reading" or (self._nursery.is_open and not self._was_awaited)
 
     async def next_text(self) -> str:
         """The text that is new since the last call, as soon as there is some; see ``ModelOutputThunk.astream``."""

@@ -93,15 +93,12 @@ class ModelOutputThunk(Thunk):
 
     @property
     def value(self) -> str:
-        """The text.
+        """The text. That of a streamed thunk can be read when it is complete, whatever its reader has read of it.
 
         Raises:
             ThunkNotComputed: it is not complete yet, or never will be.
         """
-        producer = self.producer
-        if self._value is None or not (
-            producer is None or producer.is_drained or not producer.is_to_be_read
-        ):
+        if self._value is None:
             raise ThunkNotComputed(
                 f"{self!r} has no value to read: `await` it first (or read it with astream())"
             )
