@@ -14,22 +14,12 @@ from typing import Final, Protocol
 
 import attrs
 
-from mellea_sc.core.counts import check_count
 from mellea_sc.core.errors import BackendError, InvalidOption
-
-__all__ = [
-    "InFlight",
-    "Retries",
-    "in_flight",
-    "of_call",
-    "retries_of",
-    "retries_of_call",
-    "untimed",
-]
 
 
 def _times(_: object, field: attrs.Attribute[int], value: object) -> None:
-    check_count(field.name, value, 0)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise InvalidOption(f"{field.name} must be an integer from 0 on, not {value!r}")
 
 
 def _seconds(_: object, field: attrs.Attribute[float], value: object) -> None:

@@ -8,17 +8,16 @@ from typing import Literal, TypeAlias
 
 import attrs
 
-from mellea_sc.core.counts import check_count
 from mellea_sc.core.errors import InvalidOption
-
-__all__ = ["LimitName", "Limits", "Prices", "Spent", "check_limits"]
 
 LimitName: TypeAlias = Literal["tokens", "requests", "seconds", "cost"]
 """Which limit was exceeded."""
 
 
 def _whole(_: object, field: attrs.Attribute[int | None], value: object) -> None:
-    check_count(field.name, value, 0, or_none=True)
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return
+    raise InvalidOption(f"{field.name} must be an integer from 0 on or None, not {value!r}")
 
 
 def _amount(*, or_none: bool) -> Callable[[object, attrs.Attribute[float], object], None]:

@@ -17,8 +17,6 @@ from mellea_sc.core.errors import UsageError
 if TYPE_CHECKING:
     from mellea_sc.runtime.nursery import Nursery
 
-__all__ = ["EnclosingTask", "enclosing_tasks", "waits_for_itself"]
-
 
 @attrs.define(eq=False)
 class EnclosingTask:

@@ -1,4 +1,4 @@
-"""A session's life: from the first task to the last, in whichever event loops it is used.
+"""A session's life: from the first task to the last, in whichever event loops it is used, and in blocking calls.
 
 ::
 
@@ -13,26 +13,35 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from functools import wraps
 from types import TracebackType
-from typing import TypeVar, get_args
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar, get_args
 
-from mellea_sc.core.backend import Backend
-from mellea_sc.core.counts import check_count
+from mellea_sc.core.backend import Backend, ModelOptions, merge_options
 from mellea_sc.core.errors import InvalidOption, SessionClosed, WrongEventLoop
-from mellea_sc.core.model_options import ModelOptions, merge_options
+from mellea_sc.core.question import check_count
 from mellea_sc.runtime.adopted import AdoptedNursery
 from mellea_sc.runtime.enclosing import enclosing_tasks, waits_for_itself
+from mellea_sc.runtime.failures import shorten
 from mellea_sc.runtime.generation.bound import SpawnTarget
-from mellea_sc.runtime.loops.current import current_loop, is_closed, may_run, running_loop
-from mellea_sc.runtime.loops.forks import tell_of_forks
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk
+from mellea_sc.runtime.loops.current import (
+    current_loop,
+    is_closed,
+    may_run,
+    running_loop,
+    tell_of_forks,
+)
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
 from mellea_sc.runtime.portal import SyncPortal, refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError
 
-__all__ = ["SessionLife"]
+if TYPE_CHECKING:
+    from mellea_sc.stdlib.conversation import Conversation
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -138,19 +147,20 @@ class SessionLife:
         if (adopted := self._adopted.get(loop)) is not None and adopted.nursery.is_open:
             return adopted.nursery
         host = None if self._around is None else await self._around.nursery()
+        self._forget_closed_loops()
         with self._lock:
             adopted = self._adopted.get(loop)
             if adopted is None:
-                self._forget_ended()
+                ended = [other for other, one in self._adopted.items() if one.has_ended]
+                for other in ended:
+                    del self._adopted[other]
                 adopted = self._adopted[loop] = AdoptedNursery(self._make_nursery(), host)
         return await adopted.ready()
 
-    def _forget_ended(self) -> None:
-        for loop, adopted in list(self._adopted.items()):
-            if adopted.has_ended:
-                del self._adopted[loop]
-            elif is_closed(loop):
-                del self._adopted[loop]
+    def _forget_closed_loops(self) -> None:
+        for loop, adopted in self._adopted.copy().items():
+            if not adopted.has_ended and is_closed(loop):
+                self._adopted.pop(loop, None)
                 # Nothing can be run in a closed loop, and asyncio has no other way to close a connection.
                 warnings.warn(
                     f"{self!r} was used in an event loop that was closed before its tasks were cancelled, so its "
@@ -179,12 +189,7 @@ class SessionLife:
         return SpawnTarget(nursery, nursery.tasks)
 
     def run_blocking(self, function: Callable[[], Awaitable[T]]) -> T:
-        """Run an async function in the session's own thread and wait for it; see :meth:`SyncPortal.call`.
-
-        Raises:
-            SessionClosed: the session has ended, or the interpreter is ending and starts no more threads.
-            SyncCallInEventLoop: an event loop runs in this thread.
-        """
+        """Run an async function in the session's own thread and wait for it; see ``Conversation.run_blocking``."""
         refuse_in_event_loop("a blocking call", "await")
         self.check_open()
         return self.portal.call(function)
@@ -216,13 +221,10 @@ class SessionLife:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool:
-        """Join what is running, or cancel it when the block raised; then end.
+        """Join or cancel what is running, and end, as ``MelleaSession.__aexit__``.
 
         Returns:
             Whether the block's exception is swallowed, because it is the session's own cancellation.
-
-        Raises:
-            ExceptionGroup: of the errors that nobody observed.
         """
         if self._is_hosted:
             if exc is not None:
@@ -254,14 +256,13 @@ class SessionLife:
         await self._end_thread(cancel=False)
 
     def close(self, *, cancel: str | None = None) -> None:
-        """End what blocking calls have started, and their thread.
+        """End what blocking calls have started, and their thread; see ``MelleaSession.close``.
 
         Args:
             cancel: Why it is cancelled, instead of waiting for it.
 
         Raises:
             SyncCallInEventLoop: an event loop runs in this thread.
-            ExceptionGroup: of the errors that nobody observed.
         """
 
         async def end() -> None:
@@ -282,7 +283,7 @@ class SessionLife:
                 self.portal.close()
 
     def cancel(self, reason: str | None = None) -> None:
-        """Cancel everything that is running, in this event loop and in the session's thread, and end."""
+        """Cancel everything that is running, and end; see ``MelleaSession.cancel``."""
         self.check_runs_here()
         self._ended = f"it was cancelled{f': {reason}' if reason else ''}"
         here = running_loop()
@@ -345,3 +346,37 @@ class SessionLife:
         loops = [loop for loop in loops if loop is not own and (loop is here or may_run(loop))]
         if loops and all(loop is not here for loop in loops):
             raise WrongEventLoop("the session is running in another event loop: end it there")
+
+
+def blocking_half(
+    method: Callable[Concatenate[Conversation, P], Coroutine[object, object, T]],
+) -> Callable[Concatenate[Conversation, P], T]:
+    """The blocking half of an a-method: same arguments, same result, which is computed on return."""
+    name = method.__name__
+    what, instead = f"m.{name[1:]}()", f"await m.{name}(…)"
+
+    @wraps(method)
+    def call(self: Conversation, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        async def until_computed() -> T:
+            result = await method(self, *args, **kwargs)
+            if isinstance(result, ModelOutputThunk):
+                async with result:
+                    await result.avalue()
+            return result
+
+        refuse_in_event_loop(what, instead)
+        try:
+            return self.run_blocking(until_computed)
+        except (Exception, BaseExceptionGroup) as error:
+            shorten(error)
+            raise
+
+    call.__name__ = name[1:]
+    call.__qualname__ = method.__qualname__.replace(name, name[1:])
+    call.__doc__ = (
+        f"Like :meth:`{name}`, and waits until the result is computed.\n\n"
+        "Runs in the session's own event-loop thread; Ctrl-C cancels what it started.\n\n"
+        "Raises:\n    SyncCallInEventLoop: an event loop runs in this thread; the error names the a-method.\n"
+        "    Exception: as awaiting the result raises it.\n"
+    )
+    return call

@@ -6,9 +6,9 @@ import re
 from functools import partial
 from typing import Final, get_args
 
-from mellea_sc.core.counts import check_count
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.plain_text import quoted
+from mellea_sc.core.question import check_count
 from mellea_sc.core.requirement import OnFail, PartialValidationResult
 from mellea_sc.stdlib.requirements.expressions.expression import (
     Allowance,
@@ -24,8 +24,6 @@ from mellea_sc.stdlib.requirements.expressions.scanners import (
 )
 from mellea_sc.stdlib.requirements.expressions.tree import Form
 from mellea_sc.stdlib.requirements.scanned import ScannedRequirement, Scanner
-
-__all__ = ["MustMatch", "MustNotMatch"]
 
 DEFAULT_WINDOW: Final = 64
 

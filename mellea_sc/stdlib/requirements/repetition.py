@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from mellea_sc.core.counts import check_count
 from mellea_sc.core.errors import InvalidOption
+from mellea_sc.core.question import check_count
 from mellea_sc.core.requirement import OnFail, PartialValidationResult
 from mellea_sc.stdlib.requirements.scanned import (
     UNKNOWN,
@@ -15,8 +15,6 @@ from mellea_sc.stdlib.requirements.scanned import (
     ScannedRequirement,
     Scanner,
 )
-
-__all__ = ["NoRepetition"]
 
 MOST: Final = 1 << 14
 """The maximum length of a loop, which has to be kept in memory."""

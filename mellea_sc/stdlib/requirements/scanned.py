@@ -31,17 +31,7 @@ from mellea_sc.core.requirement import (
     Requirement,
     ValidationResult,
 )
-from mellea_sc.stdlib.requirements.making import simple_validate
-
-__all__ = [
-    "UNKNOWN",
-    "Piece",
-    "PieceList",
-    "ScannedRequirement",
-    "Scanner",
-    "import_extra",
-]
-
+from mellea_sc.stdlib.requirements.requirement import simple_validate
 
 UNKNOWN: Final = PartialValidationResult("unknown")
 
