@@ -102,6 +102,8 @@ class SyncPortal:
             thread.submit(job)
             thread.wait(job.ended)
         except BaseException:
+            # Without a call, in which the next signal may come: the loop sees it at the latest when it is asked for more.
+            job.is_given_up = True
             if not job.ended.is_set:
                 thread.give_up(job)
                 thread.wait(job.ended, THREAD_TIMEOUT)
