@@ -22,7 +22,7 @@ from mellea_sc.core.requirement import (
 )
 from mellea_sc.core.trace import Cause, CauseKind, TokenCount, Trace
 from mellea_sc.runtime.checks.attempt import Attempt, AttemptEnd
-from mellea_sc.runtime.checks.edits import NO_EDITS
+from mellea_sc.runtime.checks.editors import NO_EDITS
 from mellea_sc.runtime.generation.pump import misfit_of
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.sampling.plan import Ask

@@ -32,8 +32,7 @@ from mellea_sc.core.question import Question, StreamOptions
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.checks.chunks import Chunk, Cutter, Grouped, Ledger, Rule
-from mellea_sc.runtime.checks.editors import PASSES, Editor
-from mellea_sc.runtime.checks.edits import NO_EDITS, Edits
+from mellea_sc.runtime.checks.editors import NO_EDITS, PASSES, Editor, Edits
 from mellea_sc.runtime.checks.interfaces import View
 from mellea_sc.runtime.checks.lanes import Lane, Lanes
 from mellea_sc.runtime.checks.memory import Findings, LaneCheckpoint, Memory, Resumed, ResumePoint
