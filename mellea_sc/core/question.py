@@ -165,17 +165,6 @@ def _or_infinite(seconds: float | None) -> float:
     return math.inf if seconds is None else seconds
 
 
-def check_lookahead(lookahead: int | None) -> None:
-    """Raise unless a number of released chunks may wait unread.
-
-    Raises:
-        InvalidOption: it is less than 1: a run would wait for a reader, and the reader for the run.
-    """
-    ahead: object = lookahead
-    if ahead is not None and (not isinstance(ahead, int) or ahead < 1):
-        raise InvalidOption(f"lookahead must be an integer from 1 on or None, not {ahead!r}")
-
-
 @attrs.frozen(kw_only=True)
 class StreamOptions:
     """How a text is checked while it is generated, and how it is shown.
@@ -200,7 +189,7 @@ class StreamOptions:
     def __attrs_post_init__(self) -> None:
         held = self.hold_back
         check_count("lane_buffer", self.lane_buffer)
-        check_lookahead(self.lookahead)
+        check_count("lookahead", self.lookahead, or_none=True)
         timeout: object = self.validator_timeout
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
             raise InvalidOption(

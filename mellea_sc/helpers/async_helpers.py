@@ -41,7 +41,7 @@ async def wait_for_all_mots(mots: Iterable[ModelOutputThunk]) -> None:
             )
     producers = [thunk.producer for thunk in thunks if thunk.producer is not None]
     for producer in producers:
-        producer.check_loop()
+        producer.check_awaitable()
     left = len(producers)
     failed: Generation | None = None
     settled = anyio.Event()

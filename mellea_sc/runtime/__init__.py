@@ -3,6 +3,7 @@
 nursery.py      one session's tasks in one event loop, and what is left of their errors
 connections.py  a backend's connections in one session
 adopted.py      a nursery that the event loop hosts, or another nursery
+enclosing.py    code of the user's in a task that it must not wait for, as it would wait for itself
 generation/     one generation: its request, its deltas, the thunk that people wait for
 checks/         one text judged while it runs: cutting, editing, lanes, the ledger, the final validation
 budgets/        limits: what was used, and the work that ends when that is too much

@@ -55,7 +55,7 @@ class AdoptedNursery:
             async with self.nursery:
                 self._entered.set()
                 await self._leave.wait()
-        except (BaseExceptionGroup, KeyboardInterrupt) as raised:
+        except (BaseExceptionGroup, KeyboardInterrupt, SystemExit) as raised:
             errors = leaf_errors(raised)
             failures = [error for error in errors if not isinstance(error, KeyboardInterrupt)]
             if failures and self._host is not None and not self._is_closed:
@@ -69,7 +69,9 @@ class AdoptedNursery:
                     self._host.cancel()
             elif failures:
                 what = f"errors in {self.nursery.name} that nobody observed"
-                self._outcome = BaseExceptionGroup(what, failures)
+                self._outcome = raised
+                if not isinstance(raised, SystemExit):
+                    self._outcome = BaseExceptionGroup(what, failures)
                 if not self._leave.is_set():
                     # The loop has ended it, and nothing may be raised here: an exception in a task of the
                     # loop's own would end the whole trio run. aclose() can still raise them if it is waiting.

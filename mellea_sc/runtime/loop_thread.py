@@ -297,8 +297,10 @@ class LoopThread:
         while self._submitted:
             self._take_next()
         self._takes_jobs = is_wanted
-        if self.is_cancelled:
-            for job in tuple(self._running):
+        for job in tuple(self._running):
+            if job.is_given_up:
+                job.cancel("the call was interrupted")
+            elif self.is_cancelled:
                 job.cancel("its thread is ending")
         self._end_if_idle()
 

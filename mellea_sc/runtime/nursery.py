@@ -32,8 +32,9 @@ import anyio.abc
 import anyio.lowlevel
 
 from mellea_sc.core.backend import Backend, ModelOptions, merge_options
-from mellea_sc.core.errors import BudgetExceeded, GenerationCancelled, SessionClosed
+from mellea_sc.core.errors import BudgetExceeded, GenerationCancelled, SessionClosed, UsageError
 from mellea_sc.runtime.connections import Connections
+from mellea_sc.runtime.enclosing import EnclosingTask, enclosing_tasks
 from mellea_sc.runtime.failures import (
     failure_of,
     leaf_errors,
@@ -47,6 +48,7 @@ from mellea_sc.runtime.loops.current import (
     current_loop,
     loop_services,
     running_loop,
+    running_task,
     wake_loop_on_interrupts,
 )
 from mellea_sc.runtime.pacing import Cancellable, DeadlineTimer, Slot, Slots, Valves, WaitTimeout
@@ -87,6 +89,7 @@ class Nursery:
     _context: Context
     _groups: AbstractAsyncContextManager[None]
     _token: Token[Nursery | None]
+    _task: object
 
     def __init__(
         self,
@@ -142,10 +145,13 @@ class Nursery:
                     guest.leave()
             finally:
                 # Inside of the hosts' block: the hosts end by this, and the group waits for them.
-                self.is_open = False
-                self._timer.close()
-                if self._connections is not None:
-                    self._connections.close()
+                self._close_services()
+
+    def _close_services(self) -> None:
+        self.is_open = False
+        self._timer.close()
+        if self._connections is not None:
+            self._connections.close()
 
     async def __aenter__(self) -> Self:
         wake_loop_on_interrupts()
@@ -154,6 +160,7 @@ class Nursery:
         await self._groups.__aenter__()
         self.outer = current_nursery()
         self._token = _current.set(self)
+        self._task = running_task()
         return self
 
     async def __aexit__(
@@ -162,6 +169,14 @@ class Nursery:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool:
+        if (task := running_task()) is not None and task is not self._task:
+            # A task group cannot be left there: what it runs is cancelled, and nobody can wait for it.
+            self.cancel("it was left in another task than it was entered in")
+            self._close_services()
+            raise UsageError(
+                f"{self.name} was left in another task than it was entered in, so what it ran was cancelled: leave it "
+                "in the same task, or use it without a block and call `await m.aclose()`"
+            )
         # A fixture may leave it in another context than it was entered in: then the variable was not changed here.
         with suppress(ValueError):
             _current.reset(self._token)
@@ -191,11 +206,11 @@ class Nursery:
             # unchanged, and the other errors can only be logged.
             log_unobserved(self.name, errors)
             return False
-        interrupts = [error for error in errors if isinstance(error, KeyboardInterrupt)]
-        if interrupts and not own:
-            # Ctrl-C while it joined: raised outside of a group, for the same reason.
-            log_unobserved(self.name, [error for error in errors if error not in interrupts])
-            raise_unchanged(interrupts[0])
+        exits = [error for error in errors if isinstance(error, KeyboardInterrupt | SystemExit)]
+        if exits and not own:
+            # Ctrl-C while it joined, or sys.exit() in a task: raised outside of a group, for the same reason.
+            log_unobserved(self.name, [error for error in errors if error not in exits])
+            raise_unchanged(exits[0])
         if errors:
             what = f"errors in {self.name} that nobody observed"
             if own and exc is not None:
@@ -262,9 +277,11 @@ class Nursery:
         scope = anyio.CancelScope()
         outcome: list[T] = []
         own_error = OwnError(self.unobserved)
+        enclosing = EnclosingTask(self)
 
         async def run() -> None:
             task = self.loop_services.current_task()
+            enclosing_tasks.set((*enclosing_tasks.get(), enclosing))
             try:
                 with scope:
                     outcome.append(await function())
@@ -273,6 +290,7 @@ class Nursery:
                     raise
                 own_error.fail(failure)
             finally:
+                enclosing.nursery = None
                 ended.set()
 
         self.start(run, name=name, on_never_started=ended.set)
@@ -308,6 +326,12 @@ class Nursery:
             raise SessionClosed(f"{self.name} has ended{why}: nothing can be started in it")
 
     # --- nurseries of others that live in this one --------------------------------------------
+
+    def joins(self, task: EnclosingTask) -> bool:
+        """Whether this nursery, or a guest of it, waits for a task at its end."""
+        if task.nursery is self:
+            return True
+        return any(guest.nursery.joins(task) for guest in self._guests)
 
     def admit(self, guest: AdoptedNursery) -> None:
         """Run another nursery in this one: it is cancelled with this one, or joined after this one's tasks.

@@ -102,6 +102,8 @@ class SyncPortal:
             thread.submit(job)
             thread.wait(job.ended)
         except BaseException:
+            # Without a call, in which the next signal may come: the loop sees it at the latest when it is asked for more.
+            job.is_given_up = True
             if not job.ended.is_set:
                 thread.give_up(job)
                 thread.wait(job.ended, THREAD_TIMEOUT)
@@ -147,12 +149,19 @@ class SyncPortal:
     async def aclose(self, *, cancel: bool) -> None:
         """End the thread, if it is running, while the caller's event loop goes on.
 
+        In the thread itself: have it end after its last call.
+
         Args:
             cancel: As of :meth:`close`.
 
         Cancellation: the calls are cancelled too, and the thread's end is waited for, a bounded time.
         """
-        if not self.is_running:
+        if (thread := self._thread) is None or not thread.is_running:
+            return
+        if thread.loop is current_loop():
+            # The caller is one of the calls, for whose end the thread waits.
+            self._is_closed = True
+            thread.stop()
             return
         ended = anyio.Event()
         tell = partial(call_soon_in, current_loop(), ended.set)

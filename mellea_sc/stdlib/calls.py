@@ -46,6 +46,7 @@ from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.trace import TokenCount, Trace
 from mellea_sc.runtime.budgets.limits import LimitedBlock
 from mellea_sc.runtime.checks.validation import answer_if_met, validate_all
+from mellea_sc.runtime.enclosing import EnclosingTask, enclosing_tasks
 from mellea_sc.runtime.failures import shorten
 from mellea_sc.runtime.generation.bound import answer_once, opened_scope
 from mellea_sc.runtime.generation.generation import Generation
@@ -288,6 +289,8 @@ async def _answer_in_blocks(
     """Answer within the limits and retries of the call, beside its preconditions."""
     action, format = question.action, question.format
     await settle(action, ctx)
+    sink.enclosing = EnclosingTask(nursery)
+    enclosing_tasks.set((*enclosing_tasks.get(), sink.enclosing))
     # to be awaited in this task, without another coroutine through which each delta would have to go
     if (strategy := question.strategy) is not None:
         answer = partial(_sample, question, strategy, nursery, ctx, thunk, sink)

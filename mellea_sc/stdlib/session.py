@@ -163,8 +163,9 @@ class MelleaSession(Conversation):
     # --- its life ------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        _warn_in_generator(inspect.currentframe())
-        await self._life.enter()
+        entering = inspect.currentframe()
+        _warn_in_generator(entering)
+        await self._life.enter(is_hosted=_is_left_in_another_task(entering))
         return self
 
     @raises_briefly
@@ -208,6 +209,7 @@ class MelleaSession(Conversation):
 
         Raises:
             WrongEventLoop: the session is running in another event loop, and not in this one.
+            UsageError: this is called by a validator, a strategy or a tool of the session: use :meth:`cancel`.
             ExceptionGroup: of the errors that nobody observed.
 
         Cancellation: what is running is cancelled too, and its cleanup is waited for; errors that nobody
@@ -220,8 +222,10 @@ class MelleaSession(Conversation):
 
         Raises:
             WrongEventLoop: the session is running in another thread's event loop.
+            UsageError: as of :meth:`aclose`.
             ExceptionGroup: of the errors that nobody observed.
         """
+        self._life.check_outside()
         self._life.check_runs_here()
         self._life.close()
 
@@ -262,6 +266,16 @@ def _warn_in_generator(entering: FrameType | None) -> None:
         RuntimeWarning,
         stacklevel=3,
     )
+
+
+def _is_left_in_another_task(entering: FrameType | None) -> bool:
+    """Whether a test of unittest enters it, by ``enterAsyncContext``: each of its steps is a task of its own.
+
+    Args:
+        entering: The frame of ``__aenter__``.
+    """
+    block = None if entering is None else entering.f_back
+    return block is not None and block.f_globals.get("__name__") == "unittest.async_case"
 
 
 _ENDS_WHERE_IT_BEGAN: Final = ("contextlib", "anyio.", "pytest_trio.")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from functools import wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar, get_args
@@ -22,10 +23,17 @@ from mellea_sc.core.backend import Backend, ModelOptions, merge_options
 from mellea_sc.core.errors import InvalidOption, SessionClosed, WrongEventLoop
 from mellea_sc.core.question import check_count
 from mellea_sc.runtime.adopted import AdoptedNursery
+from mellea_sc.runtime.enclosing import enclosing_tasks, waits_for_itself
 from mellea_sc.runtime.failures import shorten
 from mellea_sc.runtime.generation.bound import SpawnTarget
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.runtime.loops.current import current_loop, may_run, running_loop, tell_of_forks
+from mellea_sc.runtime.loops.current import (
+    current_loop,
+    is_closed,
+    may_run,
+    running_loop,
+    tell_of_forks,
+)
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
 from mellea_sc.runtime.portal import SyncPortal, refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError
@@ -67,6 +75,7 @@ class SessionLife:
         self._max_concurrency = max_concurrency
         self._around = around
         self._block: Nursery | None = None
+        self._is_hosted = False
         self._adopted: dict[object, AdoptedNursery] = {}  # by event loop
         self._lock = threading.Lock()
         self._ended: str | None = None
@@ -138,6 +147,7 @@ class SessionLife:
         if (adopted := self._adopted.get(loop)) is not None and adopted.nursery.is_open:
             return adopted.nursery
         host = None if self._around is None else await self._around.nursery()
+        self._forget_closed_loops()
         with self._lock:
             adopted = self._adopted.get(loop)
             if adopted is None:
@@ -146,6 +156,19 @@ class SessionLife:
                     del self._adopted[other]
                 adopted = self._adopted[loop] = AdoptedNursery(self._make_nursery(), host)
         return await adopted.ready()
+
+    def _forget_closed_loops(self) -> None:
+        for loop, adopted in self._adopted.copy().items():
+            if not adopted.has_ended and is_closed(loop):
+                self._adopted.pop(loop, None)
+                # Nothing can be run in a closed loop, and asyncio has no other way to close a connection.
+                warnings.warn(
+                    f"{self!r} was used in an event loop that was closed before its tasks were cancelled, so its "
+                    "connections stay open. Use asyncio.run() or asyncio.Runner(), which cancel them",
+                    ResourceWarning,
+                    stacklevel=2,
+                    source=self,
+                )
 
     def _make_nursery(self) -> Nursery:
         return Nursery(
@@ -173,14 +196,21 @@ class SessionLife:
 
     # --- its block ----------------------------------------------------------------------------------
 
-    async def enter(self) -> None:
+    async def enter(self, *, is_hosted: bool) -> None:
         """Its tasks go into the block of the caller from now on.
+
+        Args:
+            is_hosted: Whether the event loop hosts them instead, because the block may be left in another task.
 
         Raises:
             SessionClosed: the session has been used before, or has ended.
         """
         if self._ended or self._block is not None or self._adopted:
             raise SessionClosed("a session is entered once, before it is used: start another one")
+        if is_hosted:
+            self._is_hosted = True
+            await self.nursery()
+            return
         nursery = self._make_nursery()
         await nursery.__aenter__()
         self._block = nursery
@@ -196,6 +226,11 @@ class SessionLife:
         Returns:
             Whether the block's exception is swallowed, because it is the session's own cancellation.
         """
+        if self._is_hosted:
+            if exc is not None:
+                self._cancel_here("its block raised an exception")
+            await self.aclose()  # noqa: ASYNC102 - it joins
+            return False
         if self._block is None:  # in a forked child
             if exc is not None:
                 return False
@@ -210,6 +245,7 @@ class SessionLife:
 
     async def aclose(self) -> None:
         """Wait for what is running in this event loop and for blocking calls, and end; see ``MelleaSession.aclose``."""
+        self.check_outside()
         self.check_runs_here()
         try:
             await self._end_here()
@@ -240,7 +276,8 @@ class SessionLife:
         if not self.portal.is_running:
             return
         try:
-            self.portal.call(end)
+            with suppress(SessionClosed):  # it is being ended elsewhere, too
+                self.portal.call(end)
         finally:
             if self._around is None:
                 self.portal.close()
@@ -280,6 +317,18 @@ class SessionLife:
     async def _end_thread(self, *, cancel: bool) -> None:
         if self._around is None:
             await self.portal.aclose(cancel=cancel)
+
+    def check_outside(self) -> None:
+        """Raise if the calling task is a part of what the session has to wait for at its end.
+
+        Raises:
+            UsageError: it is.
+        """
+        nurseries = [adopted.nursery for adopted in self._adopted.copy().values()]
+        if self._block is not None:
+            nurseries.append(self._block)
+        if any(nursery.joins(task) for task in enclosing_tasks.get() for nursery in nurseries):
+            raise waits_for_itself("the session", "To end it, call `m.cancel()`")
 
     def check_runs_here(self) -> None:
         """Raise if it is running in event loops of which none runs here; its own thread is here.

@@ -171,6 +171,30 @@ def test_under_trio_ctrl_c_in_a_task_of_a_bare_session_reaches_the_program(
 
 
 @LOOPS
+@pytest.mark.parametrize("block", [True, False], ids=["block", "bare"])
+def test_an_exit_in_a_task_leaves_the_session_as_itself(
+    loop: str, block: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Exits(ScriptedBackend):
+        def open(self, request: GenerationRequest):  # type: ignore[no-untyped-def]
+            raise SystemExit(3)
+
+    async def main() -> None:
+        m = start_session(backend=Exits())
+        if block:
+            async with m:
+                await m.ainstruct("?")
+        else:
+            await m.ainstruct("?")
+            await m.aclose()
+
+    with pytest.raises(SystemExit) as caught:
+        anyio.run(main, backend=loop)
+    assert caught.value.code == 3
+    assert not [record for record in caplog.records if record.name == "mellea_sc"]
+
+
+@LOOPS
 @pytest.mark.filterwarnings("ignore:unclosed session:ResourceWarning")
 @pytest.mark.usefixtures("collected")
 def test_an_exit_in_a_task_of_a_bare_session_is_told_of(

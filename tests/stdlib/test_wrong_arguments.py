@@ -162,7 +162,7 @@ async def test_a_coroutine_in_the_place_of_a_thunk_is_told_so() -> None:
 async def test_events_with_no_chunk_to_wait_unread_are_refused(lookahead: int) -> None:
     # the run would wait for the reader, and the reader for the run
     async with session() as m, m.stream("x") as result:
-        with pytest.raises(InvalidOption, match="lookahead must be an integer from 1 on"):
+        with pytest.raises(InvalidOption, match="lookahead must be an integer of at least 1"):
             result.events(lookahead=lookahead)
         assert [chunk async for chunk in result.astream()] == ["One.", "Two.", "Three."]
 

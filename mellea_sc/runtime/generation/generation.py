@@ -35,6 +35,7 @@ from mellea_sc.core.backend import Delta
 from mellea_sc.core.errors import BackendTimeout, BudgetExceeded, GenerationCancelled
 from mellea_sc.runtime.budgets.budget import open_budgets
 from mellea_sc.runtime.budgets.limits import budget_scope
+from mellea_sc.runtime.enclosing import EnclosingTask, enclosing_tasks, waits_for_itself
 from mellea_sc.runtime.failures import failure_of, leaf_errors, raise_unchanged
 from mellea_sc.runtime.generation.pump import AnswerRecord
 from mellea_sc.runtime.loops.current import check_loop
@@ -78,6 +79,8 @@ class Generation:
         default=None, init=False
     )
     """See :meth:`add_ended_callback`; ``None``, and no empty list: there may be thousands of thunks."""
+    enclosing: EnclosingTask | None = attrs.field(default=None, init=False)
+    """Its task, if code of the user's runs in it."""
     _own_error: OwnError | None = attrs.field(default=None, init=False)
     _tasks: anyio.abc.TaskGroup | None = attrs.field(default=None, init=False)
     _task: anyio.TaskHandle[None] | None = attrs.field(default=None, init=False)
@@ -160,6 +163,8 @@ class Generation:
     def _end(self, state: GenerationState) -> None:
         self.state = state  # before all waiters are woken: they read it
         self._task = None
+        if self.enclosing is not None:
+            self.enclosing.nursery = None
         for call in self.ended_callbacks or ():
             call(self)
         self.ended_callbacks = None
@@ -210,12 +215,8 @@ class Generation:
         """Whether text must still be kept for a reader: one that has begun, or that may still come."""
         if not self.streamed or self._reader == "done":
             return False
-        return self._reader == "reading" or not self.is_drained
-
-    @property
-    def is_drained(self) -> bool:
-        """Whether no reader is expected: somebody has awaited the value, or the session has been left."""
-        return self._was_awaited or not self._nursery.is_open
+        # no reader is expected where somebody has awaited the value, or the session has been left
+        return self._reader == "reading" or (self._nursery.is_open and not self._was_awaited)
 
     async def next_text(self) -> str:
         """The text that is new since the last call, as soon as there is some; see ``ModelOutputThunk.astream``."""
@@ -297,19 +298,22 @@ class Generation:
         """Note that somebody has awaited the value: the text need not be kept for a reader any more."""
         self._was_awaited = True
 
-    def check_loop(self) -> None:
-        """Raise unless it can be awaited in the running event loop; an ended one can be in every loop.
+    def check_awaitable(self) -> None:
+        """Raise unless the caller can await it. One that has ended can be awaited anywhere.
 
         Raises:
             WrongEventLoop: it is being generated in another event loop.
+            UsageError: the caller is a part of it.
         """
         if self.state == "generating":
             check_loop(self._nursery.loop, repr(self.name))
+            if self.enclosing is not None and self.enclosing in enclosing_tasks.get():
+                raise waits_for_itself(f"the thunk {self.name!r}", "To stop it, call its cancel()")
 
     def stop(self, reason: str | None) -> None:
         """Cancel it; without effect when it has ended. Its error, if it fails meanwhile, stays unobserved."""
         if self.state == "generating":
-            self.check_loop()
+            check_loop(self._nursery.loop, repr(self.name))
             self._reason = reason
             self.cancel()
 

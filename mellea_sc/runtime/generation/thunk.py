@@ -90,15 +90,12 @@ class ModelOutputThunk(Thunk):
 
     @property
     def value(self) -> str:
-        """The text.
+        """The text. That of a streamed thunk can be read when it is complete, whatever its reader has read of it.
 
         Raises:
             ThunkNotComputed: it is not complete yet, or never will be.
         """
-        producer = self.producer
-        if self._value is None or not (
-            producer is None or producer.is_drained or not producer.is_to_be_read
-        ):
+        if self._value is None:
             raise ThunkNotComputed(
                 f"{self!r} has no value to read: `await` it first (or read it with astream())"
             )
@@ -202,7 +199,7 @@ class ModelOutputThunk(Thunk):
         producer = self.producer
         try:
             if producer is not None and producer.state == "generating":
-                producer.check_loop()
+                producer.check_awaitable()
                 if producer.streamed:
                     producer.stop_throttling()
                 try:
@@ -243,7 +240,7 @@ class ModelOutputThunk(Thunk):
         Cancellation: only the waiting ends.
         """
         if self.producer is not None:
-            self.producer.check_loop()
+            self.producer.check_awaitable()
             await self.producer.wait_finished()
 
     async def astream(self) -> str:
@@ -263,7 +260,7 @@ class ModelOutputThunk(Thunk):
         """
         producer = self.producer
         if producer is not None:
-            producer.check_loop()
+            producer.check_awaitable()
             producer.check_no_reader()
         if producer is None or self.is_computed():
             await anyio.lowlevel.checkpoint()
@@ -307,7 +304,7 @@ class ModelOutputThunk(Thunk):
 
     async def __aenter__(self) -> Self:
         if self.producer is not None:
-            self.producer.check_loop()
+            self.producer.check_awaitable()
         return self
 
     async def __aexit__(
@@ -332,6 +329,7 @@ class ModelOutputThunk(Thunk):
             await self._stop(self.producer, "it was closed")
 
     async def _stop(self, producer: Generation, reason: str) -> None:
+        producer.check_awaitable()
         self.cancel(reason)
         # shielded, so that no task of the block outlives it; the cleanup itself is bounded in time
         with anyio.CancelScope(shield=True):

@@ -53,6 +53,11 @@ def may_run(loop: object) -> bool:
     return not isinstance(loop, asyncio.AbstractEventLoop) or loop.is_running()
 
 
+def is_closed(loop: object) -> bool:
+    """Whether an asyncio loop is closed."""
+    return isinstance(loop, asyncio.AbstractEventLoop) and loop.is_closed()
+
+
 def start_task(
     tasks: anyio.abc.TaskGroup,
     task: Coroutine[object, object, None],

@@ -238,6 +238,15 @@ def may_run(loop: object) -> bool:
     return True
 
 
+def is_closed(loop: object) -> bool:
+    """Whether a loop is closed. trio's never counts as closed: it ends only after all its tasks."""
+    if _is_imported("asyncio"):
+        from mellea_sc.runtime.loops import asyncio_loop
+
+        return asyncio_loop.is_closed(loop)
+    return False
+
+
 def call_in(loop: object, function: Callable[[], object]) -> None:
     """Call a function in a loop: at once if that loop is running here, else soon, in its own thread."""
     if loop is running_loop():

@@ -14,7 +14,7 @@ import attrs
 from mellea_sc.core.errors import PreconditionFailed, ThunkNotComputed
 from mellea_sc.core.generation_info import GenerationInfo, ToolCall
 from mellea_sc.core.picture import table_of, text_of_answer
-from mellea_sc.core.question import check_lookahead
+from mellea_sc.core.question import check_count
 from mellea_sc.core.requirement import (
     PartialValidationResult,
     Requirement,
@@ -222,7 +222,7 @@ class StreamChunkingResult:
 
         Cancellation: only the waiting ends. Nothing is lost.
         """
-        check_lookahead(lookahead)
+        check_count("lookahead", lookahead, or_none=True)
         return self._run.readers.events(lookahead)
 
     @raises_briefly
@@ -236,7 +236,7 @@ class StreamChunkingResult:
         Cancellation: only the waiting ends; the run goes on.
         """
         run = self._run
-        run.check_loop()
+        run.check_awaitable()
         if not run.ended.is_set():
             run.stop_throttling()
         await self.wait_finished()
@@ -254,7 +254,7 @@ class StreamChunkingResult:
         if self._run.ended.is_set():  # perhaps in another event loop
             await anyio.lowlevel.checkpoint()
         else:
-            self._run.check_loop()
+            self._run.check_awaitable()
             await self._run.ended.wait()
 
     @property
@@ -312,6 +312,7 @@ class StreamChunkingResult:
             Exception: the error that ended the run, if nobody has observed it and the block raised none.
         """
         run = self._run
+        run.check_awaitable()
         run.cancel("its block was left")
         if exc is not None:
             run.dismiss()

@@ -37,6 +37,7 @@ from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.checks.chunks import Ledger
 from mellea_sc.runtime.checks.editors import Edits
 from mellea_sc.runtime.checks.validation import answer_if_met
+from mellea_sc.runtime.enclosing import EnclosingTask, enclosing_tasks, waits_for_itself
 from mellea_sc.runtime.failures import failure_of, raise_unchanged
 from mellea_sc.runtime.generation.pump import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
@@ -118,6 +119,7 @@ class StreamRun:
         self._timeout = options.validator_timeout
         self._scope = anyio.CancelScope()
         self._loop = current_loop()
+        self._enclosing: EnclosingTask | None = None
         self._error_was_raised = False
         # The last step of __init__: a turn that is taken must be released by run(), so nothing after it may raise.
         self._turn = turn(self.stop_throttling)
@@ -138,6 +140,8 @@ class StreamRun:
             session: The nursery that raises the error at its end if nobody has observed it.
         """
         task, question = running_task(), self.question
+        self._enclosing = EnclosingTask(session)
+        enclosing_tasks.set((*enclosing_tasks.get(), self._enclosing))
         try:
             with (
                 self._scope,
@@ -224,6 +228,8 @@ class StreamRun:
     def _end(self) -> None:
         """Publish the outcome. There is no await in here, so that no other task sees a part of it."""
         readers, attempt, error = self.readers, self.attempt, self.own_error.error
+        if self._enclosing is not None:
+            self._enclosing.nursery = None
         if error is not None:
             if not self.own_error.is_pending:
                 self.observed.set()
@@ -325,14 +331,21 @@ class StreamRun:
 
     # --- its end from outside ----------------------------------------------------------------------
 
-    def check_loop(self) -> None:
-        """Raise unless the run goes on in the event loop that runs here.
+    @property
+    def _name(self) -> str:
+        return f"the stream {describe(self.question.action)!r}"
+
+    def check_awaitable(self) -> None:
+        """Raise unless the caller can wait for the end of the run; that of one that has ended, anywhere.
 
         Raises:
-            WrongEventLoop: it goes on in another one.
+            WrongEventLoop: it goes on in another event loop.
+            UsageError: the caller is a part of it.
         """
         if not self.ended.is_set():
-            check_loop(self._loop, f"the stream {describe(self.question.action)!r}")
+            check_loop(self._loop, self._name)
+            if self._enclosing is not None and self._enclosing in enclosing_tasks.get():
+                raise waits_for_itself(self._name, "To stop it, call its result's cancel()")
 
     def cancel(self, reason: str | None) -> None:
         """Cancel it; without effect when it has ended. Its error, if it fails meanwhile, stays unobserved.
@@ -340,8 +353,8 @@ class StreamRun:
         Raises:
             WrongEventLoop: it goes on in another event loop.
         """
-        self.check_loop()
         if not self.ended.is_set():
+            check_loop(self._loop, self._name)
             self.cancel_reason = reason
             self._scope.cancel(reason)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import random
 from collections.abc import Iterator
 
@@ -230,6 +232,24 @@ async def test_a_reader_who_comes_late_gets_everything_deltas_or_value() -> None
         assert not finished.is_computed()
         assert await finished.astream() == "one two three"
         assert finished.is_computed()
+
+
+@pytest.mark.parametrize("reads", [0, 1])
+async def test_where_a_reader_breaks_off_the_conversation_has_the_whole_text(reads: int) -> None:
+    backend = ScriptedBackend(Script("one two three", delay=1))
+    async with start_session(backend=backend, context_type="chat") as m:
+        thunk = await m.ainstruct("?", model_options=STREAM)
+        for _ in range(reads):
+            assert await thunk.astream() == "one"
+        await anyio.sleep(5)
+        assert m.ctx.to_messages()[-1] == {"role": "assistant", "content": "one two three"}
+        assert str(thunk) == copy.copy(thunk).value == "one two three"
+        assert pickle.loads(pickle.dumps(m.ctx)).to_messages() == m.ctx.to_messages()
+        # and who goes on reading misses nothing
+        assert not thunk.is_computed()
+        rest = await thunk.astream()
+        assert "one" * reads + rest == "one two three"
+        assert thunk.is_computed()
 
 
 async def test_reading_and_awaiting_in_random_turns_gives_the_text_once() -> None:

@@ -368,6 +368,24 @@ def test_a_conversation_goes_on_in_the_next_loop_wherever_the_first_one_ended(
     assert run(main, loop) == "done"
 
 
+def test_a_loop_that_was_closed_without_cancelling_its_tasks_is_told_of_and_forgotten() -> None:
+    m = start_session(backend=ScriptedBackend(lambda _: "done"))
+
+    async def job() -> str:
+        return await (await m.ainstruct("?"))
+
+    for number in range(3):
+        loop = asyncio.new_event_loop()
+        if number:
+            with pytest.warns(ResourceWarning, match=r"closed before .* Use asyncio\.run\(\)"):
+                assert loop.run_until_complete(job()) == "done"
+        else:
+            assert loop.run_until_complete(job()) == "done"
+        loop.close()
+        assert len(m._life._adopted) == 1
+    m.close()
+
+
 # --- asyncio drops tasks that are cancelled before their first step ---------------------------------------
 
 

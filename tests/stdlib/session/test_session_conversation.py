@@ -287,9 +287,9 @@ def test_an_exit_in_a_clone_leaves_the_session_as_one_of_its_own_does() -> None:
             await m.clone().ainstruct("Write.", requirements=[req("It is good.", leaves)])
 
     # asyncio ends its loop by it
-    with pytest.raises(BaseExceptionGroup) as caught:
+    with pytest.raises(SystemExit) as caught:
         anyio.run(main, backend="trio")
-    assert [type(error) for error in caught.value.exceptions] == [SystemExit]
+    assert caught.value.code == 3
 
 
 @pytest.mark.anyio

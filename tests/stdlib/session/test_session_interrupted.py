@@ -6,6 +6,7 @@ import gc
 import linecache
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -18,7 +19,8 @@ import pytest
 
 import mellea_sc
 from mellea_sc import MelleaSession, SessionClosed, start_session
-from mellea_sc.testing import ScriptedBackend
+from mellea_sc.runtime.loop_thread import LoopThread
+from mellea_sc.testing import ScriptedBackend, Stall
 
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 THREAD = "mellea_sc sync calls"
@@ -172,3 +174,26 @@ def test_a_handler_that_calls_at_any_line_of_a_call_gets_its_answer() -> None:
             assert program() == "donedone", handled.where
         assert said.pop() in ("done", "SessionClosed"), handled.where
         assert not [one for one in threading.enumerate() if one.name == THREAD], handled.where
+
+
+@pytest.mark.timeout(20)
+def test_signals_in_quick_succession_leave_no_call_behind_that_close_would_wait_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def leave(*_: object) -> None:
+        raise SystemExit(3)
+
+    backend = ScriptedBackend(lambda _: ["some ", Stall()])
+    monkeypatch.setattr(LoopThread, "give_up", leave)  # the second one comes as the first is taken
+    before = signal.signal(signal.SIGTERM, leave)
+    m = start_session(backend=backend)
+    sending = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+    sending.start()
+    try:
+        with pytest.raises(SystemExit):
+            m.instruct("?")
+        m.close()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        sending.join()
+    assert [call.outcome for call in backend.calls] == ["cancelled"]
