@@ -144,8 +144,8 @@ class AttemptFactory:
             ledger.passed(index, one.judged if index in self._judging else math.inf)
         stage, main = self._stage, Cutter(resolve_chunking(self._options.chunking))
         view = None if stage is None else stage.begin_attempt(number, ask, ledger, edits)
-        if kept is not None and ledger.shown >= len(kept.chunks) > 0:
-            main = Cutter(Resumed(resolve_chunking(self._options.chunking), kept.chunks))
+        if kept is not None and (shown := kept.chunks[: ledger.shown]):
+            main = Cutter(Resumed(resolve_chunking(self._options.chunking), shown))
         return Attempt(
             attrs.evolve(question, action=action, model_options=options),
             context,
