@@ -221,13 +221,13 @@ class AttemptFactory:
         memory = None
         if remembers or earlier is not None or given_on is not None:
             memory = Memory(known, remembers=remembers, earlier=earlier, later=given_on)
-        timeout = requirement.timeout
         return Lane(
             index,
             requirement,
             self._own_cutter(index, requirement),
-            timeout=options.validator_timeout if timeout is None else timeout,
+            timeout=requirement.timeout or options.validator_timeout,
             buffer=options.lane_buffer,
+            cancels=self._rules[index].on_fail == "cancel" and not later,
             judged=known.judged,
             memory=memory,
         )
