@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, SupportsIndex, TypeA
 import attrs
 
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.core.generation_info import NOTHING_KNOWN, GenerationInfo
-from mellea_sc.core.tool_calls import ToolCall
+from mellea_sc.core.generation_info import NOTHING_KNOWN, GenerationInfo, ToolCall
 
 if TYPE_CHECKING:
     from typing import Self
@@ -281,7 +280,7 @@ class Context(abc.ABC):
         self._item: Span | None = None
         self._listed: tuple[Span, ...] | None = None
         self.reading: object = None
-        """What ``core/prompt.py`` has read of it, so that no turn is read twice. Not for users."""
+        """What ``core/question.py`` has read of it, so that no turn is read twice. Not for users."""
 
     def without_items(self) -> Self:
         """An empty context of the same kind, with the same settings."""

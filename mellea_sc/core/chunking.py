@@ -6,8 +6,6 @@ import abc
 import copy
 from collections.abc import Sequence
 
-__all__ = ["BoundaryChunking", "ChunkingStrategy"]
-
 
 class ChunkingStrategy(abc.ABC):
     """Cuts a text that comes in deltas into chunks.

@@ -9,36 +9,21 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, get_args
 
 import attrs
 
-from mellea_sc.core.backend import Backend, Format
+from mellea_sc.core.backend import Backend, Format, ModelOptions
 from mellea_sc.core.base import Component, Context, Thunk
 from mellea_sc.core.errors import InvalidOption, InvalidVerdict
-from mellea_sc.core.judgement import default_output_to_bool
-from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.core.judgement import default_output_to_bool as default_output_to_bool
 
 if TYPE_CHECKING:
     from typing import Self
 
     from mellea_sc.core.chunking import ChunkingStrategy
-
-__all__ = [
-    "OnFail",
-    "PartialValidationResult",
-    "Requirement",
-    "ValidationFunction",
-    "ValidationResult",
-    "as_requirement",
-    "check_can_judge",
-    "check_judges",
-    "default_output_to_bool",
-    "is_misdefined",
-    "label_of",
-]
 
 PartialVerdict: TypeAlias = Literal["pass", "fail", "unknown"]
 _VERDICTS: Final = get_args(PartialVerdict)
@@ -360,6 +345,20 @@ def is_misdefined(error: Exception) -> bool:
     """
     trail = error.__traceback__
     return type(error) is TypeError and trail is not None and trail.tb_next is None
+
+
+def reasons_in(verdicts: Sequence[tuple[Requirement, ValidationResult]]) -> list[str]:
+    """Why an answer was rejected, one line for each requirement that it does not meet."""
+    return [
+        verdict.reason or requirement.format_for_llm() or repr(requirement)
+        for requirement, verdict in verdicts
+        if is_rejected(requirement, verdict)
+    ]
+
+
+def is_rejected(requirement: Requirement, verdict: ValidationResult) -> bool:
+    """Whether a verdict rejects an answer; a fail with ``on_fail="noop"`` does not."""
+    return not verdict and requirement.on_fail != "noop"
 
 
 def label_of(requirement: Requirement) -> str:

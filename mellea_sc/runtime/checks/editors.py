@@ -36,8 +36,6 @@ from mellea_sc.runtime.checks.lanes import Lane, ValidatorCalls
 from mellea_sc.runtime.generation.pump import LONGEST
 from mellea_sc.runtime.pacing import Valve, Valves
 
-__all__ = ["PASSES", "Editor"]
-
 PASSES: Final = 2
 """How often each requirement that edits gets the text."""
 

@@ -20,8 +20,6 @@ import attrs
 
 from mellea_sc.core.requirement import PartialValidationResult
 
-__all__ = ["NO_EDITS", "Edit", "Edits", "Placed"]
-
 
 @attrs.frozen
 class Edit:

@@ -21,13 +21,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from mellea_sc.core.chunking import BoundaryChunking
-from mellea_sc.stdlib.chunking.sentence_marks import STOPS
+from mellea_sc.stdlib.chunking.sentences import STOPS
 
 if TYPE_CHECKING:
     import regex
-
-__all__ = ["WordChunker"]
-
 
 _State: TypeAlias = Literal["empty", "spaced", "kana", "closed"]
 """The state of the current chunk: without a letter or digit so far; a word of a script with spaces; katakana, of which

@@ -1,4 +1,4 @@
-"""An instruction: a task, requirements, grounding texts, and examples."""
+"""An instruction: a task, requirements, grounding texts, and examples. And a component of named texts alone."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.question import several
 from mellea_sc.core.requirement import Requirement, as_requirement
 from mellea_sc.stdlib.components._template import check_template, fill
-from mellea_sc.stdlib.components.message import Message
-
-__all__ = ["Instruction", "listed"]
+from mellea_sc.stdlib.components.chat import Message
 
 
 class Instruction(Component):
@@ -74,13 +72,18 @@ class Instruction(Component):
         said = [
             one.format_for_llm()
             for one in self.requirements
-            if not one.check_only and _is_template(one)
+            if not one.check_only and type(one) is Requirement
         ]
         return [text for text in [*own, *said] if isinstance(text, str)]
 
-    def _filled(self, text: str | CBlock) -> str:
+    def _filled(self, text: str | CBlock | Requirement) -> str:
         if isinstance(text, CBlock):
             return text.value
+        if isinstance(text, Requirement):
+            said = text.format_for_llm()
+            if type(text) is not Requirement:
+                return said  # a subclass may have made it from a pattern with braces
+            text = said
         return text if self.user_variables is None else fill(text, self.user_variables)
 
     def parts(self) -> Sequence[Span]:
@@ -101,11 +104,7 @@ class Instruction(Component):
             more: More lines in the list of requirements.
         """
         sections: list[str] = []
-        lines = [
-            self._filled(one.format_for_llm()) if _is_template(one) else one.format_for_llm()
-            for one in self.requirements
-            if not one.check_only
-        ]
+        lines = [self._filled(one) for one in self.requirements if not one.check_only]
         if lines or more:
             sections.append(listed([*lines, *more]))
         if self.prefix is not None:
@@ -141,6 +140,20 @@ def listed(lines: Sequence[str]) -> str:
     return "\n".join(["Requirements:", *map("- {}".format, lines)])
 
 
-def _is_template(requirement: Requirement) -> bool:
-    """Whether the description is the program's own text. A subclass may have made it from a pattern with braces."""
-    return type(requirement) is Requirement
+class SimpleComponent(Component):
+    """Named texts, one after the other.
+
+    Args:
+        **kwargs: The texts by their names; may be thunks.
+    """
+
+    def __init__(self, **kwargs: Span) -> None:
+        self._named = kwargs
+
+    def parts(self) -> Sequence[Span]:
+        """The texts."""
+        return list(self._named.values())
+
+    def format_for_llm(self) -> str:
+        """The texts under their names."""
+        return "\n\n".join(f"{name}:\n{text_of(text)}" for name, text in self._named.items())

@@ -1,35 +1,12 @@
-"""Strategies: they decide how often a model is asked, with which action, and which of its answers is kept."""
+"""Strategies: they decide how often a model is asked, with which action, and which of its answers is kept.
 
-from __future__ import annotations
+base.py     the base classes, and strategies that ask again when an answer is rejected
+several.py  strategies that ask several times at once
+plan.py     the contract: attempts in, what to ask next or which to keep out
+runner.py   makes and runs the attempts that a plan asks for, until the plan chooses one
+results.py  what became of them: their results, and the trace of the call
+"""
 
-from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
-from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice
-from mellea_sc.stdlib.sampling.planned import BacktrackStrategy, PlannedStrategy
-from mellea_sc.stdlib.sampling.repairing import (
-    BaseSamplingStrategy,
-    MultiTurnStrategy,
-    RejectionSamplingStrategy,
-    RepairTemplateStrategy,
-)
-from mellea_sc.stdlib.sampling.several import (
-    BestOfNStrategy,
-    MajorityVotingStrategy,
-    RacingStrategy,
-)
+from mellea_sc._lazy import export_lazily
 
-__all__ = [
-    "Ask",
-    "AttemptResult",
-    "BacktrackStrategy",
-    "BaseSamplingStrategy",
-    "BestOfNStrategy",
-    "Choice",
-    "MajorityVotingStrategy",
-    "MultiTurnStrategy",
-    "PlannedStrategy",
-    "RacingStrategy",
-    "RejectionSamplingStrategy",
-    "RepairTemplateStrategy",
-    "SamplingResult",
-    "SamplingStrategy",
-]
+export_lazily(__name__)

@@ -40,8 +40,6 @@ from mellea_sc.stdlib.streaming.events import (
     StreamingDoneEvent,
 )
 
-__all__ = ["AttemptView", "Readers", "Tape"]
-
 T = TypeVar("T")
 R = TypeVar("R")
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from referencing import Specification
     from referencing._core import Resolved, Resolver  # no public module has them
 
-__all__ = ["Draft", "Validator", "draft_of", "schema_package"]
-
 
 class Validator(Protocol):
     """The part of a ``jsonschema`` validator that is used here; the package has no types."""

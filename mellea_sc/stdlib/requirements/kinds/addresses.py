@@ -7,10 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from mellea_sc.stdlib.requirements.kinds.kind import Find, matching
-from mellea_sc.stdlib.requirements.kinds.plain import LETTER
-
-__all__ = ["find_emails", "find_ipv4", "find_ipv6"]
+from mellea_sc.stdlib.requirements.kinds.regions import LETTER, Find, matching
 
 # Markdown may put a backslash into an address: eve\_smith@example.org. A double underscore may make it bold.
 _EMAIL: Final = re.compile(
