@@ -261,11 +261,11 @@ class ContextTurn:
     output: Span | None
 
 
-class Context(abc.ABC):
+class Context:
     """A conversation so far: an immutable chain of spans. Adding an item returns a new context.
 
-    A subclass decides with :meth:`view_for_generation` which items the model sees, and may limit with
-    :attr:`remembers` how many are kept.
+    A subclass decides with :attr:`is_chat_context`, or with :meth:`view_for_generation`, which items the model sees, and
+    may limit with :attr:`remembers` how many are kept.
     """
 
     __slots__ = ("_item", "_listed", "_previous", "reading")
@@ -369,9 +369,9 @@ class Context(abc.ABC):
         """Whether the context is empty."""
         return self._item is None
 
-    @abc.abstractmethod
     def view_for_generation(self) -> list[Span]:
-        """The items that the model sees before the next action, oldest first."""
+        """The items that the model sees before the next action, oldest first: by default all, or none."""
+        return self.as_list() if self.is_chat_context else []
 
     def to_messages(self) -> list[dict[str, str]]:
         """All items as JSON-able messages in OpenAI's form, oldest first.

@@ -23,10 +23,6 @@ class SimpleContext(Context):
     remembers: ClassVar[int | None] = 2
     is_chat_context: ClassVar[bool] = False
 
-    def view_for_generation(self) -> list[Span]:
-        """Nothing."""
-        return []
-
 
 class ChatContext(Context):
     """A context that remembers the conversation, and shows the model all of it or its newest part.

@@ -166,12 +166,7 @@ class SessionLife:
         return SpawnTarget(nursery, nursery.tasks)
 
     def run_blocking(self, function: Callable[[], Awaitable[T]]) -> T:
-        """Run an async function in the session's own thread and wait for it; see :meth:`SyncPortal.call`.
-
-        Raises:
-            SessionClosed: the session has ended, or the interpreter is ending and starts no more threads.
-            SyncCallInEventLoop: an event loop runs in this thread.
-        """
+        """Run an async function in the session's own thread and wait for it; see ``Conversation.run_blocking``."""
         refuse_in_event_loop("a blocking call", "await")
         self.check_open()
         return self.portal.call(function)
@@ -196,13 +191,10 @@ class SessionLife:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool:
-        """Join what is running, or cancel it when the block raised; then end.
+        """Join or cancel what is running, and end, as ``MelleaSession.__aexit__``.
 
         Returns:
             Whether the block's exception is swallowed, because it is the session's own cancellation.
-
-        Raises:
-            ExceptionGroup: of the errors that nobody observed.
         """
         if self._block is None:  # in a forked child
             if exc is not None:
@@ -228,14 +220,13 @@ class SessionLife:
         await self._end_thread(cancel=False)
 
     def close(self, *, cancel: str | None = None) -> None:
-        """End what blocking calls have started, and their thread.
+        """End what blocking calls have started, and their thread; see ``MelleaSession.close``.
 
         Args:
             cancel: Why it is cancelled, instead of waiting for it.
 
         Raises:
             SyncCallInEventLoop: an event loop runs in this thread.
-            ExceptionGroup: of the errors that nobody observed.
         """
 
         async def end() -> None:
@@ -255,7 +246,7 @@ class SessionLife:
                 self.portal.close()
 
     def cancel(self, reason: str | None = None) -> None:
-        """Cancel everything that is running, in this event loop and in the session's thread, and end."""
+        """Cancel everything that is running, and end; see ``MelleaSession.cancel``."""
         self.check_runs_here()
         self._ended = f"it was cancelled{f': {reason}' if reason else ''}"
         here = running_loop()

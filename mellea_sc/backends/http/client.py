@@ -102,7 +102,7 @@ class Transport(Protocol):
             content: The JSON to post; ``None``: send a GET request.
 
         Raises:
-            Exception: one of :func:`~mellea_sc.backends.http.failures.client_errors`.
+            Exception: one of :func:`client_errors`.
 
         Cancellation: the connection is closed.
         """

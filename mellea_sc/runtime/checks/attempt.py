@@ -44,8 +44,7 @@ from mellea_sc.core.generation_info import CHARACTERS
 from mellea_sc.core.question import Question, request_for
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.runtime.checks.chunks import Failure, Ledger
-from mellea_sc.runtime.checks.editors import Editor
-from mellea_sc.runtime.checks.edits import Edits, Placed
+from mellea_sc.runtime.checks.editors import Editor, Edits, Placed
 from mellea_sc.runtime.checks.interfaces import TextSink, View
 from mellea_sc.runtime.checks.lanes import Lanes, ValidatorCalls
 from mellea_sc.runtime.checks.memory import LaneCheckpoint, ResumePoint

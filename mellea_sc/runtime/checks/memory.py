@@ -1,8 +1,9 @@
 """The states of a requirement after each piece of a text, and its verdicts: for another attempt, or another pass.
 
 Another attempt may begin with text of this one. Its chunks are those of that text (:class:`Resumed`), and its
-requirements go on with the state that they had there (*checkpoints*). And a requirement that edits gets the text once for each pass. As long as nothing was edited, a later
-pass gets the same pieces, and takes over the verdicts of the earlier one instead of calling (*findings*).
+requirements go on with the state that they had there (*checkpoints*). And a requirement that edits gets the text once
+for each pass. As long as nothing was edited, a later pass gets the same pieces, and takes over the verdicts of the
+earlier one instead of calling (*findings*).
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.requirement import PartialValidationResult, Requirement
 from mellea_sc.runtime.checks.chunks import Chunk, Failure
-from mellea_sc.runtime.checks.edits import Placed
+
+if TYPE_CHECKING:
+    from mellea_sc.runtime.checks.editors import Placed
 
 
 @attrs.frozen

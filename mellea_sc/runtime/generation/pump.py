@@ -96,11 +96,6 @@ class AnswerRecord:
                 self._calls = ToolCallParts()
             self._calls.take(piece)
 
-    def note(self, delta: Delta) -> None:
-        """Take the usage and the finish reason of a delta, if it has them."""
-        self.usage = delta.usage or self.usage
-        self.finish_reason = delta.finish_reason or self.finish_reason
-
     @property
     def reasoning(self) -> str:
         """The reasoning so far."""
@@ -204,7 +199,8 @@ async def pump(
                     ):
                         record.time_to_first_token = now() - started
                     if delta.usage is not None or delta.finish_reason is not None:
-                        record.note(delta)
+                        record.usage = delta.usage or record.usage
+                        record.finish_reason = delta.finish_reason or record.finish_reason
                     seen += 1
                     if not seen % TURN:
                         await anyio.lowlevel.checkpoint()

@@ -22,7 +22,7 @@ from mellea_sc.core.requirement import (
 )
 from mellea_sc.core.trace import Cause, CauseKind, TokenCount, Trace
 from mellea_sc.runtime.checks.attempt import Attempt, AttemptEnd
-from mellea_sc.runtime.checks.edits import NO_EDITS
+from mellea_sc.runtime.checks.editors import NO_EDITS
 from mellea_sc.runtime.generation.pump import misfit_of
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.sampling.plan import Ask
@@ -65,40 +65,6 @@ class AttemptResult:
     misfit: str | None = None
     score: float | None = None
     begun: int = 1
-
-    @classmethod
-    def of(
-        cls,
-        number: int,
-        ask: Ask,
-        attempt: Attempt,
-        question: Question,
-        begun: int,
-        *,
-        released: int = 0,
-        score: float | None = None,
-    ) -> AttemptResult:
-        """The result of an attempt at a question."""
-        requirements, failures = question.requirements, attempt.ledger.failures
-        generation, text, format = attempt.record.info(), attempt.text, question.format
-        is_answer = attempt.end == "completed" and (attempt.parts or not generation.tool_calls)
-        if attempt.end in ("failed", "stopped"):
-            generation = attrs.evolve(generation, finish_reason="aborted")
-        return cls(
-            number=number,
-            ask=ask,
-            end=attempt.end,
-            text=text,
-            generated=attempt.generated,
-            failures=[(requirements[one.lane], one.verdict) for one in failures],
-            validations=list(zip(requirements, attempt.validations, strict=False)),
-            failed_at=min((one.chunk_index for one in failures), default=0),
-            released=released,
-            generation=generation,
-            misfit=misfit_of(text, format) if is_answer and format is not None else None,
-            score=score,
-            begun=begun,
-        )
 
     @property
     def completed(self) -> bool:
@@ -153,6 +119,39 @@ class AttemptResult:
         """The conversation, ending with the whole text of the model."""
         said = ModelOutputThunk.computed(self.generated, generation=self.generation)
         return self.ask.context.add(self.ask.action).add(said)
+
+
+def result_of(
+    number: int,
+    ask: Ask,
+    attempt: Attempt,
+    question: Question,
+    begun: int,
+    *,
+    released: int = 0,
+    score: float | None = None,
+) -> AttemptResult:
+    """The result of an attempt at a question."""
+    requirements, failures = question.requirements, attempt.ledger.failures
+    generation, text, format = attempt.record.info(), attempt.text, question.format
+    is_answer = attempt.end == "completed" and (attempt.parts or not generation.tool_calls)
+    if attempt.end in ("failed", "stopped"):
+        generation = attrs.evolve(generation, finish_reason="aborted")
+    return AttemptResult(
+        number=number,
+        ask=ask,
+        end=attempt.end,
+        text=text,
+        generated=attempt.generated,
+        failures=[(requirements[one.lane], one.verdict) for one in failures],
+        validations=list(zip(requirements, attempt.validations, strict=False)),
+        failed_at=min((one.chunk_index for one in failures), default=0),
+        released=released,
+        generation=generation,
+        misfit=misfit_of(text, format) if is_answer and format is not None else None,
+        score=score,
+        begun=begun,
+    )
 
 
 def does_not_fit(misfit: str) -> tuple[Requirement, ValidationResult]:

@@ -32,8 +32,7 @@ from mellea_sc.core.question import Question, StreamOptions
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.checks.chunks import Chunk, Cutter, Grouped, Ledger, Rule
-from mellea_sc.runtime.checks.editors import PASSES, Editor
-from mellea_sc.runtime.checks.edits import NO_EDITS, Edits
+from mellea_sc.runtime.checks.editors import NO_EDITS, PASSES, Editor, Edits
 from mellea_sc.runtime.checks.interfaces import View
 from mellea_sc.runtime.checks.lanes import Lane, Lanes
 from mellea_sc.runtime.checks.memory import Findings, LaneCheckpoint, Memory, Resumed, ResumePoint
@@ -49,7 +48,7 @@ from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.chunking import resolve_chunking
 from mellea_sc.stdlib.requirements.scanned import Scanner
 from mellea_sc.stdlib.sampling.plan import Ask, Choice, Plan, continuation_of
-from mellea_sc.stdlib.sampling.results import AttemptResult
+from mellea_sc.stdlib.sampling.results import AttemptResult, result_of
 
 log: Final = logging.getLogger("mellea_sc")
 
@@ -345,7 +344,7 @@ class AttemptRunner:
         try:
             await attempt.run(generating, judging)
             if attempt.end == "completed" and self._plan.weighs:
-                so_far = AttemptResult.of(
+                so_far = result_of(
                     number, ask, attempt, self._question, len(self.attempts) + self._starting
                 )
                 score = await self._weigh(attempt, so_far, judging)
@@ -358,7 +357,7 @@ class AttemptRunner:
             del self._running[number]
             released = 0 if self._stage is None else self._stage.end_attempt(number, attempt)
             begun = len(self.attempts) + self._starting
-            result = AttemptResult.of(
+            result = result_of(
                 number, ask, attempt, self._question, begun, released=released, score=score
             )
             self.results.append(result)

@@ -35,7 +35,7 @@ from mellea_sc.core.retries import retries_of_call
 from mellea_sc.runtime.budgets.limits import LimitedBlock, budget_scope
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.checks.chunks import Ledger
-from mellea_sc.runtime.checks.edits import Edits
+from mellea_sc.runtime.checks.editors import Edits
 from mellea_sc.runtime.checks.validation import answer_if_met
 from mellea_sc.runtime.failures import failure_of, raise_unchanged
 from mellea_sc.runtime.generation.pump import read_meaning, warn_of_misfit

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mellea_sc.core.requirement import PartialValidationResult
 from mellea_sc.runtime.checks.chunks import UNKNOWN, Chunk, Cutter, Grouped, Ledger, OnPiece, Rule
-from mellea_sc.runtime.checks.edits import Edit, Edits
+from mellea_sc.runtime.checks.editors import Edit, Edits
 from mellea_sc.stdlib.chunking import resolve_chunking
 from mellea_sc.testing.strategies import cuts, texts
 
