@@ -174,8 +174,11 @@ class Cutter:
                         "stand in the text after the chunk before it"
                     )
             else:
-                text = pending[begin : size - one].lstrip()
-                at = size - one - len(text)
+                end = size - one
+                if end <= begin:
+                    continue  # in white space that was set aside, perhaps before the boundary was certain
+                text = pending[begin:end].lstrip()
+                at = end - len(text)
                 text = text.rstrip()
                 if not text:
                     begin = at

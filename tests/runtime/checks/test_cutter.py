@@ -132,7 +132,7 @@ def test_what_no_chunk_holds_is_told_as_it_came() -> None:
     assert (rest.text, rest.before, rest.start, rest.end) == ("", " \n", 3, 3)
 
 
-@pytest.mark.parametrize("name", ["sentence", "word", "paragraph"])
+@pytest.mark.parametrize("name", ["sentence", "sentences", "word", "paragraph"])
 @given(data=st.data(), window=st.sampled_from([0, 3]))
 def test_white_space_before_a_chunk_is_known_early_and_stands_before_it(
     name: str, window: int, data: st.DataObject
