@@ -54,7 +54,9 @@ _LAST: Final = re.compile(r"[^\w\[\]{}]*(yes|no)[^\w?\[\]{}]*", _I)
 _SENTENCE_ENDS: Final = re.compile(r"(?<=[.!?:])\s+|\n")
 _SENTENCES: Final = re.compile(r".*[.!?\n]", re.DOTALL)
 _WORD: Final = re.compile(r"\w")
-_ALONE: Final = re.compile(r"(?<![\w\"'\u201c\u2018-])(yes|no)(?=\s*(?:$|[.,;:!?)]))", _I)
+_ALONE: Final = re.compile(
+    r"(?<![\w\"'\u201c\u2018-])(yes|no)(?=\s*(?:$|[.,;:!?)])|[^\S\n]*\n)", _I
+)
 _HEDGE: Final = re.compile(
     r"\W*(?:if|unless|except|mostly|partly|partially|somewhat|sort of|kind of|in part|to some extent|maybe"
     r"|perhaps|possibly|not (?:really|entirely|quite|fully|completely|always|exactly))\b",

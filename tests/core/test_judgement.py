@@ -77,6 +77,8 @@ UNCLEAR = [
     "Yes, no.",
     "Yes (and no)",
     "yes\nno",
+    "1. No\n2. Yes",
+    "Polite: no\nShort: yes",
     "Yes. Well, no.",
     "Is it polite? Yes. Is it short? No.",
     "I cannot say yes or no.",

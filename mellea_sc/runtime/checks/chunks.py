@@ -70,6 +70,7 @@ class Cutter:
     """
 
     __slots__ = (
+        "_blank",
         "_boundaries",
         "_find",
         "_none_yet",
@@ -96,8 +97,10 @@ class Cutter:
         )
         self._window = window
         self._seen = ""
-        # How much of the white space at the beginning of the pending text was returned by space(). Negative: all that can
-        # be known before the next chunk.
+        # The white space after the last chunk, as far as it is known to belong to no chunk. It is apart from the pending
+        # text, which would be joined and searched again and again where a model sends nothing but white space.
+        self._blank: list[str] = []
+        # How many of its parts were returned by space(). Negative: all that can be known before the next chunk.
         self._space = self._none_yet = 0 if strategy.bare else -1
         self._pending: list[str] = []
         self._start = 0
@@ -128,16 +131,22 @@ class Cutter:
         if self._space < 0:
             return ""
         pending = "".join(self._pending)
-        self._pending = [pending]
-        end = len(pending) - len(pending.lstrip())
-        space = pending[self._space : end]
-        self._space = end if end == len(pending) else -1
+        rest = pending.lstrip()
+        if begin := len(pending) - len(rest):
+            self._blank.append(pending[:begin])
+            self._pending = [rest]
+            self._start += begin
+            if self._window:
+                self._seen = self._before(pending, begin)
+        space = "".join(self._blank[self._space :])
+        self._space = -1 if rest else len(self._blank)
         return space
 
     def rest(self) -> Chunk | None:
         """The text after the last chunk at the end of the text, as the ``before`` of an empty chunk."""
-        rest = "".join(self._pending)
-        end = self._start + len(rest)
+        pending = "".join(self._pending)
+        rest = "".join((*self._blank, pending))
+        end = self._start + len(pending)
         return Chunk("", end, end, rest) if rest else None
 
     def _cut(self, found: Sequence[str | int]) -> list[Chunk]:
@@ -155,7 +164,7 @@ class Cutter:
             raise ChunkingError(
                 f"feed() and flush() of {type(self._strategy).__name__} must return a list of chunks, not {found!r}"
             )
-        size, position = len(pending), 0
+        size, position, begin = len(pending), 0, 0  # between these two is white space
         for one in found:
             if isinstance(one, str):
                 text, at = one, pending.find(one, position)
@@ -165,22 +174,32 @@ class Cutter:
                         "stand in the text after the chunk before it"
                     )
             else:
-                text = pending[position : size - one].lstrip()
-                at = size - one - len(text)
+                end = size - one
+                if end <= begin:
+                    continue  # in white space that was set aside, perhaps before the boundary was certain
+                text = pending[begin:end].lstrip()
+                at = end - len(text)
                 text = text.rstrip()
                 if not text:
+                    begin = at
                     continue
-            before, position = pending[position:at], at + len(text)
+            before = pending[position:at]
+            if self._blank:
+                before = "".join((*self._blank, before))
+                self._blank = []
+            position = begin = at + len(text)
             chunk = Chunk(text, self._start + at, self._start + position, before)
             if self._window:
                 chunk.window = self._before(pending, at)
             chunks.append(chunk)
-        self._pending = [pending[position:]]
-        self._start += position
         if chunks:
             self._space = self._none_yet
+        if position < begin:
+            self._blank.append(pending[position:begin])
+        self._pending = [pending[begin:]]
+        self._start += begin
         if self._window:
-            self._seen = self._before(pending, position)
+            self._seen = self._before(pending, begin)
         return chunks
 
     def _before(self, pending: str, position: int) -> str:

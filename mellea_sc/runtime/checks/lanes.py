@@ -77,6 +77,7 @@ class Lane:
         cutter: Its own chunking; ``None``: it validates the chunks that the reader sees.
         timeout: Seconds that one call may take; may be infinite.
         buffer: The number of pieces that may wait for it before the producer has to wait.
+        cancels: Whether its fail cancels the text.
         judged: The position up to which it has validated the text already.
         memory: Its earlier states and verdicts, if another attempt or another pass needs them.
 
@@ -86,6 +87,7 @@ class Lane:
 
     __slots__ = (
         "_blocking",
+        "_cancels",
         "_is_woken",
         "_sink",
         "_source",
@@ -112,6 +114,7 @@ class Lane:
         *,
         timeout: float,
         buffer: int,
+        cancels: bool,
         judged: int = 0,
         memory: Memory | None = None,
     ) -> None:
@@ -125,6 +128,7 @@ class Lane:
         self.buffer: int = buffer
         self.waiting: deque[Chunk] = deque()
         self._blocking = requirement.blocking
+        self._cancels = cancels
         self._waker: MemoryObjectSendStream[None]
         self._wake_ups: MemoryObjectReceiveStream[None]
         self._waker, self._wake_ups = anyio.create_memory_object_stream[None](1)
@@ -225,10 +229,11 @@ class Lane:
                         return piece  # the call has swallowed its cancellation, and is late all the same
                     if memory is not None:
                         memory.keep(piece, verdict, self.requirement)
-                if verdict.success == "fail":
+                if verdict.success == "fail" and self._cancels:
                     # Let the other lanes pass what they can pass without waiting, so that what is shown before a fail
                     # does not depend on which task ran first. It takes two turns: a lane that was woken for
-                    # the same piece begins with the checkpoint of receive().
+                    # the same piece begins with the checkpoint of receive(). A lane whose own fails are only recorded
+                    # must not wait here, or it would need more turns.
                     await anyio.lowlevel.cancel_shielded_checkpoint()
                     await anyio.lowlevel.cancel_shielded_checkpoint()
                 if (next_step := judged(self.index, piece, verdict)) == "stop":

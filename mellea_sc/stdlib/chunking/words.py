@@ -3,6 +3,7 @@
 In languages with spaces between words, a word is a run of characters without white space. Chinese, Japanese, Thai,
 Lao, Khmer, Burmese and others have no spaces. There Unicode's word boundaries (UAX #29) are used, without a
 dictionary: a word ends after each ideograph or syllable, with the marks on it, and after each run of katakana.
+A word also ends after the mark ፡ that Amharic may have in the place of a space, and after Tibetan's ་ between syllables.
 Characters that are no letters or digits belong to the word before them, opening brackets and quotes to the word after
 them::
 
@@ -63,7 +64,7 @@ def _tokens() -> regex.Pattern[str]:
     )
     east = (
         r"[\u3001-\u303f\u30fb\ufe10-\ufe19\ufe30-\ufe6b\uff01-\uff65\uffe0-\uffe6"  # CJK
-        rf"\u0f04-\u0f14\u0e2f\u0e5a\u0e5b\u104a-\u104f\u17d4-\u17da{STOPS}]"
+        rf"\u0f04-\u0f14\u1361-\u1366\u0e2f\u0e5a\u0e5b\u104a-\u104f\u17d4-\u17da{STOPS}]"
     )
     return regex.compile(
         r"(?V1)(?P<space>[\s\x1c-\x1f]+)"

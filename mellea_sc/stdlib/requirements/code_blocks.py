@@ -90,12 +90,10 @@ class _BlockScanner(Scanner):
 
     def feed(self, delta: str) -> Sequence[Piece]:
         """The text that is no fence, and the fences whose lines are complete."""
-        if self._after_return and delta:
-            if delta[0] == "\n":
-                assert self._verdict is not None
-                self._decided.append(("\n", self._verdict))
-                delta = delta[1:]
-            self._after_return = False
+        if self._after_return and delta.startswith("\n"):
+            assert self._verdict is not None
+            self._decided.append(("\n", self._verdict))
+            delta = delta[1:]
             self._next_line()
         for part in _LINE.findall(delta):
             self._take(part)
@@ -116,6 +114,8 @@ class _BlockScanner(Scanner):
         return "a code block is left open" if scanner.is_open else None
 
     def _take(self, part: str) -> None:
+        if self._after_return:
+            self._next_line()
         text = part.rstrip("\r\n")
         missing = LONGEST_LINE - len(self._line)
         self._line += text[:missing]
@@ -143,7 +143,7 @@ class _BlockScanner(Scanner):
         self._line = ""
         self._rest = []
         self._verdict = None
-        self._is_read = False
+        self._is_read = self._after_return = False
 
     def _decide(self) -> None:
         """Decide about a line that is complete, or as long as a line is examined."""

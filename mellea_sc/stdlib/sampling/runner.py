@@ -148,8 +148,8 @@ class AttemptFactory:
             ledger.passed(index, one.judged if index in self._judging else math.inf)
         stage, main = self._stage, Cutter(resolve_chunking(self._options.chunking))
         view = None if stage is None else stage.begin_attempt(number, ask, ledger, edits)
-        if kept is not None and ledger.shown >= len(kept.chunks) > 0:
-            main = Cutter(Resumed(resolve_chunking(self._options.chunking), kept.chunks))
+        if kept is not None and (shown := kept.chunks[: ledger.shown]):
+            main = Cutter(Resumed(resolve_chunking(self._options.chunking), shown))
         return Attempt(
             attrs.evolve(question, action=action, model_options=options),
             context,
@@ -225,13 +225,13 @@ class AttemptFactory:
         memory = None
         if remembers or earlier is not None or given_on is not None:
             memory = Memory(known, remembers=remembers, earlier=earlier, later=given_on)
-        timeout = requirement.timeout
         return Lane(
             index,
             requirement,
             self._own_cutter(index, requirement),
-            timeout=options.validator_timeout if timeout is None else timeout,
+            timeout=requirement.timeout or options.validator_timeout,
             buffer=options.lane_buffer,
+            cancels=self._rules[index].on_fail == "cancel" and not later,
             judged=known.judged,
             memory=memory,
         )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import ChunkingError
-from mellea_sc.runtime.checks.chunks import Cutter, Grouped
-from mellea_sc.stdlib.chunking import RawChunker, SentenceChunker, WordChunker
+from mellea_sc.runtime.checks.chunks import Chunk, Cutter, Grouped
+from mellea_sc.stdlib.chunking import RawChunker, SentenceChunker, WordChunker, resolve_chunking
+from mellea_sc.testing.strategies import cuts
 
 
 class Told(ChunkingStrategy):
@@ -126,3 +130,54 @@ def test_what_no_chunk_holds_is_told_as_it_came() -> None:
     rest = cutter.rest()
     assert rest is not None
     assert (rest.text, rest.before, rest.start, rest.end) == ("", " \n", 3, 3)
+
+
+@pytest.mark.parametrize("name", ["sentence", "sentences", "word", "paragraph"])
+@given(data=st.data(), window=st.sampled_from([0, 3]))
+def test_white_space_before_a_chunk_is_known_early_and_stands_before_it(
+    name: str, window: int, data: st.DataObject
+) -> None:
+    parts = st.sampled_from(["a", "Yes.", " ", "\n", "\n\n", "\u3000", "\u3002", "\u5b57"])
+    text = "".join(data.draw(st.lists(parts, max_size=20)))
+    cutter, whole = Cutter(resolve_chunking(name), window), Cutter(resolve_chunking(name), window)
+    chunks: list[Chunk] = []
+    early: list[str] = [""]  # for each chunk what was known to stand before it, and for the rest
+    for delta in data.draw(cuts(text)):
+        more = cutter.feed(delta)
+        chunks += more
+        early += [""] * len(more)
+        if data.draw(st.booleans()):
+            early[-1] += cutter.space()
+    chunks += cutter.flush()
+    assert chunks == [*whole.feed(text), *whole.flush()]
+    rest = cutter.rest()
+    assert rest == whole.rest()
+    if rest is not None:
+        chunks.append(rest)
+    assert "".join(one.before + one.text for one in chunks) == text
+    for one, known in zip(chunks, early, strict=False):
+        assert one.before.startswith(known)
+        assert text[one.start : one.end] == one.text
+        begins = one.start
+        assert one is rest or one.window == text[max(0, begins - window) : begins]
+
+
+@pytest.mark.parametrize("name", ["sentence", "sentences", "word", "paragraph"])
+@pytest.mark.parametrize("unit", ["\n", " ", "\u3000", "\u3000\n"])
+@pytest.mark.parametrize("length", [1, 1000])
+def test_4_16_endless_white_space_is_cut_in_linear_time(name: str, unit: str, length: int) -> None:
+    def seconds(count: int) -> float:
+        text = "Yes. " + unit * count
+        best = float("inf")
+        for _ in range(2):
+            cutter = Cutter(resolve_chunking(name))
+            began = time.process_time()
+            for at in range(0, len(text), length):
+                cutter.feed(text[at : at + length])
+                cutter.space()
+            cutter.flush()
+            best = min(best, time.process_time() - began)
+        return best
+
+    small = 10_000 if length == 1 else 50_000
+    assert seconds(4 * small) < 7 * max(seconds(small), 5e-3)

@@ -277,6 +277,10 @@ def test_sentences_of_every_script_are_counted(
         ("L'eau d'ici n'est-elle pas bonne", 5),
         ("Stra\u00dfenbahnhaltestelle hei\u00dft sie", 3),
         ("\u0645\u0631\u062d\u0628\u0627 \u0628\u0643\u0645", 2),
+        (
+            "\u1230\u120b\u121d\u1361\u1208\u12d3\u1208\u121d\u1361\u1201\u1209\u1362 \u12a5\u123a\u1362",
+            4,
+        ),
     ],
 )
 def test_words_of_every_script_are_counted(text: str, words: int) -> None:

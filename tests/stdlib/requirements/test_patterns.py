@@ -441,6 +441,28 @@ def test_an_accented_letter_is_found_however_it_was_composed(pattern: str, text:
     assert run_virtual(passes, MustMatch(whole, full=True), text)
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("(?i)istanbul", "(?i)ISTANBUL", "(?i)\u0130stanbul", "(?i)\u0131stanbul"),
+        *(
+            "(?i)[i]stanbul",
+            "(?i)[h-j]stanbul",
+            "(?i)[A-Z]stanbul",
+            "(?i)[^i]stanbul",
+            "(?i)[^x]stanbul",
+        ),
+        *("(?ai)istanbul", "(?ai)[a-z]stanbul", "istanbul", "[^i]stanbul"),
+    ],
+)
+@pytest.mark.parametrize("text", ["istanbul", "Istanbul", "\u0130stanbul", "\u0131stanbul"])
+def test_the_turkish_letters_i_have_the_case_that_re_gives_them(pattern: str, text: str) -> None:
+    mark = "x" if re.search(pattern, text) else "."
+    assert marks(MustNotMatch(pattern), [text]) == mark * len(text)
+    assert marks(MustNotMatch(pattern), list(text)) == mark * len(text)
+    assert run_virtual(passes, MustMatch(pattern, full=True), text) == (mark == "x")
+
+
 def test_a_letter_without_its_accent_is_another_one() -> None:
     for text in ("cafe\u0301", "café"):
         assert marks(MustNotMatch("cafe"), list(text)) == "." * len(text)

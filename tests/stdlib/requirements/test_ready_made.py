@@ -262,7 +262,9 @@ CASES = {
     "json": Case(ValidJSON, of(*JSON_PARTS, most=10), json_so_far, is_json),
     "blocks": Case(
         lambda: CodeBlocks(["Python"]),
-        of("```", "~~~", "\n", "\n", "python", "js", "x", "`", "\r\n", "``", "# ").map(text_line),
+        of("```", "~~~", "\n", "\n", "python", "js", "x", "`", "\r\n", "\r", "``", "# ").map(
+            text_line
+        ),
         blocks,
         lambda text: "x" not in blocks(text) and not is_left_open(text),
     ),
@@ -422,6 +424,8 @@ def test_blocks_in_quotes_lists_and_html_are_those_of_commonmark(
         ("1. \n   \n    ```js\n", True),
         ("1. \n   \n   ```js\n", False),
         ("1. ```python\n   x\n", False),
+        ("a\r```js\rx\r```\rb", False),
+        ("a\r\n```python\r\nx\r```\r\r b", True),
     ],
 )
 def test_a_block_is_judged_wherever_markdown_allows_one(text: str, good: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -50,6 +51,11 @@ SECRETS = [
     ("hf_" + "abcdefghijklmnopqrstuvwxyzABCDEFGH", "API key"),
     ("GOCSPX-" + "a1b2c3d4e5f6g7h8i9j0k1l2m3n4", "API key"),
     ("gsk_" + "a1b2C3" * 9, "API key"),
+    ("ABSK" + "QmVkcm9ja0" * 12 + "=", "API key"),
+    ("nvapi-" + "a1B2-c3_D4" * 6 + "e5F6", "API key"),
+    ("lsv2_pt_" + "0123456789abcdef" * 2 + "_" + "0123456789", "API key"),
+    ("tvly-" + "dev-" + "a1B2c3D4" * 4, "API key"),
+    ("sb_secret_" + "a1B2c3D4e5F6g7H8i9J0kL_mN0pQ1rS", "API key"),
     ("xai-" + "a1b2C3d4" * 10, "API key"),
     ("123456789:" + "AAHexampleExampleExampleExampleExam", "API key"),
     ("Basic " + "YW5uOmh1bnRlcjJQYXNz", "password"),
@@ -81,6 +87,10 @@ PII = [
     ("3782 822463 10005", "credit card"),
     ("gb82 west 1234 5698 7654 32", "IBAN"),
     ("eve\u200b@example.org", "e-mail"),
+    ("(415) 555-2000", "phone"),
+    ("0033 6 12 34 56 78", "phone"),
+    ("0812-3456-7890", "phone"),
+    ("::ffff:192.0.2.128", "IP address"),
 ]
 HARMLESS = [
     "The bearer of bad news, and bearer bonds. ",
@@ -95,6 +105,8 @@ HARMLESS = [
     "The years 2011 2012 2013 2014, due on 07-11-2024 or 07 11 2024. ",
     "A row: 2345 6789 1234 5678 9012, rows 400 500-6000, id 20240917000002. ",
     "The id is 7d444840-9dc0-11d1-b245-5ffdc0c28e10, it was 1712345678901 in milliseconds. ",
+    "Call it 50 000 000, or 1234000. 值为Version 1.2.3.4。",
+    "SN 0123-4567-8901. ",
     "The mask is 255.255.255.0, chapter 2.3.4.5, +11 12 13 14 degrees. ",
     "sk-estimator__toggle-label-content, sk-this-slug-is-made-of-many-words. ",
     "The Basic plan costs nothing. Basic authentication is old. ",
@@ -181,6 +193,13 @@ ADJACENT = [
         "wJalrXUtnFEMI/" + "K7MDENG/bPxRfiCYEXAMPLEKEY",
         "API key",
     ),
+    ("手机 {}。", "13912345000", "phone"),
+    ("手机{}。", "138 0013 8000", "phone"),
+    ("ll\u00e1mame al {} hoy", "612 34 56 78", "phone"),
+    ("SĐT: {} ạ", "0912345678", "phone"),
+    ("연락처 {}입니다", "01012345678", "phone"),
+    ("رقم الهاتف {}،", "0501234567", "phone"),
+    ("โทร{}ครับ", "๐๘๑๒๓๔๕๖๗๘", "phone"),
     ("postgres://ann:{}@db.example.com/x it is", "hunter2" + "Pass", "password"),
     ("redis://:{}@db.example.com/x it is", "p@ssw0rd" + "Zz", "password"),
 ]
@@ -192,6 +211,25 @@ def test_what_stands_beside_it_hides_nothing_and_stays(frame: str, said: str, la
     requirement = NoPII(on_fail="fix") if label in dict(map(reversed, PII)) else NoSecrets()
     assert edited(requirement, list(text), "fix") == frame.format(f"[{label}]")
     assert edited(requirement, [text], "fix") == frame.format(f"[{label}]")
+
+
+DIGITS = sorted(
+    char for char in map(chr, range(sys.maxunicode + 1)) if unicodedata.decimal(char, None) == 0
+)
+
+
+@pytest.mark.parametrize("zero", DIGITS)
+def test_the_digits_of_no_script_hide_a_number(zero: str) -> None:
+    written = str.maketrans({str(n): chr(ord(zero) + n) for n in range(10)})
+    for said, label in (
+        ("4111 1111 1111 1111", "credit card"),
+        ("081-234-5678", "phone"),
+        ("+66 81 234 5678", "phone"),
+        ("192.168.1.17", "IP address"),
+    ):
+        text = f"It is {said.translate(written)} here."
+        assert edited(NoPII(), list(text), "fix") == f"It is [{label}] here."
+        assert edited(NoPII(), [text], "fix") == f"It is [{label}] here."
 
 
 ONE, TWO = "MIIEvAIBADANBgkqhkiG9w0BAQEFAASC", "q9fEx4mpl3Ex4mpl3Ex4mpl3Ex4mpl3E"

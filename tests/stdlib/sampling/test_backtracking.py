@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from kit import Without, is_, read_chunks, sentences
+from kit import Check, Without, is_, read_chunks, sentences
 
 from mellea_sc import (
     BacktrackStrategy,
@@ -19,7 +19,8 @@ from mellea_sc import (
     start_session,
 )
 from mellea_sc.stdlib import RetryEvent
-from mellea_sc.testing import ScriptedBackend
+from mellea_sc.testing import Pause, ScriptedBackend
+from mellea_sc.testing.scripted import Step
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
 
@@ -121,7 +122,7 @@ async def test_a_text_that_fails_only_at_its_end_is_asked_for_anew_unless_it_was
 
 
 async def read(
-    *answers: str,
+    *answers: str | Sequence[Step],
     chunking: str = "word",
     requirements: Sequence[Requirement],
     hold_back: bool | int = False,
@@ -165,6 +166,18 @@ async def test_4_14_text_that_goes_on_directly_after_a_shown_chunk_is_read_too(
     _, texts, chunks = await read(*answers, chunking=chunking, requirements=rules, hold_back=True)
     assert "".join(texts) == text
     assert chunks == held_back
+
+
+async def test_4_14_no_text_is_added_to_a_shown_chunk_by_a_later_attempt_either() -> None:
+    rules = [MustNotMatch("\u574f"), Check(chunking="sentence")]
+    first, second = (
+        [*"\u4f60\u597d\u3002\u574f", Pause(60)],
+        [*"\uff0c\u4ed6\u8bf4\u574f", Pause(60)],
+    )
+    text, texts, chunks = await read(first, second, "\u4e86\u3002", requirements=rules)
+    # of the second attempt nothing is shown, as its sentence does not end; the third one keeps more than was shown
+    assert chunks[:3] == ["\u4f60", "\u597d\u3002", "\uff0c\u4ed6"]
+    assert text == "".join(texts) == "".join(chunks)
 
 
 async def test_4_4_white_space_that_has_failed_is_not_kept() -> None:

@@ -213,6 +213,16 @@ async def test_4_4_two_fails_in_the_same_tick_are_both_known_in_the_order_of_req
     ]
 
 
+@pytest.mark.parametrize("steps", [["One. Two. Three."], ["One.", " Two.", " Three."]])
+async def test_4_4_a_fail_that_is_only_recorded_holds_nothing_back(steps: list[str]) -> None:
+    recording = Check(by_chunk({"One.": "fail"}), on_fail="noop")
+    m, _ = session(*steps)
+    async with m:
+        result = await m.stream("?", requirements=[Check(by_chunk({"Two.": "fail"})), recording])
+        assert await read_chunks(result) == ["One."]
+    assert not result.completed
+
+
 async def test_4_4_the_verdicts_on_the_failed_chunk_are_those_that_were_known() -> None:
     checks = [
         Check(always("fail", after=2)),

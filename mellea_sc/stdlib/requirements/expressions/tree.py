@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from math import inf, prod
+from string import ascii_letters
 from typing import Any, Final, Literal, TypeAlias
 
 import attrs
@@ -129,6 +130,8 @@ _CLASSES: Final = {
     "CATEGORY_WORD": r"\w",
     "CATEGORY_NOT_WORD": r"\W",
 }
+_FORMS_OF_I: Final = "iI\u0130\u0131"
+"""If case is ignored, these are all alike for ``re``, but not for ``regex``."""
 _WAYS: Final[dict[str, Way]] = {"MAX_REPEAT": "", "MIN_REPEAT": "?", "POSSESSIVE_REPEAT": "+"}
 
 
@@ -168,13 +171,13 @@ class _Reader:
     def _end(self, literals: list[str], items: list[Node], flags: int) -> None:
         if literals:
             text = self._normal("".join(literals))
-            items.append(Chars([_escaped(char) for char in text], bool(flags & re.I)))
+            items.append(Chars([_literal(char, flags) for char in text], _ignores_case(flags)))
             literals.clear()
 
     def _node(self, op: str, arguments: Any, flags: int) -> Node:
         match op:
             case "NOT_LITERAL" | "ANY" | "IN":
-                return Chars([self._one(op, arguments, flags)], bool(flags & re.I))
+                return Chars([self._one(op, arguments, flags)], _ignores_case(flags))
             case "AT":
                 return At(self._place(str(arguments), flags), bool(flags & re.A))
             case "BRANCH":
@@ -219,10 +222,11 @@ class _Reader:
         if op == "ANY":
             return r"[\s\S]" if flags & re.S else "."
         if op == "NOT_LITERAL":
-            return f"[^{self._item('LITERAL', arguments)}]"
+            arguments = [("NEGATE", None), ("LITERAL", arguments)]
         items = [(str(kind), value) for kind, value in arguments]
         negated = items[0][0] == "NEGATE"
         chosen = "".join(self._item(kind, value) for kind, value in items[negated:])
+        chosen += _alike(items, flags)
         source = f"[{'^' if negated else ''}{chosen}]"
         return f"(?a:{source})" if flags & re.A and "\\" in source else source
 
@@ -240,6 +244,32 @@ class _Reader:
 
     def _normal(self, text: str) -> str:
         return text if self._form is None else unicodedata.normalize(self._form, text)
+
+
+def _ignores_case(flags: int) -> bool:
+    return bool(flags & re.I and not flags & re.A)
+
+
+def _literal(char: str, flags: int) -> str:
+    alike = _alike([("LITERAL", ord(char))], flags)
+    return f"[{_escaped(char)}{alike}]" if alike else _escaped(char)
+
+
+def _alike(items: Iterable[tuple[str, Any]], flags: int) -> str:
+    """The characters that ``re`` adds to these if case is ignored, as far as ``regex`` does not."""
+    if not flags & re.I:
+        return ""
+    if flags & re.A:
+        return "".join(char.swapcase() for char in ascii_letters if _contain(items, char))
+    return _FORMS_OF_I if any(_contain(items, char) for char in _FORMS_OF_I) else ""
+
+
+def _contain(items: Iterable[tuple[str, Any]], char: str) -> bool:
+    return any(
+        (kind == "LITERAL" and value == ord(char))
+        or (kind == "RANGE" and value[0] <= ord(char) <= value[1])
+        for kind, value in items
+    )
 
 
 def _escaped(char: str) -> str:

@@ -37,12 +37,12 @@ _IPV4: Final = re.compile(
     rf"(?<![\w.-])(?<![A-Za-z]/)(?:{_OCTET}\.){{3}}{_OCTET}(?![\w])(?![.-]\d)", re.ASCII
 )
 _NO_ADDRESS: Final = re.compile(
-    r"""(?:\b(?:version|ver|v|release|build|firmware|chapter|section|sec|clause|paragraph|figure|fig|table|step|kapitel|abschnitt|chapitre
+    r"""(?:(?<![^\W\d_\u2e80-\uffff])(?:version|ver|v|release|build|firmware|chapter|section|sec|clause|paragraph|figure|fig|table|step|kapitel|abschnitt|chapitre
         |cap[i\u00ed]tulo|\u0433\u043b\u0430\u0432\u0430|\u0440\u0430\u0437\u0434\u0435\u043b|\u0432\u0435\u0440\u0441\u0438\u044f)|\u7b2c|\u7248\u672c|\u7ae0|\u00a7)["']?[ ]?[:=.]?[ ]?["']?\Z""",
     re.VERBOSE | re.IGNORECASE,
 )
 _IPV6: Final = re.compile(
-    r"(?<![\w:.])(?=[0-9a-f:]*:[0-9a-f]*:)[0-9a-f:]{2,39}(?:(?<=:)\d{1,3}(?:\.\d{1,3}){3})?(?![\w:])",
+    r"(?<![\w:.])(?=[0-9a-f:]*:[0-9a-f]*:)(?:[0-9a-f:]{1,38}:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f:]{2,39})(?![\w:])",
     re.ASCII | re.IGNORECASE,
 )
 _ASSIGNED: Final = tuple(

@@ -31,15 +31,19 @@ DIVIDED: Final = ("US", "CN", "MX", "RU")
 """Regions whose numbers begin without a zero and usually have other separators than spaces."""
 
 _SAYS_PHONE: Final = re.compile(
-    r"""(?<![^\W\d_]) (?<!\[) (?: (?:tele)?(?:ph|f)on\w* | t\u00e9l\w* | tel[e\u00e9]fon\w* | tel | mob(?:ile?|il)\w* | cell(?:ulare?|phone)?
+    r"""(?<![^\W\d_]) (?<!\[) (?: (?:tele)?(?:ph|f)on\w* | t\u00e9l\w* | tel[e\u00e9]fon\w* | tel | telp | tlf | tfno | gsm | ph | mob(?:ile?|il)\w* | mob | cell(?:ulare?|phone)?
         | handy\w* | fax\w* | call\w* | ring | dial\w* | sms | text(?:ed|ing)?[ ](?:me|us|her|him) | whats?app\w* | viber | hotline | reach\w* | contact\w* | kontakt\w* | erreich\w*
-        | ruf\w* | anruf\w* | rufnummer | appel\w* | llam\w* | m[o\u00f3]vil | celular | ligue | bel(?:len)? | zadzwo\w* | chiam\w*
-        | \u0442\u0435\u043b\w* | \u0437\u0432\u043e\u043d\w* | \u043c\u043e\u0431\w* | \u03c4\u03b7\u03bb\w* | \u05d8\u05dc\w* | \u05d4\u05d8\u05dc\w* | \u0627\u062a\u0635\u0644 | \u0647\u0627\u062a\w* | \u062c\u0648\u0627\u0644\w*
+        | ruf\w* | anruf\w* | rufnummer | appel\w* | joign\w* | joindre | portable | ll[a\u00e1]m\w* | telem[o\u00f3]ve[li]\w* | puhelin\w* | h\u00edv\w* | kom[o\u00f3]rk\w* | hubungi
+        | \u0111i\u1ec7n[ ]tho\u1ea1i | s?\u0111t | g\u1ecdi(?:[ ]s\u1ed1)? | m[o\u00f3]vil | celular | ligue | bel(?:len)? | zadzwo\w* | chiam\w*
+        | \u0442\u0435\u043b\w* | \u0437\u0432\u043e\u043d\w* | \u043c\u043e\u0431\w* | \u03c4\u03b7\u03bb\w* | \u03ba\u03b9\u03bd\u03b7\u03c4\w* | \u05d4?\u05d8\u05dc\w* | \u05d4?\u05e0\u05d9\u05d9\u05d3\w* | \u05d4?\u05e4\u05dc\u05d0\u05e4\u05d5\u05df
+        | \u0627\u062a\u0635\u0644 | (?:\u0627\u0644)?\u0647\u0627\u062a\w* | (?:\u0627\u0644)?\u062c\u0648\u0627\u0644\w* | (?:\u0627\u0644)?\u0645\u0648\u0628\u0627\u064a\u0644 | \u0648\u0627\u062a\u0633\u0627\u0628 | \u0644\u0644\u062a\u0648\u0627\u0635\u0644
         ) (?![^\W\d_])
-    | \u7535\u8bdd | \u96fb\u8a71 | \u624b\u673a | \u624b\u6a5f | \u643a\u5e2f | \u62e8\u6253 | \u64a5\u6253 | \uc804\ud654 | \ud734\ub300 | \u092b\u093c?\u094b\u0928 | \u0928\u0902\u092c\u0930 | \u092e\u094b\u092c\u093e\u0907\u0932 | \u0e42\u0e17\u0e23""",
+    | \u7535\u8bdd | \u96fb\u8a71 | \u624b\u673a | \u624b\u6a5f | \u643a\u5e2f | \u62e8\u6253 | \u64a5\u6253 | \u81f4\u7535 | \u81f4\u96fb | \u8054\u7cfb\u65b9\u5f0f | \u9023\u7d61\u5148 | \uc804\ud654 | \uc5f0\ub77d\ucc98 | \ud734\ub300 | \u092b\u093c?\u094b\u0928 | \u0928\u0902\u092c\u0930 | \u092e\u094b\u092c\u093e\u0907\u0932 | \u0938\u0902\u092a\u0930\u094d\u0915 | \u0e40\u0e1a\u0e2d\u0e23\u0e4c | \u0e42\u0e17\u0e23""",
     re.VERBOSE | re.IGNORECASE,
 )
 LEAST, MOST = 7, 15
+SHORTEST_IN_FULL: Final = 10
+"""The minimum number of digits of a number in one piece that may end with zeros."""
 MOST_OTHERS: Final = 8
 """The maximum number of digits of other numbers in groups that begin with a zero: of journals and dates."""
 
@@ -89,7 +93,8 @@ class _Plans:
         if valid and groups.startswith("0-"):
             is_exact = f"0{groups[2:]}" == national  # 0 (532) 123 45 67
         if run.digits[0] == "0":
-            return is_exact or (valid and len(run.digits) > MOST_OTHERS and len(run.groups[0]) > 1)
+            is_long = len(run.digits) > MOST_OTHERS and len(run.groups[0]) > 1
+            return is_exact or (valid and is_long and not _is_row(run))
         if not valid or not is_exact:
             return False
         kinds = self.library.PhoneNumberType
@@ -122,12 +127,26 @@ def _looks_like_one(run: Run) -> bool:
     groups, separators = run.groups, set(run.separators)
     if "(" in run.written:
         return True
-    if all(len(group) == 4 for group in groups) or len(groups) == 1:
+    if len(groups) == 1 or (_is_row(run) and separators != {"-"}):
         return False
     if run.digits[0] == "0":
         return separators != {"."} or len(groups) > 2
     is_amount = separators == {"."} and all(len(group) == 3 for group in groups)
     return len(groups) > 2 and len(run.digits) in (10, 11) and separators != {" "} and not is_amount
+
+
+def _is_row(run: Run) -> bool:
+    """Whether all groups have four digits, as in a row of a table, and in Indonesian phone numbers."""
+    return all(len(group) == 4 for group in run.groups)
+
+
+def _is_round(run: Run) -> bool:
+    """Whether it is a round number, as in "call it 50 000 000"."""
+    if run.digits[0] == "0" or not run.digits.endswith("000"):
+        return False
+    if len(run.groups) > 1:
+        return all(len(group) == 3 for group in run.groups[1:])
+    return len(run.digits) < SHORTEST_IN_FULL or run.digits.endswith("00000")
 
 
 def find_phones(regions: Collection[str] | None) -> Find:
@@ -185,8 +204,8 @@ def _length(run: Run, plans: _Plans) -> int | None:
         return None
     if not LEAST <= len(run.digits) <= 12 or run.counts_up or run.digits in "01234567890123456789":
         return None
-    if run.digits.endswith("000") and run.digits[0] != "0":
-        return None  # a round number: "call it 50 000 000"
+    if _is_round(run):
+        return None
     if run.separators == (".",) * 3 and all(len(group) < 4 for group in run.groups):
         return None  # an address or a mask
     expected = says(_SAYS_PHONE, run.text, run.start)

@@ -98,10 +98,14 @@ DASHES: Final = "\\-\u2010-\u2015\u2043\u2212\ufe58\ufe63\uff0d"
 """Hyphens and dashes, as the content of a character class."""
 
 SPACELESS: Final = (
-    "\u0e00-\u0eff\u1000-\u109f\u1100-\u115e\u1161-\u11ff\u1780-\u17b3\u17b6-\u17ff\u3001-\u3163\u3165-\u9fff"
+    "\u0e00-\u0e4f\u0e5a-\u0ecf\u0eda-\u0eff\u1000-\u103f\u104a-\u108f\u109a-\u109f\u1100-\u115e"
+    "\u1161-\u11ff\u1780-\u17b3\u17b6-\u17df\u17ea-\u17ff\u3001-\u3163\u3165-\u9fff"
     "\ua000-\ua4cf\uac00-\ud7ff\uf900-\ufaff\uff61-\uff9f\uffa1-\uffef\U00020000-\U0003ffff"
 )
-"""Scripts that put no spaces between words, and their punctuation, as the content of a character class."""
+"""Scripts that put no spaces between words, and their punctuation, as the content of a character class.
+
+Their digits are not in it, because a number is one word in these scripts too.
+"""
 
 LETTER: Final = rf"[^\W_{SPACELESS}]"
 """Matches a letter or digit of a script with spaces between words."""

@@ -48,14 +48,16 @@ SECRET_PLACES: Final = Places(
 _BEGINS: Final = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"
 _KEYS: Final = r"""
     (?:(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Za-z0-9])                   # AWS
+      | ABSK[A-Za-z0-9+/]{109,}={0,2} | bedrock-api-key-[A-Za-z0-9+/]{30,}={0,2}
       | AIza[A-Za-z0-9_-]{35} | GOCSPX-[A-Za-z0-9_-]{20,}                   # Google
       | ya29\.[A-Za-z0-9_-]{20,} | 1//0[A-Za-z0-9_-]{30,}
       | gh[opsur]_[A-Za-z0-9]{30,} | github_pat_[A-Za-z0-9_]{30,}           # GitHub
-      | gl(?:pat|ptt|dt|rt|cbt|soat|ft|imt|agent)-(?=[a-zA-Z_.-]*\d)[A-Za-z0-9_.-]{16,}   # GitLab
+      | gl(?:pat|ptt|dt|rt|cbt|soat|ft|imt|agent|ffct|oas|wt)-(?=[a-zA-Z_.-]*\d)[A-Za-z0-9_.-]{16,}   # GitLab
       | xox[abeoprs]-[A-Za-z0-9-]{10,} | xapp-[0-9]-[A-Za-z0-9-]{10,}       # Slack
       | (?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{10,} | whsec_[A-Za-z0-9+/]{20,}   # Stripe
       | gsk_[A-Za-z0-9]{40,} | xai-[A-Za-z0-9]{60,} | pplx-[A-Za-z0-9]{40,}    # Groq, xAI, Perplexity
-      | hf_[A-Za-z0-9]{30,} | r8_[A-Za-z0-9]{36,}                           # Hugging Face, Replicate
+      | nvapi-[A-Za-z0-9_-]{60,} | tvly-(?:dev-|prod-)?[A-Za-z0-9]{32} | lsv2_(?:pt|sk)_[0-9a-f]{32}_[0-9a-f]{10}   # NVIDIA, Tavily, LangSmith
+      | (?:hf|api_org)_[A-Za-z0-9]{30,} | r8_[A-Za-z0-9]{36,}                           # Hugging Face, Replicate
       | npm_[A-Za-z0-9]{30,} | pypi-AgE[A-Za-z0-9_-]{30,} | rubygems_[a-f0-9]{40,}  # package indexes
       | dckr_(?:pat|oat)_[A-Za-z0-9_-]{20,}                                 # Docker
       | SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}                          # SendGrid
@@ -66,6 +68,8 @@ _KEYS: Final = r"""
       | sq0(?:atp|csp)-[A-Za-z0-9_-]{20,} | NRAK-[A-Z0-9]{27} | PMAK-[A-Za-z0-9]{20,}-[A-Za-z0-9]{20,}
       | hv[sbr]\.[A-Za-z0-9_-]{20,} | gl(?:sa|c)_[A-Za-z0-9+/=_]{30,} | lin_api_[A-Za-z0-9]{30,}
       | ntn_[A-Za-z0-9]{40,} | figd_[A-Za-z0-9_-]{30,} | sbp_[a-f0-9]{40} | ATATT3[A-Za-z0-9_=-]{40,}
+      | sntry[su]_[A-Za-z0-9+/=_]{40,} | sb_secret_[A-Za-z0-9_-]{20,} | pcsk_[A-Za-z0-9_]{60,} | ph[xs]_[A-Za-z0-9]{40,}
+      | tskey-(?:auth|api|client|webhook)-[A-Za-z0-9]{8,}-[A-Za-z0-9]{16,} | dp\.(?:pt|st|ct|sa|scim|audit)\.[A-Za-z0-9_.-]{40,}
       | AGE-SECRET-KEY-1[A-Z0-9]{50,} | pscale_(?:tkn|pw|oauth)_[A-Za-z0-9_.-]{30,}
     )"""
 _GUESSED: Final = re.compile(_BEGINS + r"sk-[A-Za-z0-9_-]{20,}")  # OpenAI, Anthropic, …
