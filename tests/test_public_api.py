@@ -19,7 +19,7 @@ import mellea_sc
 import mellea_sc.testing
 from mellea_sc._lazy import exported
 from mellea_sc.core.question import ConditionArguments
-from mellea_sc.stdlib.arguments import (
+from mellea_sc.stdlib.calls import (
     ActArguments,
     InstructArguments,
     QueryArguments,

@@ -1,16 +1,12 @@
 """The command ``mellea-sc``: validated text from a model, on the terminal.
 
-commands.py      the commands and their options; imports only click, so that --help is quick
-settings.py      the values of the options that run and chat have in common; reads the file of --headers-from
-ending.py        the event loop, errors as one line, the outcome of an answer, the exit status
-asking.py        an answer: a session, a stream, its checks; `mellea-sc run`: one of them
-chat.py          `mellea-sc chat`: a conversation
-prompt.py        reads the next line, from a person or a pipe
-interruption.py  Ctrl-C during an answer
-show.py          shows text and events: on a terminal, in a pipe, as JSON lines
-lanes.py         the verdicts, as lines for people
-lines.py         lines that fit on a terminal
-doctor.py        `mellea-sc doctor`: which backends can be used, and what to do about the others
+commands.py  the commands and their options; imports only click, so that --help is quick; reads --headers-from
+ending.py    the event loop, errors as one line, the outcome of an answer, the exit status
+asking.py    an answer: a session, a stream, its checks, Ctrl-C; `mellea-sc run`: one of them
+chat.py      `mellea-sc chat`: a conversation, and its next line, from a person or a pipe
+show.py      shows text, verdicts and events: on a terminal, in a pipe, as JSON lines
+lines.py     lines that fit on a terminal
+doctor.py    `mellea-sc doctor`: which backends can be used, and what to do about the others
 """
 
 from __future__ import annotations

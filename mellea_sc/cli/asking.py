@@ -1,21 +1,26 @@
 """An answer: backend, requirements and strategy as the settings say, and its stream, shown. And ``mellea-sc run``.
 
-Imports the library.
+Ctrl-C and SIGTERM stop an answer that is generated. Imports the library.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import signal
+import sys
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
+
+import anyio
+import anyio.abc
 
 from mellea_sc.backends._weights import SMOLLM2
 from mellea_sc.backends.local import LocalBackend, Progress
 from mellea_sc.backends.select import make_backend
+from mellea_sc.cli.commands import Settings, headers_from
 from mellea_sc.cli.ending import STOPPED, Outcome, outcome_of
-from mellea_sc.cli.interruption import Interruption
-from mellea_sc.cli.settings import Settings, headers_from
 from mellea_sc.cli.show import JsonShow, Show, TerminalShow
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import CBlock
@@ -35,7 +40,7 @@ from mellea_sc.stdlib.sampling import (
 )
 from mellea_sc.stdlib.session import MelleaSession, start_session
 
-__all__ = ["Asking", "run"]
+__all__ = ["Asking", "Interruption", "run"]
 
 
 class Asking:
@@ -211,3 +216,51 @@ def _model_options(settings: Settings, backend: Backend) -> ModelOptions:
         # Greedy decoding gives this small model's best answer; but with it, further attempts would all be the same.
         options.setdefault(ModelOption.TEMPERATURE, 0.0)
     return options
+
+
+class Interruption:
+    """Waits for the signals that ask a process to end, and calls :attr:`stop` with the reason.
+
+    Args:
+        once: After the first signal they have their usual effect again: a second one ends the process.
+    """
+
+    def __init__(self, *, once: bool) -> None:
+        self._once = once
+        self.signal: int | None = None
+        """The last signal."""
+        self.stop: Callable[[str], None] = nothing
+        """The function that stops the running answer; called with the reason."""
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncGenerator[None]:
+        """A block in which the signals are handled; on Windows Ctrl-C stays a KeyboardInterrupt.
+
+        Cancellation: the signals have their usual effect again.
+        """
+        async with anyio.create_task_group() as tasks:
+            if sys.platform != "win32":
+                await tasks.start(self._watch)
+            yield
+            tasks.cancel_scope.cancel()
+
+    async def _watch(  # noqa: ASYNC114 - started with start()
+        self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
+            async for number in signals:
+                self.signal = number
+                if self._once:
+                    break
+                self._stop()
+        if self.signal is not None:
+            self._stop()
+
+    def _stop(self) -> None:
+        assert self.signal is not None
+        self.stop(f"by {signal.Signals(self.signal).name}")
+
+
+def nothing(_: str) -> None:
+    """There is nothing to stop."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Literal, ParamSpec, Unpack
+from pathlib import Path
+from typing import Literal, ParamSpec, TypedDict, Unpack
 
 import click
 
-from mellea_sc.cli.settings import Settings
+__all__ = ["Settings", "cli", "headers_from"]
 
-__all__ = ["cli"]
 
 P = ParamSpec("P")
 
@@ -69,6 +69,30 @@ class _Group(click.Group):
 @click.version_option(package_name="mellea_sc", message="%(prog)s %(version)s")
 def cli() -> None:
     """Text from a language model that is checked while it streams."""
+
+
+class Settings(TypedDict):
+    """The settings of the command line; ``None``: not given."""
+
+    max_sentences: int | None
+    max_words: int | None
+    must_not: tuple[str, ...]
+    require: tuple[str, ...]
+    chunking: Literal["sentence", "sentences", "word", "paragraph", "none"]
+    strategy: Literal["none", "reject", "repair", "backtrack", "race"]
+    attempts: int | None
+    backend: str | None
+    model: str | None
+    base_url: str | None
+    headers_from: str | None
+    system: str | None
+    max_tokens: int | None
+    temperature: float | None
+    seed: int | None
+    timeout: float | None
+    retries: int | None
+    as_json: bool
+    explain: bool
 
 
 _ASKING = (
@@ -214,3 +238,30 @@ def doctor(
     from mellea_sc.cli.ending import end_with
 
     end_with(examine, as_json, headers_from, loop=loop, debug=debug)
+
+
+def headers_from(path: str | None) -> dict[str, str] | None:
+    """Read headers from a file, where other users cannot read them as they can a command line.
+
+    It has one ``Name: value`` per line; empty lines and lines with ``#`` are skipped.
+
+    Raises:
+        InvalidOption: the file cannot be read, or a line has no colon.
+    """
+    from mellea_sc.core.errors import InvalidOption
+
+    if path is None:
+        return None
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        raise InvalidOption(f"--headers-from: {path} cannot be read") from None
+    headers: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        name, colon, value = line.partition(":")
+        if not line.strip() or line.startswith("#"):
+            continue
+        if not colon:  # the line is not quoted, because it may be a key
+            raise InvalidOption(f"--headers-from: line {number} of {path} is not like Name: value")
+        headers[name.strip()] = value.strip()
+    return headers

@@ -28,9 +28,9 @@ from mellea_sc.backends.local import LocalBackend
 from mellea_sc.backends.ollama import DEFAULT_MODEL, OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
 from mellea_sc.backends.select import BACKEND_NAMES, make_backend
+from mellea_sc.cli.commands import headers_from
 from mellea_sc.cli.ending import BACKEND, VALID, message_of
 from mellea_sc.cli.lines import console_on, hanging
-from mellea_sc.cli.settings import headers_from
 from mellea_sc.core.errors import (
     BackendProtocolError,
     BackendRejected,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, get_args
 
@@ -37,7 +37,9 @@ __all__ = [
     "check_judges",
     "default_output_to_bool",
     "is_misdefined",
+    "is_rejected",
     "label_of",
+    "reasons_in",
 ]
 
 PartialVerdict: TypeAlias = Literal["pass", "fail", "unknown"]
@@ -360,6 +362,20 @@ def is_misdefined(error: Exception) -> bool:
     """
     trail = error.__traceback__
     return type(error) is TypeError and trail is not None and trail.tb_next is None
+
+
+def reasons_in(verdicts: Sequence[tuple[Requirement, ValidationResult]]) -> list[str]:
+    """Why an answer was rejected, one line for each requirement that it does not meet."""
+    return [
+        verdict.reason or requirement.format_for_llm() or repr(requirement)
+        for requirement, verdict in verdicts
+        if is_rejected(requirement, verdict)
+    ]
+
+
+def is_rejected(requirement: Requirement, verdict: ValidationResult) -> bool:
+    """Whether a verdict rejects an answer; a fail with ``on_fail="noop"`` does not."""
+    return not verdict and requirement.on_fail != "noop"
 
 
 def label_of(requirement: Requirement) -> str:

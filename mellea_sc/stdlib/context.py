@@ -7,9 +7,10 @@ from typing import ClassVar, Self, cast
 
 from mellea_sc.core.base import ROLES, Context, Role, Span, role_of, text_of
 from mellea_sc.core.errors import InvalidOption, ThunkNotComputed
+from mellea_sc.core.question import check_count
 from mellea_sc.core.usage import estimated_tokens
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.stdlib.components.message import Message
+from mellea_sc.stdlib.components.chat import Message
 
 __all__ = ["ChatContext", "Context", "SimpleContext"]
 
@@ -53,9 +54,12 @@ class ChatContext(Context):
         max_tokens: int | None = None,
     ) -> None:
         super().__init__()
-        self.window_size: int | None = _limit("window_size", window_size)
-        self.max_turns: int | None = _limit("max_turns", max_turns)
-        self.max_tokens: int | None = _limit("max_tokens", max_tokens)
+        check_count("window_size", window_size, or_none=True)
+        check_count("max_turns", max_turns, or_none=True)
+        check_count("max_tokens", max_tokens, or_none=True)
+        self.window_size: int | None = window_size
+        self.max_turns: int | None = max_turns
+        self.max_tokens: int | None = max_tokens
 
     @classmethod
     def from_messages(
@@ -113,13 +117,6 @@ class ChatContext(Context):
             if turns == self.max_turns:
                 break
         return begin
-
-
-def _limit(name: str, value: int | None) -> int | None:
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    if value is not None and not (is_number and value >= 1):
-        raise InvalidOption(f"{name} must be an integer of at least 1 or None, not {value!r}")
-    return value
 
 
 def _tokens_of(item: Span) -> int:

@@ -1,6 +1,6 @@
 """Conversations: what was said so far, and the methods that go on with it.
 
-Each of the six a-methods starts its work in the session's nursery (``session_work.py`` has what that does); its
+Each of the six a-methods starts its work in the session's nursery (``calls.py`` has what that does); its
 blocking half runs the a-method to its end in the session's own thread.
 """
 
@@ -16,25 +16,27 @@ from mellea_sc.core.backend import Format
 from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOptions
-from mellea_sc.core.question import ConditionArguments, several
+from mellea_sc.core.question import STREAM_DEFAULTS, ConditionArguments, several
 from mellea_sc.core.requirement import Requirement, ValidationResult, as_requirement
 from mellea_sc.core.retries import Retries, retries_of, retries_of_call
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.bound import BoundBackend
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.stdlib.arguments import (
+from mellea_sc.stdlib.calls import (
+    DEFAULT_STRATEGY,
     ActArguments,
     InstructArguments,
     QueryArguments,
     StreamArguments,
+    judge,
     keyword_arguments,
+    last_prompt,
+    question_of,
+    start,
 )
-from mellea_sc.stdlib.blocking import blocking_half
 from mellea_sc.stdlib.components import Instruction, Message, Query, Transform
-from mellea_sc.stdlib.sampling.engine.options import STREAM_DEFAULTS
-from mellea_sc.stdlib.session_life import SessionLife
-from mellea_sc.stdlib.session_work import DEFAULT_STRATEGY, judge, last_prompt, question_of, start
+from mellea_sc.stdlib.session_life import SessionLife, blocking_half
 from mellea_sc.stdlib.streaming.request import StreamRequest, stream_request
 from mellea_sc.stdlib.turns import Turns
 

@@ -1,4 +1,4 @@
-"""A session's life: from the first task to the last, in whichever event loops it is used.
+"""A session's life: from the first task to the last, in whichever event loops it is used, and in blocking calls.
 
 ::
 
@@ -13,23 +13,32 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import wraps
 from types import TracebackType
-from typing import TypeVar, get_args
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar, get_args
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.errors import InvalidOption, SessionClosed, WrongEventLoop
 from mellea_sc.core.model_options import ModelOptions, merge_options
+from mellea_sc.core.question import check_count
 from mellea_sc.runtime.adopted import AdoptedNursery
+from mellea_sc.runtime.failures import shorten
 from mellea_sc.runtime.generation.bound import SpawnTarget
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.loops.current import current_loop, may_run, running_loop
 from mellea_sc.runtime.loops.forks import tell_of_forks
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
 from mellea_sc.runtime.portal import SyncPortal, refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError
 
-__all__ = ["SessionLife"]
+if TYPE_CHECKING:
+    from mellea_sc.stdlib.conversation import Conversation
 
+__all__ = ["SessionLife", "blocking_half"]
+
+
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -55,11 +64,7 @@ class SessionLife:
     ) -> None:
         if on_error not in get_args(OnError):
             raise InvalidOption(f'on_error must be "hold", "cancel" or "log", not {on_error!r}')
-        most: object = max_concurrency
-        if most is not None and not (isinstance(most, int) and most >= 1):
-            raise InvalidOption(
-                f"max_concurrency must be an integer from 1 on or None, not {most!r}"
-            )
+        check_count("max_concurrency", max_concurrency, or_none=True)
         self.backend: Backend = backend
         self.options: ModelOptions = merge_options(model_options)
         self.on_error: OnError = on_error
@@ -306,3 +311,37 @@ class SessionLife:
         loops = [loop for loop in loops if loop is not own and (loop is here or may_run(loop))]
         if loops and all(loop is not here for loop in loops):
             raise WrongEventLoop("the session is running in another event loop: end it there")
+
+
+def blocking_half(
+    method: Callable[Concatenate[Conversation, P], Coroutine[object, object, T]],
+) -> Callable[Concatenate[Conversation, P], T]:
+    """The blocking half of an a-method: same arguments, same result, which is computed on return."""
+    name = method.__name__
+    what, instead = f"m.{name[1:]}()", f"await m.{name}(…)"
+
+    @wraps(method)
+    def call(self: Conversation, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        async def until_computed() -> T:
+            result = await method(self, *args, **kwargs)
+            if isinstance(result, ModelOutputThunk):
+                async with result:
+                    await result.avalue()
+            return result
+
+        refuse_in_event_loop(what, instead)
+        try:
+            return self.run_blocking(until_computed)
+        except (Exception, BaseExceptionGroup) as error:
+            shorten(error)
+            raise
+
+    call.__name__ = name[1:]
+    call.__qualname__ = method.__qualname__.replace(name, name[1:])
+    call.__doc__ = (
+        f"Like :meth:`{name}`, and waits until the result is computed.\n\n"
+        "Runs in the session's own event-loop thread; Ctrl-C cancels what it started.\n\n"
+        "Raises:\n    SyncCallInEventLoop: an event loop runs in this thread; the error names the a-method.\n"
+        "    Exception: as awaiting the result raises it.\n"
+    )
+    return call

@@ -11,8 +11,8 @@ from mellea_sc import ChatContext, Instruction, SimpleContext
 from mellea_sc.core.backend import GenerationRequest
 from mellea_sc.core.prompt import messages_for
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.stdlib.components.feedback import WithFeedback, continuation_of
-from mellea_sc.stdlib.sampling.repairing import MultiTurnStrategy
+from mellea_sc.stdlib.sampling.base import MultiTurnStrategy
+from mellea_sc.stdlib.sampling.plan import WithFeedback, continuation_of
 from mellea_sc.testing.scripted import ScriptedBackend
 
 items = pytest.importorskip("benchmarks.prompting.items", reason="only in a checkout")

@@ -15,8 +15,8 @@ import pytest
 from click.testing import Result
 
 from mellea_sc import ModelError
-from mellea_sc.cli.prompt import Interrupted, Prompt
-from mellea_sc.cli.settings import Settings
+from mellea_sc.cli.chat import Interrupted, Prompt
+from mellea_sc.cli.commands import Settings
 from mellea_sc.cli.show import TerminalShow
 from mellea_sc.core.backend import GenerationRequest
 from mellea_sc.testing import Fail, Script, ScriptedBackend

@@ -8,5 +8,5 @@ editors.py      requirements that edit the text; edits.py: which spans they have
 lanes.py        cuts the shown text, has each requirement validate it in a task of its own, tells the ledger
 interfaces.py   the interfaces between editors, lanes and view
 memory.py       the states of a requirement after each piece, for another attempt or another pass
-validation.py   validates the whole text at the end
+validation.py   validates the whole text at the end, and preconditions beside the answer
 """

@@ -1,26 +1,32 @@
-"""Validates a finished answer by several requirements at the same time."""
+"""Validates a finished answer by several requirements at the same time; and preconditions, beside the answer."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 
 from mellea_sc.core.backend import Backend, Format
-from mellea_sc.core.base import Context
+from mellea_sc.core.base import Context, text_of
 from mellea_sc.core.errors import (
     InvalidVerdict,
+    PreconditionFailed,
     ValidatorTimeout,
 )
 from mellea_sc.core.model_options import ModelOptions
-from mellea_sc.core.requirement import Requirement, ValidationResult, is_misdefined
+from mellea_sc.core.prompt import settle
+from mellea_sc.core.question import Question
+from mellea_sc.core.requirement import Requirement, ValidationResult, is_misdefined, reasons_in
 from mellea_sc.runtime.failures import stray_cancellation_as, task_group, without_internals
-from mellea_sc.runtime.nursery import reraise_if_cancelled
+from mellea_sc.runtime.generation.bound import opened_scope
+from mellea_sc.runtime.generation.thunk import ModelOutputThunk
+from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
 
-__all__ = ["validate_all"]
+__all__ = ["answer_if_met", "validate_all"]
 
 log: Final = logging.getLogger("mellea_sc")
 
@@ -90,3 +96,60 @@ async def validate_all(
         for index, requirement in enumerate(requirements):
             tasks.start_soon(judge, index, requirement, name=f"validate {requirement!r}")
     return [verdicts[index] for index in range(len(requirements))]
+
+
+async def answer_if_met(
+    question: Question,
+    ctx: Context,
+    judges: Nursery,
+    answer: Callable[[], Awaitable[None]],
+    *,
+    judged: Callable[[Sequence[ValidationResult]], None] | None = None,
+    met: Callable[[], None],
+    timeout: float = math.inf,
+    judge_began: Callable[[ModelOutputThunk], None] | None = None,
+) -> None:
+    """Generate the answer, and validate the preconditions at the same time, on the question as if it were an answer.
+
+    The answer may be complete before the preconditions are validated. It must not be shown before ``met`` is called.
+
+    Args:
+        question: The arguments of the call.
+        ctx: The conversation before it. Validators get an empty one of the same class.
+        judges: The nursery for preconditions that ask a model.
+        answer: Generates the answer.
+        judged: Called with the verdicts, in the order of the preconditions.
+        met: Called after that, if all preconditions are met.
+        timeout: Seconds that each precondition may take, unless it has its own timeout.
+        judge_began: Called with each generation of a judge.
+
+    Raises:
+        PreconditionFailed: one is not met; the answer has been cancelled.
+        Exception: as a precondition, or the answer, raised it.
+
+    Cancellation: the answer and the preconditions are cancelled and have ended.
+    """
+    preconditions = question.preconditions
+
+    async def check() -> None:
+        with stray_cancellation_as("a precondition"):
+            # the answer's request is sent before a validator can block this thread
+            await anyio.lowlevel.checkpoint()
+            await settle(question.action)
+            asked = ModelOutputThunk.computed(text_of(question.action))
+            async with opened_scope(judges, started=judge_began) as backend:
+                verdicts = await validate_all(
+                    preconditions, backend, ctx.without_items().add(asked), timeout=timeout
+                )
+            if judged is not None:
+                judged(verdicts)
+            if reasons := reasons_in(list(zip(preconditions, verdicts, strict=True))):
+                raise PreconditionFailed(
+                    f"the input does not meet a precondition: {'; '.join(reasons)}", reasons=reasons
+                )
+        met()
+
+    async with task_group() as tasks:
+        tasks.start_soon(check, name="preconditions")
+        with stray_cancellation_as("an answer"):
+            await answer()

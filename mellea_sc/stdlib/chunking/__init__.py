@@ -1,8 +1,7 @@
 """Chunking strategies, which cut a text that comes in deltas: into sentences, words, paragraphs, or raw deltas.
 
-words.py           words in every script
-sentences.py       sentences by a segmenter that knows abbreviations
-sentence_marks.py  the marks that end a sentence
+words.py      words in every script
+sentences.py  sentences by a segmenter that knows abbreviations; the marks that end a sentence
 
 Sentences by their marks alone, paragraphs and raw deltas are here.
 """
@@ -15,8 +14,7 @@ from typing import Final, Literal, TypeAlias
 
 from mellea_sc.core.chunking import BoundaryChunking, ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.stdlib.chunking.sentence_marks import CLOSERS, GREEK_QUESTION, STOPS
-from mellea_sc.stdlib.chunking.sentences import SentencesChunker
+from mellea_sc.stdlib.chunking.sentences import CLOSERS, GREEK_QUESTION, STOPS, SentencesChunker
 from mellea_sc.stdlib.chunking.words import WordChunker
 
 __all__ = [
@@ -56,7 +54,7 @@ class SentenceChunker(BoundaryChunking):
     """Sentences, in every script, by their marks alone.
 
     A sentence ends after one of ``.!?`` and at most one closing quote or parenthesis, before white space. It also ends
-    after the marks of other scripts (``STOPS`` in ``sentence_marks.py``), like ``。`` or ``।``, and the marks, quotes
+    after the marks of other scripts (``STOPS`` in ``sentences.py``), like ``。`` or ``।``, and the marks, quotes
     and brackets that follow them, with or without white space; and in Greek after ``;``.
     """
 

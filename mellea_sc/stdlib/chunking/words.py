@@ -20,7 +20,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from mellea_sc.core.chunking import BoundaryChunking
-from mellea_sc.stdlib.chunking.sentence_marks import STOPS
+from mellea_sc.stdlib.chunking.sentences import STOPS
 
 if TYPE_CHECKING:
     import regex

@@ -1,4 +1,4 @@
-"""An instruction: a task, requirements, grounding texts, and examples."""
+"""An instruction: a task, requirements, grounding texts, and examples. And a component of named texts alone."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.question import several
 from mellea_sc.core.requirement import Requirement, as_requirement
 from mellea_sc.stdlib.components._template import check_template, fill
-from mellea_sc.stdlib.components.message import Message
+from mellea_sc.stdlib.components.chat import Message
 
-__all__ = ["Instruction", "listed"]
+__all__ = ["Instruction", "SimpleComponent", "listed"]
 
 
 class Instruction(Component):
@@ -144,3 +144,22 @@ def listed(lines: Sequence[str]) -> str:
 def _is_template(requirement: Requirement) -> bool:
     """Whether the description is the program's own text. A subclass may have made it from a pattern with braces."""
     return type(requirement) is Requirement
+
+
+class SimpleComponent(Component):
+    """Named texts, one after the other.
+
+    Args:
+        **kwargs: The texts by their names; may be thunks.
+    """
+
+    def __init__(self, **kwargs: Span) -> None:
+        self._named = kwargs
+
+    def parts(self) -> Sequence[Span]:
+        """The texts."""
+        return list(self._named.values())
+
+    def format_for_llm(self) -> str:
+        """The texts under their names."""
+        return "\n\n".join(f"{name}:\n{text_of(text)}" for name, text in self._named.items())

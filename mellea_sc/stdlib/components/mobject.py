@@ -21,7 +21,7 @@ from mellea_sc.core.base import CBlock, Component, Span, Thunk, text_of
 from mellea_sc.core.errors import InvalidOption, ModelError
 from mellea_sc.core.plain_text import shortened
 from mellea_sc.core.question import several
-from mellea_sc.stdlib.components.message import Message
+from mellea_sc.stdlib.components.chat import Message
 
 __all__ = ["MObject", "MObjectProtocol", "Method", "Query", "Transform"]
 

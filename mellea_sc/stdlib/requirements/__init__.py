@@ -2,13 +2,13 @@
 
 length.py       the maximum length of an answer
 patterns.py     regular expressions that must or must not match; expressions/: how they are matched
-valid_json.py   JSON, character by character; json/: its parts
+valid_json.py   JSON, character by character; json/: what is JSON, and what fits a schema
 code_blocks.py  fenced code blocks: allowed languages, none left open; markdown.py: where they are
 repetition.py   loops
 sensitive.py    secrets and personal data; kinds/: their patterns
 llm_judge.py    a model that scores the answer
 judging.py      prompts of judges, and how a model is asked
-making.py       short ways to make a requirement
+requirement.py  Mellea's module: requirements, and short ways to make one
 scanned.py      the base class of most of them: requirements with a scanner, and the pieces with verdicts that it makes
 
 A requirement's module is imported when it is first used.

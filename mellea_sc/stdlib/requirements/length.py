@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias
 
 from mellea_sc.core.chunking import ChunkingStrategy
-from mellea_sc.core.errors import InvalidOption
+from mellea_sc.core.question import check_count
 from mellea_sc.core.requirement import OnFail, PartialValidationResult
 from mellea_sc.runtime.checks.chunks import Cutter
 from mellea_sc.stdlib.chunking import SentenceChunker, resolve_chunking
@@ -40,9 +40,7 @@ class _AtMost(ScannedRequirement):
         on_fail: OnFail | None = None,
         blocking: bool = True,
     ) -> None:
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            name = type(self).__name__
-            raise InvalidOption(f"{name} takes a whole number of at least 1, not {limit!r}")
+        check_count("limit", limit)
         unit = self.unit
         super().__init__(
             f"at most {_counted(limit, unit)}",

@@ -8,6 +8,7 @@ from typing import Final, get_args
 
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.plain_text import quoted
+from mellea_sc.core.question import check_count
 from mellea_sc.core.requirement import OnFail, PartialValidationResult
 from mellea_sc.stdlib.requirements.expressions.expression import (
     Allowance,
@@ -22,7 +23,7 @@ from mellea_sc.stdlib.requirements.expressions.scanners import (
     MatchScanner,
 )
 from mellea_sc.stdlib.requirements.expressions.tree import Form
-from mellea_sc.stdlib.requirements.scanned import ScannedRequirement, Scanner, check_count
+from mellea_sc.stdlib.requirements.scanned import ScannedRequirement, Scanner
 
 __all__ = ["MustMatch", "MustNotMatch"]
 

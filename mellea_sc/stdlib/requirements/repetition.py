@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from mellea_sc.core.errors import InvalidOption
+from mellea_sc.core.question import check_count
 from mellea_sc.core.requirement import OnFail, PartialValidationResult
 from mellea_sc.stdlib.requirements.scanned import (
     UNKNOWN,
@@ -13,7 +14,6 @@ from mellea_sc.stdlib.requirements.scanned import (
     PieceList,
     ScannedRequirement,
     Scanner,
-    check_count,
 )
 
 __all__ = ["NoRepetition"]

@@ -24,14 +24,14 @@ from typing import Final
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Context
 from mellea_sc.core.chunking import ChunkingStrategy
-from mellea_sc.core.errors import InvalidOption, MissingExtra
+from mellea_sc.core.errors import MissingExtra
 from mellea_sc.core.requirement import (
     OnFail,
     PartialValidationResult,
     Requirement,
     ValidationResult,
 )
-from mellea_sc.stdlib.requirements.making import simple_validate
+from mellea_sc.stdlib.requirements.requirement import simple_validate
 
 __all__ = [
     "UNKNOWN",
@@ -39,7 +39,6 @@ __all__ = [
     "PieceList",
     "ScannedRequirement",
     "Scanner",
-    "check_count",
     "import_extra",
 ]
 
@@ -188,13 +187,3 @@ def import_extra(module: str, extra: str, what: str) -> ModuleType:
         raise MissingExtra(
             f"{what} needs the package {module}: pip install 'mellea_sc[{extra}]'"
         ) from error
-
-
-def check_count(name: str, value: object, least: int) -> None:
-    """Raise if an argument is not a whole number of at least ``least``.
-
-    Raises:
-        InvalidOption: it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidOption(f"{name} must be a whole number of at least {least}, not {value!r}")

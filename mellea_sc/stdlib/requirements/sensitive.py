@@ -7,13 +7,17 @@ from typing import Final, Literal, TypeAlias, TypeVar
 
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.requirement import OnFail, PartialValidationResult
-from mellea_sc.stdlib.requirements.kinds.accounts import find_cards, find_ibans
 from mellea_sc.stdlib.requirements.kinds.addresses import find_emails, find_ipv4, find_ipv6
-from mellea_sc.stdlib.requirements.kinds.digits import HARMLESS_NUMBERS, PERSONAL_PLACES
-from mellea_sc.stdlib.requirements.kinds.kind import Find, Kind
-from mellea_sc.stdlib.requirements.kinds.nationals import find_national_ids, find_ssns
+from mellea_sc.stdlib.requirements.kinds.numbers import (
+    HARMLESS_NUMBERS,
+    PERSONAL_PLACES,
+    find_cards,
+    find_ibans,
+    find_national_ids,
+    find_ssns,
+)
 from mellea_sc.stdlib.requirements.kinds.phones import find_phones
-from mellea_sc.stdlib.requirements.kinds.regions import Places, RegionScanner
+from mellea_sc.stdlib.requirements.kinds.regions import Find, Kind, Places, RegionScanner
 from mellea_sc.stdlib.requirements.kinds.secrets import SECRET_PLACES, SECRETS
 from mellea_sc.stdlib.requirements.scanned import ScannedRequirement
 

@@ -3,6 +3,9 @@
 A plan only decides. ``engine/runner.py`` carries the decisions out: it runs attempts in its own tasks, validates each
 while it is generated, asks the plan whenever one has ended, and stops those that a choice has made useless. So the
 same plan serves ``instruct`` and checked streams.
+
+At the end are the actions of further attempts: with feedback on a rejected answer, or to continue a text that is good
+so far.
 """
 
 from __future__ import annotations
@@ -14,12 +17,21 @@ from typing import Final
 import attrs
 
 from mellea_sc.core.backend import Backend
-from mellea_sc.core.base import Component, Context, Span
-from mellea_sc.core.errors import InvalidOption
+from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk, text_of
 from mellea_sc.core.generation_info import GenerationInfo
-from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
+from mellea_sc.core.prompt import GO_ON, describe
+from mellea_sc.core.requirement import (
+    PartialValidationResult,
+    Requirement,
+    ValidationResult,
+    is_rejected,
+    reasons_in,
+)
 from mellea_sc.runtime.checks.attempt import AttemptEnd
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
+from mellea_sc.stdlib.components.chat import Message
+from mellea_sc.stdlib.components.instruction import Instruction, listed
+from mellea_sc.stdlib.context import ChatContext
 
 __all__ = [
     "Ask",
@@ -27,10 +39,9 @@ __all__ = [
     "Choice",
     "Once",
     "Plan",
-    "check_count",
+    "WithFeedback",
+    "continuation_of",
     "does_not_fit",
-    "is_rejected",
-    "reasons_in",
 ]
 
 
@@ -154,20 +165,6 @@ def does_not_fit(misfit: str) -> tuple[Requirement, ValidationResult]:
     return FITS_FORMAT, ValidationResult(False, reason=misfit)
 
 
-def reasons_in(verdicts: Sequence[tuple[Requirement, ValidationResult]]) -> list[str]:
-    """Why an answer was rejected, one line for each requirement that it does not meet."""
-    return [
-        verdict.reason or requirement.format_for_llm() or repr(requirement)
-        for requirement, verdict in verdicts
-        if is_rejected(requirement, verdict)
-    ]
-
-
-def is_rejected(requirement: Requirement, verdict: ValidationResult) -> bool:
-    """Whether a verdict rejects an answer; a fail with ``on_fail="noop"`` does not."""
-    return not verdict and requirement.on_fail != "noop"
-
-
 @attrs.frozen
 class Choice:
     """The final decision: the number of the attempt to keep, and whether it is good."""
@@ -224,11 +221,98 @@ class Once(Plan):
         return Choice(past[-1].number, past[-1].valid)
 
 
-def check_count(name: str, value: object) -> None:
-    """Check an argument that is a number of things.
+_FAILED: Final = "an earlier answer failed by this: {}"
+"""Stands in the list of requirements, before the task. After the task, small models comment on it instead."""
 
-    Raises:
-        InvalidOption: it is not a whole number of at least 1.
+
+class _WrappedAction(Component):
+    """An action that wraps another one and changes how it is asked."""
+
+    def __init__(self, action: Component | Span) -> None:
+        self.action = action
+        self.role: Role = action.role if isinstance(action, Component) else "user"
+
+    def parts(self) -> Sequence[Span]:
+        """The action."""
+        return [self.action]
+
+    def summary(self) -> str:
+        """A short description of the action."""
+        return describe(self.action)
+
+    def format_for_llm(self) -> str:
+        """The text of the action."""
+        return text_of(self.action)
+
+    def assistant_prefix(self) -> str | None:
+        """The prefix of the action's answer."""
+        return self.action.assistant_prefix() if isinstance(self.action, Component) else None
+
+    def for_copies(self) -> Component:
+        """Without the action."""
+        return Message(self.role, CBlock(self.format_for_llm()))
+
+    def parse(self, text: str) -> object:
+        """Parse the answer as the action does."""
+        return self.action.parse(text) if isinstance(self.action, Component) else text
+
+
+class WithFeedback(_WrappedAction):
+    """An action with the reasons why an earlier answer was rejected.
+
+    Args:
+        action: The action; if it has feedback already, that is replaced.
+        reasons: The reasons, one line each.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidOption(f"{name} must be at least 1, not {value!r}")
+
+    def __init__(self, action: Component | Span, reasons: Sequence[str]) -> None:
+        super().__init__(action.action if isinstance(action, WithFeedback) else action)
+        self.reasons: Sequence[str] = reasons
+
+    def format_for_llm(self) -> str:
+        """The text of the action, with the reasons in its list of requirements."""
+        lines = [_FAILED.format(reason) for reason in self.reasons]
+        action = self.action
+        if (
+            isinstance(action, Instruction)
+            and type(action).format_for_llm is Instruction.format_for_llm
+        ):
+            return action.format_for_llm(lines)
+        return f"{listed(lines)}\n\n{super().format_for_llm()}"
+
+
+class Continuation(_WrappedAction):
+    """An action whose answer has begun; the model continues it.
+
+    Args:
+        action: The action.
+        beginning: The answer so far.
+    """
+
+    def __init__(self, action: Component | Span, beginning: str) -> None:
+        super().__init__(action)
+        self._beginning = beginning
+
+    def assistant_prefix(self) -> str:
+        """The answer so far, with the action's own prefix."""
+        return self._beginning
+
+
+def continuation_of(
+    action: Component | Span, ctx: Context, beginning: Thunk, *, prefills: bool
+) -> tuple[Component | Span, Context]:
+    """The action and the conversation that ask for the rest of an answer.
+
+    Args:
+        action: The original action.
+        ctx: The conversation before it.
+        beginning: The answer so far, computed.
+        prefills: Whether the server continues the assistant's last message; otherwise the model is asked in words.
+    """
+    if prefills:
+        return Continuation(action, beginning.value), ctx
+    # A new context of a kind that remembers: one that forgets would not show the text to continue.
+    said: Context = ChatContext()
+    for item in [*ctx.view_for_generation(), action, beginning]:
+        said = said.add(item)
+    return Message("user", GO_ON), said

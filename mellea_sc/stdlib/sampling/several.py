@@ -11,13 +11,16 @@ from collections.abc import Awaitable, Callable, Generator, Hashable, Sequence
 from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
+import attrs
+
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import BackendError, InvalidOption, InvalidVerdict
+from mellea_sc.core.question import check_count
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.checks.validation import validate_all
-from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, check_count
-from mellea_sc.stdlib.sampling.planned import PlannedStrategy
+from mellea_sc.stdlib.sampling.base import PlannedStrategy
+from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice
 
 __all__ = ["BestOfNStrategy", "MajorityVotingStrategy", "RacingStrategy", "Score"]
 
@@ -96,10 +99,7 @@ class RacingStrategy(_Several):
         if last.valid:
             return Choice(last.number, True)
         if last.begun < self.budget:
-            ask = last.ask
-            return [
-                Ask(action=ask.action, context=ask.context, reason=last.reason, chain=ask.chain)
-            ]
+            return [attrs.evolve(last.ask, reason=last.reason)]
         return () if running else Choice(_least_bad(past).number, False)
 
 

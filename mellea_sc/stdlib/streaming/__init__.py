@@ -1,11 +1,10 @@
 """Text that is checked while it streams: one run, started by ``stream_with_chunking`` and ``m.stream``.
 
-request.py   starts a run (``stream_with_chunking``), and chooses where
-run.py       the task of a run, its state, and which attempt is shown
-result.py    the user's handle
-view.py      decides how much of an attempt is shown, and keeps that for the readers
-events.py    the events
-streamer.py  Mellea's interface of it
+request.py  starts a run (``stream_with_chunking``, or ``stream`` as in Mellea), and chooses where
+run.py      the task of a run, its state, and which attempt is shown
+result.py   the user's handle
+view.py     decides how much of an attempt is shown, and keeps that for the readers
+events.py   the events
 
 One delta's way, from the socket to the user::
 

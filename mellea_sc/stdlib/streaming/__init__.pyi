@@ -11,7 +11,7 @@ from mellea_sc.stdlib.streaming.events import RetryEvent as RetryEvent
 from mellea_sc.stdlib.streaming.events import StreamEvent as StreamEvent
 from mellea_sc.stdlib.streaming.events import StreamingDoneEvent as StreamingDoneEvent
 from mellea_sc.stdlib.streaming.request import StreamRequest as StreamRequest
+from mellea_sc.stdlib.streaming.request import stream as stream
 from mellea_sc.stdlib.streaming.request import stream_with_chunking as stream_with_chunking
 from mellea_sc.stdlib.streaming.result import StreamChunkingResult as StreamChunkingResult
-from mellea_sc.stdlib.streaming.streamer import Streamer as Streamer
-from mellea_sc.stdlib.streaming.streamer import stream as stream
+from mellea_sc.stdlib.streaming.result import Streamer as Streamer

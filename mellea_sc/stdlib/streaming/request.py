@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from types import TracebackType
@@ -14,23 +14,23 @@ import attrs
 from mellea_sc.backends.retry import retrying
 from mellea_sc.core.backend import Backend, no_backend
 from mellea_sc.core.base import Component, Context, Span
+from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.prompt import describe
-from mellea_sc.core.question import Question, several
-from mellea_sc.core.requirement import as_requirement, check_judges
+from mellea_sc.core.question import STREAM_DEFAULTS, Question, StreamOptions, several
+from mellea_sc.core.requirement import Requirement, as_requirement, check_judges
 from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.bound import BoundBackend, SpawnTarget
 from mellea_sc.runtime.loops.current import loop_services
 from mellea_sc.runtime.nursery import Nursery, current_nursery
 from mellea_sc.runtime.unobserved import OwnError, Unobserved
-from mellea_sc.stdlib.arguments import StreamArguments, keyword_arguments
-from mellea_sc.stdlib.sampling.engine.options import STREAM_DEFAULTS, StreamOptions
-from mellea_sc.stdlib.sampling.planned import PlannedStrategy, plan_for
-from mellea_sc.stdlib.streaming.result import StreamChunkingResult
+from mellea_sc.stdlib.calls import StreamArguments, keyword_arguments
+from mellea_sc.stdlib.sampling.base import PlannedStrategy, plan_for
+from mellea_sc.stdlib.streaming.result import StreamChunkingResult, Streamer
 from mellea_sc.stdlib.streaming.run import StreamRun
 from mellea_sc.stdlib.turns import Turn, Turns
 
-__all__ = ["StreamRequest", "stream_request", "stream_with_chunking"]
+__all__ = ["StreamRequest", "stream", "stream_request", "stream_with_chunking"]
 
 
 class StreamRequest(Awaitable[StreamChunkingResult]):
@@ -294,3 +294,39 @@ def stream_with_chunking(
     """
     turns = Turns(ctx, in_order=False)
     return stream_request(action, backend, partial(turns.take_turn, runs_code=True), given)
+
+
+async def stream(
+    action: Component | Span,
+    backend: Backend,
+    ctx: Context,
+    *,
+    chunking: str | ChunkingStrategy | None = None,
+    requirements: Sequence[Requirement | str] | None = None,
+    validation_backend: Backend | None = None,
+) -> Streamer:
+    """Start a checked stream, to be entered and iterated.
+
+    Args:
+        action: As in :func:`~mellea_sc.stream_with_chunking`, like the other arguments.
+        backend: The backend that generates.
+        ctx: The conversation before it.
+        chunking: By default ``None``, raw deltas, unlike there.
+        requirements: Requirements on the answer.
+        validation_backend: The backend for validators.
+
+    Raises:
+        InvalidOption: an argument is not usable.
+        SessionClosed: the session of the backend has ended.
+
+    Cancellation: a stream that has been started belongs to the session of its backend, and to its own block.
+    """
+    request = stream_with_chunking(
+        action,
+        backend,
+        ctx,
+        chunking=chunking,
+        requirements=requirements,
+        validation_backend=validation_backend,
+    )
+    return Streamer(await request.start())

@@ -14,6 +14,7 @@ import attrs
 from mellea_sc.core.errors import PreconditionFailed, ThunkNotComputed
 from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.picture import table_of, text_of_answer
+from mellea_sc.core.question import check_lookahead
 from mellea_sc.core.requirement import (
     PartialValidationResult,
     Requirement,
@@ -26,13 +27,12 @@ from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.answers import read_meaning
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.stdlib.sampling.engine.options import check_lookahead
 from mellea_sc.stdlib.sampling.engine.tracing import cause_of_error, named, trace_of
 from mellea_sc.stdlib.sampling.plan import AttemptResult
 from mellea_sc.stdlib.streaming.events import ReleasedChunk, StreamEvent
 from mellea_sc.stdlib.streaming.run import StreamRun
 
-__all__ = ["StreamChunkingResult"]
+__all__ = ["StreamChunkingResult", "Streamer"]
 
 TEXT: Final[Callable[[ReleasedChunk], str]] = attrgetter("text")
 """Empty for white space at the end of a text, which is no chunk."""
@@ -356,3 +356,42 @@ class StreamChunkingResult:
 
 def _whole_text_of(chunk: ReleasedChunk) -> str:
     return chunk.before + chunk.text
+
+
+class Streamer(StreamChunkingResult):
+    """A checked stream under Mellea's names: iterate it for its chunks, inside its block."""
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self.astream()
+
+    async def aclose(self) -> None:
+        """Cancel the stream if it has not ended, and wait for its cleanup.
+
+        Raises:
+            Exception: the error that ended it, if nobody has observed it.
+
+        Cancellation: the cleanup is waited for.
+        """
+        await self.__aexit__(None, None, None)
+
+    @property
+    def completed_normally(self) -> bool:
+        """Whether the text came to its natural end."""
+        return self.completed
+
+    @property
+    def failed_early(self) -> bool:
+        """Whether a check stopped it."""
+        return bool(self.streaming_failures)
+
+    @property
+    def failure_reason(self) -> str | None:
+        """The reason of the first check that stopped it, or else that requirement's description."""
+        for requirement, verdict in self.streaming_failures:
+            return verdict.reason or label_of(requirement)
+        return None
+
+    @property
+    def mot(self) -> ModelOutputThunk | None:
+        """After a natural end: the text as a computed thunk."""
+        return self.as_thunk if self.completed else None

@@ -25,13 +25,19 @@ import anyio
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import BudgetExceeded
 from mellea_sc.core.prompt import describe
-from mellea_sc.core.question import Question
-from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
+from mellea_sc.core.question import Question, StreamOptions
+from mellea_sc.core.requirement import (
+    PartialValidationResult,
+    Requirement,
+    ValidationResult,
+    is_rejected,
+)
 from mellea_sc.core.retries import retries_of_call
 from mellea_sc.runtime.budgets.limits import LimitedBlock, budget_scope
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.checks.chunks import Ledger
 from mellea_sc.runtime.checks.edits import Edits
+from mellea_sc.runtime.checks.validation import answer_if_met
 from mellea_sc.runtime.failures import failure_of, raise_unchanged
 from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
@@ -39,10 +45,8 @@ from mellea_sc.runtime.loops.current import call_in, check_loop, clock, current_
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.pacing import Valves
 from mellea_sc.runtime.unobserved import OwnError
-from mellea_sc.stdlib.preconditions import answer_if_met
-from mellea_sc.stdlib.sampling.engine.options import StreamOptions
 from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner
-from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Plan, is_rejected
+from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Plan
 from mellea_sc.stdlib.streaming.events import (
     CompletedEvent,
     ErrorEvent,

@@ -17,7 +17,7 @@ from mellea_sc.helpers.async_helpers import wait_for_all_mots
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.context import SimpleContext
 from mellea_sc.stdlib.sampling import PlannedStrategy, RejectionSamplingStrategy
-from mellea_sc.stdlib.sampling.repairing import RepairTemplateStrategy
+from mellea_sc.stdlib.sampling.base import RepairTemplateStrategy
 from mellea_sc.stdlib.sampling.several import (
     BestOfNStrategy,
     MajorityVotingStrategy,

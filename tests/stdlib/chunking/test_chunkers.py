@@ -24,8 +24,8 @@ from mellea_sc.stdlib.chunking import (
     resolve_chunking,
 )
 from mellea_sc.stdlib.chunking import words as words_module
-from mellea_sc.stdlib.chunking.sentence_marks import CLOSERS
-from mellea_sc.stdlib.chunking.sentence_marks import STOPS as STOPS_OF_OURS
+from mellea_sc.stdlib.chunking.sentences import CLOSERS
+from mellea_sc.stdlib.chunking.sentences import STOPS as STOPS_OF_OURS
 from mellea_sc.testing.strategies import cuts, texts
 
 NAMED = {"sentence": SentenceChunker, "word": WordChunker, "paragraph": ParagraphChunker}

@@ -15,7 +15,7 @@ from requirement_help import edited, first, marks, passes, pieces_of, streamed
 
 from mellea_sc import SimpleContext, ValidJSON
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.stdlib.requirements.json.around import JsonAnswer
+from mellea_sc.stdlib.requirements.valid_json import JsonAnswer
 from mellea_sc.testing import ScriptedBackend, run_virtual
 from mellea_sc.testing.strategies import cuts
 

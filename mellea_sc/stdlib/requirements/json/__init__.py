@@ -1,8 +1,6 @@
 """The parts of :class:`~mellea_sc.ValidJSON`.
 
 text.py           decides character by character whether a text is JSON
-around.py         finds the JSON text in an answer: alone, in a fence, in prose
 schema.py         validates a complete JSON text against a schema
-keywords.py       keywords of schemas that take bounded time
 schema_checks.py  validates the schema itself
 """

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from mellea_sc.stdlib.requirements.kinds.kind import Find, matching
-from mellea_sc.stdlib.requirements.kinds.plain import LETTER
+from mellea_sc.stdlib.requirements.kinds.regions import LETTER, Find, matching
 
 __all__ = ["find_emails", "find_ipv4", "find_ipv6"]
 

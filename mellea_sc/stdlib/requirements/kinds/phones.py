@@ -15,11 +15,11 @@ from typing import Final
 import attrs
 
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.stdlib.requirements.kinds.digits import Run, runs, says
-from mellea_sc.stdlib.requirements.kinds.kind import Find
+from mellea_sc.stdlib.requirements.kinds.numbers import Run, runs, says
+from mellea_sc.stdlib.requirements.kinds.regions import Find
 from mellea_sc.stdlib.requirements.scanned import import_extra
 
-__all__ = ["REGIONS", "find_phones"]
+__all__ = ["find_phones"]
 
 REGIONS: Final = (
     *("US", "GB", "DE", "FR", "IT", "ES", "NL", "BE", "CH", "AT"),

@@ -1,8 +1,12 @@
-"""A scanner that searches only those parts of a text that may contain a secret or personal data.
+"""How a kind of secret or personal data is found: in the plain form of a text, region by region.
 
-Most text cannot contain any: a word needs a digit, an ``@`` or a long run of letters for that. So text is released
-word by word up to the first *trigger*. From the beginning of that word on, text is held back as long as an occurrence
-could go on: a *region*. A region is searched as a whole, by rules that also see some text before it::
+In the plain form, typographic spaces and hyphens are plain ones, wide forms and the digits of other scripts are those of
+ASCII, and invisible characters are left out. So none of these can hide an address or a number.
+
+A scanner searches only those parts of a text that may contain one. Most text cannot: a word needs a digit, an ``@`` or a
+long run of letters for that. So text is released word by word up to the first *trigger*. From the beginning of that word
+on, text is held back as long as an occurrence could go on: a *region*. A region is searched as a whole, by rules that
+also see some text before it::
 
     text    │ released │ context of a region │ region: waits for its end │
 
@@ -13,17 +17,177 @@ and the second half of each window a second time, with the text that follows it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Final
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Final, TypeAlias
 
 import attrs
 
 from mellea_sc.core.requirement import PartialValidationResult
-from mellea_sc.stdlib.requirements.kinds.kind import Follow, Kind
-from mellea_sc.stdlib.requirements.kinds.plain import Plain
 from mellea_sc.stdlib.requirements.scanned import Piece, PieceList, Scanner
 
-__all__ = ["Places", "RegionScanner"]
+__all__ = [
+    "DASHES",
+    "LETTER",
+    "SPACELESS",
+    "SPACES",
+    "UNSEEN",
+    "Find",
+    "Kind",
+    "Places",
+    "RegionScanner",
+    "following",
+    "matching",
+]
+
+
+Find: TypeAlias = Callable[[str, int, int], Iterable[tuple[int, int]]]
+"""Finds occurrences in a plain text between two positions; returns their beginnings and ends."""
+
+Follow: TypeAlias = Callable[[str, int, bool], tuple[int, bool]]
+"""Follows an occurrence that was found up to a position.
+
+It gets the text, the position, and whether the text has ended. It returns the end of the occurrence, and whether the
+occurrence may go on with the text that comes next.
+"""
+
+
+@attrs.frozen
+class Kind:
+    """A kind.
+
+    Args:
+        label: Its name, for people.
+        find: Finds its occurrences.
+        follow: Follows an occurrence that is longer than the window that is searched; ``None``: none is longer.
+        always: Whether every occurrence is followed, and not only those that are longer than the window.
+    """
+
+    label: str
+    find: Find
+    follow: Follow | None = None
+    always: bool = False
+
+
+def matching(
+    pattern: re.Pattern[str], accept: Callable[[re.Match[str]], bool] | None = None
+) -> Find:
+    """A function that finds the matches of a pattern.
+
+    Args:
+        pattern: The pattern. If it has a group ``it``, only that group is found.
+        accept: Decides whether a match counts.
+    """
+    group = "it" if "it" in pattern.groupindex else 0
+
+    def find(text: str, start: int, end: int) -> Iterable[tuple[int, int]]:
+        for match in pattern.finditer(text, start, end):
+            if accept is None or accept(match):
+                yield match.span(group)
+
+    return find
+
+
+def following(pattern: re.Pattern[str]) -> Follow:
+    """A function that follows an occurrence through the characters that a pattern ``[...]*`` matches."""
+
+    def follow(text: str, at: int, ended: bool) -> tuple[int, bool]:
+        match = pattern.match(text, at)
+        end = at if match is None else match.end()
+        return end, end == len(text) and not ended
+
+    return follow
+
+
+UNSEEN: Final = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff"
+)
+"""Invisible characters, as the content of a character class."""
+
+SPACES: Final = " \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
+"""Spaces within a line, as the content of a character class."""
+
+DASHES: Final = "\\-\u2010-\u2015\u2043\u2212\ufe58\ufe63\uff0d"
+"""Hyphens and dashes, as the content of a character class."""
+
+SPACELESS: Final = (
+    "\u0e00-\u0eff\u1000-\u109f\u1100-\u115e\u1161-\u11ff\u1780-\u17b3\u17b6-\u17ff\u3001-\u3163\u3165-\u9fff"
+    "\ua000-\ua4cf\uac00-\ud7ff\uf900-\ufaff\uff61-\uff9f\uffa1-\uffef\U00020000-\U0003ffff"
+)
+"""Scripts that put no spaces between words, and their punctuation, as the content of a character class."""
+
+LETTER: Final = rf"[^\W_{SPACELESS}]"
+"""Matches a letter or digit of a script with spaces between words."""
+
+_UNSEEN: Final = re.compile(f"[{UNSEEN}]")
+_SPACE: Final = re.compile(f"[{SPACES}]")
+_DASH: Final = re.compile(f"[{DASHES}]")
+_PLAIN: Final = {
+    **dict.fromkeys([0xB7, 0x2024, 0x2027, 0x2219, 0xFF61, 0xFE52], "."),
+    0xFE6B: "@",
+    0x2044: "/",
+    0x2215: "/",
+    0xFE62: "+",
+    **{0xFF01 + n: chr(0x21 + n) for n in range(0x5E)},  # the wide forms of ASCII
+}
+
+
+@attrs.frozen
+class Plain:
+    """A plain text, and the positions of its characters in the original text.
+
+    Args:
+        text: The plain text.
+        places: For each of its characters the position in the original; ``None``: the same.
+    """
+
+    text: str
+    places: list[int] | None
+
+    @classmethod
+    def of(cls, original: str) -> Plain:
+        """The plain form of a text."""
+        if original.isascii():
+            return cls(original, None)
+        chars: list[str] = []
+        places: list[int] = []
+        for place, char in enumerate(original):
+            if plain := _plain(char):
+                chars.append(plain)
+                places.append(place)
+        return cls("".join(chars), places)
+
+    def at(self, place: int) -> int:
+        """The position in the plain text of the first character that is at a position of the original or after it."""
+        if self.places is None:
+            return place
+        return next((n for n, at in enumerate(self.places) if at >= place), len(self.places))
+
+    def span(self, start: int, end: int) -> tuple[int, int]:
+        """The span of the original for a span of the plain text."""
+        if self.places is None:
+            return start, end
+        return self.places[start], self.places[end - 1] + 1
+
+
+@lru_cache(maxsize=1 << 12)
+def _plain(char: str) -> str:
+    """The plain character for a character; empty if it is invisible."""
+    if char.isascii():
+        return char
+    if _UNSEEN.match(char):
+        return ""
+    if _SPACE.match(char):
+        return " "
+    if _DASH.match(char):
+        return "-"
+    if (plain := _PLAIN.get(ord(char))) is not None:
+        return plain
+    digit = unicodedata.decimal(char, None)
+    return char if digit is None else str(digit)
+
 
 CONTEXT: Final = 64
 """The number of characters before a region that rules may see."""

@@ -28,7 +28,7 @@ import attrs
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import BackendError, InvalidOption
 from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
-from mellea_sc.core.question import Question
+from mellea_sc.core.question import Question, StreamOptions
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.checks.chunks import Chunk, Cutter, Ledger, Rule
@@ -49,10 +49,8 @@ from mellea_sc.runtime.generation.bound import opened_scope
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.chunking import resolve_chunking
-from mellea_sc.stdlib.components.feedback import continuation_of
 from mellea_sc.stdlib.requirements.scanned import Scanner
-from mellea_sc.stdlib.sampling.engine.options import StreamOptions
-from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, Plan
+from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, Plan, continuation_of
 
 __all__ = ["AttemptRunner", "Stage"]
 

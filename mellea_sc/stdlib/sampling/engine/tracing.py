@@ -10,12 +10,12 @@ from mellea_sc.core.base import Component, Span
 from mellea_sc.core.errors import GenerationCancelled
 from mellea_sc.core.plain_text import quoted
 from mellea_sc.core.prompt import describe
-from mellea_sc.core.requirement import Requirement, label_of
+from mellea_sc.core.requirement import Requirement, label_of, reasons_in
 from mellea_sc.core.trace import Cause, CauseKind, TokenCount, Trace
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.checks.edits import NO_EDITS
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.stdlib.sampling.plan import Ask, reasons_in
+from mellea_sc.stdlib.sampling.plan import Ask
 
 __all__ = ["cause_of_error", "trace_of", "useful_characters"]
 

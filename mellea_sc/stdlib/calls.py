@@ -1,18 +1,25 @@
-"""What the task of a session's generation does: wait for its turn, ask once or sample, commit."""
+"""What a conversation does with a call: its keyword arguments, the question that they make, the task that answers it.
+
+Several methods share their keyword arguments, and forward them as they are; each list is here. What each means is said
+where it is documented: :meth:`MelleaSession.aact`, :meth:`MelleaSession.ainstruct` and :func:`stream_with_chunking`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
-from typing import Final
+from functools import partial, wraps
+from typing import Final, ParamSpec, TypeVar, cast
 
 from mellea_sc.core.backend import Backend, ChatMessage, CheckedSchema, Format
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
+from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
 from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
 from mellea_sc.core.prompt import describe, messages_for, request_for, settle
-from mellea_sc.core.question import Question, several
+from mellea_sc.core.question import Question, QuestionArguments, RequestArguments, several
 from mellea_sc.core.requirement import (
     Requirement,
     ValidationResult,
@@ -23,28 +30,151 @@ from mellea_sc.core.retries import retries_of_call
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
 from mellea_sc.core.trace import TokenCount, Trace
 from mellea_sc.runtime.budgets.limits import LimitedBlock
-from mellea_sc.runtime.checks.validation import validate_all
+from mellea_sc.runtime.checks.validation import answer_if_met, validate_all
+from mellea_sc.runtime.failures import shorten
 from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.bound import answer_once, opened_scope
 from mellea_sc.runtime.generation.generation import Generation
 from mellea_sc.runtime.generation.pump import pump
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
-from mellea_sc.stdlib.arguments import ActArguments
 from mellea_sc.stdlib.components import Instruction, Query, Transform
-from mellea_sc.stdlib.preconditions import answer_if_met
+from mellea_sc.stdlib.sampling.base import PlannedStrategy, RejectionSamplingStrategy, sampled
 from mellea_sc.stdlib.sampling.plan import does_not_fit
-from mellea_sc.stdlib.sampling.planned import PlannedStrategy, sampled
-from mellea_sc.stdlib.sampling.repairing import RejectionSamplingStrategy
 from mellea_sc.stdlib.turns import Turn, Turns
 
 __all__ = [
     "DEFAULT_STRATEGY",
+    "ActArguments",
+    "InstructArguments",
+    "QueryArguments",
+    "StreamArguments",
     "judge",
+    "keyword_arguments",
     "last_prompt",
     "question_of",
     "start",
 ]
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class QueryArguments(RequestArguments, total=False):
+    """Those of ``query`` and ``transform``."""
+
+    await_result: bool
+
+
+class ActArguments(QuestionArguments, total=False):
+    """Those of ``act``."""
+
+    strategy: SamplingStrategy | None
+    await_result: bool
+
+
+class InstructArguments(ActArguments, total=False):
+    """Those of ``instruct``."""
+
+    icl_examples: Sequence[str | CBlock] | None
+    grounding_context: Mapping[str, Span] | None
+    user_variables: Mapping[str, Span] | None
+    prefix: str | CBlock | None
+    output_prefix: str | CBlock | None
+
+
+class StreamArguments(QuestionArguments, total=False):
+    """Those of a stream."""
+
+    chunking: str | ChunkingStrategy | None
+    validation_backend: Backend | None
+    lane_buffer: int
+    lookahead: int | None
+    validator_timeout: float | None
+    strategy: PlannedStrategy | None
+    hold_back: bool | int
+
+
+def keyword_arguments(
+    arguments: type[object], **defaults: object
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """For a public function that ends in ``**given: Unpack[arguments]``: have it refuse others, and show them all.
+
+    Its errors, also where it is async, leave it with a short traceback. Type checkers and editors read the
+    ``TypedDict``. ``help()`` and ``inspect.signature`` show ``**given`` as the keyword arguments it stands for, in the
+    order of the docstring.
+
+    Args:
+        arguments: The ``TypedDict``.
+        defaults: What an argument is when it is not given, where that is not ``None``.
+    """
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        signature = _signature_of(function, arguments, defaults)
+        accepted = frozenset(signature.parameters)
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            if not accepted.issuperset(kwargs):
+                raise _unexpected(function, kwargs, accepted)
+            try:
+                return function(*args, **kwargs)
+            except (Exception, BaseExceptionGroup) as error:
+                shorten(error)
+                raise
+
+        @wraps(function)
+        async def acall(*args: P.args, **kwargs: P.kwargs) -> object:
+            if not accepted.issuperset(kwargs):
+                raise _unexpected(function, kwargs, accepted)
+            try:
+                return await cast("Awaitable[object]", function(*args, **kwargs))
+            except (Exception, BaseExceptionGroup) as error:
+                shorten(error)
+                raise
+
+        is_async = inspect.iscoroutinefunction(function)
+        decorated = cast("Callable[P, T]", acall) if is_async else call
+        vars(decorated)["__signature__"] = signature
+        return decorated
+
+    return decorate
+
+
+def _unexpected(
+    function: Callable[..., object], given: Iterable[str], accepted: frozenset[str]
+) -> TypeError:
+    unknown = next(name for name in given if name not in accepted)
+    return TypeError(f"{function.__qualname__}() got an unexpected keyword argument {unknown!r}")
+
+
+def _signature_of(
+    function: Callable[..., object], arguments: type[object], defaults: Mapping[str, object]
+) -> inspect.Signature:
+    """Its signature, with the arguments in the place of ``**given``."""
+    signature = inspect.signature(function)
+    *own, given = signature.parameters.values()
+    assert given.kind is inspect.Parameter.VAR_KEYWORD
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    documentation = inspect.getdoc(function) or ""  # there is none under `python -OO`
+    described = re.findall(r"^    (\w+): ", documentation, re.MULTILINE)
+    order = {name: number for number, name in enumerate(described)}
+    shared = [
+        # under `from __future__ import annotations`, a type is a ForwardRef around its text
+        given.replace(
+            name=name,
+            kind=keyword,
+            default=defaults.get(name),
+            annotation=getattr(kind, "__forward_arg__", kind),
+        )
+        for name, kind in arguments.__annotations__.items()
+    ]
+    positional = [one for one in own if one.kind is not keyword]
+    by_keyword = [*own[len(positional) :], *shared]
+    by_keyword.sort(key=lambda one: order.get(one.name, len(order)))
+    return signature.replace(parameters=[*positional, *by_keyword])
+
 
 DEFAULT_STRATEGY: Final = RejectionSamplingStrategy(loop_budget=2)
 

@@ -1,0 +1,11 @@
+from mellea_sc.core.base import CBlock as CBlock
+from mellea_sc.core.base import Component as Component
+from mellea_sc.stdlib.components.chat import Message as Message
+from mellea_sc.stdlib.components.chat import as_chat_history as as_chat_history
+from mellea_sc.stdlib.components.chat import as_generic_chat_history as as_generic_chat_history
+from mellea_sc.stdlib.components.instruction import Instruction as Instruction
+from mellea_sc.stdlib.components.instruction import SimpleComponent as SimpleComponent
+from mellea_sc.stdlib.components.mobject import MObject as MObject
+from mellea_sc.stdlib.components.mobject import MObjectProtocol as MObjectProtocol
+from mellea_sc.stdlib.components.mobject import Query as Query
+from mellea_sc.stdlib.components.mobject import Transform as Transform

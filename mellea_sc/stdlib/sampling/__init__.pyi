@@ -1,0 +1,14 @@
+from mellea_sc.core.sampling import SamplingResult as SamplingResult
+from mellea_sc.core.sampling import SamplingStrategy as SamplingStrategy
+from mellea_sc.stdlib.sampling.base import BacktrackStrategy as BacktrackStrategy
+from mellea_sc.stdlib.sampling.base import BaseSamplingStrategy as BaseSamplingStrategy
+from mellea_sc.stdlib.sampling.base import MultiTurnStrategy as MultiTurnStrategy
+from mellea_sc.stdlib.sampling.base import PlannedStrategy as PlannedStrategy
+from mellea_sc.stdlib.sampling.base import RejectionSamplingStrategy as RejectionSamplingStrategy
+from mellea_sc.stdlib.sampling.base import RepairTemplateStrategy as RepairTemplateStrategy
+from mellea_sc.stdlib.sampling.plan import Ask as Ask
+from mellea_sc.stdlib.sampling.plan import AttemptResult as AttemptResult
+from mellea_sc.stdlib.sampling.plan import Choice as Choice
+from mellea_sc.stdlib.sampling.several import BestOfNStrategy as BestOfNStrategy
+from mellea_sc.stdlib.sampling.several import MajorityVotingStrategy as MajorityVotingStrategy
+from mellea_sc.stdlib.sampling.several import RacingStrategy as RacingStrategy
