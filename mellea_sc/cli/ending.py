@@ -28,6 +28,7 @@ __all__ = [
     "Outcome",
     "details_of",
     "end_with",
+    "give_up_stdout",
     "message_of",
     "outcome_of",
     "tell",
@@ -83,7 +84,7 @@ def _report(error: BaseException, *, debug: bool) -> int:
     trace = "".join(traceback.format_exception(error)) if debug else ""
     errors = list(_leaves(error))
     if any(isinstance(one, BrokenPipeError) for one in errors):
-        _give_up_stdout()
+        give_up_stdout()
         return NOBODY_READS
     if any(isinstance(one, KeyboardInterrupt) for one in errors):
         return INTERRUPTED
@@ -115,8 +116,11 @@ def message_of(error: BaseException) -> str:
     return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
 
 
-def _give_up_stdout() -> None:
-    # Otherwise Python would try to write the buffered text at exit, and print an error about that.
+def give_up_stdout() -> None:
+    """Connect standard output, which cannot be written, with nothing.
+
+    Otherwise Python would try to write the buffered text at exit, and print an error about that.
+    """
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
