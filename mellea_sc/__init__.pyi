@@ -3,6 +3,8 @@ from mellea_sc.core.backend import Backend as Backend
 from mellea_sc.core.backend import Delta as Delta
 from mellea_sc.core.backend import Format as Format
 from mellea_sc.core.backend import GenerationRequest as GenerationRequest
+from mellea_sc.core.backend import ModelOption as ModelOption
+from mellea_sc.core.backend import ModelOptions as ModelOptions
 from mellea_sc.core.backend import Usage as Usage
 from mellea_sc.core.base import CBlock as CBlock
 from mellea_sc.core.base import Component as Component
@@ -44,8 +46,6 @@ from mellea_sc.core.errors import UnexpectedToolCalls as UnexpectedToolCalls
 from mellea_sc.core.errors import UsageError as UsageError
 from mellea_sc.core.errors import ValidatorTimeout as ValidatorTimeout
 from mellea_sc.core.errors import WrongEventLoop as WrongEventLoop
-from mellea_sc.core.model_options import ModelOption as ModelOption
-from mellea_sc.core.model_options import ModelOptions as ModelOptions
 from mellea_sc.core.requirement import OnFail as OnFail
 from mellea_sc.core.requirement import PartialValidationResult as PartialValidationResult
 from mellea_sc.core.requirement import Requirement as Requirement

@@ -16,8 +16,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final, cast
 
-__all__ = ["export_lazily", "exported"]
-
 _IMPORT: Final = re.compile(r"^from (\S+) import (\w+) as \w+$", re.MULTILINE)
 
 

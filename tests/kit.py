@@ -22,10 +22,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import anyio
 
-from mellea_sc.core.backend import Backend, Format
+from mellea_sc.core.backend import Backend, Format, ModelOptions
 from mellea_sc.core.base import CBlock, Context
 from mellea_sc.core.chunking import ChunkingStrategy
-from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import (
     OnFail,
     PartialValidationResult,

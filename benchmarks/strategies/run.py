@@ -40,9 +40,8 @@ from mellea_sc import (
 )
 from mellea_sc.backends import BackendWrapper
 from mellea_sc.backends.local import LocalBackend
-from mellea_sc.core.backend import Format
+from mellea_sc.core.backend import Format, ModelOptions
 from mellea_sc.core.base import Span
-from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.stdlib import RacingStrategy, SamplingStrategy
 
 __all__ = ["STRATEGIES", "Counted", "WholeAttempts", "main", "measure_all"]

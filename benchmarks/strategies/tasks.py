@@ -21,9 +21,8 @@ from mellea_sc import (
     ValidationResult,
     simple_validate,
 )
-from mellea_sc.core.backend import Format
+from mellea_sc.core.backend import Format, ModelOptions
 from mellea_sc.core.base import Thunk
-from mellea_sc.core.model_options import ModelOptions
 
 __all__ = ["KINDS", "TASKS", "AtLeastWords", "NoRepetition", "ShortSentences", "Task"]
 

@@ -1,6 +1,6 @@
 """Backends: one module per protocol.
 
-model_options.py   ModelOption, and the names of the options in each protocol
+model_options.py   Mellea's import path of ModelOption
 model_ids.py       models whose names differ between servers
 openai.py          servers with OpenAI's chat completions
 ollama.py          Ollama

@@ -11,7 +11,7 @@ from mellea_sc.core.backend import BackendWrapper as BackendWrapper
 from mellea_sc.core.backend import ChatMessage as ChatMessage
 from mellea_sc.core.backend import Delta as Delta
 from mellea_sc.core.backend import GenerationRequest as GenerationRequest
+from mellea_sc.core.backend import ModelOption as ModelOption
 from mellea_sc.core.backend import ToolCall as ToolCall
 from mellea_sc.core.backend import ToolCallDelta as ToolCallDelta
 from mellea_sc.core.backend import Usage as Usage
-from mellea_sc.core.model_options import ModelOption as ModelOption

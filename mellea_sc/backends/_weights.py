@@ -30,8 +30,6 @@ import attrs
 from mellea_sc.backends.engine.child import Child
 from mellea_sc.core.errors import EngineError
 
-__all__ = ["SMOLLM2", "Progress", "ProgressCallback", "Weights", "fetch"]
-
 log: Final = logging.getLogger("mellea_sc")
 
 _LOOK_EVERY: Final = 0.1

@@ -15,22 +15,20 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from mellea_sc.backends._weights import SMOLLM2, Progress, ProgressCallback, fetch
+from mellea_sc.backends._weights import SMOLLM2, ProgressCallback, fetch
+from mellea_sc.backends._weights import Progress as Progress
 from mellea_sc.backends.engine.process import Engine, EngineSpec, Lease, lease, require_engine
-from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest
+from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest, ModelOption
 from mellea_sc.core.errors import (
     BackendUnreachable,
     InvalidOption,
     StreamInterrupted,
 )
-from mellea_sc.core.model_options import ModelOption
 
 if TYPE_CHECKING:
     from typing import Self
 
     from mellea_sc.backends.openai import OpenAIBackend
-
-__all__ = ["LocalBackend", "Progress"]
 
 SYSTEM_PROMPT: Final = "You are a helpful assistant. You answer correctly and fully."
 """The default system prompt. Without one, the model's template inserts its own, with which the model rambles."""

@@ -9,27 +9,24 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from mellea_sc.backends.http.address import parse_address
-from mellea_sc.backends.http.backend import HttpBackend
+from mellea_sc.backends.http.backend import (
+    HttpBackend,
+    WireNames,
+    checked_extra_body,
+    wire_body,
+)
 from mellea_sc.backends.http.environment import CONNECT_TIMEOUT, ClientSettings, Verify
 from mellea_sc.backends.http.failures import Advice
 from mellea_sc.backends.http.json_values import (
     calls_in,
     fields_of,
-    parse_object,
     reasoning_in,
     text_in,
     usage_in,
 )
-from mellea_sc.backends.http.splitting import LineSplitter, Splitter
+from mellea_sc.backends.http.splitting import LineSplitter, Splitter, parse_object
 from mellea_sc.backends.model_ids import ModelIdentifier, name_of
-from mellea_sc.backends.model_options import (
-    ModelOption,
-    WireNames,
-    checked_extra_body,
-    wire_body,
-)
-from mellea_sc.core.backend import Delta, GenerationRequest
-from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.core.backend import Delta, GenerationRequest, ModelOption, ModelOptions
 
 if TYPE_CHECKING:
     from mellea_sc.backends.http.client import AnyClient

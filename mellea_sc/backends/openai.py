@@ -13,7 +13,12 @@ from urllib.parse import urlsplit
 import attrs
 
 from mellea_sc.backends.http.address import Address, parse_address
-from mellea_sc.backends.http.backend import HttpBackend
+from mellea_sc.backends.http.backend import (
+    HttpBackend,
+    WireNames,
+    checked_extra_body,
+    wire_body,
+)
 from mellea_sc.backends.http.environment import CONNECT_TIMEOUT, ClientSettings, Verify
 from mellea_sc.backends.http.failures import Advice, Secret
 from mellea_sc.backends.http.json_values import (
@@ -21,27 +26,24 @@ from mellea_sc.backends.http.json_values import (
     count_in,
     fields_of,
     list_of,
-    parse_object,
     reasoning_in,
     text_in,
     usage_in,
 )
-from mellea_sc.backends.http.splitting import EventSplitter, Splitter
+from mellea_sc.backends.http.splitting import EventSplitter, Splitter, parse_object
 from mellea_sc.backends.model_ids import ModelIdentifier, name_of
-from mellea_sc.backends.model_options import (
+from mellea_sc.core.backend import (
+    Delta,
+    GenerationRequest,
+    JsonSchema,
     ModelOption,
-    WireNames,
-    checked_extra_body,
-    wire_body,
+    ModelOptions,
+    Usage,
 )
-from mellea_sc.core.backend import Delta, GenerationRequest, JsonSchema, Usage
 from mellea_sc.core.errors import BackendRejected, InvalidOption
-from mellea_sc.core.model_options import ModelOptions
 
 if TYPE_CHECKING:
     from mellea_sc.backends.http.client import AnyClient
-
-__all__ = ["OpenAIBackend"]
 
 log: Final = logging.getLogger("mellea_sc")
 

@@ -16,8 +16,6 @@ from mellea_sc.core.backend import Backend, BackendWrapper, Delta, GenerationReq
 from mellea_sc.core.errors import BackendError, BackendUnreachable, InvalidOption
 from mellea_sc.core.retries import Retries, in_flight, of_call, retries_of
 
-__all__ = ["Retrying", "retrying"]
-
 log: Final = logging.getLogger("mellea_sc")
 
 FIRST_WAIT: Final = 0.5

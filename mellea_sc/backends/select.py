@@ -15,8 +15,6 @@ from mellea_sc.core.errors import InvalidOption
 if TYPE_CHECKING:
     from mellea_sc.backends.http.client import AnyClient
 
-__all__ = ["BACKEND_NAMES", "OpenAISettings", "ServerSettings", "make_backend"]
-
 BACKEND_NAMES: Final = ("local", "ollama", "openai")
 """The names of backends."""
 

@@ -22,10 +22,9 @@ from mellea_sc.backends.select import make_backend
 from mellea_sc.cli.commands import Settings, headers_from
 from mellea_sc.cli.ending import STOPPED, Outcome, outcome_of
 from mellea_sc.cli.show import JsonShow, Show, TerminalShow
-from mellea_sc.core.backend import Backend
+from mellea_sc.core.backend import Backend, ModelOption, ModelOptions
 from mellea_sc.core.base import CBlock
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.core.model_options import ModelOption, ModelOptions
 from mellea_sc.core.requirement import Requirement, label_of
 from mellea_sc.runtime.failures import sole_error, task_group
 from mellea_sc.stdlib.components import Instruction
@@ -39,8 +38,6 @@ from mellea_sc.stdlib.sampling import (
     RepairTemplateStrategy,
 )
 from mellea_sc.stdlib.session import MelleaSession, start_session
-
-__all__ = ["Asking", "Interruption", "run"]
 
 
 class Asking:

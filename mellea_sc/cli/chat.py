@@ -26,9 +26,6 @@ from mellea_sc.core.plain_text import harmless
 from mellea_sc.runtime.failures import sole_error
 from mellea_sc.stdlib.session import MelleaSession
 
-__all__ = ["Interrupted", "Prompt", "chat"]
-
-
 QUIT: Final = "/quit"
 HOW_TO_END: Final = f"Ctrl-C again, Ctrl-D or {QUIT} ends the conversation"
 

@@ -9,9 +9,6 @@ from typing import Literal, ParamSpec, TypedDict, Unpack
 
 import click
 
-__all__ = ["Settings", "cli", "headers_from"]
-
-
 P = ParamSpec("P")
 
 LOOPS = ("asyncio", "trio")

@@ -44,8 +44,6 @@ from mellea_sc.core.errors import (
 )
 from mellea_sc.core.plain_text import harmless
 
-__all__ = ["Choice", "Finding", "doctor"]
-
 PROBE: Final = 5.0
 """Seconds that the probe of a backend may take."""
 NAMED: Final = 5

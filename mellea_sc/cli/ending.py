@@ -21,19 +21,6 @@ from mellea_sc.runtime.loops.current import loop_options
 if TYPE_CHECKING:
     from mellea_sc.stdlib.streaming.result import StreamChunkingResult
 
-__all__ = [
-    "BACKEND",
-    "STOPPED",
-    "VALID",
-    "Outcome",
-    "details_of",
-    "end_with",
-    "give_up_stdout",
-    "message_of",
-    "outcome_of",
-    "tell",
-]
-
 VALID: Final = 0
 INVALID: Final = 1
 USAGE: Final = 2

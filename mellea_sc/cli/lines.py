@@ -15,8 +15,6 @@ from rich.cells import cell_len, chop_cells
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["WordWrap", "console_on", "hanging", "say", "story", "width_of"]
-
 LEAST: Final = 12
 """The minimum of columns for the words of a hanging line, also on a narrow terminal."""
 

@@ -38,9 +38,6 @@ from mellea_sc.stdlib.streaming.events import (
 )
 from mellea_sc.stdlib.streaming.result import StreamChunkingResult
 
-__all__ = ["JsonShow", "Show", "TerminalShow"]
-
-
 FRAME: Final = 0.05
 """Seconds between two redraws of the picture."""
 STAGES: Final = {

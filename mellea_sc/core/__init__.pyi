@@ -1,6 +1,7 @@
 from mellea_sc.core.backend import Backend as Backend
 from mellea_sc.core.backend import Format as Format
 from mellea_sc.core.backend import JsonSchema as JsonSchema
+from mellea_sc.core.backend import ModelOptions as ModelOptions
 from mellea_sc.core.backend import SchemaModel as SchemaModel
 from mellea_sc.core.base import CBlock as CBlock
 from mellea_sc.core.base import Component as Component
@@ -9,8 +10,7 @@ from mellea_sc.core.base import ContextTurn as ContextTurn
 from mellea_sc.core.base import Span as Span
 from mellea_sc.core.base import Thunk as Thunk
 from mellea_sc.core.generation_info import GenerationInfo as GenerationInfo
-from mellea_sc.core.logger import MelleaLogger as MelleaLogger
-from mellea_sc.core.model_options import ModelOptions as ModelOptions
+from mellea_sc.core.plain_text import MelleaLogger as MelleaLogger
 from mellea_sc.core.requirement import OnFail as OnFail
 from mellea_sc.core.requirement import PartialValidationResult as PartialValidationResult
 from mellea_sc.core.requirement import Requirement as Requirement

@@ -7,8 +7,6 @@ may repeat the prefix (an *echo*), and has no white space at its beginning to se
 
 from __future__ import annotations
 
-__all__ = ["AnswerPrefix", "EchoFilter"]
-
 
 class EchoFilter:
     """Removes the prefix from an answer that repeats it.

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, SupportsIndex, TypeA
 import attrs
 
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.core.generation_info import NOTHING_KNOWN, GenerationInfo
-from mellea_sc.core.tool_calls import ToolCall
+from mellea_sc.core.generation_info import NOTHING_KNOWN, GenerationInfo, ToolCall
 
 if TYPE_CHECKING:
     from typing import Self
@@ -262,11 +261,11 @@ class ContextTurn:
     output: Span | None
 
 
-class Context(abc.ABC):
+class Context:
     """A conversation so far: an immutable chain of spans. Adding an item returns a new context.
 
-    A subclass decides with :meth:`view_for_generation` which items the model sees, and may limit with
-    :attr:`remembers` how many are kept.
+    A subclass decides with :attr:`is_chat_context`, or with :meth:`view_for_generation`, which items the model sees, and
+    may limit with :attr:`remembers` how many are kept.
     """
 
     __slots__ = ("_item", "_listed", "_previous", "reading")
@@ -281,7 +280,7 @@ class Context(abc.ABC):
         self._item: Span | None = None
         self._listed: tuple[Span, ...] | None = None
         self.reading: object = None
-        """What ``core/prompt.py`` has read of it, so that no turn is read twice. Not for users."""
+        """What ``core/question.py`` has read of it, so that no turn is read twice. Not for users."""
 
     def without_items(self) -> Self:
         """An empty context of the same kind, with the same settings."""
@@ -370,9 +369,9 @@ class Context(abc.ABC):
         """Whether the context is empty."""
         return self._item is None
 
-    @abc.abstractmethod
     def view_for_generation(self) -> list[Span]:
-        """The items that the model sees before the next action, oldest first."""
+        """The items that the model sees before the next action, oldest first: by default all, or none."""
+        return self.as_list() if self.is_chat_context else []
 
     def to_messages(self) -> list[dict[str, str]]:
         """All items as JSON-able messages in OpenAI's form, oldest first.

@@ -10,8 +10,6 @@ from typing import Any, Protocol, cast
 
 from mellea_sc.core.errors import ChunkingError, InvalidOption
 
-__all__ = ["BoundaryChunking", "ChunkingStrategy"]
-
 
 class ChunkingStrategy(abc.ABC):
     """Cuts a text that comes in deltas into chunks.

@@ -50,9 +50,8 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 
 if TYPE_CHECKING:
+    from mellea_sc.core.generation_info import ToolCall, Usage
     from mellea_sc.core.spending import LimitName, Spent
-    from mellea_sc.core.tool_calls import ToolCall
-    from mellea_sc.core.usage import Usage
 
 __all__ = [
     "BackendBusy",

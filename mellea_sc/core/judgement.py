@@ -19,8 +19,6 @@ import re
 from collections.abc import Sequence
 from typing import Final, cast
 
-__all__ = ["default_output_to_bool", "objects_in", "read_judgement"]
-
 _NAMES: Final = "think|thinking|thought|reasoning|reflection"
 _THINKING_ENDS: Final = re.compile(rf"</(?:{_NAMES})>", re.IGNORECASE)
 _THINKING_BEGINS: Final = re.compile(rf"<(?:{_NAMES})>", re.IGNORECASE)

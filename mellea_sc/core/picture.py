@@ -16,8 +16,6 @@ import attrs
 if TYPE_CHECKING:
     from mellea_sc.core.trace import Trace
 
-__all__ = ["aside", "svg_of", "table_of", "text_of_answer"]
-
 WIDTH: Final = 900
 NAMES: Final = 330
 """Pixels for the names, left of the time axis."""

@@ -1,11 +1,10 @@
-"""Makes text from outside safe to print."""
+"""What people read: text from outside that is safe to print, and the library's logger, under Mellea's name for it."""
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Final
-
-__all__ = ["harmless", "quoted", "shortened"]
 
 # C0 but for tabs and line breaks, DEL and C1: escape sequences above all, which can write the clipboard.
 # Then the characters that change the direction of what follows them.
@@ -27,3 +26,12 @@ def quoted(text: str) -> str:
 def shortened(text: str, most: int) -> str:
     """The text, cut off where it has more than so many characters."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+class MelleaLogger:
+    """Mellea's accessor of the library's logger, which is ``logging.getLogger("mellea_sc")``."""
+
+    @staticmethod
+    def get_logger() -> logging.Logger:
+        """The library's logger. It has no handler of its own."""
+        return logging.getLogger("mellea_sc")

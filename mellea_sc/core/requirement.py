@@ -15,32 +15,15 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, get_args
 
 import attrs
 
-from mellea_sc.core.backend import Backend, Format
+from mellea_sc.core.backend import Backend, Format, ModelOptions
 from mellea_sc.core.base import Component, Context, Thunk
 from mellea_sc.core.errors import InvalidOption, InvalidVerdict
-from mellea_sc.core.judgement import default_output_to_bool
-from mellea_sc.core.model_options import ModelOptions
+from mellea_sc.core.judgement import default_output_to_bool as default_output_to_bool
 
 if TYPE_CHECKING:
     from typing import Self
 
     from mellea_sc.core.chunking import ChunkingStrategy
-
-__all__ = [
-    "OnFail",
-    "PartialValidationResult",
-    "Requirement",
-    "ValidationFunction",
-    "ValidationResult",
-    "as_requirement",
-    "check_can_judge",
-    "check_judges",
-    "default_output_to_bool",
-    "is_misdefined",
-    "is_rejected",
-    "label_of",
-    "reasons_in",
-]
 
 PartialVerdict: TypeAlias = Literal["pass", "fail", "unknown"]
 _VERDICTS: Final = get_args(PartialVerdict)

@@ -16,16 +16,6 @@ import attrs
 
 from mellea_sc.core.errors import BackendError, InvalidOption
 
-__all__ = [
-    "InFlight",
-    "Retries",
-    "in_flight",
-    "of_call",
-    "retries_of",
-    "retries_of_call",
-    "untimed",
-]
-
 
 def _times(_: object, field: attrs.Attribute[int], value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:

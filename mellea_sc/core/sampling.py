@@ -7,14 +7,11 @@ from collections.abc import Sequence
 
 import attrs
 
-from mellea_sc.core.backend import Backend, Format
+from mellea_sc.core.backend import Backend, Format, ModelOptions
 from mellea_sc.core.base import Component, Context, Span, Thunk
-from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.picture import table_of, text_of_answer
 from mellea_sc.core.requirement import Requirement, ValidationResult, label_of
 from mellea_sc.core.trace import Trace
-
-__all__ = ["SamplingResult", "SamplingStrategy"]
 
 
 @attrs.frozen(kw_only=True)

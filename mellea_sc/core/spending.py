@@ -10,8 +10,6 @@ import attrs
 
 from mellea_sc.core.errors import InvalidOption
 
-__all__ = ["LimitName", "Limits", "Prices", "Spent", "check_limits"]
-
 LimitName: TypeAlias = Literal["tokens", "requests", "seconds", "cost"]
 """Which limit was exceeded."""
 

@@ -16,8 +16,6 @@ import attrs
 
 from mellea_sc.core.picture import svg_of
 
-__all__ = ["Cause", "CauseKind", "TokenCount", "Trace"]
-
 CauseKind: TypeAlias = Literal[
     "requirement", "precondition", "choice", "limit", "timeout", "cancel", "error"
 ]

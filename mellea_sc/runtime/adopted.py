@@ -11,8 +11,6 @@ from mellea_sc.runtime.failures import leaf_errors, raise_unchanged
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.unobserved import OwnError, log_unobserved
 
-__all__ = ["AdoptedNursery"]
-
 
 class AdoptedNursery:
     """A nursery that is hosted by the running event loop, or by another nursery.

@@ -19,8 +19,6 @@ from mellea_sc.runtime.failures import failure_of, stray_cancellation_as
 from mellea_sc.runtime.loops.current import running_task
 from mellea_sc.runtime.unobserved import OwnError, Unobserved
 
-__all__ = ["CLEANUP_TIMEOUT", "Connections"]
-
 CLEANUP_TIMEOUT: Final = 5.0
 """Seconds that closing connections may take when a nursery is left."""
 

@@ -30,24 +30,6 @@ from mellea_sc.runtime.loops.current import (
     running_task,
 )
 
-__all__ = [
-    "LOOPS",
-    "add_note",
-    "failure_of",
-    "leaf_errors",
-    "package_of",
-    "raise_if_stray",
-    "raise_unchanged",
-    "raises_briefly",
-    "set_unchecked",
-    "short_traceback",
-    "shorten",
-    "sole_error",
-    "stray_cancellation_as",
-    "task_group",
-    "without_internals",
-]
-
 AsyncFunction = TypeVar("AsyncFunction", bound=Callable[..., Coroutine[object, object, object]])
 
 _OURS: Final = "mellea_sc"

@@ -30,13 +30,11 @@ from mellea_sc.runtime.loops.current import (
     interpreter_is_ending,
     loop_options,
     running_loop,
+    tell_of_forks,
 )
-from mellea_sc.runtime.loops.forks import tell_of_forks
 
 if TYPE_CHECKING:
     import asyncio
-
-__all__ = ["POLL_INTERVAL", "THREAD_TIMEOUT", "Job", "LoopThread", "ThreadEvent"]
 
 T = TypeVar("T")
 

@@ -31,11 +31,9 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
-from mellea_sc.core.backend import Backend
+from mellea_sc.core.backend import Backend, ModelOptions, merge_options
 from mellea_sc.core.errors import BudgetExceeded, GenerationCancelled, SessionClosed
-from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.runtime.connections import Connections
-from mellea_sc.runtime.deadlines import Cancellable, DeadlineTimer, WaitTimeout
 from mellea_sc.runtime.failures import (
     failure_of,
     leaf_errors,
@@ -49,19 +47,13 @@ from mellea_sc.runtime.loops.current import (
     current_loop,
     loop_services,
     running_loop,
+    wake_loop_on_interrupts,
 )
-from mellea_sc.runtime.loops.notebook import wake_loop_on_interrupts
-from mellea_sc.runtime.pacing import Slot, Slots, Valves
+from mellea_sc.runtime.pacing import Cancellable, DeadlineTimer, Slot, Slots, Valves, WaitTimeout
 from mellea_sc.runtime.unobserved import OnError, OwnError, Unobserved, log_unobserved
 
 if TYPE_CHECKING:
     from mellea_sc.runtime.adopted import AdoptedNursery
-
-__all__ = [
-    "Nursery",
-    "current_nursery",
-    "reraise_if_cancelled",
-]
 
 T = TypeVar("T")
 

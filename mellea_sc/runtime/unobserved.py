@@ -23,8 +23,6 @@ import attrs
 from mellea_sc.core.errors import BudgetExceeded
 from mellea_sc.runtime.failures import LOOPS, leaf_errors, package_of, set_unchecked
 
-__all__ = ["OnError", "OwnError", "Unobserved", "log_unobserved"]
-
 log: Final = logging.getLogger("mellea_sc")
 
 OnError: TypeAlias = Literal["hold", "cancel", "log"]

@@ -13,13 +13,28 @@ from contextlib import nullcontext
 from functools import partial, wraps
 from typing import Final, ParamSpec, TypeVar, cast
 
-from mellea_sc.core.backend import Backend, ChatMessage, CheckedSchema, Format
+from mellea_sc.core.backend import (
+    Backend,
+    ChatMessage,
+    CheckedSchema,
+    Format,
+    ModelOption,
+    ModelOptions,
+    merge_options,
+)
 from mellea_sc.core.base import CBlock, Component, Context, Span, Thunk, text_of
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
-from mellea_sc.core.prompt import describe, messages_for, request_for, settle
-from mellea_sc.core.question import Question, QuestionArguments, RequestArguments, several
+from mellea_sc.core.question import (
+    Question,
+    QuestionArguments,
+    RequestArguments,
+    describe,
+    messages_for,
+    request_for,
+    settle,
+    several,
+)
 from mellea_sc.core.requirement import (
     Requirement,
     ValidationResult,
@@ -32,30 +47,15 @@ from mellea_sc.core.trace import TokenCount, Trace
 from mellea_sc.runtime.budgets.limits import LimitedBlock
 from mellea_sc.runtime.checks.validation import answer_if_met, validate_all
 from mellea_sc.runtime.failures import shorten
-from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.bound import answer_once, opened_scope
 from mellea_sc.runtime.generation.generation import Generation
-from mellea_sc.runtime.generation.pump import pump
+from mellea_sc.runtime.generation.pump import pump, read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.components import Instruction, Query, Transform
 from mellea_sc.stdlib.sampling.base import PlannedStrategy, RejectionSamplingStrategy, sampled
-from mellea_sc.stdlib.sampling.plan import does_not_fit
+from mellea_sc.stdlib.sampling.results import does_not_fit
 from mellea_sc.stdlib.turns import Turn, Turns
-
-__all__ = [
-    "DEFAULT_STRATEGY",
-    "ActArguments",
-    "InstructArguments",
-    "QueryArguments",
-    "StreamArguments",
-    "judge",
-    "keyword_arguments",
-    "last_prompt",
-    "question_of",
-    "start",
-]
-
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -197,15 +197,17 @@ def question_of(action: Component | Span, given: ActArguments, options: ModelOpt
     strategy: object = given.get("strategy", DEFAULT_STRATEGY)
     if strategy is not None and not isinstance(strategy, SamplingStrategy):
         raise InvalidOption(f"strategy must be a SamplingStrategy or None, not {strategy!r}")
-    if strategy is not None and not strategy.is_needed(required):
-        # An answer can still fail its format.
-        if given.get("format") is None or not isinstance(strategy, PlannedStrategy):
+    if strategy is DEFAULT_STRATEGY:
+        # It has nothing to do without requirements. But an answer can still fail its format. For that alone, a strategy
+        # that nobody has asked for does not hold back a text that somebody has asked to see live.
+        if not required and (
+            given.get("format") is None
+            or merge_options(options, given.get("model_options")).get(ModelOption.STREAM)
+        ):
             strategy = None
-        elif strategy is DEFAULT_STRATEGY:
-            # For that alone, a strategy that nobody has asked for does not hold back a text that somebody has asked
-            # to see live.
-            merged = merge_options(options, given.get("model_options"))
-            strategy = None if merged.get(ModelOption.STREAM) else strategy
+    elif strategy is not None and not strategy.is_needed(required):
+        looks_at_format = given.get("format") is not None and isinstance(strategy, PlannedStrategy)
+        strategy = strategy if looks_at_format else None
     return Question.of(action, given, requirements=tuple(required), strategy=strategy)
 
 

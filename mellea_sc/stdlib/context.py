@@ -7,8 +7,8 @@ from typing import ClassVar, Self, cast
 
 from mellea_sc.core.base import ROLES, Context, Role, Span, role_of, text_of
 from mellea_sc.core.errors import InvalidOption, ThunkNotComputed
+from mellea_sc.core.generation_info import estimated_tokens
 from mellea_sc.core.question import check_count
-from mellea_sc.core.usage import estimated_tokens
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.components.chat import Message
 
@@ -22,10 +22,6 @@ class SimpleContext(Context):
 
     remembers: ClassVar[int | None] = 2
     is_chat_context: ClassVar[bool] = False
-
-    def view_for_generation(self) -> list[Span]:
-        """Nothing."""
-        return []
 
 
 class ChatContext(Context):

@@ -12,10 +12,9 @@ from typing import Final, Literal, TypeVar, Unpack, overload
 
 import attrs
 
-from mellea_sc.core.backend import Format
+from mellea_sc.core.backend import Format, ModelOptions
 from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.question import STREAM_DEFAULTS, ConditionArguments, several
 from mellea_sc.core.requirement import Requirement, ValidationResult, as_requirement
 from mellea_sc.core.retries import Retries, retries_of, retries_of_call
@@ -39,8 +38,6 @@ from mellea_sc.stdlib.components import Instruction, Message, Query, Transform
 from mellea_sc.stdlib.session_life import SessionLife, blocking_half
 from mellea_sc.stdlib.streaming.request import StreamRequest, stream_request
 from mellea_sc.stdlib.turns import Turns
-
-__all__ = ["Conversation"]
 
 T = TypeVar("T")
 

@@ -14,10 +14,9 @@ from typing import Final, Literal, Self, Unpack
 from mellea_sc.backends.model_ids import ModelIdentifier
 from mellea_sc.backends.retry import retrying
 from mellea_sc.backends.select import OpenAISettings, make_backend
-from mellea_sc.core.backend import Backend
+from mellea_sc.core.backend import Backend, ModelOptions
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import InvalidOption, MelleaError
-from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.retries import Retries
 from mellea_sc.runtime.failures import raise_unchanged, raises_briefly, shorten
 from mellea_sc.runtime.generation.bound import BoundBackend

@@ -18,25 +18,20 @@ from functools import wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar, get_args
 
-from mellea_sc.core.backend import Backend
+from mellea_sc.core.backend import Backend, ModelOptions, merge_options
 from mellea_sc.core.errors import InvalidOption, SessionClosed, WrongEventLoop
-from mellea_sc.core.model_options import ModelOptions, merge_options
 from mellea_sc.core.question import check_count
 from mellea_sc.runtime.adopted import AdoptedNursery
 from mellea_sc.runtime.failures import shorten
 from mellea_sc.runtime.generation.bound import SpawnTarget
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.runtime.loops.current import current_loop, may_run, running_loop
-from mellea_sc.runtime.loops.forks import tell_of_forks
+from mellea_sc.runtime.loops.current import current_loop, may_run, running_loop, tell_of_forks
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
 from mellea_sc.runtime.portal import SyncPortal, refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError
 
 if TYPE_CHECKING:
     from mellea_sc.stdlib.conversation import Conversation
-
-__all__ = ["SessionLife", "blocking_half"]
-
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -171,12 +166,7 @@ class SessionLife:
         return SpawnTarget(nursery, nursery.tasks)
 
     def run_blocking(self, function: Callable[[], Awaitable[T]]) -> T:
-        """Run an async function in the session's own thread and wait for it; see :meth:`SyncPortal.call`.
-
-        Raises:
-            SessionClosed: the session has ended, or the interpreter is ending and starts no more threads.
-            SyncCallInEventLoop: an event loop runs in this thread.
-        """
+        """Run an async function in the session's own thread and wait for it; see ``Conversation.run_blocking``."""
         refuse_in_event_loop("a blocking call", "await")
         self.check_open()
         return self.portal.call(function)
@@ -201,13 +191,10 @@ class SessionLife:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool:
-        """Join what is running, or cancel it when the block raised; then end.
+        """Join or cancel what is running, and end, as ``MelleaSession.__aexit__``.
 
         Returns:
             Whether the block's exception is swallowed, because it is the session's own cancellation.
-
-        Raises:
-            ExceptionGroup: of the errors that nobody observed.
         """
         if self._block is None:  # in a forked child
             if exc is not None:
@@ -233,14 +220,13 @@ class SessionLife:
         await self._end_thread(cancel=False)
 
     def close(self, *, cancel: str | None = None) -> None:
-        """End what blocking calls have started, and their thread.
+        """End what blocking calls have started, and their thread; see ``MelleaSession.close``.
 
         Args:
             cancel: Why it is cancelled, instead of waiting for it.
 
         Raises:
             SyncCallInEventLoop: an event loop runs in this thread.
-            ExceptionGroup: of the errors that nobody observed.
         """
 
         async def end() -> None:
@@ -260,7 +246,7 @@ class SessionLife:
                 self.portal.close()
 
     def cancel(self, reason: str | None = None) -> None:
-        """Cancel everything that is running, in this event loop and in the session's thread, and end."""
+        """Cancel everything that is running, and end; see ``MelleaSession.cancel``."""
         self.check_runs_here()
         self._ended = f"it was cancelled{f': {reason}' if reason else ''}"
         here = running_loop()

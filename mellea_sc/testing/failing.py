@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from mellea_sc.core.backend import Backend, BackendWrapper, Delta, Format, GenerationRequest
+from mellea_sc.core.backend import (
+    Backend,
+    BackendWrapper,
+    Delta,
+    Format,
+    GenerationRequest,
+    ModelOptions,
+)
 from mellea_sc.core.base import Context, Role, Span
 from mellea_sc.core.errors import BackendError
-from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 
 if TYPE_CHECKING:

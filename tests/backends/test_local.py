@@ -17,9 +17,8 @@ from mellea_sc.backends import local
 from mellea_sc.backends.engine import process
 from mellea_sc.backends.engine.process import EngineSpec
 from mellea_sc.backends.local import LocalBackend, Progress
-from mellea_sc.core.backend import ChatMessage, GenerationRequest
+from mellea_sc.core.backend import ChatMessage, GenerationRequest, ModelOption
 from mellea_sc.core.errors import EngineError, InvalidOption, MissingExtra, StreamInterrupted
-from mellea_sc.core.model_options import ModelOption
 
 pytestmark = pytest.mark.anyio
 

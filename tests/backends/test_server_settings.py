@@ -13,9 +13,8 @@ import pytest
 from mellea_sc import start_session
 from mellea_sc.backends.ollama import OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
-from mellea_sc.core.backend import Backend, ChatMessage, GenerationRequest
+from mellea_sc.core.backend import Backend, ChatMessage, GenerationRequest, ModelOption
 from mellea_sc.core.errors import BackendRejected, InvalidOption, NotAuthorized
-from mellea_sc.core.model_options import ModelOption
 from mellea_sc.testing.server import Answer, ModelServer, RecordedRequest
 
 pytestmark = pytest.mark.anyio

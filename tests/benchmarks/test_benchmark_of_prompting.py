@@ -9,7 +9,7 @@ import pytest
 
 from mellea_sc import ChatContext, Instruction, SimpleContext
 from mellea_sc.core.backend import GenerationRequest
-from mellea_sc.core.prompt import messages_for
+from mellea_sc.core.question import messages_for
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.sampling.base import MultiTurnStrategy
 from mellea_sc.stdlib.sampling.plan import WithFeedback, continuation_of

@@ -24,7 +24,7 @@ INLINED = {"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>"}
 """Functions to some versions of Python only."""
 FROM, DELTAS = 100, 200
 """After so many deltas everything is in a steady state; and so many are looked at."""
-DELTA, FAIL, CALL = (28, 13), (60, 22), [(92, 31), (176, 42)]
+DELTA, FAIL, CALL = (28, 12), (60, 21), [(90, 23), (173, 34)]
 """Functions and modules; of a call without a requirement, and with one."""
 WORDS = ["end. " if i % 12 == 0 else "word " for i in range(1, 600)]
 

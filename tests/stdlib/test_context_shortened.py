@@ -30,7 +30,7 @@ from mellea_sc import (
     start_session,
 )
 from mellea_sc.core.base import Span, text_of
-from mellea_sc.core.prompt import messages_for
+from mellea_sc.core.question import messages_for
 from mellea_sc.stdlib.components import Instruction
 from mellea_sc.testing import Pause, ScriptedBackend, Stall
 

@@ -20,7 +20,7 @@ from mellea_sc import (
 )
 from mellea_sc.backends import ChatMessage
 from mellea_sc.core.base import Span, pending_thunks, text_of
-from mellea_sc.core.prompt import messages_for
+from mellea_sc.core.question import messages_for
 from mellea_sc.testing import ScriptedBackend
 
 KINDS = pytest.mark.parametrize("kind", [SimpleContext, ChatContext])

@@ -25,8 +25,6 @@ from typing import Final
 
 import anyio
 
-__all__ = ["Child"]
-
 REAP_TIMEOUT: Final = 5.0
 """Seconds to wait for a killed process to be gone."""
 _LAST_WORDS: Final = 2000

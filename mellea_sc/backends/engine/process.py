@@ -32,8 +32,6 @@ import attrs
 from mellea_sc.backends.engine.child import Child
 from mellea_sc.core.errors import BackendError, EngineError, MissingExtra
 
-__all__ = ["Engine", "EngineSpec", "Lease", "lease", "require_engine"]
-
 START_TIMEOUT: Final = 60.0
 """Seconds that loading a small model may take."""
 LOADING_SPEED: Final = 20e6

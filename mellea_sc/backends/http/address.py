@@ -16,8 +16,6 @@ import attrs
 from mellea_sc.backends.http.failures import Secret
 from mellea_sc.core.errors import InvalidOption
 
-__all__ = ["Address", "IPAddress", "ip_of", "is_this_machine", "parse_address", "user_secrets"]
-
 IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 

@@ -26,16 +26,22 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import attrs
 
-from mellea_sc.backends.http.client import CLOSE_TIMEOUT, Link, Reply
-from mellea_sc.backends.http.codings import Inflater, unreadable_coding, wants_inflating
-from mellea_sc.backends.http.json_values import parse_object
-from mellea_sc.backends.http.splitting import MAX_LINE
-from mellea_sc.backends.http.translation import (
+from mellea_sc.backends.http.client import (
+    CLOSE_TIMEOUT,
+    Link,
     RemoteProtocolError,
+    Reply,
     client_errors,
     is_one_of,
     reason_of,
     translated,
+)
+from mellea_sc.backends.http.splitting import (
+    MAX_LINE,
+    Inflater,
+    parse_object,
+    unreadable_coding,
+    wants_inflating,
 )
 from mellea_sc.core.answer_prefix import EchoFilter
 from mellea_sc.core.backend import Delta
@@ -49,8 +55,6 @@ from mellea_sc.core.retries import untimed
 
 if TYPE_CHECKING:
     from mellea_sc.backends.http.backend import HttpBackend
-
-__all__ = ["Ending", "Response", "ask", "join_halves"]
 
 GRACE: Final = 2.0
 """Seconds to wait for the usage and the end mark after a finish reason."""

@@ -21,17 +21,18 @@ import h11
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-from mellea_sc.backends.http.client import MAX_HEAD, STANDING_HEADERS, Link, Reply
-from mellea_sc.backends.http.translation import (
+from mellea_sc.backends.http.client import (
+    MAX_HEAD,
+    STANDING_HEADERS,
     ConnectError,
+    Link,
     LocalProtocolError,
     ReadError,
     RemoteProtocolError,
+    Reply,
     TransportError,
     WriteError,
 )
-
-__all__ = ["Connection", "DirectTransport", "connect"]
 
 READ_SIZE: Final = 65536
 """Bytes of a read."""

@@ -22,8 +22,6 @@ from mellea_sc.core.errors import InvalidOption
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["ClientSettings", "Proxy", "Verify", "new_tls_context", "proxy_for"]
-
 Verify: TypeAlias = "bool | str | os.PathLike[str] | ssl.SSLContext"
 """The trusted certificates: the default ones, any (``False``), those of a file or folder, or those of a context."""
 

@@ -14,9 +14,15 @@ from urllib.parse import quote
 
 import attrs
 
-from mellea_sc.backends.http.delays import BUSY, delay_in, is_temporary, status_in
 from mellea_sc.backends.http.json_values import fields_of, list_of, value_or_text
-from mellea_sc.backends.http.refusals import subject_of, words_of
+from mellea_sc.backends.http.refusals import (
+    BUSY,
+    delay_in,
+    is_temporary,
+    status_in,
+    subject_of,
+    words_of,
+)
 from mellea_sc.core.errors import (
     BackendBusy,
     BackendError,
@@ -31,8 +37,6 @@ from mellea_sc.core.errors import (
     StreamInterrupted,
 )
 from mellea_sc.core.plain_text import harmless
-
-__all__ = ["Advice", "Failures", "Secret"]
 
 _QUOTED: Final = 500
 """The maximum of characters that an error's message quotes."""

@@ -20,17 +20,18 @@ from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
-from mellea_sc.backends.http.client import MAX_HEAD, STANDING_HEADERS, Link, Reply
-from mellea_sc.backends.http.translation import (
+from mellea_sc.backends.http.client import (
+    MAX_HEAD,
+    STANDING_HEADERS,
     ConnectError,
+    Link,
     ReadError,
     RemoteProtocolError,
+    Reply,
     TransportError,
     WriteError,
     reason_of,
 )
-
-__all__ = ["AiohttpTransport"]
 
 LARGE: Final = 1024 * 1024
 """The size of a request from which on aiohttp warns, unless it is given as a file."""

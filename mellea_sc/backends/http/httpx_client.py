@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, cast
 import anyio
 import anyio.lowlevel
 
-from mellea_sc.backends.http.client import CLOSE_TIMEOUT, Link, Reply
-from mellea_sc.backends.http.translation import (
+from mellea_sc.backends.http.client import (
+    CLOSE_TIMEOUT,
     ConnectError,
+    Link,
+    Reply,
     WriteError,
     client_errors,
     is_invalid,
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     import httpx
 
     from mellea_sc.backends.http.client import AnyClient
-
-__all__ = ["HttpxTransport"]
 
 
 class HttpxTransport:

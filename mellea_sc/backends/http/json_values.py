@@ -1,51 +1,14 @@
-"""Reads JSON from servers without any assumption about its shape."""
+"""Reads the fields of JSON from servers, without any assumption about their shape."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias, cast
 
-from mellea_sc.core.tool_calls import ToolCallDelta
-from mellea_sc.core.usage import Usage
-
-__all__ = [
-    "Json",
-    "calls_in",
-    "count_in",
-    "fields_of",
-    "list_of",
-    "parse_object",
-    "reasoning_in",
-    "text_in",
-    "usage_in",
-    "value_or_text",
-]
-
+from mellea_sc.core.generation_info import ToolCallDelta, Usage
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
-
-_BLANK: Final = " \t\n\r"
-# Not json.loads: for a short text its overhead takes as long as decoding.
-_decode: Final = cast("Callable[[str], tuple[Json, int]]", json.JSONDecoder().raw_decode)
-
-
-def parse_object(text: str) -> dict[str, Json] | None:
-    """Parse a JSON object; ``None`` if the text is anything else.
-
-    An array with one object counts as that object, because Google sends errors so.
-    """
-    text = text.strip(_BLANK)
-    try:
-        value, end = _decode(text)
-    except (ValueError, RecursionError):
-        return None
-    if end != len(text):
-        return None
-    if isinstance(value, dict):
-        return value
-    one = value[0] if isinstance(value, list) and len(value) == 1 else None
-    return one if isinstance(one, dict) else None
 
 
 def value_or_text(text: str) -> object:

@@ -28,14 +28,11 @@ from typing import TYPE_CHECKING, Final
 
 from mellea_sc.core.errors import BudgetExceeded
 from mellea_sc.core.spending import LimitName, Limits, Spent
-from mellea_sc.runtime.loops.current import clock, running_loop
-from mellea_sc.runtime.loops.forks import tell_of_forks
+from mellea_sc.runtime.loops.current import clock, running_loop, tell_of_forks
 
 if TYPE_CHECKING:
     from mellea_sc.runtime.budgets.limits import BudgetScope
     from mellea_sc.runtime.budgets.metering import Account
-
-__all__ = ["Budget", "open_budgets"]
 
 MILLION: Final = 1_000_000
 ROUNDING: Final = 1 + 1e-9

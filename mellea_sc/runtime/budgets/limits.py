@@ -21,8 +21,6 @@ from mellea_sc.runtime.loops.current import call_soon_in, current_loop, running_
 if TYPE_CHECKING:
     from mellea_sc.runtime.budgets.metering import Account
 
-__all__ = ["BudgetScope", "LimitedBlock", "budget_scope", "limits", "note_request"]
-
 
 def limits(
     *,

@@ -24,12 +24,10 @@ from mellea_sc.core.backend import (
     Usage,
     other_characters,
 )
+from mellea_sc.core.generation_info import CHARACTERS, estimated_tokens
 from mellea_sc.core.spending import Prices
-from mellea_sc.core.usage import CHARACTERS, estimated_tokens
 from mellea_sc.runtime.budgets.budget import Budget
 from mellea_sc.runtime.budgets.limits import note_request
-
-__all__ = ["Account", "Metered"]
 
 
 class Account:

@@ -37,17 +37,14 @@ import anyio.abc
 import anyio.lowlevel
 
 from mellea_sc.core.answer_prefix import AnswerPrefix
-from mellea_sc.core.backend import Backend, Delta
+from mellea_sc.core.backend import Backend, Delta, ModelOption, merge_options
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import BackendTimeout
-from mellea_sc.core.model_options import ModelOption, merge_options
-from mellea_sc.core.prompt import request_for
-from mellea_sc.core.question import Question
+from mellea_sc.core.generation_info import CHARACTERS
+from mellea_sc.core.question import Question, request_for
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
-from mellea_sc.core.usage import CHARACTERS
 from mellea_sc.runtime.checks.chunks import Failure, Ledger
-from mellea_sc.runtime.checks.editors import Editor
-from mellea_sc.runtime.checks.edits import Edits, Placed
+from mellea_sc.runtime.checks.editors import Editor, Edits, Placed
 from mellea_sc.runtime.checks.interfaces import TextSink, View
 from mellea_sc.runtime.checks.lanes import Lanes, ValidatorCalls
 from mellea_sc.runtime.checks.memory import LaneCheckpoint, ResumePoint
@@ -62,8 +59,6 @@ from mellea_sc.runtime.generation.bound import opened_scope
 from mellea_sc.runtime.generation.pump import AnswerRecord, pump
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
-
-__all__ = ["Attempt", "AttemptEnd"]
 
 AttemptEnd: TypeAlias = Literal["running", "completed", "failed", "stopped", "error", "cancelled"]
 """How an attempt has ended: with its last token, by a failed check, because it was not needed any more, …"""

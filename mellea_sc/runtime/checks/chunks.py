@@ -39,8 +39,6 @@ from mellea_sc.core.chunking import BoundaryChunking, ChunkingStrategy
 from mellea_sc.core.errors import ChunkingError
 from mellea_sc.core.requirement import PartialValidationResult
 
-__all__ = ["Chunk", "Cutter", "Failure", "Ledger", "Move", "OnPiece", "Rule"]
-
 
 @attrs.define
 class Chunk:
@@ -190,6 +188,49 @@ class Cutter:
         if missing <= 0:
             return pending[position - self._window : position]
         return self._seen[-missing:] + pending[:position]
+
+
+class Grouped(ChunkingStrategy):
+    """Groups of chunks of another strategy, each with the text between its chunks.
+
+    Args:
+        strategy: A strategy that has seen no text.
+        size: The number of chunks in a group; the last one may have fewer.
+    """
+
+    def __init__(self, strategy: ChunkingStrategy, size: int) -> None:
+        self.bare: bool = strategy.bare
+        self._cutter = Cutter(strategy)
+        self._size = size
+        self._text: list[str] = []
+        self._start = 0
+        self._group: list[Chunk] = []
+
+    def feed(self, delta: str) -> Sequence[str]:
+        """The groups that this delta completes."""
+        self._text.append(delta)
+        return self._gather(self._cutter.feed(delta), self._size)
+
+    def flush(self) -> Sequence[str]:
+        """The last groups, complete or not."""
+        return [*self._gather(self._cutter.flush(), self._size), *self._gather((), 1)]
+
+    def _gather(self, chunks: Sequence[Chunk], least: int) -> list[str]:
+        self._group.extend(chunks)
+        if len(self._group) < least:
+            return []
+        text = "".join(self._text)
+        texts: list[str] = []
+        taken = end = 0
+        while len(self._group) - taken >= least:
+            group = self._group[taken : taken + self._size]
+            taken += len(group)
+            end = group[-1].end - self._start
+            texts.append(text[group[0].start - self._start : end])
+        self._group = self._group[taken:]
+        self._text = [text[end:]]
+        self._start += end
+        return texts
 
 
 UNKNOWN: Final = PartialValidationResult("unknown")

@@ -17,8 +17,6 @@ from mellea_sc.core.requirement import PartialValidationResult, ValidationResult
 from mellea_sc.runtime.checks.chunks import Chunk
 from mellea_sc.runtime.pacing import Valves
 
-__all__ = ["PieceSource", "TextSink", "VerdictSink", "View", "WhatNext"]
-
 WhatNext: TypeAlias = Literal["go on", "wait", "stop"]
 """What a lane does after a verdict: validate the next piece at once; wait for :meth:`PieceSource.wait` first; end."""
 

@@ -44,14 +44,11 @@ from mellea_sc.core.requirement import PartialValidationResult, Requirement, is_
 from mellea_sc.runtime.checks.chunks import UNKNOWN, Chunk, Cutter, Ledger
 from mellea_sc.runtime.checks.interfaces import PieceSource, VerdictSink, View, WhatNext
 from mellea_sc.runtime.checks.memory import Memory
-from mellea_sc.runtime.deadlines import WaitTimeout
 from mellea_sc.runtime.failures import stray_cancellation_as, without_internals
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.loops.current import checkpoint_before_error
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
-from mellea_sc.runtime.pacing import Valve, Valves
-
-__all__ = ["Lane", "Lanes", "ValidatorCalls"]
+from mellea_sc.runtime.pacing import Valve, Valves, WaitTimeout
 
 log: Final = logging.getLogger("mellea_sc")
 

@@ -1,8 +1,9 @@
 """The states of a requirement after each piece of a text, and its verdicts: for another attempt, or another pass.
 
-Another attempt may begin with text of this one. Its requirements then go on with the state that they had there
-(*checkpoints*). And a requirement that edits gets the text once for each pass. As long as nothing was edited, a later
-pass gets the same pieces, and takes over the verdicts of the earlier one instead of calling (*findings*).
+Another attempt may begin with text of this one. Its chunks are those of that text (:class:`Resumed`), and its
+requirements go on with the state that they had there (*checkpoints*). And a requirement that edits gets the text once
+for each pass. As long as nothing was edited, a later pass gets the same pieces, and takes over the verdicts of the
+earlier one instead of calling (*findings*).
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
+from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.requirement import PartialValidationResult, Requirement
 from mellea_sc.runtime.checks.chunks import Chunk, Failure
-from mellea_sc.runtime.checks.edits import Placed
 
-__all__ = ["Finding", "Findings", "LaneCheckpoint", "Memory", "ResumePoint"]
+if TYPE_CHECKING:
+    from mellea_sc.runtime.checks.editors import Placed
 
 
 @attrs.frozen
@@ -91,6 +93,30 @@ class ResumePoint:
         for end in [*(chunk.end for chunk in self.chunks), len(self.text)]:
             yield self.text[at:end]
             at = end
+
+
+class Resumed(ChunkingStrategy):
+    """The chunks of a kept beginning, and then those of the text after it as if that began the text.
+
+    For chunks that were shown: no text can be added to the last of them, also where its end was not certain.
+
+    Args:
+        strategy: A strategy that has seen no text.
+        kept: The chunks of the beginning. Each of the first deltas ends where one of them ends.
+    """
+
+    def __init__(self, strategy: ChunkingStrategy, kept: Sequence[Chunk]) -> None:
+        self.bare: bool = strategy.bare
+        self._strategy = strategy
+        self._kept = deque(kept)
+
+    def feed(self, delta: str) -> Sequence[str]:
+        """The next chunk of the beginning, or the chunks that this delta finishes."""
+        return (self._kept.popleft().text,) if self._kept else self._strategy.feed(delta)
+
+    def flush(self) -> Sequence[str]:
+        """The trailing fragment."""
+        return self._strategy.flush()
 
 
 class Memory:

@@ -10,23 +10,25 @@ from typing import Final
 import anyio
 import anyio.lowlevel
 
-from mellea_sc.core.backend import Backend, Format
+from mellea_sc.core.backend import Backend, Format, ModelOptions
 from mellea_sc.core.base import Context, text_of
 from mellea_sc.core.errors import (
     InvalidVerdict,
     PreconditionFailed,
+    RunError,
     ValidatorTimeout,
 )
-from mellea_sc.core.model_options import ModelOptions
-from mellea_sc.core.prompt import settle
-from mellea_sc.core.question import Question
+from mellea_sc.core.question import Question, settle
 from mellea_sc.core.requirement import Requirement, ValidationResult, is_misdefined, reasons_in
-from mellea_sc.runtime.failures import stray_cancellation_as, task_group, without_internals
+from mellea_sc.runtime.failures import (
+    raise_if_stray,
+    stray_cancellation_as,
+    task_group,
+    without_internals,
+)
 from mellea_sc.runtime.generation.bound import opened_scope
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
-
-__all__ = ["answer_if_met", "validate_all"]
 
 log: Final = logging.getLogger("mellea_sc")
 
@@ -61,11 +63,15 @@ async def validate_all(
     async def judge(index: int, requirement: Requirement) -> None:
         limit = timeout if requirement.timeout is None else requirement.timeout
         try:
-            what = f"validate of {requirement!r}"
-            with anyio.move_on_after(limit) as watchdog, stray_cancellation_as(what):
-                verdict: object = await requirement.validate(
-                    backend, ctx, format=format, model_options=model_options
-                )
+            with anyio.move_on_after(limit) as watchdog:
+                try:
+                    verdict: object = await requirement.validate(
+                        backend, ctx, format=format, model_options=model_options
+                    )
+                except anyio.get_cancelled_exc_class():
+                    # instead of a stray_cancellation_as() block, whose message would be made for each verdict
+                    raise_if_stray(f"validate of {requirement!r}", RunError)
+                    raise
                 if not isinstance(verdict, ValidationResult):
                     raise InvalidVerdict(
                         f"validate of {requirement!r} must return a ValidationResult, not {verdict!r}"

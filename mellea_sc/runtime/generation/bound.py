@@ -25,22 +25,21 @@ from mellea_sc.core.backend import (
     Delta,
     Format,
     GenerationRequest,
+    ModelOption,
+    ModelOptions,
     checked_format,
+    merge_options,
 )
 from mellea_sc.core.base import SPANS, Component, Context, Span, no_span
 from mellea_sc.core.errors import InvalidOption, SessionClosed
-from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
-from mellea_sc.core.prompt import describe, request_for
+from mellea_sc.core.question import describe, request_for
 from mellea_sc.core.retries import in_flight
 from mellea_sc.runtime.budgets.limits import budget_scope
 from mellea_sc.runtime.failures import stray_cancellation_as, task_group
-from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.generation import Generation
-from mellea_sc.runtime.generation.pump import connected_backend, pump
+from mellea_sc.runtime.generation.pump import connected_backend, pump, read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
-
-__all__ = ["BoundBackend", "SpawnTarget", "answer_once", "opened_scope", "start_generation"]
 
 _on_started: Final[ContextVar[Callable[[ModelOutputThunk], None] | None]] = ContextVar(
     "mellea_sc_on_started", default=None

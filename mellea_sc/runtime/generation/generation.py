@@ -45,8 +45,6 @@ from mellea_sc.runtime.unobserved import OwnError
 if TYPE_CHECKING:
     from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 
-__all__ = ["MAX_UNREAD", "Generation", "GenerationState", "Work"]
-
 MAX_UNREAD: Final = 64
 """How many deltas a producer may be ahead of its reader."""
 

@@ -13,10 +13,7 @@ from typing import Literal
 
 import attrs
 
-from mellea_sc.core.backend import Backend, BackendWrapper, Delta, GenerationRequest
-from mellea_sc.core.model_options import think_tags
-
-__all__ = ["TagSplitter", "without_think_tags"]
+from mellea_sc.core.backend import Backend, BackendWrapper, Delta, GenerationRequest, think_tags
 
 
 def without_think_tags(backend: Backend, request: GenerationRequest) -> Backend:

@@ -16,15 +16,12 @@ import attrs
 
 from mellea_sc.core.base import Thunk
 from mellea_sc.core.errors import ThunkNotComputed
-from mellea_sc.core.generation_info import NOTHING_KNOWN, GenerationInfo
+from mellea_sc.core.generation_info import NOTHING_KNOWN, GenerationInfo, ToolCall
 from mellea_sc.core.picture import text_of_answer
 from mellea_sc.core.sampling import SamplingResult
-from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.runtime.failures import shorten
 from mellea_sc.runtime.generation.generation import Generation
-from mellea_sc.runtime.loops.notebook import is_interrupt
-
-__all__ = ["ModelOutputThunk"]
+from mellea_sc.runtime.loops.current import is_interrupt
 
 
 class ModelOutputThunk(Thunk):

@@ -20,23 +20,6 @@ from typing import Final
 import anyio
 import anyio.abc
 
-__all__ = [
-    "call_soon_in",
-    "clock",
-    "current_task",
-    "errors_collected_by",
-    "has_ended",
-    "may_run",
-    "pass_on_interrupt",
-    "raises_exits",
-    "running_loop",
-    "spawn_root",
-    "start_task",
-    "start_task_of_loop",
-    "wake_on_signals",
-    "was_cancelled_natively",
-]
-
 current_task: Final[Callable[[], object]] = asyncio.current_task
 
 raises_exits: Final = True

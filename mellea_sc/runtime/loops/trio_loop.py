@@ -17,20 +17,6 @@ import anyio
 import anyio.abc
 import trio
 
-__all__ = [
-    "call_soon_in",
-    "clock",
-    "current_task",
-    "errors_collected_by",
-    "has_ended",
-    "pass_on_interrupt",
-    "raises_exits",
-    "running_loop",
-    "spawn_root",
-    "start_task",
-    "was_cancelled_natively",
-]
-
 current_task: Final[Callable[[], object]] = trio.lowlevel.current_task
 
 raises_exits: Final = False

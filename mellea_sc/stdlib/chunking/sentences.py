@@ -19,9 +19,6 @@ from typing import Final, cast
 from mellea_sc.core.chunking import BoundaryChunking
 from mellea_sc.core.errors import InvalidOption
 
-__all__ = ["CLOSERS", "GREEK_QUESTION", "STOPS", "SentencesChunker"]
-
-
 STOPS: Final = (
     "\u0589\u061d-\u061f\u06d4\u0700-\u0702\u07f9\u0837\u0839\u083d\u083e\u0964\u0965\u104b\u1362"
     "\u1367\u1368\u166e\u1735\u1736\u17d4\u17d5\u1803\u1809\u1944\u1945\u1aa8-\u1aab\u1b4e\u1b4f"

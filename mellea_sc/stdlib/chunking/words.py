@@ -25,9 +25,6 @@ from mellea_sc.stdlib.chunking.sentences import STOPS
 if TYPE_CHECKING:
     import regex
 
-__all__ = ["WordChunker"]
-
-
 _State: TypeAlias = Literal["empty", "spaced", "kana", "closed"]
 """The state of the current chunk: without a letter or digit so far; a word of a script with spaces; katakana, of which
 more may follow; a word to which no letter can be added."""

@@ -17,8 +17,6 @@ from mellea_sc.core.plain_text import shortened
 if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-__all__ = ["check_template", "fill"]
-
 
 @functools.cache
 def _environment() -> ImmutableSandboxedEnvironment:

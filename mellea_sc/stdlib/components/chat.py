@@ -18,7 +18,7 @@ from mellea_sc.core.base import (
     text_of,
 )
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.core.tool_calls import ToolCall
+from mellea_sc.core.generation_info import ToolCall
 from mellea_sc.stdlib.components._template import check_template, fill
 
 __all__ = [

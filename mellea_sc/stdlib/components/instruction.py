@@ -11,8 +11,6 @@ from mellea_sc.core.requirement import Requirement, as_requirement
 from mellea_sc.stdlib.components._template import check_template, fill
 from mellea_sc.stdlib.components.chat import Message
 
-__all__ = ["Instruction", "SimpleComponent", "listed"]
-
 
 class Instruction(Component):
     """A task for a model.
@@ -74,13 +72,18 @@ class Instruction(Component):
         said = [
             one.format_for_llm()
             for one in self.requirements
-            if not one.check_only and _is_template(one)
+            if not one.check_only and type(one) is Requirement
         ]
         return [text for text in [*own, *said] if isinstance(text, str)]
 
-    def _filled(self, text: str | CBlock) -> str:
+    def _filled(self, text: str | CBlock | Requirement) -> str:
         if isinstance(text, CBlock):
             return text.value
+        if isinstance(text, Requirement):
+            said = text.format_for_llm()
+            if type(text) is not Requirement:
+                return said  # a subclass may have made it from a pattern with braces
+            text = said
         return text if self.user_variables is None else fill(text, self.user_variables)
 
     def parts(self) -> Sequence[Span]:
@@ -101,11 +104,7 @@ class Instruction(Component):
             more: More lines in the list of requirements.
         """
         sections: list[str] = []
-        lines = [
-            self._filled(one.format_for_llm()) if _is_template(one) else one.format_for_llm()
-            for one in self.requirements
-            if not one.check_only
-        ]
+        lines = [self._filled(one) for one in self.requirements if not one.check_only]
         if lines or more:
             sections.append(listed([*lines, *more]))
         if self.prefix is not None:
@@ -139,11 +138,6 @@ class Instruction(Component):
 def listed(lines: Sequence[str]) -> str:
     """The list of requirements as a section of a prompt."""
     return "\n".join(["Requirements:", *map("- {}".format, lines)])
-
-
-def _is_template(requirement: Requirement) -> bool:
-    """Whether the description is the program's own text. A subclass may have made it from a pattern with braces."""
-    return type(requirement) is Requirement
 
 
 class SimpleComponent(Component):

@@ -23,8 +23,6 @@ from mellea_sc.core.plain_text import shortened
 from mellea_sc.core.question import several
 from mellea_sc.stdlib.components.chat import Message
 
-__all__ = ["MObject", "MObjectProtocol", "Method", "Query", "Transform"]
-
 Method: TypeAlias = Callable[..., object]
 
 

@@ -6,8 +6,7 @@ valid_json.py   JSON, character by character; json/: what is JSON, and what fits
 code_blocks.py  fenced code blocks: allowed languages, none left open; markdown.py: where they are
 repetition.py   loops
 sensitive.py    secrets and personal data; kinds/: their patterns
-llm_judge.py    a model that scores the answer
-judging.py      prompts of judges, and how a model is asked
+judging.py      how a model is asked to judge; a requirement that it scores
 requirement.py  Mellea's module: requirements, and short ways to make one
 scanned.py      the base class of most of them: requirements with a scanner, and the pieces with verdicts that it makes
 

@@ -3,10 +3,10 @@ from mellea_sc.core.requirement import Requirement as Requirement
 from mellea_sc.core.requirement import ValidationResult as ValidationResult
 from mellea_sc.core.requirement import default_output_to_bool as default_output_to_bool
 from mellea_sc.stdlib.requirements.code_blocks import CodeBlocks as CodeBlocks
+from mellea_sc.stdlib.requirements.judging import LLMJudge as LLMJudge
 from mellea_sc.stdlib.requirements.length import MaxCharacters as MaxCharacters
 from mellea_sc.stdlib.requirements.length import MaxSentences as MaxSentences
 from mellea_sc.stdlib.requirements.length import MaxWords as MaxWords
-from mellea_sc.stdlib.requirements.llm_judge import LLMJudge as LLMJudge
 from mellea_sc.stdlib.requirements.patterns import MustMatch as MustMatch
 from mellea_sc.stdlib.requirements.patterns import MustNotMatch as MustNotMatch
 from mellea_sc.stdlib.requirements.repetition import NoRepetition as NoRepetition

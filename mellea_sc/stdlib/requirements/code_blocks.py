@@ -12,8 +12,6 @@ from mellea_sc.core.requirement import OnFail, PartialValidationResult
 from mellea_sc.stdlib.requirements.markdown import Lines, may_open
 from mellea_sc.stdlib.requirements.scanned import UNKNOWN, Piece, ScannedRequirement, Scanner
 
-__all__ = ["CodeBlocks"]
-
 LONGEST_LINE: Final = 256
 """The number of characters of a line that are examined: no fence is longer."""
 

@@ -16,8 +16,6 @@ from mellea_sc.stdlib.requirements.scanned import Piece, PieceList, ScannedRequi
 if TYPE_CHECKING:
     import regex
 
-__all__ = ["MaxCharacters", "MaxSentences", "MaxWords"]
-
 _Unit: TypeAlias = Literal["sentence", "word", "character"]
 
 TRAILING_SPACE: Final = 64
@@ -80,15 +78,7 @@ class MaxWords(_AtMost):
     boundaries (UAX #29) are used, without a dictionary: each Chinese ideograph is a word, and each Thai syllable. The
     first character of the next word stops the stream; neither it nor the chunk that it belongs to is ever shown.
 
-    Args:
-        limit: The maximum number; at least 1.
-        check_only: Leave the limit out of the prompt.
-        on_fail: What happens after a fail, see :class:`Requirement`; with ``"filter"`` and ``"fix"`` the text
-            ends after the last allowed word, and the model is stopped.
-        blocking: Whether text waits for the verdict.
-
-    Raises:
-        InvalidOption: the limit is not a whole number of at least 1.
+    Its arguments are those of :class:`MaxSentences`.
     """
 
     unit: ClassVar[_Unit] = "word"
@@ -102,15 +92,7 @@ class MaxCharacters(_AtMost):
     What a reader sees as one character, such as a letter with its accents or a composed emoji, is shown whole or not
     at all.
 
-    Args:
-        limit: The maximum number; at least 1.
-        check_only: Leave the limit out of the prompt.
-        on_fail: What happens after a fail, see :class:`Requirement`; with ``"filter"`` and ``"fix"`` the text
-            ends at the limit, and the model is stopped.
-        blocking: Whether text waits for the verdict.
-
-    Raises:
-        InvalidOption: the limit is not a whole number of at least 1.
+    Its arguments are those of :class:`MaxSentences`.
     """
 
     unit: ClassVar[_Unit] = "character"

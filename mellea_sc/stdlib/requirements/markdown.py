@@ -12,8 +12,6 @@ from typing import Final, Literal, TypeAlias
 
 import attrs
 
-__all__ = ["Fence", "LineIs", "Lines", "may_open"]
-
 LineIs: TypeAlias = Literal["plain", "opening", "inside"]
 """A line outside of fenced blocks, the first line of one, or another line of one, including the last."""
 

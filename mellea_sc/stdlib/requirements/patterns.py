@@ -25,8 +25,6 @@ from mellea_sc.stdlib.requirements.expressions.scanners import (
 from mellea_sc.stdlib.requirements.expressions.tree import Form
 from mellea_sc.stdlib.requirements.scanned import ScannedRequirement, Scanner
 
-__all__ = ["MustMatch", "MustNotMatch"]
-
 DEFAULT_WINDOW: Final = 64
 
 

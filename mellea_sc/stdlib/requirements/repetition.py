@@ -16,8 +16,6 @@ from mellea_sc.stdlib.requirements.scanned import (
     Scanner,
 )
 
-__all__ = ["NoRepetition"]
-
 MOST: Final = 1 << 14
 """The maximum length of a loop, which has to be kept in memory."""
 

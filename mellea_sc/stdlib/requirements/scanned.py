@@ -33,16 +33,6 @@ from mellea_sc.core.requirement import (
 )
 from mellea_sc.stdlib.requirements.requirement import simple_validate
 
-__all__ = [
-    "UNKNOWN",
-    "Piece",
-    "PieceList",
-    "ScannedRequirement",
-    "Scanner",
-    "import_extra",
-]
-
-
 UNKNOWN: Final = PartialValidationResult("unknown")
 
 

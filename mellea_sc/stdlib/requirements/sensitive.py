@@ -21,8 +21,6 @@ from mellea_sc.stdlib.requirements.kinds.regions import Find, Kind, Places, Regi
 from mellea_sc.stdlib.requirements.kinds.secrets import SECRET_PLACES, SECRETS
 from mellea_sc.stdlib.requirements.scanned import ScannedRequirement
 
-__all__ = ["PERSONAL", "NoPII", "NoSecrets", "PIIKind", "SecretKind"]
-
 T = TypeVar("T")
 
 PIIKind: TypeAlias = Literal[

@@ -20,8 +20,6 @@ from mellea_sc.stdlib.requirements.json.schema import Fits, fits
 from mellea_sc.stdlib.requirements.json.text import DEEPEST, SPACE, JsonText, most_space
 from mellea_sc.stdlib.requirements.scanned import Piece, PieceList, ScannedRequirement, Scanner
 
-__all__ = ["JsonAnswer", "ValidJSON"]
-
 
 class ValidJSON(ScannedRequirement):
     """The answer is one JSON text (RFC 8259), and fits a schema if one is given.

@@ -7,8 +7,8 @@ from mellea_sc.stdlib.sampling.base import PlannedStrategy as PlannedStrategy
 from mellea_sc.stdlib.sampling.base import RejectionSamplingStrategy as RejectionSamplingStrategy
 from mellea_sc.stdlib.sampling.base import RepairTemplateStrategy as RepairTemplateStrategy
 from mellea_sc.stdlib.sampling.plan import Ask as Ask
-from mellea_sc.stdlib.sampling.plan import AttemptResult as AttemptResult
 from mellea_sc.stdlib.sampling.plan import Choice as Choice
+from mellea_sc.stdlib.sampling.results import AttemptResult as AttemptResult
 from mellea_sc.stdlib.sampling.several import BestOfNStrategy as BestOfNStrategy
 from mellea_sc.stdlib.sampling.several import MajorityVotingStrategy as MajorityVotingStrategy
 from mellea_sc.stdlib.sampling.several import RacingStrategy as RacingStrategy

@@ -14,10 +14,9 @@ from typing import Final
 
 import attrs
 
-from mellea_sc.core.backend import Backend, Format, checked_format
+from mellea_sc.core.backend import Backend, Format, ModelOptions, checked_format
 from mellea_sc.core.base import Component, Context, Span, Thunk
 from mellea_sc.core.errors import BackendNotBound, InvalidOption
-from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.question import Question, StreamOptions, check_count, several
 from mellea_sc.core.requirement import (
     OnFail,
@@ -27,14 +26,14 @@ from mellea_sc.core.requirement import (
     reasons_in,
 )
 from mellea_sc.core.sampling import SamplingResult, SamplingStrategy
-from mellea_sc.runtime.generation.answers import read_meaning
 from mellea_sc.runtime.generation.bound import BoundBackend
+from mellea_sc.runtime.generation.pump import read_meaning
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.components.chat import Message
 from mellea_sc.stdlib.context import SimpleContext
-from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner
-from mellea_sc.stdlib.sampling.engine.tracing import trace_of
-from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, Once, Plan, WithFeedback
+from mellea_sc.stdlib.sampling.plan import Ask, Choice, Plan, WithFeedback
+from mellea_sc.stdlib.sampling.results import AttemptResult, trace_of
+from mellea_sc.stdlib.sampling.runner import AttemptRunner, Once
 
 __all__ = [
     "BacktrackStrategy",

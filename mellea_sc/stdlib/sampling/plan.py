@@ -1,6 +1,6 @@
 """Decides, from the attempts that have ended, what to ask next or which attempt to keep. No tasks, no I/O.
 
-A plan only decides. ``engine/runner.py`` carries the decisions out: it runs attempts in its own tasks, validates each
+A plan only decides. ``runner.py`` carries the decisions out: it runs attempts in its own tasks, validates each
 while it is generated, asks the plan whenever one has ended, and stops those that a choice has made useless. So the
 same plan serves ``instruct`` and checked streams.
 
@@ -12,41 +12,19 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.base import CBlock, Component, Context, Role, Span, Thunk, text_of
-from mellea_sc.core.generation_info import GenerationInfo
-from mellea_sc.core.prompt import GO_ON, describe
-from mellea_sc.core.requirement import (
-    PartialValidationResult,
-    Requirement,
-    ValidationResult,
-    is_rejected,
-    reasons_in,
-)
-from mellea_sc.runtime.checks.attempt import AttemptEnd
-from mellea_sc.runtime.generation.thunk import ModelOutputThunk
+from mellea_sc.core.question import GO_ON, describe
 from mellea_sc.stdlib.components.chat import Message
 from mellea_sc.stdlib.components.instruction import Instruction, listed
 from mellea_sc.stdlib.context import ChatContext
 
-__all__ = [
-    "Ask",
-    "AttemptResult",
-    "Choice",
-    "Once",
-    "Plan",
-    "WithFeedback",
-    "continuation_of",
-    "does_not_fit",
-]
-
-
-FITS_FORMAT: Final = Requirement("The answer fits the format that was asked for.", check_only=True)
-"""The requirement that every answer has to meet if a format was given."""
+if TYPE_CHECKING:
+    from mellea_sc.stdlib.sampling.results import AttemptResult
 
 
 @attrs.frozen(kw_only=True)
@@ -68,101 +46,6 @@ class Ask:
     keep: int = 0
     of: int = 0
     chain: int = 0
-
-
-@attrs.frozen(kw_only=True)
-class AttemptResult:
-    """An attempt that has ended.
-
-    Args:
-        number: Its number, counted from 1 in the order in which attempts begin.
-        ask: The request for it.
-        end: ``"completed"``: the model has finished; ``"failed"``: a check failed while it ran; ``"stopped"``: it
-            was not needed any more; ``"error"``; ``"cancelled"``.
-        text: The text as far as it may be shown; the whole text if it was completed.
-        generated: The whole text of the model, with the text that was kept of an earlier attempt.
-        failures: The requirements that stopped it, with their verdicts, in the order of the requirements.
-        validations: The requirements with their verdicts on the whole text, if it was completed.
-        failed_at: The index of the chunk that failed.
-        released: The number of its chunks that a reader has been shown; 1 if that is white space alone.
-        generation: Model, usage, times.
-        misfit: Why it does not fit the requested format, if it was completed and does not fit.
-        score: The score that the strategy gave it.
-        begun: The number of attempts that had begun when it ended, those that have failed by an error included.
-    """
-
-    number: int
-    ask: Ask
-    end: AttemptEnd
-    text: str
-    generated: str
-    failures: Sequence[tuple[Requirement, PartialValidationResult]] = ()
-    validations: Sequence[tuple[Requirement, ValidationResult]] = ()
-    failed_at: int = 0
-    released: int = 0
-    generation: GenerationInfo = attrs.field(factory=GenerationInfo)
-    misfit: str | None = None
-    score: float | None = None
-    begun: int = 1
-
-    @property
-    def completed(self) -> bool:
-        """Whether the model has finished, and no check failed until then."""
-        return self.end == "completed"
-
-    @property
-    def rejected(self) -> Sequence[tuple[Requirement, ValidationResult]]:
-        """The requirements that it is known not to meet, with their verdicts."""
-        return [
-            (requirement, verdict)
-            for requirement, verdict in self.verdicts
-            if self.end != "completed" or is_rejected(requirement, verdict)
-        ]
-
-    @property
-    def valid(self) -> bool:
-        """Whether it was completed and meets every requirement; those with ``on_fail="noop"`` do not count."""
-        return self.end == "completed" and not any(is_rejected(*one) for one in self.verdicts)
-
-    @property
-    def reasons(self) -> list[str]:
-        """Why it was rejected, one line for each requirement that it does not meet."""
-        return reasons_in(self.rejected)
-
-    @property
-    def reason(self) -> str:
-        """All reasons in one line."""
-        return "; ".join(self.reasons)
-
-    @property
-    def verdicts(self) -> Sequence[tuple[Requirement, ValidationResult]]:
-        """The requirements that have a verdict: those that stopped it, or all of them if it was completed.
-
-        A completed attempt that does not fit its format has a verdict on that too.
-        """
-        if self.end != "completed":
-            return [
-                (requirement, ValidationResult(False, reason=verdict.reason, score=verdict.score))
-                for requirement, verdict in self.failures
-            ]
-        if self.misfit is None:
-            return self.validations
-        return [*self.validations, does_not_fit(self.misfit)]
-
-    def thunk(self) -> ModelOutputThunk:
-        """The text as far as it may be shown, as a computed thunk."""
-        return ModelOutputThunk.computed(self.text, generation=self.generation)
-
-    @property
-    def context(self) -> Context:
-        """The conversation, ending with the whole text of the model."""
-        said = ModelOutputThunk.computed(self.generated, generation=self.generation)
-        return self.ask.context.add(self.ask.action).add(said)
-
-
-def does_not_fit(misfit: str) -> tuple[Requirement, ValidationResult]:
-    """The verdict on an answer that does not fit its format."""
-    return FITS_FORMAT, ValidationResult(False, reason=misfit)
 
 
 @attrs.frozen
@@ -209,16 +92,6 @@ class Plan(abc.ABC):
             backend: A backend that is bound to a scope of the attempt.
         """
         return None
-
-
-class Once(Plan):
-    """One attempt, which is kept in any case."""
-
-    asks_anew = False
-
-    def after(self, past: Sequence[AttemptResult], running: int) -> Choice:
-        """Keep the only attempt."""
-        return Choice(past[-1].number, past[-1].valid)
 
 
 _FAILED: Final = "an earlier answer failed by this: {}"

@@ -20,9 +20,8 @@ from mellea_sc.core.question import check_count
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.checks.validation import validate_all
 from mellea_sc.stdlib.sampling.base import PlannedStrategy
-from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice
-
-__all__ = ["BestOfNStrategy", "MajorityVotingStrategy", "RacingStrategy", "Score"]
+from mellea_sc.stdlib.sampling.plan import Ask, Choice
+from mellea_sc.stdlib.sampling.results import AttemptResult
 
 Score: TypeAlias = Callable[[str], float | Awaitable[float]] | Requirement
 """What an answer is worth: a function of its text, or a requirement whose verdict has a score."""

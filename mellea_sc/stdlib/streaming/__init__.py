@@ -15,7 +15,7 @@ One delta's way, from the socket to the user::
                                                                                  │
                                           the next Attempt <── a strategy's Ask ─┘
 
-``sampling/engine/`` has the attempts, and ``runtime/checks/`` the validation. There are editors only for requirements
+``sampling/runner.py`` has the attempts, and ``runtime/checks/`` the validation. There are editors only for requirements
 that filter or fix.
 """
 

@@ -34,22 +34,6 @@ import attrs
 
 from mellea_sc.core.requirement import PartialValidationResult, ValidationResult
 
-__all__ = [
-    "ChunkEvent",
-    "CompletedEvent",
-    "EditEvent",
-    "ErrorEvent",
-    "FullValidationEvent",
-    "InputCheckEvent",
-    "QuickCheckEvent",
-    "ReasoningEvent",
-    "ReleasedChunk",
-    "RetractEvent",
-    "RetryEvent",
-    "StreamEvent",
-    "StreamingDoneEvent",
-]
-
 
 @attrs.frozen
 class StreamEvent:

@@ -16,8 +16,7 @@ from mellea_sc.core.backend import Backend, no_backend
 from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import InvalidOption
-from mellea_sc.core.prompt import describe
-from mellea_sc.core.question import STREAM_DEFAULTS, Question, StreamOptions, several
+from mellea_sc.core.question import STREAM_DEFAULTS, Question, StreamOptions, describe, several
 from mellea_sc.core.requirement import Requirement, as_requirement, check_judges
 from mellea_sc.runtime.failures import raises_briefly
 from mellea_sc.runtime.generation.bound import BoundBackend, SpawnTarget
@@ -29,8 +28,6 @@ from mellea_sc.stdlib.sampling.base import PlannedStrategy, plan_for
 from mellea_sc.stdlib.streaming.result import StreamChunkingResult, Streamer
 from mellea_sc.stdlib.streaming.run import StreamRun
 from mellea_sc.stdlib.turns import Turn, Turns
-
-__all__ = ["StreamRequest", "stream", "stream_request", "stream_with_chunking"]
 
 
 class StreamRequest(Awaitable[StreamChunkingResult]):

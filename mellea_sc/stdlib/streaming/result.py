@@ -12,7 +12,7 @@ import anyio.lowlevel
 import attrs
 
 from mellea_sc.core.errors import PreconditionFailed, ThunkNotComputed
-from mellea_sc.core.generation_info import GenerationInfo
+from mellea_sc.core.generation_info import GenerationInfo, ToolCall
 from mellea_sc.core.picture import table_of, text_of_answer
 from mellea_sc.core.question import check_lookahead
 from mellea_sc.core.requirement import (
@@ -21,18 +21,14 @@ from mellea_sc.core.requirement import (
     ValidationResult,
     label_of,
 )
-from mellea_sc.core.tool_calls import ToolCall
 from mellea_sc.core.trace import Cause, Trace
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.failures import raises_briefly
-from mellea_sc.runtime.generation.answers import read_meaning
+from mellea_sc.runtime.generation.pump import read_meaning
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.stdlib.sampling.engine.tracing import cause_of_error, named, trace_of
-from mellea_sc.stdlib.sampling.plan import AttemptResult
+from mellea_sc.stdlib.sampling.results import AttemptResult, cause_of_error, named, trace_of
 from mellea_sc.stdlib.streaming.events import ReleasedChunk, StreamEvent
 from mellea_sc.stdlib.streaming.run import StreamRun
-
-__all__ = ["StreamChunkingResult", "Streamer"]
 
 TEXT: Final[Callable[[ReleasedChunk], str]] = attrgetter("text")
 """Empty for white space at the end of a text, which is no chunk."""

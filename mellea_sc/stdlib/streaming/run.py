@@ -24,8 +24,7 @@ import anyio
 
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import BudgetExceeded
-from mellea_sc.core.prompt import describe
-from mellea_sc.core.question import Question, StreamOptions
+from mellea_sc.core.question import Question, StreamOptions, describe
 from mellea_sc.core.requirement import (
     PartialValidationResult,
     Requirement,
@@ -36,17 +35,18 @@ from mellea_sc.core.retries import retries_of_call
 from mellea_sc.runtime.budgets.limits import LimitedBlock, budget_scope
 from mellea_sc.runtime.checks.attempt import Attempt
 from mellea_sc.runtime.checks.chunks import Ledger
-from mellea_sc.runtime.checks.edits import Edits
+from mellea_sc.runtime.checks.editors import Edits
 from mellea_sc.runtime.checks.validation import answer_if_met
 from mellea_sc.runtime.failures import failure_of, raise_unchanged
-from mellea_sc.runtime.generation.answers import read_meaning, warn_of_misfit
+from mellea_sc.runtime.generation.pump import read_meaning, warn_of_misfit
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.loops.current import call_in, check_loop, clock, current_loop, running_task
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.runtime.pacing import Valves
 from mellea_sc.runtime.unobserved import OwnError
-from mellea_sc.stdlib.sampling.engine.runner import AttemptRunner
-from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Plan
+from mellea_sc.stdlib.sampling.plan import Ask, Plan
+from mellea_sc.stdlib.sampling.results import AttemptResult
+from mellea_sc.stdlib.sampling.runner import AttemptRunner
 from mellea_sc.stdlib.streaming.events import (
     CompletedEvent,
     ErrorEvent,
@@ -56,8 +56,6 @@ from mellea_sc.stdlib.streaming.events import (
 )
 from mellea_sc.stdlib.streaming.view import AttemptView, Readers
 from mellea_sc.stdlib.turns import Turn
-
-__all__ = ["StreamRun"]
 
 
 class StreamRun:

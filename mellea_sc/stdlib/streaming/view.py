@@ -25,7 +25,7 @@ import anyio
 from mellea_sc.core.errors import StreamConsumed
 from mellea_sc.core.requirement import ValidationResult
 from mellea_sc.runtime.checks.chunks import Ledger
-from mellea_sc.runtime.checks.edits import Edits
+from mellea_sc.runtime.checks.editors import Edits
 from mellea_sc.runtime.failures import shorten
 from mellea_sc.runtime.loops.current import check_loop, current_loop, loop_services
 from mellea_sc.runtime.pacing import Valve, Valves
@@ -39,8 +39,6 @@ from mellea_sc.stdlib.streaming.events import (
     StreamEvent,
     StreamingDoneEvent,
 )
-
-__all__ = ["AttemptView", "Readers", "Tape"]
 
 T = TypeVar("T")
 R = TypeVar("R")

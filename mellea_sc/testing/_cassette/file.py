@@ -32,7 +32,12 @@ from typing import Final, cast
 
 import attrs
 
-from mellea_sc.backends.http.json_values import count_in, fields_of, list_of, parse_object
+from mellea_sc.backends.http.json_values import (
+    count_in,
+    fields_of,
+    list_of,
+)
+from mellea_sc.backends.http.splitting import parse_object
 from mellea_sc.core import errors
 from mellea_sc.core.backend import Delta, ToolCallDelta, Usage
 

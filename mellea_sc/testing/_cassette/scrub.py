@@ -9,8 +9,7 @@ from typing import Final, TypeAlias, cast
 
 import attrs
 
-from mellea_sc.core.backend import GenerationRequest
-from mellea_sc.core.model_options import ModelOption
+from mellea_sc.core.backend import GenerationRequest, ModelOption
 from mellea_sc.testing._cassette.file import Exchange, TimedDelta
 
 __all__ = ["Scrub", "described", "scrubbed"]

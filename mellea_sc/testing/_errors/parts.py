@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Final, cast
 import anyio
 import anyio.lowlevel
 
-from mellea_sc.core.backend import Backend, Delta, Format, GenerationRequest
+from mellea_sc.core.backend import Backend, Delta, Format, GenerationRequest, ModelOptions
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import BackendError, MelleaError
-from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
 from mellea_sc.runtime.loops.current import is_being_cancelled
 from mellea_sc.testing._errors.values import Answering, ErrorKind, Judging

@@ -11,7 +11,7 @@ from typing import Final
 import anyio
 import anyio.abc
 
-from mellea_sc.core.model_options import ModelOption
+from mellea_sc.core.backend import ModelOption
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.helpers.async_helpers import wait_for_all_mots
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk

@@ -16,7 +16,7 @@ import attrs
 
 from mellea_sc.core.backend import Backend
 from mellea_sc.core.requirement import PartialValidationResult, Requirement, ValidationResult
-from mellea_sc.runtime.checks.derived_chunking import Grouped
+from mellea_sc.runtime.checks.chunks import Grouped
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.chunking import resolve_chunking
 from mellea_sc.stdlib.context import ChatContext

@@ -9,7 +9,11 @@ from typing import Literal, TypeAlias
 import anyio
 import attrs
 
-from mellea_sc.backends.http.json_values import fields_of, list_of, parse_object
+from mellea_sc.backends.http.json_values import (
+    fields_of,
+    list_of,
+)
+from mellea_sc.backends.http.splitting import parse_object
 from mellea_sc.core.backend import ChatMessage, ToolCall, Usage
 
 __all__ = ["Answer", "Ended", "RecordedRequest"]

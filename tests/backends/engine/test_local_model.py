@@ -17,9 +17,8 @@ from mellea_sc.backends._weights import SMOLLM2, fetch
 from mellea_sc.backends.engine import process
 from mellea_sc.backends.engine.process import Engine
 from mellea_sc.backends.local import LocalBackend
-from mellea_sc.core.backend import ChatMessage, GenerationRequest
+from mellea_sc.core.backend import ChatMessage, GenerationRequest, ModelOption
 from mellea_sc.core.errors import BackendRejected, EngineError
-from mellea_sc.core.model_options import ModelOption
 
 pytestmark = [
     pytest.mark.anyio,

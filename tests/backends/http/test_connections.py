@@ -27,8 +27,12 @@ from raw_server import (
     sends,
 )
 
-from mellea_sc.backends.http.client import AnyClient, has_aiohttp, is_asyncio
-from mellea_sc.backends.http.translation import client_errors
+from mellea_sc.backends.http.client import (
+    AnyClient,
+    client_errors,
+    has_aiohttp,
+    is_asyncio,
+)
 from mellea_sc.backends.openai import OpenAIBackend
 from mellea_sc.core.backend import Backend, ChatMessage, GenerationRequest
 from mellea_sc.core.errors import (

@@ -7,8 +7,14 @@ import json
 import httpx
 import pytest
 
-from mellea_sc.backends.http.failures import Advice, Failures, Secret
-from mellea_sc.backends.http.translation import translated
+from mellea_sc.backends.http.client import (
+    translated,
+)
+from mellea_sc.backends.http.failures import (
+    Advice,
+    Failures,
+    Secret,
+)
 from mellea_sc.core.errors import (
     BackendBusy,
     BackendRejected,

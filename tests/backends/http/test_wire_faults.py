@@ -21,9 +21,8 @@ from wire_server import DONE, STOP, USAGE, Step, chunked, line, raw_server, size
 
 from mellea_sc.backends.ollama import OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
-from mellea_sc.core.backend import Backend, ChatMessage, GenerationRequest
+from mellea_sc.core.backend import Backend, ChatMessage, GenerationRequest, ModelOption
 from mellea_sc.core.errors import BackendError, BackendTimeout
-from mellea_sc.core.model_options import ModelOption
 from mellea_sc.testing.leaks import assert_no_leaks
 
 pytestmark = pytest.mark.anyio

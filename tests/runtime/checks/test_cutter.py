@@ -8,8 +8,7 @@ import pytest
 
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import ChunkingError
-from mellea_sc.runtime.checks.chunks import Cutter
-from mellea_sc.runtime.checks.derived_chunking import Grouped
+from mellea_sc.runtime.checks.chunks import Cutter, Grouped
 from mellea_sc.stdlib.chunking import RawChunker, SentenceChunker, WordChunker
 
 

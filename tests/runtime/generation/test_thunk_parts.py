@@ -42,9 +42,8 @@ from mellea_sc import (
 )
 from mellea_sc.backends import ToolCall, ToolCallDelta, Usage
 from mellea_sc.core import GenerationInfo
-from mellea_sc.core.backend import ChatMessage, Format
+from mellea_sc.core.backend import ChatMessage, Format, ModelOptions
 from mellea_sc.core.base import Span
-from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.stdlib import MObject, SamplingStrategy
 from mellea_sc.testing import Pause, Script, ScriptedBackend, Stall, Step
 

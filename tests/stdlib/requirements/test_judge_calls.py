@@ -29,9 +29,8 @@ from mellea_sc import (
     start_session,
     stream_with_chunking,
 )
-from mellea_sc.core.backend import Backend, Format
+from mellea_sc.core.backend import Backend, Format, ModelOptions
 from mellea_sc.core.base import Component, Context, Span, Thunk
-from mellea_sc.core.model_options import ModelOptions
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.testing import (
     FailingBackend,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mellea_sc import BackendError, check, simple_validate, start_session
-from mellea_sc.core.backend import GenerationRequest
-from mellea_sc.core.model_options import ModelOption
+from mellea_sc.core.backend import GenerationRequest, ModelOption
 from mellea_sc.stdlib import RacingStrategy
 from mellea_sc.testing import Fail, Pause, Script, ScriptedBackend
 

@@ -12,8 +12,7 @@ from mellea_sc import (
     RetractEvent,
     start_session,
 )
-from mellea_sc.core.backend import GenerationRequest
-from mellea_sc.core.model_options import ModelOption
+from mellea_sc.core.backend import GenerationRequest, ModelOption
 from mellea_sc.stdlib import RacingStrategy
 from mellea_sc.testing import Pause, ScriptedBackend
 

@@ -19,8 +19,8 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 from kit import kinds, read_events
 
+from mellea_sc.core.backend import ModelOption
 from mellea_sc.core.errors import ModelError, ValidatorTimeout
-from mellea_sc.core.model_options import ModelOption
 from mellea_sc.stdlib.chunking import resolve_chunking
 from mellea_sc.stdlib.session import start_session
 from mellea_sc.stdlib.streaming import StreamChunkingResult

@@ -10,11 +10,10 @@ import anyio
 import pytest
 from kit import Check, always, ask, by_chunk, hanging, kinds, read_chunks, read_events, session
 
-from mellea_sc.core.backend import Backend
+from mellea_sc.core.backend import Backend, ModelOption
 from mellea_sc.core.base import CBlock, Context
 from mellea_sc.core.chunking import ChunkingStrategy
 from mellea_sc.core.errors import BackendTimeout, ModelError, StreamConsumed
-from mellea_sc.core.model_options import ModelOption
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.stdlib.chunking import RawChunker
 from mellea_sc.stdlib.context import SimpleContext

@@ -1,7 +1,6 @@
 """Regular expressions that can be matched against an incomplete text, in bounded time.
 
-tree.py         the syntax tree of an expression
-size.py         how many characters decide about a match, and how many steps that may take
+tree.py         the syntax tree of an expression, and how many characters and steps decide about a match
 open_ended.py   rewrites an expression for a text that goes on
 expression.py   the questions that requirements ask an expression
 scanners.py     scanners that ask them while the text comes

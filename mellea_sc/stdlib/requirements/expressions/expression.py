@@ -21,20 +21,22 @@ import attrs
 from mellea_sc.core.errors import InvalidOption, PatternTooSlow
 from mellea_sc.core.plain_text import quoted
 from mellea_sc.stdlib.requirements.expressions.open_ended import MARK, is_certain, write, write_open
-from mellea_sc.stdlib.requirements.expressions.size import Size, first_chars, nodes, size_of, ways
 from mellea_sc.stdlib.requirements.expressions.tree import (
     Chars,
     Form,
     Node,
     NotReadable,
     Ref,
+    Size,
+    first_chars,
+    nodes,
     read_tree,
+    size_of,
+    ways,
 )
 
 if TYPE_CHECKING:
     import regex  # imported with the first expression: that takes as long as importing all of this package
-
-__all__ = ["Allowance", "Expression", "Spot", "compile_pattern", "expression_of"]
 
 SECONDS: Final = 0.25
 """Processor time that one step may take: a thousand times what good expressions need."""

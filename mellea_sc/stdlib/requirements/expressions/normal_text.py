@@ -19,8 +19,6 @@ import attrs
 from mellea_sc.stdlib.requirements.expressions.tree import Form
 from mellea_sc.stdlib.requirements.scanned import UNKNOWN, Piece, Scanner
 
-__all__ = ["NormalizingScanner", "normal_text"]
-
 LONGEST_SEGMENT: Final = 32
 """The maximum length of a segment: no language puts more marks on a letter."""
 _COMPOSED: Final = (range(0xA0, 0x3100), range(0x11000, 0x12000), range(0x16D00, 0x16E00))

@@ -25,7 +25,6 @@ from collections.abc import Sequence
 from math import inf
 from typing import Final
 
-from mellea_sc.stdlib.requirements.expressions.size import nodes, size_of
 from mellea_sc.stdlib.requirements.expressions.tree import (
     At,
     Atomic,
@@ -39,9 +38,9 @@ from mellea_sc.stdlib.requirements.expressions.tree import (
     Ref,
     Repeat,
     Seq,
+    nodes,
+    size_of,
 )
-
-__all__ = ["MARK", "is_certain", "write", "write_open"]
 
 MARK: Final = "open"
 """The name of the group that is set if the end was reached."""

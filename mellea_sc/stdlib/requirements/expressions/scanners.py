@@ -23,8 +23,6 @@ from mellea_sc.core.requirement import PartialValidationResult
 from mellea_sc.stdlib.requirements.expressions.expression import Allowance, Expression
 from mellea_sc.stdlib.requirements.scanned import Piece, PieceList, Scanner
 
-__all__ = ["LONGEST", "FullMatchScanner", "MatchScanner"]
-
 LONGEST: Final = 1 << 16
 """The maximum length up to which a match that is longer than its window is followed."""
 STEP: Final = 1 << 12

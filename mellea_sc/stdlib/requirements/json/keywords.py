@@ -27,8 +27,6 @@ from mellea_sc.stdlib.requirements.json.schema_checks import schema_package
 if TYPE_CHECKING:
     from referencing._core import Resolver  # no public module has it
 
-__all__ = ["Invalid", "Keyword", "Validator", "bounded_keywords", "bounded_work", "resolver_of"]
-
 
 class Invalid(Protocol):
     """The part of a ``jsonschema`` validation error that is used here."""

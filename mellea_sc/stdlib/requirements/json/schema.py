@@ -18,8 +18,6 @@ from mellea_sc.stdlib.requirements.json.keywords import (
 )
 from mellea_sc.stdlib.requirements.json.schema_checks import Draft, draft_of, schema_package
 
-__all__ = ["Fits", "fits", "misfits_with"]
-
 Fits: TypeAlias = Callable[[str], str | None]
 """Returns the reason why a complete JSON text does not fit, or ``None`` if it fits."""
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from mellea_sc.stdlib.requirements.json.keywords import Keyword, Validator
 
-__all__ = ["Draft", "draft_of", "schema_package"]
-
 
 class Draft(Protocol):
     """The part of a ``jsonschema`` validator class that is used here."""

@@ -23,8 +23,6 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["DEEPEST", "SPACE", "JsonText", "most_space"]
-
 DEEPEST: Final = 200
 """The maximum depth of nested arrays and objects: more than any answer needs."""
 

@@ -9,8 +9,6 @@ from typing import Final
 
 from mellea_sc.stdlib.requirements.kinds.regions import LETTER, Find, matching
 
-__all__ = ["find_emails", "find_ipv4", "find_ipv6"]
-
 # Markdown may put a backslash into an address: eve\_smith@example.org. A double underscore may make it bold.
 _EMAIL: Final = re.compile(
     rf"""(?<!{LETTER})(?<![.+%-]) [^\W_](?:\\?[\w.+%&-]){{0,63}} \\?@

@@ -26,19 +26,6 @@ from mellea_sc.stdlib.requirements.kinds.regions import (
 )
 from mellea_sc.stdlib.requirements.scanned import import_extra
 
-__all__ = [
-    "HARMLESS_NUMBERS",
-    "PERSONAL_PLACES",
-    "Run",
-    "find_cards",
-    "find_ibans",
-    "find_national_ids",
-    "find_ssns",
-    "runs",
-    "says",
-]
-
-
 # A word ends at white space, at characters of scripts without spaces, and at quotes and brackets.
 _STOPS: Final = rf"\s{SPACELESS}\"<>|{{}}\[\];`\u00ab\u00bb\u2018-\u201e\u2014\u2026"
 _WORD: Final = rf"[^{_STOPS}]"

@@ -19,8 +19,6 @@ from mellea_sc.stdlib.requirements.kinds.numbers import Run, runs, says
 from mellea_sc.stdlib.requirements.kinds.regions import Find
 from mellea_sc.stdlib.requirements.scanned import import_extra
 
-__all__ = ["find_phones"]
-
 REGIONS: Final = (
     *("US", "GB", "DE", "FR", "IT", "ES", "NL", "BE", "CH", "AT"),
     *("PL", "SE", "PT", "IE", "CZ", "GR", "RO", "HU", "UA", "RU"),

@@ -27,21 +27,6 @@ import attrs
 from mellea_sc.core.requirement import PartialValidationResult
 from mellea_sc.stdlib.requirements.scanned import Piece, PieceList, Scanner
 
-__all__ = [
-    "DASHES",
-    "LETTER",
-    "SPACELESS",
-    "SPACES",
-    "UNSEEN",
-    "Find",
-    "Kind",
-    "Places",
-    "RegionScanner",
-    "following",
-    "matching",
-]
-
-
 Find: TypeAlias = Callable[[str, int, int], Iterable[tuple[int, int]]]
 """Finds occurrences in a plain text between two positions; returns their beginnings and ends."""
 

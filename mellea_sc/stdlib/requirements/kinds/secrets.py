@@ -26,9 +26,6 @@ from mellea_sc.stdlib.requirements.kinds.regions import (
     matching,
 )
 
-__all__ = ["SECRETS", "SECRET_PLACES"]
-
-
 # A word ends at characters that are not printable ASCII, and at those that are in no URL and no key.
 _CUT: Final = rf"[^ !-~{UNSEEN}]|(?<!---)[ ]|[\"<>{{}}`|\\^]"
 _CHARS: Final = rf"[!#-;=?-Z\[\]_a-z~{UNSEEN}]*+"

@@ -1,23 +1,162 @@
-"""Makes traces from attempts: what ended each of them, and what that cost or saved."""
+"""What became of the attempts of a call: their results, and its trace: what ended each, what that cost or saved."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import attrs
 
-from mellea_sc.core.base import Component, Span
+from mellea_sc.core.base import Component, Context, Span
 from mellea_sc.core.errors import GenerationCancelled
+from mellea_sc.core.generation_info import GenerationInfo
 from mellea_sc.core.plain_text import quoted
-from mellea_sc.core.prompt import describe
-from mellea_sc.core.requirement import Requirement, label_of, reasons_in
+from mellea_sc.core.question import Question, describe
+from mellea_sc.core.requirement import (
+    PartialValidationResult,
+    Requirement,
+    ValidationResult,
+    is_rejected,
+    label_of,
+    reasons_in,
+)
 from mellea_sc.core.trace import Cause, CauseKind, TokenCount, Trace
-from mellea_sc.runtime.checks.attempt import Attempt
-from mellea_sc.runtime.checks.edits import NO_EDITS
+from mellea_sc.runtime.checks.attempt import Attempt, AttemptEnd
+from mellea_sc.runtime.checks.editors import NO_EDITS
+from mellea_sc.runtime.generation.pump import misfit_of
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.stdlib.sampling.plan import Ask
 
-__all__ = ["cause_of_error", "trace_of", "useful_characters"]
+FITS_FORMAT: Final = Requirement("The answer fits the format that was asked for.", check_only=True)
+"""The requirement that every answer has to meet if a format was given."""
+
+
+@attrs.frozen(kw_only=True)
+class AttemptResult:
+    """An attempt that has ended.
+
+    Args:
+        number: Its number, counted from 1 in the order in which attempts begin.
+        ask: The request for it.
+        end: ``"completed"``: the model has finished; ``"failed"``: a check failed while it ran; ``"stopped"``: it
+            was not needed any more; ``"error"``; ``"cancelled"``.
+        text: The text as far as it may be shown; the whole text if it was completed.
+        generated: The whole text of the model, with the text that was kept of an earlier attempt.
+        failures: The requirements that stopped it, with their verdicts, in the order of the requirements.
+        validations: The requirements with their verdicts on the whole text, if it was completed.
+        failed_at: The index of the chunk that failed.
+        released: The number of its chunks that a reader has been shown; 1 if that is white space alone.
+        generation: Model, usage, times.
+        misfit: Why it does not fit the requested format, if it was completed and does not fit.
+        score: The score that the strategy gave it.
+        begun: The number of attempts that had begun when it ended, those that have failed by an error included.
+    """
+
+    number: int
+    ask: Ask
+    end: AttemptEnd
+    text: str
+    generated: str
+    failures: Sequence[tuple[Requirement, PartialValidationResult]] = ()
+    validations: Sequence[tuple[Requirement, ValidationResult]] = ()
+    failed_at: int = 0
+    released: int = 0
+    generation: GenerationInfo = attrs.field(factory=GenerationInfo)
+    misfit: str | None = None
+    score: float | None = None
+    begun: int = 1
+
+    @property
+    def completed(self) -> bool:
+        """Whether the model has finished, and no check failed until then."""
+        return self.end == "completed"
+
+    @property
+    def rejected(self) -> Sequence[tuple[Requirement, ValidationResult]]:
+        """The requirements that it is known not to meet, with their verdicts."""
+        return [
+            (requirement, verdict)
+            for requirement, verdict in self.verdicts
+            if self.end != "completed" or is_rejected(requirement, verdict)
+        ]
+
+    @property
+    def valid(self) -> bool:
+        """Whether it was completed and meets every requirement; those with ``on_fail="noop"`` do not count."""
+        return self.end == "completed" and not any(is_rejected(*one) for one in self.verdicts)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it was rejected, one line for each requirement that it does not meet."""
+        return reasons_in(self.rejected)
+
+    @property
+    def reason(self) -> str:
+        """All reasons in one line."""
+        return "; ".join(self.reasons)
+
+    @property
+    def verdicts(self) -> Sequence[tuple[Requirement, ValidationResult]]:
+        """The requirements that have a verdict: those that stopped it, or all of them if it was completed.
+
+        A completed attempt that does not fit its format has a verdict on that too.
+        """
+        if self.end != "completed":
+            return [
+                (requirement, ValidationResult(False, reason=verdict.reason, score=verdict.score))
+                for requirement, verdict in self.failures
+            ]
+        if self.misfit is None:
+            return self.validations
+        return [*self.validations, does_not_fit(self.misfit)]
+
+    def thunk(self) -> ModelOutputThunk:
+        """The text as far as it may be shown, as a computed thunk."""
+        return ModelOutputThunk.computed(self.text, generation=self.generation)
+
+    @property
+    def context(self) -> Context:
+        """The conversation, ending with the whole text of the model."""
+        said = ModelOutputThunk.computed(self.generated, generation=self.generation)
+        return self.ask.context.add(self.ask.action).add(said)
+
+
+def result_of(
+    number: int,
+    ask: Ask,
+    attempt: Attempt,
+    question: Question,
+    begun: int,
+    *,
+    released: int = 0,
+    score: float | None = None,
+) -> AttemptResult:
+    """The result of an attempt at a question."""
+    requirements, failures = question.requirements, attempt.ledger.failures
+    generation, text, format = attempt.record.info(), attempt.text, question.format
+    is_answer = attempt.end == "completed" and (attempt.parts or not generation.tool_calls)
+    if attempt.end in ("failed", "stopped"):
+        generation = attrs.evolve(generation, finish_reason="aborted")
+    return AttemptResult(
+        number=number,
+        ask=ask,
+        end=attempt.end,
+        text=text,
+        generated=attempt.generated,
+        failures=[(requirements[one.lane], one.verdict) for one in failures],
+        validations=list(zip(requirements, attempt.validations, strict=False)),
+        failed_at=min((one.chunk_index for one in failures), default=0),
+        released=released,
+        generation=generation,
+        misfit=misfit_of(text, format) if is_answer and format is not None else None,
+        score=score,
+        begun=begun,
+    )
+
+
+def does_not_fit(misfit: str) -> tuple[Requirement, ValidationResult]:
+    """The verdict on an answer that does not fit its format."""
+    return FITS_FORMAT, ValidationResult(False, reason=misfit)
 
 
 def trace_of(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_sc.backends.http.delays import delay_in, is_temporary, status_in
 from mellea_sc.backends.http.failures import Advice, Failures
+from mellea_sc.backends.http.refusals import delay_in, is_temporary, status_in
 from mellea_sc.core.errors import BackendBusy, BackendError, BackendRejected, ModelError
 
 NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT

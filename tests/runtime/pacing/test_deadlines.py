@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 import pytest
 
-from mellea_sc.runtime.deadlines import DeadlineTimer, WaitTimeout
+from mellea_sc.runtime.pacing import DeadlineTimer, WaitTimeout
 from mellea_sc.testing import run_virtual
 from mellea_sc.testing._loops.steps import watch_steps
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mellea_sc.core.tool_calls import ToolCall, ToolCallDelta, ToolCallParts, asks_for_calls
+from mellea_sc.core.backend import asks_for_calls
+from mellea_sc.core.generation_info import ToolCall, ToolCallDelta, ToolCallParts
 
 A = ToolCall("a", "look", '{"x": 1}')
 B = ToolCall("b", "find", '{"y": 2}')

@@ -25,36 +25,42 @@ import anyio
 import anyio.abc
 import attrs
 
+from mellea_sc.core.backend import ModelOption, ModelOptions, merge_options
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import BackendError, InvalidOption
-from mellea_sc.core.model_options import ModelOption, ModelOptions, merge_options
 from mellea_sc.core.question import Question, StreamOptions
 from mellea_sc.core.requirement import Requirement
 from mellea_sc.runtime.checks.attempt import Attempt
-from mellea_sc.runtime.checks.chunks import Chunk, Cutter, Ledger, Rule
-from mellea_sc.runtime.checks.derived_chunking import Grouped, Resumed
-from mellea_sc.runtime.checks.editors import PASSES, Editor
-from mellea_sc.runtime.checks.edits import NO_EDITS, Edits
+from mellea_sc.runtime.checks.chunks import Chunk, Cutter, Grouped, Ledger, Rule
+from mellea_sc.runtime.checks.editors import NO_EDITS, PASSES, Editor, Edits
 from mellea_sc.runtime.checks.interfaces import View
 from mellea_sc.runtime.checks.lanes import Lane, Lanes
-from mellea_sc.runtime.checks.memory import Findings, LaneCheckpoint, Memory, ResumePoint
+from mellea_sc.runtime.checks.memory import Findings, LaneCheckpoint, Memory, Resumed, ResumePoint
 from mellea_sc.runtime.failures import (
     raise_unchanged,
     stray_cancellation_as,
     task_group,
     without_internals,
 )
-from mellea_sc.runtime.generation.answers import misfit_of
 from mellea_sc.runtime.generation.bound import opened_scope
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
 from mellea_sc.runtime.nursery import Nursery
 from mellea_sc.stdlib.chunking import resolve_chunking
 from mellea_sc.stdlib.requirements.scanned import Scanner
-from mellea_sc.stdlib.sampling.plan import Ask, AttemptResult, Choice, Plan, continuation_of
-
-__all__ = ["AttemptRunner", "Stage"]
+from mellea_sc.stdlib.sampling.plan import Ask, Choice, Plan, continuation_of
+from mellea_sc.stdlib.sampling.results import AttemptResult, result_of
 
 log: Final = logging.getLogger("mellea_sc")
+
+
+class Once(Plan):
+    """One attempt, which is kept in any case."""
+
+    asks_anew = False
+
+    def after(self, past: Sequence[AttemptResult], running: int) -> Choice:
+        """Keep the only attempt."""
+        return Choice(past[-1].number, past[-1].valid)
 
 
 class Stage(Protocol):
@@ -338,7 +344,10 @@ class AttemptRunner:
         try:
             await attempt.run(generating, judging)
             if attempt.end == "completed" and self._plan.weighs:
-                score = await self._weigh(attempt, number, judging)
+                so_far = result_of(
+                    number, ask, attempt, self._question, len(self.attempts) + self._starting
+                )
+                score = await self._weigh(attempt, so_far, judging)
         except BackendError as error:
             if not self._plan.concurrent:
                 raise
@@ -347,18 +356,23 @@ class AttemptRunner:
         finally:
             del self._running[number]
             released = 0 if self._stage is None else self._stage.end_attempt(number, attempt)
-            result = self._result(number, score=score, released=released)
+            begun = len(self.attempts) + self._starting
+            result = result_of(
+                number, ask, attempt, self._question, begun, released=released, score=score
+            )
             self.results.append(result)
         if self._choice is None:
             self._decide(result)
 
-    async def _weigh(self, attempt: Attempt, number: int, nursery: Nursery) -> float | None:
+    async def _weigh(
+        self, attempt: Attempt, result: AttemptResult, nursery: Nursery
+    ) -> float | None:
         """The plan's score of a completed attempt; ``None`` if another one was chosen meanwhile."""
         with anyio.CancelScope() as scope:
             self._weighing.add(scope)
             try:
                 async with opened_scope(nursery, started=attempt.judge_began) as backend:
-                    return await self._plan.weigh(self._result(number), backend)
+                    return await self._plan.weigh(result, backend)
             except Exception as error:
                 if self._ends_call(error):
                     raise
@@ -376,32 +390,6 @@ class AttemptRunner:
             return True
         is_first, self._plan_failed = not self._plan_failed, True
         return is_first
-
-    def _result(
-        self, number: int, *, score: float | None = None, released: int = 0
-    ) -> AttemptResult:
-        attempt, ask = self.attempts[number - 1], self.asks[number - 1]
-        requirements, failures = self._question.requirements, attempt.ledger.failures
-        generation, text = attempt.record.info(), attempt.text
-        format = self._question.format
-        is_answer = attempt.end == "completed" and (attempt.parts or not generation.tool_calls)
-        if attempt.end in ("failed", "stopped"):
-            generation = attrs.evolve(generation, finish_reason="aborted")
-        return AttemptResult(
-            number=number,
-            ask=ask,
-            end=attempt.end,
-            text=text,
-            generated=attempt.generated,
-            failures=[(requirements[one.lane], one.verdict) for one in failures],
-            validations=list(zip(requirements, attempt.validations, strict=False)),
-            failed_at=min((one.chunk_index for one in failures), default=0),
-            released=released,
-            generation=generation,
-            misfit=misfit_of(text, format) if is_answer and format is not None else None,
-            score=score,
-            begun=len(self.attempts) + self._starting,
-        )
 
     # --- the next decision -------------------------------------------------------------------------
 

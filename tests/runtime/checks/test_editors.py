@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mellea_sc.core.requirement import PartialValidationResult
-from mellea_sc.runtime.checks.chunks import UNKNOWN, Chunk, Cutter, Ledger, OnPiece, Rule
-from mellea_sc.runtime.checks.derived_chunking import Grouped
-from mellea_sc.runtime.checks.edits import Edit, Edits
+from mellea_sc.runtime.checks.chunks import UNKNOWN, Chunk, Cutter, Grouped, Ledger, OnPiece, Rule
+from mellea_sc.runtime.checks.editors import Edit, Edits
 from mellea_sc.stdlib.chunking import resolve_chunking
 from mellea_sc.testing.strategies import cuts, texts
 
