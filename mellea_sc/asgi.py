@@ -75,19 +75,26 @@ class _Response(_Base):
         start: Starts the stream.
         status: The HTTP status of the response.
         headers: More headers, or others.
+        status_code: Another name of ``status``. FastAPI reads its default for the documentation of a route with this
+            response class.
     """
 
     media_type: ClassVar[str]
 
     def __init__(
-        self, start: Start, *, status: int = 200, headers: Mapping[str, str] | None = None
+        self,
+        start: Start,
+        *,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        status_code: int = 200,
     ) -> None:
         if not callable(start):
             raise InvalidOption(
                 f"give a function that starts the stream, lambda: m.stream(…), not {start!r}"
             )
         self.start: Start = start
-        self.status_code: int = status
+        self.status_code: int = status_code if status is None else status
         self.background: Callable[[], Awaitable[None]] | None = None
         """Awaited after the response, as Starlette's tasks are."""
         all_headers = {

@@ -31,7 +31,14 @@ def main() -> None:
         from mellea_sc.cli.commands import cli
     except KeyboardInterrupt:
         sys.exit(130)
-    cli(prog_name="mellea-sc")
+    try:
+        cli(prog_name="mellea-sc")
+    except OSError as error:  # the help, which click itself writes
+        from mellea_sc.cli.ending import BACKEND, give_up_output
+
+        print(f"mellea-sc: the output cannot be written: {error.strerror}", file=sys.stderr)
+        give_up_output()
+        sys.exit(BACKEND)
 
 
 def _open_closed_streams() -> None:

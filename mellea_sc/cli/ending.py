@@ -71,7 +71,7 @@ def _report(error: BaseException, *, debug: bool) -> int:
     trace = "".join(traceback.format_exception(error)) if debug else ""
     errors = list(_leaves(error))
     if any(isinstance(one, BrokenPipeError) for one in errors):
-        return _give_up_output()
+        return give_up_output()
     if any(isinstance(one, KeyboardInterrupt) for one in errors):
         return INTERRUPTED
     try:
@@ -79,7 +79,7 @@ def _report(error: BaseException, *, debug: bool) -> int:
         for one in errors:
             tell(one)
     except BrokenPipeError:
-        return _give_up_output()
+        return give_up_output()
     return USAGE if all(isinstance(one, UsageError) for one in errors) else BACKEND
 
 
@@ -105,8 +105,8 @@ def message_of(error: BaseException) -> str:
     return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
 
 
-def _give_up_output() -> int:
-    """End without an error where a reader of the output has gone away; returns the exit status."""
+def give_up_output() -> int:
+    """End without an error where the output cannot be written, or nobody reads it; returns the status of the latter."""
     # Otherwise Python would try to write the buffered text at exit, print an error about that, and exit with 120.
     for file in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

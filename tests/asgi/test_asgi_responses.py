@@ -420,6 +420,27 @@ def test_an_endpoint_of_fastapi_may_say_that_it_returns_it() -> None:
     assert set(app.openapi()["paths"]) == {"/events", "/text"}
 
 
+@pytest.mark.parametrize(
+    ("kind", "media"), [(SSEResponse, "text/event-stream"), (TextResponse, "text/plain")]
+)
+async def test_a_route_of_fastapi_may_have_it_as_its_response_class(
+    kind: type[SSEResponse] | type[TextResponse], media: str
+) -> None:
+    app, client = fastapi.FastAPI(), Client()
+    async with session("One.") as m:
+
+        @app.get("/", response_class=cast("Any", kind))
+        async def endpoint() -> Any:
+            return kind(lambda: m.stream("q"), status_code=201)
+
+        said = app.openapi()["paths"]["/"]["get"]["responses"]["200"]
+        assert list(said["content"]) == [media]
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
+        await app(cast("Any", scope), cast("Any", client.receive), cast("Any", client.send))
+    assert client.messages[0]["status"] == 201
+    assert "One." in client.body
+
+
 # --- bodies that a framework sends itself ---------------------------------------------------------
 
 

@@ -612,3 +612,20 @@ def test_one_attempt_of_the_embedded_model_is_its_likeliest_answer(
     monkeypatch.setattr(ScriptedBackend, "model_id", model)
     assert invoke("run", "x", *given).exit_code == 0
     assert scripted.calls[0].request.options.get(ModelOption.TEMPERATURE) == temperature
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["run", "--help"], ["doctor"]])
+def test_output_that_cannot_be_written_is_one_line_and_a_status(args: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "mellea_sc", *args],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 3
+    assert done.stderr.startswith("mellea-sc: ")
+    assert "No space left" in done.stderr
+    assert done.stderr.count("\n") == 1

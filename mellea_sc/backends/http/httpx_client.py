@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Mapping
 from contextlib import suppress
 from functools import cache, partial
@@ -13,6 +14,7 @@ import anyio.lowlevel
 
 from mellea_sc.backends.http.client import (
     CLOSE_TIMEOUT,
+    ConnectError,
     Link,
     Reply,
     WriteError,
@@ -52,7 +54,7 @@ class HttpxTransport:
         )
         if content is not None:
             request.stream = _in_one_piece(cast("Hashable", type(request.stream)))(content)
-        tracker = _RequestTracker()
+        tracker = _RequestTracker(self._client, request, link.connect_timeout)
         try:
             return _reply(self._client, await self._send(request, tracker))
         except client_errors() as error:
@@ -61,26 +63,30 @@ class HttpxTransport:
         while True:
             # The client may have several kept connections, which have all died when a server was restarted.
             with suppress(_KeptConnection):
-                return _reply(
-                    self._client, await self._send(request, _RequestTracker(needs_new=True))
-                )
+                again = _RequestTracker(self._client, request, link.connect_timeout, needs_new=True)
+                return _reply(self._client, await self._send(request, again))
 
     async def _send(self, request: httpx.Request, tracker: _RequestTracker) -> httpx.Response:
         request.extensions = {**request.extensions, "trace": tracker}
-        try:
-            return await self._client.send(request, stream=True)
-        except client_errors() as error:
-            if is_one_of(error, "HTTPStatusError"):  # by an event hook: raise_for_status()
-                return cast("httpx.HTTPStatusError", error).response
-            if tracker.is_cut_off and is_one_of(error, "ReadError", "RemoteProtocolError"):
-                raise WriteError(reason_of(error)) from error
-            raise
-        except BaseException:
-            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
-                await tracker.abandon()
-                await _reclaim_places(self._client, str(request.url))
-                await _reset_streams(self._client)
-            raise
+        url = request.url
+        with tracker.proxy_wait:
+            try:
+                return await self._client.send(request, stream=True)
+            except client_errors() as error:
+                if is_one_of(error, "HTTPStatusError"):  # by an event hook: raise_for_status()
+                    return cast("httpx.HTTPStatusError", error).response
+                if tracker.is_cut_off and is_one_of(error, "ReadError", "RemoteProtocolError"):
+                    raise WriteError(reason_of(error)) from error
+                raise
+            except BaseException:
+                with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                    await tracker.abandon()
+                    await _reclaim_places(self._client, url)
+                    await _reset_streams(self._client, url)
+                raise
+            finally:
+                request.url = url
+        raise ConnectError("it took too long")
 
     async def aclose(self) -> None:
         """Nothing: the client is another's."""
@@ -120,7 +126,7 @@ async def _close(
         if response.http_version == "HTTP/2":
             await _end_reading(response, chunks)
             await response.aclose()
-            await _reset_streams(client)
+            await _reset_streams(client, response.request.url)
             return
         _spoil_if_there_is_more(response)
         await response.aclose()
@@ -146,6 +152,12 @@ def _spoil_if_there_is_more(response: httpx.Response) -> None:
             http.send_failed()  # marks the connection as broken, so that the client closes it
 
 
+def _pool_for(client: httpx.AsyncClient, url: httpx.URL) -> object:
+    """The pool with the client's connections for a URL, if the client is built as usual. There is no public way."""
+    transport_for = getattr(client, "_transport_for_url", None)
+    return None if transport_for is None else getattr(transport_for(url), "_pool", None)
+
+
 async def _end_reading(response: httpx.Response, chunks: AsyncIterator[bytes]) -> None:
     """End the reading of a response over HTTP/2, whose connection stays open for others.
 
@@ -166,14 +178,13 @@ async def _end_reading(response: httpx.Response, chunks: AsyncIterator[bytes]) -
         await _next(chunks)
 
 
-async def _reset_streams(client: httpx.AsyncClient) -> None:
+async def _reset_streams(client: httpx.AsyncClient, url: httpx.URL) -> None:
     """Tell servers that speak HTTP/2 which responses nobody reads any more: the client does not.
 
     The models would generate to their end. There is no public way; with a client that is built differently this
     does nothing.
     """
-    pool = getattr(getattr(client, "_transport", None), "_pool", None)
-    for each in getattr(pool, "connections", ()):
+    for each in getattr(_pool_for(client, url), "connections", ()):
         connection = getattr(each, "_connection", None)
         if not hasattr(connection, "_h2_state"):
             continue
@@ -199,21 +210,21 @@ def _body(response: httpx.Response) -> object:
     return part
 
 
-async def _reclaim_places(client: httpx.AsyncClient, url: str) -> None:
+async def _reclaim_places(client: httpx.AsyncClient, url: httpx.URL) -> None:
     """Free the places of connections that the client will never open.
 
     httpcore may assign a new connection to a request while the request's cancellation is on its way. Nobody opens or
     removes that connection, and a client whose connections are limited in number hangs when all are such. httpcore2
     does this itself. There is no public way to find them; with a client that is built differently this does nothing.
     """
-    pool = getattr(getattr(client, "_transport", None), "_pool", None)
+    pool = _pool_for(client, url)
     if type(pool).__module__.partition(".")[0] != "httpcore":
         return
     import httpcore
 
     if not isinstance(pool, httpcore.AsyncConnectionPool):
         return
-    request = httpcore.Request("GET", url)
+    request = httpcore.Request("GET", str(url))
     assigned = [getattr(each, "connection", None) for each in getattr(pool, "_requests", ())]
     lost = [
         connection
@@ -259,6 +270,19 @@ class _Content:
         return self._content
 
 
+@cache
+def _without_query(kind: Hashable) -> Callable[[httpx.URL], httpx.URL]:
+    """A URL that shows nothing of its query, as a class for the client."""
+    return cast(
+        "Callable[[httpx.URL], httpx.URL]",
+        type("URL", (cast("type[object]", kind),), {"__str__": _shown_url, "__repr__": _shown_url}),
+    )
+
+
+def _shown_url(url: httpx.URL) -> str:
+    return f"{url.scheme}://{url.netloc.decode()}{url.path}?…"
+
+
 class _KeptConnection(Exception):
     """The client has chosen a kept connection for a request that needs a new one; it is closed, and nothing was sent."""
 
@@ -266,27 +290,48 @@ class _KeptConnection(Exception):
 class _RequestTracker:
     """Tracks the connection of a request until the answer begins, by the client's trace extension.
 
-    Args:
-        needs_new: Whether to raise :class:`_KeptConnection` instead of using a kept connection.
-
     If a cancellation comes during the TLS handshake, or between connecting and sending, the client drops the
     connection without closing it. Then :meth:`abandon` closes it.
+
+    Args:
+        client: The client.
+        request: The request.
+        connect_timeout: Seconds that connecting may take; ``None``: no timeout.
+        needs_new: Whether to raise :class:`_KeptConnection` instead of using a kept connection.
     """
 
-    def __init__(self, *, needs_new: bool = False) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        request: httpx.Request,
+        connect_timeout: float | None,
+        *,
+        needs_new: bool = False,
+    ) -> None:
+        self._client = client
+        self._request = request
+        self._connect_timeout = math.inf if connect_timeout is None else connect_timeout
         self._needs_new = needs_new
         self._stream: httpcore.AsyncNetworkStream | None = None
         self._is_new = False
         self.was_given_up: bool = False
-        """Whether the request was sent on a kept connection, and no answer came."""
+        """Whether the request was sent on a kept connection, and no byte of an answer came."""
         self.is_cut_off: bool = False
         """Whether the connection was lost before the whole request was sent."""
+        self.proxy_wait: anyio.CancelScope = anyio.CancelScope()
+        """The scope of sending, with a deadline while a proxy has to answer. The client has no timeout for that."""
 
     async def __call__(self, event: str, info: Mapping[str, object]) -> None:
         """Process an event of the client's trace extension."""
         version, _, step = event.partition(".")
         if version == "http2":
             self._stream = None  # the client closes it itself, and others may use it by now
+        if step == "setup_socks5_connection.started" or (
+            step == "send_request_headers.started"
+            and getattr(info.get("request"), "method", None) == b"CONNECT"
+        ):
+            self.proxy_wait.deadline = anyio.current_time() + self._connect_timeout
+            return
         if step.startswith("connect_"):
             self._is_new = True
         elif step == "send_request_headers.started":
@@ -294,8 +339,14 @@ class _RequestTracker:
             # With HTTP/2, others use the connection too, and it is not closed.
             if self._needs_new and not self._is_new and version == "http11":
                 raise _KeptConnection
-        elif step == "receive_response_headers.complete":
+        elif step == "receive_response_headers.failed":
+            self.was_given_up = self.was_given_up and not self._has_received()
+        elif step in ("receive_response_headers.complete", "setup_socks5_connection.complete"):
+            self.proxy_wait.deadline = math.inf
             self.was_given_up = False
+            url = self._request.url
+            if url.query:  # it may hold a key, and the client logs the URL next
+                self._request.url = _without_query(cast("Hashable", type(url)))(url)
         if step in ("connect_tcp.complete", "connect_unix_socket.complete"):
             self._stream = cast("httpcore.AsyncNetworkStream", info["return_value"])
         elif step == "send_request_body.failed":
@@ -305,6 +356,18 @@ class _RequestTracker:
             return
         # The client still counts an error that is raised here as a failure to connect; one step later not any more.
         await anyio.lowlevel.checkpoint_if_cancelled()
+
+    def _has_received(self) -> bool:
+        """Whether a part of the answer's head was received, as far as the client's connection can be found."""
+        pool = _pool_for(self._client, self._request.url)
+        for each in getattr(pool, "_requests", ()):
+            if each.request.extensions.get("trace") is self:
+                part = each.connection
+                while (inner := getattr(part, "_connection", None)) is not None:
+                    part = inner
+                http = cast("h11.Connection | None", getattr(part, "_h11_state", None))
+                return http is not None and bool(http.trailing_data[0])
+        return False
 
     async def abandon(self) -> None:
         """Close what was opened."""

@@ -7,12 +7,14 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
 import anyio.abc
 import anyio.streams.tls
+import httpx
+import httpx2
 import pytest
 
 from mellea_sc.backends.http.address import parse_address
@@ -215,6 +217,38 @@ async def test_a_proxy_that_wants_a_password_is_told_from_the_server_that_wants_
     assert f"{scheme.upper()}_PROXY" in str(caught.value)
     assert "S3cret" not in f"{caught.value}{vars(caught.value)}"
     assert "OPENAI_API_KEY" not in str(caught.value)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["its own", "httpx", "httpx2"])
+async def test_a_proxy_that_does_not_answer_is_bounded_like_connecting(kind: str) -> None:
+    async def is_silent(stream: anyio.abc.ByteStream) -> None:
+        async with stream:
+            heads.append(await stream.receive())
+            await anyio.sleep_forever()
+
+    heads: list[bytes] = []
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    proxy = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
+    url = "https://model.invalid"
+    async with listener, anyio.create_task_group() as tasks, AsyncExitStack() as clients:
+        tasks.start_soon(listener.serve, is_silent)
+        if kind == "its own":
+            backend = OpenAIBackend("m", base_url=url, proxy=proxy, timeout=0.2)
+        else:
+            module = httpx if kind == "httpx" else httpx2
+            client = await clients.enter_async_context(
+                module.AsyncClient(proxy=proxy, verify=False)
+            )
+            backend = OpenAIBackend("m", base_url=url, client=client, timeout=0.2)
+        with (
+            anyio.fail_after(5),
+            pytest.raises(BackendUnreachable, match="it took too long") as caught,
+        ):
+            await text_from(backend)
+        tasks.cancel_scope.cancel()
+    assert caught.value.fault == ("proxy" if kind == "its own" else "server")
+    assert heads[0].startswith(b"CONNECT model.invalid:443 ")
 
 
 @pytest.mark.anyio

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 
+import jsonschema
 import pydantic
 import pytest
 from hypothesis import given
@@ -436,3 +437,121 @@ def test_without_a_schema_no_package_is_needed(monkeypatch: pytest.MonkeyPatch) 
     for module in ("jsonschema", "referencing", "jsonschema_specifications", "pydantic"):
         monkeypatch.setitem(sys.modules, module, None)
     assert run_virtual(passes, ValidJSON(fenced=True), "{}")
+
+
+# --- what other keywords have not evaluated, and dynamic references ------------------------------------
+
+
+def levels(count: int, leaf: str, before: str = '{"a":', behind: str = "}") -> str:
+    return before * count + leaf + behind * count
+
+
+BRANCHES = [
+    {"required": ["op"], "properties": {"op": {"const": op}, "a": {"$dynamicRef": "#e"}}}
+    for op in OPERATORS
+]
+OF_2019 = json.loads(json.dumps(BRANCHES).replace('"$dynamicRef": "#e"', '"$recursiveRef": "#"'))
+DRAFT_2019 = "https://json-schema.org/draft/2019-09/schema"
+OF_ONE_VALUE = {
+    f"d{at}": {"allOf": [{"$ref": f"#/$defs/d{at + 1}"}] * 2} if at < 20 else {} for at in range(21)
+}
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        (
+            {"$dynamicAnchor": "e", "oneOf": [{"type": "number"}, *BRANCHES]},
+            levels(15, "1", '{"op": "/", "a":'),
+        ),
+        (
+            {
+                "$schema": DRAFT_2019,
+                "$recursiveAnchor": True,
+                "oneOf": [{"type": "number"}, *OF_2019],
+            },
+            levels(15, "1", '{"op": "/", "a":'),
+        ),
+        (
+            {
+                "$dynamicAnchor": "e",
+                "type": "object",
+                "unevaluatedProperties": {"$dynamicRef": "#e"},
+            },
+            levels(22, "1"),
+        ),
+        ({"$defs": OF_ONE_VALUE, "$ref": "#/$defs/d0", "unevaluatedProperties": False}, '{"a": 1}'),
+        (
+            {"anyOf": [{"patternProperties": {"^k": True}}], "unevaluatedProperties": False},
+            json.dumps(dict.fromkeys(map("k{}".format, range(30_000)), 1)),
+        ),
+        ({"contains": {"type": "number"}, "unevaluatedItems": False}, json.dumps([1] * 30_000)),
+    ],
+)
+def test_4_16_what_is_not_evaluated_and_dynamic_references_take_linear_time(
+    schema: dict[str, object], text: str
+) -> None:
+    requirement = ValidJSON(schema)
+    began = time.process_time()
+    run_virtual(passes, requirement, text)
+    assert time.process_time() - began < 3
+
+
+def test_4_16_a_pattern_is_bounded_where_what_is_not_evaluated_depends_on_it() -> None:
+    schema = {"patternProperties": {SLOW: True}, "unevaluatedProperties": False}
+    with pytest.raises(PatternTooSlow):
+        run_virtual(passes, ValidJSON(schema), json.dumps({"a" * 40 + "b": 1}))
+
+
+def test_4_16_a_pattern_is_bounded_in_a_schema_that_names_its_draft_and_refers_to_itself() -> None:
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "properties": {"a": {"$ref": "#"}, "s": {"pattern": SLOW}},
+    }
+    with pytest.raises(PatternTooSlow):
+        run_virtual(passes, ValidJSON(schema), json.dumps({"a": {"s": "a" * 40 + "b"}}))
+
+
+@pytest.mark.parametrize(
+    ("schema", "good", "bad"),
+    [
+        ({"properties": {"a": True}}, ['{"a": 1}', "[]"], ['{"b": 1}', '{"a": 1, "b": 2}']),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"properties": {"a": True}}}}, ['{"a": 1}'], ['{"b": 1}']),
+        (
+            {"anyOf": [{"required": ["a"], "properties": {"a": True}}, {"patternProperties": {"^x": True}}]},
+            ['{"a": 1}', '{"x": 1}', '{"a": 1, "x": 2}'],
+            ['{"b": 1}'],
+        ),
+        (
+            {
+                "if": {"required": ["a"], "properties": {"a": {"type": "integer"}}},
+                "then": {"properties": {"b": True}},
+                "else": {"properties": {"c": True}},
+            },
+            ['{"a": 1, "b": 2}', '{"c": 1}'],
+            ['{"a": 1, "c": 2}', '{"b": 1}'],
+        ),
+        ({"dependentSchemas": {"a": {"properties": {"a": True, "b": True}}}}, ['{"a": 1, "b": 2}'], ['{"b": 1}']),
+        ({"allOf": [{"additionalProperties": {"type": "integer"}}]}, ['{"a": 1}'], ['{"a": "b"}']),
+        ({"prefixItems": [True]}, ["[1]", "[]"], ["[1, 2]"]),
+        ({"contains": {"type": "integer"}}, ["[1, 2]"], ['[1, "a"]']),
+        ({"anyOf": [{"items": {"type": "integer"}}]}, ["[1, 2]"], ['["a"]']),
+    ],
+)  # fmt: skip
+def test_what_no_keyword_has_evaluated_is_refused(
+    schema: dict[str, object], good: list[str], bad: list[str]
+) -> None:
+    strict = {**schema, "unevaluatedProperties": False, "unevaluatedItems": False}
+    package = jsonschema.Draft202012Validator(strict)
+    requirement = ValidJSON(strict)
+    for text in (*good, *bad):
+        assert run_virtual(passes, requirement, text) == (text in good), text
+        assert package.is_valid(json.loads(text)) == (text in good), text
+
+
+def test_what_was_not_evaluated_is_named() -> None:
+    requirement = ValidJSON({"properties": {"a": True}, "unevaluatedProperties": False})
+    said = run_virtual(reason, requirement, '{"a": 1, "b": 2, "c": 3}')
+    assert said == (
+        "it does not fit the schema: $: Unevaluated properties are not allowed ('b', 'c' were unexpected)"
+    )

@@ -21,22 +21,16 @@ if TYPE_CHECKING:
     from referencing import Specification
     from referencing._core import Resolved, Resolver  # no public module has them
 
-
-class Validator(Protocol):
-    """The part of a ``jsonschema`` validator that is used here; the package has no types."""
-
-    def iter_errors(self, instance: object, /) -> object:
-        """The errors of a value."""
-        ...
+    from mellea_sc.stdlib.requirements.json.keywords import Keyword, Validator
 
 
 class Draft(Protocol):
     """The part of a ``jsonschema`` validator class that is used here."""
 
     META_SCHEMA: Mapping[str, object]
-    VALIDATORS: Mapping[str, object]
+    VALIDATORS: Mapping[str, Keyword]
 
-    def __call__(self, schema: object, /, *, registry: object) -> Validator:
+    def __call__(self, schema: object, /, **settings: object) -> Validator:
         """A validator for a schema."""
         ...
 
