@@ -77,7 +77,7 @@ class Lane:
         cutter: Its own chunking; ``None``: it validates the chunks that the reader sees.
         timeout: Seconds that one call may take; may be infinite.
         buffer: The number of pieces that may wait for it before the producer has to wait.
-        cancels: Whether its fail cancels the text.
+        records: Whether its fail is only recorded: it neither ends nor edits the text.
         judged: The position up to which it has validated the text already.
         memory: Its earlier states and verdicts, if another attempt or another pass needs them.
 
@@ -87,8 +87,8 @@ class Lane:
 
     __slots__ = (
         "_blocking",
-        "_cancels",
         "_is_woken",
+        "_records",
         "_sink",
         "_source",
         "_wake_ups",
@@ -114,7 +114,7 @@ class Lane:
         *,
         timeout: float,
         buffer: int,
-        cancels: bool,
+        records: bool,
         judged: int = 0,
         memory: Memory | None = None,
     ) -> None:
@@ -128,7 +128,7 @@ class Lane:
         self.buffer: int = buffer
         self.waiting: deque[Chunk] = deque()
         self._blocking = requirement.blocking
-        self._cancels = cancels
+        self._records = records
         self._waker: MemoryObjectSendStream[None]
         self._wake_ups: MemoryObjectReceiveStream[None]
         self._waker, self._wake_ups = anyio.create_memory_object_stream[None](1)
@@ -229,7 +229,7 @@ class Lane:
                         return piece  # the call has swallowed its cancellation, and is late all the same
                     if memory is not None:
                         memory.keep(piece, verdict, self.requirement)
-                if verdict.success == "fail" and self._cancels:
+                if verdict.success == "fail" and not self._records:
                     # Let the other lanes pass what they can pass without waiting, so that what is shown before a fail
                     # does not depend on which task ran first. It takes two turns: a lane that was woken for
                     # the same piece begins with the checkpoint of receive(). A lane whose own fails are only recorded

@@ -231,7 +231,7 @@ class AttemptFactory:
             self._own_cutter(index, requirement),
             timeout=requirement.timeout or options.validator_timeout,
             buffer=options.lane_buffer,
-            cancels=self._rules[index].on_fail == "cancel" and not later,
+            records=self._rules[index].on_fail == "record",
             judged=known.judged,
             memory=memory,
         )
