@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -83,6 +84,7 @@ def served(
                 "OPENAI_BASE_URL": model.openai_url,
             },
             pass_fds=[fd],
+            start_new_session=True,
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -91,7 +93,9 @@ def served(
         try:
             yield Client(f"http://127.0.0.1:{port}"), process
         finally:
-            process.kill()
+            # hypercorn has a worker process, which would outlive it
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_two_users_on_one_session_see_their_own_turns_only(

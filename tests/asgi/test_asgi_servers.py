@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import cast
 
@@ -66,6 +67,7 @@ def served(request: pytest.FixtureRequest) -> Generator[Served]:
             [sys.executable, *command],
             cwd=Path(__file__).parent,
             pass_fds=[fd],
+            start_new_session=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -75,7 +77,9 @@ def served(request: pytest.FixtureRequest) -> Generator[Served]:
         try:
             yield Served(process, port)
         finally:
-            process.kill()
+            # hypercorn has a worker process, which would outlive it
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def read_some_of(path: str) -> Callable[[Served], None]:
