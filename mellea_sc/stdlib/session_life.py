@@ -159,7 +159,8 @@ class SessionLife:
 
     def _forget_closed_loops(self) -> None:
         for loop, adopted in self._adopted.copy().items():
-            if not adopted.has_ended and is_closed(loop):
+            # In this order: in another thread, the tasks may end and the loop be closed between the two.
+            if is_closed(loop) and not adopted.has_ended:
                 self._adopted.pop(loop, None)
                 # Nothing can be run in a closed loop, and asyncio has no other way to close a connection.
                 warnings.warn(
