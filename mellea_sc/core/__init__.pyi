@@ -10,7 +10,7 @@ from mellea_sc.core.base import ContextTurn as ContextTurn
 from mellea_sc.core.base import Span as Span
 from mellea_sc.core.base import Thunk as Thunk
 from mellea_sc.core.generation_info import GenerationInfo as GenerationInfo
-from mellea_sc.core.plain_text import MelleaLogger as MelleaLogger
+from mellea_sc.core.logger import MelleaLogger as MelleaLogger
 from mellea_sc.core.requirement import OnFail as OnFail
 from mellea_sc.core.requirement import PartialValidationResult as PartialValidationResult
 from mellea_sc.core.requirement import Requirement as Requirement

@@ -1,8 +1,7 @@
-"""What people read: text from outside that is safe to print, and the library's logger, under Mellea's name for it."""
+"""Makes text from outside safe to print."""
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import Final
 
@@ -26,12 +25,3 @@ def quoted(text: str) -> str:
 def shortened(text: str, most: int) -> str:
     """The text, cut off where it has more than so many characters."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-class MelleaLogger:
-    """Mellea's accessor of the library's logger, which is ``logging.getLogger("mellea_sc")``."""
-
-    @staticmethod
-    def get_logger() -> logging.Logger:
-        """The library's logger. It has no handler of its own."""
-        return logging.getLogger("mellea_sc")

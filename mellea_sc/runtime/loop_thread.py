@@ -26,12 +26,8 @@ import attrs
 from mellea_sc.core.errors import SessionClosed
 from mellea_sc.runtime.budgets.limits import budget_scope
 from mellea_sc.runtime.connections import CLEANUP_TIMEOUT
-from mellea_sc.runtime.loops.current import (
-    interpreter_is_ending,
-    loop_options,
-    running_loop,
-    tell_of_forks,
-)
+from mellea_sc.runtime.loops.current import interpreter_is_ending, loop_options, running_loop
+from mellea_sc.runtime.loops.forks import tell_of_forks
 
 if TYPE_CHECKING:
     import asyncio

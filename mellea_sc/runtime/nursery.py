@@ -49,8 +49,8 @@ from mellea_sc.runtime.loops.current import (
     loop_services,
     running_loop,
     running_task,
-    wake_loop_on_interrupts,
 )
+from mellea_sc.runtime.loops.notebook import wake_loop_on_interrupts
 from mellea_sc.runtime.pacing import Cancellable, DeadlineTimer, Slot, Slots, Valves, WaitTimeout
 from mellea_sc.runtime.unobserved import OnError, OwnError, Unobserved, log_unobserved
 

@@ -25,13 +25,9 @@ from mellea_sc.runtime.loop_thread import (
     LoopThread,
     ThreadEvent,
 )
-from mellea_sc.runtime.loops.current import (
-    call_soon_in,
-    current_loop,
-    in_cell,
-    running_loop,
-    tell_of_forks,
-)
+from mellea_sc.runtime.loops.current import call_soon_in, current_loop, running_loop
+from mellea_sc.runtime.loops.forks import tell_of_forks
+from mellea_sc.runtime.loops.notebook import in_cell
 from mellea_sc.runtime.unobserved import log_unobserved
 
 T = TypeVar("T")

@@ -27,13 +27,8 @@ from mellea_sc.runtime.enclosing import enclosing_tasks, waits_for_itself
 from mellea_sc.runtime.failures import shorten
 from mellea_sc.runtime.generation.bound import SpawnTarget
 from mellea_sc.runtime.generation.thunk import ModelOutputThunk
-from mellea_sc.runtime.loops.current import (
-    current_loop,
-    is_closed,
-    may_run,
-    running_loop,
-    tell_of_forks,
-)
+from mellea_sc.runtime.loops.current import current_loop, is_closed, may_run, running_loop
+from mellea_sc.runtime.loops.forks import tell_of_forks
 from mellea_sc.runtime.nursery import Nursery, reraise_if_cancelled
 from mellea_sc.runtime.portal import SyncPortal, refuse_in_event_loop
 from mellea_sc.runtime.unobserved import OnError

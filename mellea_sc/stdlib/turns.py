@@ -29,7 +29,8 @@ import attrs
 
 from mellea_sc.core.base import Context
 from mellea_sc.core.errors import InvalidOption, UsageError
-from mellea_sc.runtime.loops.current import current_loop, tell_of_forks
+from mellea_sc.runtime.loops.current import current_loop
+from mellea_sc.runtime.loops.forks import tell_of_forks
 from mellea_sc.runtime.portal import is_blocking_call
 from mellea_sc.stdlib.context import SimpleContext
 

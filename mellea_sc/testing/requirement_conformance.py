@@ -1,7 +1,7 @@
 """Does a requirement do what everybody relies on? Checks that it can be handed to.
 
 Each promise of :class:`~mellea_sc.core.requirement.Requirement` has one check; the table at the end
-names them. What is judged, and how that is compared, is in _trails.py.
+names them. What is judged, and how that is compared, is in _errors/trails.py.
 """
 
 from __future__ import annotations

@@ -36,13 +36,8 @@ from mellea_sc.backends.http.client import (
     reason_of,
     translated,
 )
-from mellea_sc.backends.http.splitting import (
-    MAX_LINE,
-    Inflater,
-    parse_object,
-    unreadable_coding,
-    wants_inflating,
-)
+from mellea_sc.backends.http.codings import Inflater, unreadable_coding, wants_inflating
+from mellea_sc.backends.http.splitting import MAX_LINE, parse_object
 from mellea_sc.core.answer_prefix import EchoFilter
 from mellea_sc.core.backend import Delta
 from mellea_sc.core.errors import (

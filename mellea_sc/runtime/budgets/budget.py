@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Final
 
 from mellea_sc.core.errors import BudgetExceeded
 from mellea_sc.core.spending import LimitName, Limits, Spent
-from mellea_sc.runtime.loops.current import clock, running_loop, tell_of_forks
+from mellea_sc.runtime.loops.current import clock, running_loop
+from mellea_sc.runtime.loops.forks import tell_of_forks
 
 if TYPE_CHECKING:
     from mellea_sc.runtime.budgets.limits import BudgetScope

@@ -21,7 +21,7 @@ from mellea_sc.core.picture import text_of_answer
 from mellea_sc.core.sampling import SamplingResult
 from mellea_sc.runtime.failures import shorten
 from mellea_sc.runtime.generation.generation import Generation
-from mellea_sc.runtime.loops.current import is_interrupt
+from mellea_sc.runtime.loops.notebook import is_interrupt
 
 
 class ModelOutputThunk(Thunk):

@@ -1,16 +1,11 @@
-"""Services of the running event loop, for asyncio and trio alike; notebooks, where one runs; forks, where none does any more.
+"""Services of the running event loop, for asyncio and trio alike.
 
 trio and asyncio are imported only if the program has imported them already, as every program that runs under one of
 them has. Importing asyncio takes as long as importing this library, and a program under trio does not need it.
-
-An IPython kernel runs each cell of a notebook in a step of its own event loop. A blocking call there blocks only the
-kernel, which waits for the cell anyway. The notebook's "interrupt" raises ``KeyboardInterrupt`` in a cell that blocks,
-and cancels the cell's task natively if the cell awaits.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 import sys
@@ -19,9 +14,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
 from importlib.util import find_spec
-from types import FrameType
-from typing import Final, Protocol
-from weakref import WeakSet
+from typing import Protocol
 
 import anyio
 import anyio.abc
@@ -282,73 +275,3 @@ def _is_imported(name: str) -> bool:
     # statement looks at itself; without it (another interpreter) there is the wait.
     spec = getattr(sys.modules.get(name), "__spec__", None)
     return spec is not None and not getattr(spec, "_initializing", False)
-
-
-# --- forks: the other threads and the event loops of the parent do not exist in the child ---------
-
-
-class Forkable(Protocol):
-    """An object with a lock, threads or event loops, which a forked child must not use."""
-
-    def forked(self) -> None:
-        """Called in a forked child: drop the parent's threads and loops, and replace its locks, which may be held."""
-        ...
-
-
-# Weak, because registering must not keep sessions alive; os.register_at_fork has no way to unregister.
-_forkables: Final[WeakSet[Forkable]] = WeakSet()
-
-
-def tell_of_forks(one: Forkable) -> None:
-    """Register an object: its :meth:`Forkable.forked` is called in forked children, as long as it is alive."""
-    _forkables.add(one)
-
-
-def _forked() -> None:
-    for one in list(_forkables):
-        one.forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
-
-
-# --- the cells of notebooks ------------------------------------------------------------------------
-
-
-def wake_loop_on_interrupts() -> None:
-    """Have an interruption wake the kernel's event loop at once while a cell awaits.
-
-    ipykernel 6 and 7 schedule the cancellation with ``call_soon`` in a signal handler. That does not wake a loop that
-    is waiting for I/O, so the interruption would be noticed only at the next event.
-    """
-    if "ipykernel" in sys.modules and "asyncio" in sys.modules:
-        from mellea_sc.runtime.loops import asyncio_loop
-
-        if asyncio_loop.running_loop() is not None:
-            asyncio_loop.wake_on_signals()
-
-
-def in_cell() -> bool:
-    """Whether the caller runs in a cell's own task, and not in another task of the kernel's loop."""
-    # A blocking call in another task would block the loop, and with it the cell. The frames are the only sign.
-    if "ipykernel" not in sys.modules:
-        return False
-    frame: FrameType | None = inspect.currentframe()
-    while frame is not None:
-        if (
-            frame.f_code.co_name == "run_code"
-            and frame.f_globals.get("__name__") == "IPython.core.interactiveshell"
-        ):
-            return True
-        frame = frame.f_back
-    return False
-
-
-def is_interrupt(cancelled: BaseException) -> bool:
-    """Whether a cancellation may be the interruption of the running cell.
-
-    A cancel scope's cancellation has "cancel scope" in its message. One by ``asyncio.timeout`` cannot be
-    distinguished from an interruption.
-    """
-    return "cancel scope" not in str(cancelled) and in_cell()

@@ -70,7 +70,7 @@ def frames_of(coroutine: object) -> Iterator[FrameType]:
 
 def _step(awaited: object) -> tuple[FrameType | None, object]:
     match awaited:
-        case Coroutine():  # perhaps not Python's own type: _steps.py puts one in its place
+        case Coroutine():  # perhaps not Python's own type: steps.py puts one in its place
             coroutine = cast("object", awaited)
             frame: object = getattr(coroutine, "cr_frame", None)
             inside: object = getattr(coroutine, "cr_await", None)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from wire_server import DONE, STOP, USAGE, event, line, word
 
 from mellea_sc import ModelOption, start_session
-from mellea_sc.backends.http.splitting import Inflater
+from mellea_sc.backends.http.codings import Inflater
 from mellea_sc.backends.ollama import OllamaBackend
 from mellea_sc.backends.openai import OpenAIBackend
 from mellea_sc.core.backend import Backend, ChatMessage, Delta, GenerationRequest, Usage
