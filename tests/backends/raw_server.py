@@ -6,7 +6,8 @@ import contextlib
 import socket
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol, TypeVar
 
 import anyio
 import anyio.abc
@@ -55,9 +56,19 @@ class RawServer:
         return True
 
 
+class Server(Protocol):
+    """Serves the connections of a listener."""
+
+    url: str
+
+    async def serve(self, stream: anyio.abc.SocketStream) -> None: ...
+
+
+S = TypeVar("S", bound=Server)
+
+
 @asynccontextmanager
-async def raw_server(*plays: Play) -> AsyncGenerator[RawServer]:
-    server = RawServer(*plays)
+async def served(server: S) -> AsyncGenerator[S]:
     async with (
         await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
         anyio.create_task_group() as tasks,
@@ -67,6 +78,10 @@ async def raw_server(*plays: Play) -> AsyncGenerator[RawServer]:
         tasks.start_soon(listener.serve, server.serve)
         yield server
         tasks.cancel_scope.cancel()
+
+
+def raw_server(*plays: Play) -> AbstractAsyncContextManager[RawServer]:
+    return served(RawServer(*plays))
 
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"

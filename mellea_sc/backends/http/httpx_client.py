@@ -93,13 +93,13 @@ class HttpxTransport:
 
 
 def _reply(client: httpx.AsyncClient, response: httpx.Response) -> Reply:
-    # Without the client's decoders: they are nested async generators, and an error in one of them leaves the inner
-    # ones to the garbage collector.
-    chunks = aiter(cast("AsyncIterable[bytes]", response.stream))
-    if (
-        response.is_closed
-    ):  # an event hook of the client has read it, or raised: its connection is another request's
+    if response.is_closed:
+        # An event hook of the client has read it, or raised: its connection is another request's by now.
         chunks = aiter(_Content(response.content if response.is_stream_consumed else b""))
+    else:
+        # Without the client's decoders: they are nested async generators, and an error in one of them leaves the inner
+        # ones to the garbage collector.
+        chunks = aiter(cast("AsyncIterable[bytes]", response.stream))
     return Reply(
         response.status_code,
         response.headers.raw,
@@ -144,12 +144,9 @@ def _spoil_if_there_is_more(response: httpx.Response) -> None:
     The client would take them for the response to its next request. There is no public way to find out; with a
     client that is built differently this does nothing.
     """
-    state = getattr(getattr(_body(response), "_connection", None), "_h11_state", None)
-    if state is not None:
-        http = cast("h11.Connection", state)
-        rest, _ = http.trailing_data
-        if rest:
-            http.send_failed()  # marks the connection as broken, so that the client closes it
+    http = cast("h11.Connection | None", getattr(_connection(response), "_h11_state", None))
+    if http is not None and http.trailing_data[0]:
+        http.send_failed()  # marks the connection as broken, so that the client closes it
 
 
 def _pool_for(client: httpx.AsyncClient, url: httpx.URL) -> object:
@@ -166,7 +163,7 @@ async def _end_reading(response: httpx.Response, chunks: AsyncIterator[bytes]) -
     """
     from h2.events import StreamEnded
 
-    connection = getattr(_body(response), "_connection", None)
+    connection = _connection(response)
     events: dict[int, list[object]] = getattr(connection, "_events", {})
     number = response.extensions.get("stream_id")
     if isinstance(number, int) and number in events:
@@ -202,10 +199,10 @@ async def _reset_streams(client: httpx.AsyncClient, url: httpx.URL) -> None:
                 await getattr(connection, "_write_outgoing_data")(SimpleNamespace(extensions={}))  # noqa: B009
 
 
-def _body(response: httpx.Response) -> object:
-    """The connection's own body of a response, inside of those of the client and its pool."""
+def _connection(response: httpx.Response) -> object:
+    """The connection of a response: its body has it, inside of those of the client and its pool."""
     part: object = response.stream
-    for name in ("_stream", "_httpcore_stream", "_stream"):
+    for name in ("_stream", "_httpcore_stream", "_stream", "_connection"):
         part = getattr(part, name, None)
     return part
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 import anyio
 import anyio.abc
 import httpx
 import httpx2
 import pytest
+from raw_server import served
 from wire_server import DONE, STOP, USAGE, word
 
 from mellea_sc.backends import Retrying
@@ -133,18 +134,8 @@ async def client(request: pytest.FixtureRequest) -> AsyncGenerator[httpx.AsyncCl
             yield client2  # type: ignore[misc] - it is used in the same way
 
 
-@asynccontextmanager
-async def serving(*plays: Play) -> AsyncGenerator[Http2Server]:
-    server = Http2Server(*plays)
-    async with (
-        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
-        anyio.create_task_group() as tasks,
-    ):
-        port = listener.extra(anyio.abc.SocketAttribute.local_port)
-        server.url = f"http://127.0.0.1:{port}"
-        tasks.start_soon(listener.serve, server.serve)
-        yield server
-        tasks.cancel_scope.cancel()
+def serving(*plays: Play) -> AbstractAsyncContextManager[Http2Server]:
+    return served(Http2Server(*plays))
 
 
 async def read(backend: Backend) -> str:
