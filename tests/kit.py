@@ -18,7 +18,9 @@ A test that needs a requirement of its own takes :class:`Check`, and gives it a 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from math import inf
 
 import anyio
 
@@ -258,3 +260,30 @@ async def read_events(result: StreamChunkingResult) -> list[StreamEvent]:
 
 def kinds(events: Iterable[StreamEvent]) -> list[str]:
     return [type(event).__name__.removesuffix("Event") for event in events]
+
+
+# --- work that grows with the text ---------------------------------------------------------------------------
+
+
+def growth(work: Callable[[int], object], size: int, times: int, *, least: float = 0.0) -> float:
+    """How many times as much CPU the work takes for a size that is so many times as large.
+
+    The least of several measurements. They take turns, because a machine that others use changes its speed.
+
+    Args:
+        work: Does the work for a size.
+        size: The smaller size.
+        times: The larger size, as a multiple.
+        least: Seconds that count for the smaller size where that takes less.
+    """
+    few = many = inf
+    for _ in range(5):
+        few = min(few, _cpu_of(work, size))
+        many = min(many, _cpu_of(work, times * size))
+    return many / max(few, least)
+
+
+def _cpu_of(work: Callable[[int], object], size: int) -> float:
+    began = time.process_time()
+    work(size)
+    return time.process_time() - began

@@ -11,6 +11,7 @@ from math import inf
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from kit import growth
 from pattern_table import ALL, KINDS
 from requirement_help import edited, marks, passes, pieces_of, streamed
 
@@ -405,24 +406,18 @@ GROWING = [
 @pytest.mark.parametrize("pattern", GROWING)
 @pytest.mark.parametrize("size", [1, 7, 10**9])
 def test_the_work_grows_with_the_text_and_no_faster(pattern: str, size: int) -> None:
-    def seconds(length: int) -> float:
-        text = ("When a volcano erupts, key=0123 and Ga 555-01 come out of it. " * length)[:length]
-        deltas = [text[at : at + size] for at in range(0, length, size)]
-        best = inf
-        for _ in range(3):
-            watch = MustNotMatch(pattern).chunking
-            assert watch is not None
-            assert not isinstance(watch, str)
-            watch = watch.fresh()
-            began = time.process_time()
-            for delta in deltas:
-                watch.feed(delta)
-            watch.flush()
-            best = min(best, time.process_time() - began)
-        return best
+    watches = MustNotMatch(pattern).chunking
+    assert watches is not None
+    assert not isinstance(watches, str)
 
-    small = 8_000
-    assert seconds(4 * small) < 6 * max(seconds(small), 1e-3)
+    def work(length: int) -> None:
+        text = ("When a volcano erupts, key=0123 and Ga 555-01 come out of it. " * length)[:length]
+        watch = watches.fresh()
+        for at in range(0, length, size):
+            watch.feed(text[at : at + size])
+        watch.flush()
+
+    assert growth(work, 8_000, 4, least=1e-3) < 6
 
 
 # --- however it was composed --------------------------------------------------------------------------------------------

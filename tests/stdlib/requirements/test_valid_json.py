@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from kit import growth
 from requirement_help import edited, first, marks, passes, pieces_of, streamed
 
 from mellea_sc import SimpleContext, ValidJSON
@@ -331,15 +331,6 @@ def test_lone_surrogates_and_doubled_keys_pass_as_python_reads_them(text: str) -
     assert json.loads(text) is not None
 
 
-def seconds(work: Callable[[], object]) -> float:
-    best = float("inf")
-    for _ in range(3):
-        began = time.process_time()
-        work()
-        best = min(best, time.process_time() - began)
-    return best
-
-
 LONG = {
     "records": (ValidJSON(), '[{"a": [1.5, null, "x\\n"]}, '),
     "deep": (ValidJSON(), "[[[[]]]"),
@@ -365,8 +356,7 @@ def test_the_work_grows_as_the_text_does(requirement: ValidJSON, unit: str) -> N
                 watch.feed(delta)
         requirement.json_in(text)
 
-    few, many = seconds(lambda: work(10_000)), seconds(lambda: work(80_000))
-    assert many < 16 * few
+    assert growth(work, 10_000, 8) < 16
 
 
 # --- a fence ----------------------------------------------------------------------------------------
